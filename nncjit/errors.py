@@ -1,0 +1,48 @@
+"""The errors that nncjit raises; nothing else escapes its public functions on bad input."""
+
+from __future__ import annotations
+
+
+class NncError(Exception):
+    """Base of every error of this package."""
+
+
+class BitstreamError(NncError):
+    """The bytes break the standard: `reason`, at `bit`, in syntax element `path`.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong, with the offending value.
+    bit : int
+        Position from the first byte of the stream (or of the bytes given), in bits.
+    path : str
+        The syntax element or tensor concerned, for example ``"NduHeader.scan_order"``.
+    """
+
+    def __init__(self, reason: str, *, bit: int = 0, path: str = "bitstream") -> None:
+        super().__init__(f"{path}: {reason} (bit {bit} = byte {bit // 8} + {bit % 8})")
+        self.reason, self.bit, self.path = reason, bit, path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.reason, self.bit, self.path)
+
+    def at(self, *, bit: int = 0, path: str = "") -> BitstreamError:
+        """The same error seen from an enclosing element: `bit` added, `path` put in front."""
+        return BitstreamError(self.reason, bit=self.bit + bit, path=f"{path}.{self.path}" if path else self.path)
+
+
+def _rebuild(reason: str, bit: int, path: str) -> BitstreamError:
+    return BitstreamError(reason, bit=bit, path=path)
+
+
+class OptionError(NncError, ValueError):
+    """An argument or option is out of range or contradicts another."""
+
+
+class ModelError(NncError):
+    """A model (file, tensor, name) is not what the work needs."""
+
+
+class NncWarning(UserWarning):
+    """Something was done otherwise than asked for, without loss."""
