@@ -1,0 +1,79 @@
+"""Arrays of any maker, without importing the maker: NumPy, ml_dtypes, PyTorch, JAX and what NumPy can convert."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from nncjit.dtypes import DTYPES, as_storage
+from nncjit.errors import ModelError
+
+__all__ = ["adopt", "describe", "is_torch", "place", "to_storage"]
+
+
+def is_torch(value: Any) -> bool:
+    """Is this a PyTorch tensor? Nobody can hold one without having imported torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def adopt(value: Any, name: str) -> Any:
+    """`value` itself if it is an array of some kind, else what NumPy makes of it (numbers, lists); ModelError if that
+    is no array.
+    """
+    if isinstance(value, np.ndarray) or is_torch(value) or (hasattr(value, "shape") and hasattr(value, "dtype")):
+        return value
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{name}: {type(value).__name__} is no array of numbers") from error
+
+
+def describe(array: Any, name: str) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype name; ModelError, naming the tensor, for a dtype that nncjit cannot hold."""
+    if is_torch(array):
+        dtype = str(array.dtype).removeprefix("torch.")
+        if str(array.layout) != "torch.strided" or array.is_meta:
+            kind = "on the meta device" if array.is_meta else f"of layout {array.layout}"
+            raise ModelError(f"{name}: a tensor {kind} has no plain values")
+    else:
+        dtype = str(getattr(array.dtype, "name", array.dtype))
+    if dtype not in DTYPES:
+        raise ModelError(f"{name}: dtype {dtype} is not one that nncjit handles ({', '.join(DTYPES)})")
+    return tuple(int(dim) for dim in array.shape), dtype
+
+
+def place(array: Any) -> object | None:
+    """What two arrays have in common exactly when they are the same numbers in the same memory; None where nothing can
+    be said.
+    """
+    if is_torch(array):
+        if array.numel() == 0:
+            return None
+        return str(array.device), array.data_ptr(), tuple(array.shape), array.stride(), str(array.dtype), array.is_neg()
+    if isinstance(array, np.ndarray):
+        if array.size == 0:
+            return None
+        return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str, array.dtype.name
+    return id(array)
+
+
+def to_storage(array: Any, name: str) -> np.ndarray[Any, Any]:
+    """The storage array of anything that `describe` has taken; a view where that is possible."""
+    if is_torch(array):
+        return _torch_storage(array)
+    return as_storage(array, name)
+
+
+def _torch_storage(tensor: Any) -> np.ndarray[Any, Any]:
+    torch = sys.modules["torch"]
+    _, dtype = describe(tensor, "tensor")
+    storage = DTYPES[dtype].storage
+    plain = tensor.detach().cpu().resolve_neg().contiguous()
+    if storage.itemsize > 1 and str(storage) != dtype:
+        return np.asarray(plain.view(torch.int16).numpy().view(storage))
+    if str(storage) != dtype:
+        return np.asarray(plain.view(torch.uint8).numpy().view(storage))
+    return np.asarray(plain.numpy())

@@ -1,0 +1,196 @@
+"""Files: written whole or not at all, read at any place from any thread, and errors that name them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from nncjit.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["atomic_write", "check_readable", "os_errors", "read_at", "reserve", "write_at"]
+
+_UNNAMED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+"""What writing to an open file can fail with; the system does not say which file it was."""
+_PIECE = 1 << 30
+"""Bytes of one system call: Linux stops at 2 GiB, macOS refuses more."""
+_seek_lock = threading.Lock()
+
+
+@contextmanager
+def os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an OSError into a ModelError of one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"{error.filename or os.fspath(path)}: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Refuse, in one line, what cannot be a model: no file, a folder, an empty file, a git-lfs pointer, a web page.
+
+    Raises
+    ------
+    ModelError
+        With the path and what to do about it.
+    """
+    path = _path(path)
+    with os_errors(path):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ModelError(f"{path}: is a folder, not a file{_hint(path)}")
+        if not stat.S_ISREG(mode):
+            raise ModelError(f"{path}: is not a regular file")
+        with path.open("rb") as file:
+            head = file.read(256)
+    if not head:
+        raise ModelError(f"{path}: is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise ModelError(f"{path}: is a git-lfs pointer, not the model itself: run `git lfs pull` to fetch it")
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise ModelError(f"{path}: is a web page, not a model: the download has failed")
+
+
+def _path(path: str | os.PathLike[str]) -> Path:
+    if "\0" in os.fspath(path):
+        raise ModelError(f"{os.fspath(path)!r}: no file can have this name")
+    return Path(path)
+
+
+def _hint(folder: Path) -> str:
+    """The model that the user may have meant."""
+    for suffix in (".index.json", ".safetensors", ".nnc"):
+        for name in sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(suffix)):
+            return f"; it holds {name}"
+    return ""
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterator[BinaryIO]:
+    """Write a file that appears under its name only when it is complete.
+
+    The bytes go to a hidden file in the same folder, which takes the place of `path` when the block ends well and is
+    removed when it does not, Ctrl-C included; an old file at `path` is then as it was. The new file has the old one's
+    permissions. A link is followed.
+
+    Parameters
+    ----------
+    path : path
+        In a folder that exists.
+    fsync : bool
+        Wait until the disk has it all: safe against a power cut too, and slow.
+
+    Yields
+    ------
+    file
+        Binary, for reading and writing, with a file descriptor.
+
+    Raises
+    ------
+    ModelError
+        The folder does not exist or may not be written, `path` is a folder, a device or write-protected, the disk is
+        full.
+    """
+    target = _path(path).resolve()
+    mode = _mode_of(target, path)
+    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.tmp")
+    with os_errors(path):
+        if not target.parent.is_dir():
+            raise ModelError(f"{path}: there is no folder {target.parent}")
+        try:
+            file = temporary.open("x+b")
+        except OSError as error:
+            raise ModelError(f"{path}: cannot write in {target.parent}: {_reason(error)}") from error
+    try:
+        try:
+            yield file
+            file.flush()
+            if mode is not None:
+                temporary.chmod(mode)
+            if fsync:
+                os.fsync(file.fileno())
+            file.close()
+            temporary.replace(target)
+        except OSError as error:
+            if error.errno in _UNNAMED or error.filename == str(temporary):
+                raise ModelError(f"{path}: {_reason(error)}") from error
+            raise
+    except BaseException:
+        with suppress(OSError):
+            file.close()  # may flush, and fail to, again
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _mode_of(target: Path, path: str | os.PathLike[str]) -> int | None:
+    """The permissions of a file that is about to be replaced, None if there is none."""
+    with os_errors(path):
+        try:
+            mode = target.stat().st_mode
+        except FileNotFoundError:
+            return None
+    if stat.S_ISDIR(mode):
+        raise ModelError(f"{path}: is a folder")
+    if not stat.S_ISREG(mode):
+        raise ModelError(f"{path}: is not a regular file")
+    if not os.access(target, os.W_OK):
+        raise ModelError(f"{path}: is write-protected")
+    return stat.S_IMODE(mode)
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Make `file` `size` bytes long, so that a disk without the room says so now and not hours later."""
+    if hasattr(os, "posix_fallocate") and size:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in _UNNAMED:
+                raise
+        else:
+            return
+    file.truncate(size)
+
+
+def read_at(file: BinaryIO, array: np.ndarray[Any, Any], offset: int) -> int:
+    """Fill a C-contiguous array from `offset` on and return how many bytes there were; threads may share `file`."""
+    view = memoryview(array.reshape(-1).view("u1"))  # type: ignore[arg-type]
+    done = 0
+    while done < len(view):
+        part = view[done : done + _PIECE]
+        if hasattr(os, "preadv"):
+            count = os.preadv(file.fileno(), [part], offset + done)
+        else:
+            with _seek_lock:
+                file.seek(offset + done)
+                count = file.readinto(part)  # type: ignore[attr-defined]
+        if not count:
+            break
+        done += count
+    return done
+
+
+def write_at(file: BinaryIO, array: np.ndarray[Any, Any], offset: int) -> None:
+    """Write a C-contiguous array at `offset`; threads may share `file`."""
+    view = memoryview(array.reshape(-1).view("u1"))  # type: ignore[arg-type]
+    done = 0
+    while done < len(view):
+        part = view[done : done + _PIECE]
+        if hasattr(os, "pwrite"):
+            done += os.pwrite(file.fileno(), part, offset + done)
+        else:
+            with _seek_lock:
+                file.seek(offset + done)
+                done += file.write(part)

@@ -1,0 +1,111 @@
+"""Files of models: one module a format, imported when a file of its kind is opened.
+
+Each format is two functions: ``read(path, mmap=...) -> Model`` and ``write(path, infos, metadata, ...)``, a context
+manager that yields ``store(info, array)`` and puts the file in its place when the block ends well.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+
+from nncjit.errors import OptionError
+from nncjit.files import check_readable
+from nncjit.formats.writer import Writer
+from nncjit.model import Model, TensorInfo
+
+__all__ = ["Writer", "create", "is_known", "known_suffixes", "open_model"]
+
+_MODULES = {
+    ".safetensors": "safetensors",
+    ".safetensors.index.json": "sharded",
+    ".npz": "npz",
+    ".pt": "pytorch",
+    ".pth": "pytorch",
+    ".bin": "pytorch",
+    ".ckpt": "pytorch",
+}
+
+
+def known_suffixes() -> tuple[str, ...]:
+    """The endings of file names that `open_model` and `create` take."""
+    return tuple(_MODULES)
+
+
+def is_known(path: str | os.PathLike[str]) -> bool:
+    """Does the name end like one of a known format?"""
+    return os.fspath(path).lower().endswith(known_suffixes())
+
+
+def _module_for(path: str | os.PathLike[str]) -> ModuleType:
+    name = os.fspath(path).lower()
+    for suffix, module in _MODULES.items():
+        if name.endswith(suffix):
+            return importlib.import_module(f"nncjit.formats.{module}")
+    raise OptionError(f"{path}: the suffix is not one of {', '.join(_MODULES)}")
+
+
+def open_model(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
+    """Open a model file; nothing but names, shapes and dtypes is read.
+
+    Parameters
+    ----------
+    path : path
+        With one of `known_suffixes`.
+    mmap : bool
+        Tensors of safetensors files are read-only views of a memory map instead of fresh arrays: no copy, but memory
+        that counts as used, and slow on network disks. The file must not be cut short while it is open.
+
+    Returns
+    -------
+    Model
+        Close it, or use it in a ``with`` statement.
+
+    Raises
+    ------
+    OptionError
+        The suffix is unknown.
+    ModelError
+        The file does not exist or is damaged, or a tensor is of a kind that nncjit cannot hold.
+    """
+    module = _module_for(path)
+    check_readable(path)
+    model: Model = module.read(path, mmap=mmap)
+    return model
+
+
+def create(
+    path: str | os.PathLike[str],
+    infos: Sequence[TensorInfo],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    shard_size: int | None = None,
+    fsync: bool = False,
+) -> Writer:
+    """Write a model file tensor by tensor; see `Writer`.
+
+    Parameters
+    ----------
+    path : path
+        With one of `known_suffixes`. An old file stays as it is until the new one is complete.
+    infos : sequence of TensorInfo
+        All tensors, in the order in which the file will list them.
+    metadata : mapping of str to str
+        Kept by safetensors; the other formats have no place for it.
+    shard_size : int
+        Bytes of one file of a sharded model. By default a tensor goes to the file that `TensorInfo.shard` names, where
+        all of them have one, and otherwise files hold up to 5 GB.
+    fsync : bool
+        Wait until the disk has it all.
+
+    Raises
+    ------
+    OptionError
+        The suffix is unknown.
+    ModelError
+        From entering the ``with`` statement on: the file cannot be written.
+    """
+    module = _module_for(path)
+    return Writer(module.write(path, infos, metadata or {}, shard_size=shard_size, fsync=fsync), infos)

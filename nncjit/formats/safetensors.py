@@ -1,0 +1,118 @@
+"""safetensors files, tensor by tensor.
+
+The safetensors library is not used here, for three reasons: its writer needs all tensors in memory at once, it gives
+float8 to NumPy not at all and bfloat16 only together with ml_dtypes, and one element type that it does not know closes
+the whole file. The format is small; the tests read and write every file with the library too.
+"""
+
+from __future__ import annotations
+
+import mmap as memory_map
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from nncjit.dtypes import DTYPES
+from nncjit.errors import ModelError
+from nncjit.files import atomic_write, os_errors, read_at, reserve, write_at
+from nncjit.formats.safetensors_header import LENGTH_BYTES, MAX_LENGTH, Entry, build, parse
+from nncjit.formats.writer import Store
+from nncjit.model import Model, Tensor, TensorInfo
+
+__all__ = ["read", "write"]
+
+
+def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
+    """Open a file; see `nncjit.formats.open_model`."""
+    with os_errors(path):
+        file = Path(path).open("rb")  # noqa: SIM115 - the model keeps it
+    try:
+        entries, metadata, data_start = _read_header(file)
+        view = _map(file) if mmap else None
+        tensors = []
+        for info, start, _ in entries:
+            load = partial(_load, path, file, view, info, data_start + start)
+            tensors.append(Tensor(info.name, info.shape, info.dtype, load))
+        return Model(tensors, metadata, file.close)
+    except ModelError as error:
+        file.close()
+        raise ModelError(f"{path}: {error}") from None
+    except BaseException:
+        file.close()
+        raise
+
+
+def _read_header(file: BinaryIO) -> tuple[list[Entry], dict[str, str], int]:
+    """Tensors, metadata, and the position of the values."""
+    size = os.fstat(file.fileno()).st_size
+    first = file.read(LENGTH_BYTES)
+    if len(first) < LENGTH_BYTES:
+        raise ModelError(f"not a safetensors file: {size} bytes are too few")
+    length = int.from_bytes(first, "little")
+    if first.startswith(b"PK\x03\x04"):
+        raise ModelError("not a safetensors file but a zip archive (PyTorch or NumPy?)")
+    if length > MAX_LENGTH:
+        raise ModelError(f"not a safetensors file: a header of {length} bytes is more than the {MAX_LENGTH} allowed")
+    if length > size - LENGTH_BYTES:
+        raise ModelError(f"ends early: {size - LENGTH_BYTES} of {length} bytes of the header are there")
+    header = file.read(length)
+    if not header.startswith(b"{"):
+        raise ModelError("not a safetensors file: the header does not start with {")
+    start = LENGTH_BYTES + length
+    return *parse(header, size - start), start
+
+
+def _map(file: BinaryIO) -> np.ndarray[Any, Any]:
+    with os_errors(file.name):
+        return np.frombuffer(memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ), np.uint8)
+
+
+def _load(
+    path: str | os.PathLike[str],
+    file: BinaryIO,
+    view: np.ndarray[Any, Any] | None,
+    info: TensorInfo,
+    offset: int,
+) -> np.ndarray[Any, Any]:
+    if file.closed:
+        raise ModelError(f"{path}: is closed")
+    if view is not None and offset % info.itemsize == 0:
+        array = view[offset : offset + info.nbytes].view(DTYPES[info.dtype].storage).reshape(info.shape)
+    else:
+        array = info.empty()
+        with os_errors(path):
+            count = read_at(file, array, offset)
+        if count < info.nbytes:
+            raise ModelError(f"{path}: {info.name}: ends early, {count} of {info.nbytes} bytes are there")
+    return array if info.dtype != "bool" else array.view(np.uint8) != 0  # NumPy expects no other bytes than 0 and 1
+
+
+@contextmanager
+def write(
+    path: str | os.PathLike[str],
+    infos: Sequence[TensorInfo],
+    metadata: Mapping[str, str],
+    *,
+    shard_size: int | None = None,  # noqa: ARG001 - only of meaning where there are shards
+    fsync: bool = False,
+) -> Iterator[Store]:
+    """Write a file; see `nncjit.formats.create`."""
+    try:
+        header, entries = build(infos, metadata)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    offsets = {info.name: len(header) + start for info, start, _ in entries}
+    with atomic_write(path, fsync=fsync) as file:
+        reserve(file, len(header) + sum(info.nbytes for info in infos))
+        write_at(file, np.frombuffer(header, np.uint8), 0)
+
+        def store(info: TensorInfo, array: np.ndarray[Any, Any]) -> None:
+            with os_errors(path):
+                write_at(file, array, offsets[info.name])
+
+        yield store

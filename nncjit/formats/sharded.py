@@ -1,0 +1,134 @@
+"""safetensors models in several files: an index that says which file holds which tensor, and the files beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncjit.errors import ModelError
+from nncjit.files import atomic_write, check_readable, os_errors
+from nncjit.formats import safetensors
+from nncjit.formats.writer import Store
+from nncjit.model import Model, Tensor, TensorInfo
+
+__all__ = ["read", "write"]
+
+DEFAULT_SHARD_SIZE = 5_000_000_000
+_SUFFIX = ".safetensors.index.json"
+_MAX_INDEX = 100_000_000
+
+
+def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
+    """Open an index and the files that it names; see `nncjit.formats.open_model`.
+
+    Tensors come in the order of the index; what a file holds beyond it comes last, as loaders that go file by file
+    would find it. Metadata are those of the files, where two disagree those of the first.
+    """
+    path = Path(path)
+    shard_of = _read_index(path)
+    metadata: dict[str, str] = {}
+    found: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        for shard in dict.fromkeys(shard_of.values()):
+            check_readable(path.parent / shard)
+            model = safetensors.read(path.parent / shard, mmap=mmap)
+            stack.callback(model.close)
+            metadata = model.metadata | metadata
+            for tensor in model:
+                if tensor.name in found:
+                    raise ModelError(f"{path}: {tensor.name} is in {shard} and in {found[tensor.name].shard}")
+                found[tensor.name] = replace(tensor, shard=shard)
+        for name, shard in shard_of.items():
+            if name not in found or found[name].shard != shard:
+                raise ModelError(f"{path}: {name} is not in {shard}, where the index has it")
+        order = [*shard_of, *(name for name in found if name not in shard_of)]
+        return Model([found[name] for name in order], metadata, stack.pop_all().close)
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """File name by tensor name."""
+    with os_errors(path):
+        size = path.stat().st_size
+        if size > _MAX_INDEX:
+            raise ModelError(f"{path}: {size} bytes are too many for an index")
+        text = path.read_bytes()
+    try:
+        shard_of = json.loads(text)["weight_map"]
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: is not JSON ({error})") from None
+    except (KeyError, TypeError):
+        raise ModelError(f"{path}: has no weight_map") from None
+    if not isinstance(shard_of, dict):
+        raise ModelError(f"{path}: weight_map is not a table of file names")
+    for name, shard in shard_of.items():
+        if not _is_shard_name(shard):
+            raise ModelError(f"{path}: {name} is in {shard!r}, which is no safetensors file beside the index")
+    return shard_of
+
+
+def _is_shard_name(name: Any) -> bool:
+    """A file in the folder of the index, and no way out of it."""
+    return isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\:\0")
+
+
+@contextmanager
+def write(
+    path: str | os.PathLike[str],
+    infos: Sequence[TensorInfo],
+    metadata: Mapping[str, str],
+    *,
+    shard_size: int | None = None,
+    fsync: bool = False,
+) -> Iterator[Store]:
+    """Write the files and their index; see `nncjit.formats.create`.
+
+    All take their places at the end, the index last.
+    """
+    path = Path(path)
+    shard_of = _layout(path, infos, shard_size)
+    files: dict[str, list[TensorInfo]] = {}
+    for info in infos:
+        files.setdefault(shard_of[info.name], []).append(info)
+    index = {
+        "metadata": {"total_size": sum(info.nbytes for info in infos)},
+        "weight_map": {info.name: shard_of[info.name] for info in infos},
+    }
+    with ExitStack() as stack:
+        # the first to be entered is the last to be renamed
+        index_file = stack.enter_context(atomic_write(path, fsync=fsync))
+        index_file.write(json.dumps(index, indent=2, ensure_ascii=False).encode())
+        stores: dict[str, Callable[[TensorInfo, np.ndarray[Any, Any]], None]] = {
+            shard: stack.enter_context(safetensors.write(path.parent / shard, inside, metadata, fsync=fsync))
+            for shard, inside in files.items()
+        }
+        yield lambda info, array: stores[shard_of[info.name]](info, array)
+
+
+def _layout(path: Path, infos: Sequence[TensorInfo], shard_size: int | None) -> dict[str, str]:
+    """File name by tensor name: as the tensors say, or in order into files of at most `shard_size` bytes, but one
+    tensor at least.
+    """
+    shard_of = {info.name: info.shard for info in infos if _is_shard_name(info.shard)}
+    if shard_size is None and len(shard_of) == len(infos):
+        return {name: str(shard) for name, shard in shard_of.items()}
+    numbers: list[int] = []
+    filled = 0
+    for info in infos:
+        number = numbers[-1] if numbers else 1
+        if numbers and filled + info.nbytes > (shard_size or DEFAULT_SHARD_SIZE):
+            number, filled = number + 1, 0
+        filled += info.nbytes
+        numbers.append(number)
+    stem = path.name[: -len(_SUFFIX)]
+    count = numbers[-1] if numbers else 1
+    return {
+        info.name: f"{stem}-{number:05d}-of-{count:05d}.safetensors"
+        for info, number in zip(infos, numbers, strict=True)
+    }

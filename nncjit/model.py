@@ -1,0 +1,230 @@
+"""A model: named tensors in order, each read only when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from nncjit import arrays
+from nncjit.dtypes import DTYPES
+from nncjit.errors import ModelError
+
+__all__ = ["Model", "Tensor", "TensorInfo"]
+
+MAX_RANK = 64
+"""Dimensions of an array in NumPy 2."""
+MAX_BYTES = (1 << 63) - 1
+
+
+def _check(name: str, shape: tuple[int, ...], dtype: str) -> None:
+    """Refuse a name that no file can hold, and a dtype, a dimension or a size that no array can have."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ModelError(f"{name!a} is not valid Unicode") from None
+    if dtype not in DTYPES:
+        raise ModelError(f"{name}: dtype {dtype} is not one that nncjit handles ({', '.join(DTYPES)})")
+    if len(shape) > MAX_RANK:
+        raise ModelError(f"{name}: {len(shape)} dimensions, at most {MAX_RANK} are possible")
+    n_bytes = DTYPES[dtype].itemsize
+    for dim in shape:
+        if dim < 0:
+            raise ModelError(f"{name}: dimension {dim} is negative")
+        n_bytes *= max(dim, 1)  # NumPy refuses such shapes even where another dimension is 0
+    if n_bytes > MAX_BYTES:
+        raise ModelError(f"{name}: shape {list(shape)} is too large")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What is known of a tensor without its values.
+
+    Raises
+    ------
+    ModelError
+        When made with a dtype, a dimension or a size that no array can have.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    """A name in `nncjit.dtypes.DTYPES`."""
+    same_as: str | None = None
+    """The earlier tensor of the model whose memory this one shares (tied weights)."""
+    shard: str | None = None
+    """The file that holds it, where a model lies in several."""
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.shape, self.dtype)
+
+    @property
+    def itemsize(self) -> int:
+        return DTYPES[self.dtype].itemsize
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        size = 1
+        for dim in self.shape:
+            size *= dim
+        return size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the storage array."""
+        return self.size * self.itemsize
+
+    def empty(self) -> np.ndarray[Any, Any]:
+        """A new storage array for this tensor, not filled."""
+        return np.empty(self.shape, DTYPES[self.dtype].storage)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of a model. `read` gives its values as a storage array (see `nncjit.dtypes`); any thread may call it.
+
+    A tied tensor (`same_as`) can be read like any other, and gives what its twin gives.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray[Any, Any]]
+    same_as: str | None = None
+    shard: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.name, self.shape, self.dtype)
+
+    @property
+    def info(self) -> TensorInfo:
+        return TensorInfo(self.name, self.shape, self.dtype, self.same_as, self.shard)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.info.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the storage array."""
+        return self.info.nbytes
+
+
+class Model:
+    """Tensors by name, in order, with text about them; a context manager that closes the file behind them.
+
+    Parameters
+    ----------
+    tensors : iterable of Tensor
+        `same_as` names an earlier tensor of equal shape and dtype that is not tied itself.
+    metadata : mapping of str to str
+    close : callable
+        Lets go of the file; tensors cannot be read afterwards.
+
+    Raises
+    ------
+    ModelError
+        Two tensors of one name, or a tie that leads nowhere.
+    """
+
+    def __init__(
+        self,
+        tensors: Iterable[Tensor],
+        metadata: Mapping[str, str] | None = None,
+        close: Callable[[], object] | None = None,
+    ) -> None:
+        self._tensors: dict[str, Tensor] = {}
+        for tensor in tensors:
+            if tensor.name in self._tensors:
+                raise ModelError(f"two tensors are named {tensor.name!r}")
+            if tensor.same_as is not None:
+                self._check_tie(tensor)
+            self._tensors[tensor.name] = tensor
+        self.metadata = dict(metadata or {})
+        self._close = close
+
+    @classmethod
+    def from_mapping(cls, mapping: Any, metadata: Mapping[str, str] | None = None) -> Model:
+        """A model in memory: arrays by name, or a module with a ``state_dict()``.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            NumPy, ml_dtypes, PyTorch or JAX arrays, or anything that NumPy takes for one. Nothing is copied or
+            converted before it is read. Entries that share their memory, with equal shape, strides and dtype, come out
+            as tied.
+        metadata : mapping of str to str
+
+        Raises
+        ------
+        ModelError
+            An entry is no array of numbers; its name is told.
+        """
+        if not isinstance(mapping, Mapping) and hasattr(mapping, "state_dict"):
+            mapping = mapping.state_dict()
+        if not isinstance(mapping, Mapping):
+            raise ModelError(f"a model is a mapping of names to arrays, not {type(mapping).__name__}")
+        return cls(tensors_of(mapping), metadata)
+
+    def _check_tie(self, tensor: Tensor) -> None:
+        twin = self._tensors.get(tensor.same_as or "")
+        if twin is None:
+            raise ModelError(f"{tensor.name}: tied to {tensor.same_as!r}, which does not come before it")
+        if twin.same_as is not None or (twin.shape, twin.dtype) != (tensor.shape, tensor.dtype):
+            raise ModelError(f"{tensor.name}: cannot be tied to {twin.name!r}")
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    @property
+    def infos(self) -> list[TensorInfo]:
+        return [tensor.info for tensor in self]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._tensors.values())
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            raise ModelError(f"there is no tensor {name!r}") from None
+
+    def close(self) -> None:
+        close, self._close = self._close, None
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def tensors_of(mapping: Mapping[Any, Any]) -> Iterator[Tensor]:
+    """The arrays of a mapping as tensors, tied where they share memory; ModelError for what is no array of numbers."""
+    first_at: dict[object, str] = {}
+    for name, value in mapping.items():
+        if not isinstance(name, str):
+            raise ModelError(f"the name of a tensor is a str, not {name!r}")
+        array = arrays.adopt(value, name)
+        shape, dtype = arrays.describe(array, name)
+        place = arrays.place(array)
+        same_as = None if place is None else first_at.setdefault(place, name)
+        read = partial(arrays.to_storage, array, name)
+        yield Tensor(name, shape, dtype, read, same_as if same_as != name else None)
