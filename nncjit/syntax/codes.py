@@ -1,0 +1,168 @@
+"""The codes of the rows: descriptors, enumerations, nested tables. Each pairs `read` and `write`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from nncjit.bits import BitReader, BitWriter
+from nncjit.syntax import machine
+
+
+class U(NamedTuple):
+    """u(n)."""
+
+    n: int
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> int:
+        return bits.u(self.n)
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        bits.u(self.n, x)
+
+
+class I(NamedTuple):  # noqa: E742 - the standard's letter
+    """i(n)."""
+
+    n: int
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> int:
+        return bits.i(self.n)
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        bits.i(self.n, x)
+
+
+class UE(NamedTuple):
+    """ue(k)."""
+
+    k: int
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> int:
+        return bits.ue(self.k)
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        bits.ue(self.k, x)
+
+
+class Text(NamedTuple):
+    """st(v)."""
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> str:
+        return bits.st()
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        bits.st(x)
+
+
+class Float(NamedTuple):
+    """flt(32), finite."""
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> float:
+        start = bits.pos
+        value = bits.flt()
+        if not (math.isfinite(value) or c.lenient):
+            raise bits.error(f"is {value}", pos=start)
+        return value
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        bits.flt(x)
+
+
+class Packed(NamedTuple):
+    """A run of bits as bytes; its length in bits may hang on the rows above."""
+
+    n: Callable[[Any], int]
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> bytes:
+        return bits.packed(self.n(t))
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        bits.packed(self.n(t), x)
+
+
+class Named(NamedTuple):
+    """u(n) whose values have names. Values without one stay plain integers; `known` refuses them."""
+
+    n: int
+    names: type[IntEnum]
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> int:
+        value = bits.u(self.n)
+        try:
+            return self.names(value)
+        except ValueError:
+            return value
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        bits.u(self.n, x)
+
+
+class Nested(NamedTuple):
+    """A table inside a table."""
+
+    table: type[machine.Table]
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> machine.Table:
+        return machine.read(self.table, bits, c)
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        machine.write(x, bits, c)
+
+
+class Pair(NamedTuple):
+    """Two values that belong together, as a tuple."""
+
+    first: machine.Code
+    second: machine.Code
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> tuple[Any, Any]:
+        return self.first.read(bits, t, c), self.second.read(bits, t, c)
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        self.first.write(bits, x[0], t, c)
+        self.second.write(bits, x[1], t, c)
+
+
+class Counted(NamedTuple):
+    """A count, then that many values, as a tuple."""
+
+    length: machine.Code
+    code: machine.Code
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> tuple[Any, ...]:
+        return tuple([self.code.read(bits, t, c) for _ in range(self.length.read(bits, t, c))])
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        self.length.write(bits, len(x), t, c)
+        for value in x:
+            self.code.write(bits, value, t, c)
+
+
+FLAG = U(1)
+
+
+def at_most(limit: int) -> machine.Check:
+    """A check: the value is `limit` at the most."""
+    return lambda value, t, c: f"is {value}, at most {limit} is allowed" if value > limit else None
+
+
+def known(names: type[IntEnum], *, private_from: int | None = None) -> machine.Check:
+    """A check: the value has a name, or is private. A lenient context lets all through."""
+    members = frozenset(names)
+
+    def check(value: int, t: Any, c: Any) -> str | None:
+        if value in members or c.lenient:
+            return None
+        if private_from is not None and value >= private_from:
+            return None
+        return f"is {value}, which is reserved (known: {', '.join(f'{x.value} {x.name}' for x in names)})"
+
+    return check
+
+
+def zero(value: int, t: Any, c: Any) -> str | None:
+    """A check: reserved bits are zero. A lenient context lets all through."""
+    return f"reserved bits are {value}, not 0" if value and not c.lenient else None

@@ -1,0 +1,224 @@
+"""Reading a stream unit by unit, lazily, with the rules about their order. Spec, sections 2 and 11."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nncjit.bits import BitReader, EndOfDataError, Source, as_source
+from nncjit.errors import BitstreamError
+from nncjit.syntax import machine
+from nncjit.syntax.constants import MAX_INFLATED, TopologyFormat, UnitType
+from nncjit.syntax.context import Context
+from nncjit.syntax.machine import Table
+from nncjit.syntax.unit import HEADERS, Unit, UnitHeader
+
+WINDOW = 4096
+"""Bytes read at first to parse a unit's head; more where the head is longer."""
+
+_KNOWN = frozenset(UnitType)
+_MAY_BE_PARTIAL = (UnitType.TPL, UnitType.QNT, UnitType.NDU)
+_LARGEST_START = 16  # generous: 6 are enough for every NNR_STR
+_ONLY_OUTSIDE = (UnitType.STR, UnitType.MPS, UnitType.AGG)
+
+
+def read_units(
+    source: Any, *, context: Context | None = None, lenient: bool = False, limit: int = MAX_INFLATED
+) -> Iterator[Unit]:
+    """The units of a stream in their order, each parsed when it is asked for; tensor payloads are not read.
+
+    An aggregate unit comes first and then the units inside it, whose `aggregate` is that unit. A payload in parts comes
+    as one unit when its last part has arrived.
+
+    Parameters
+    ----------
+    source : bytes-like, path, binary file object or Source
+        The stream. It must stay open and unchanged as long as units are used.
+    context : Context, optional
+        What the caller knows: shapes and more of tensors whose units do not say them (`Context.known`).
+    lenient : bool
+        Skip reserved unit types, take newer profiles as the second edition, let reserved values and NaN through.
+    limit : int
+        Most bytes that compressed topology or quantisation data may inflate to.
+
+    Raises
+    ------
+    BitstreamError
+        While iterating, where the stream breaks a rule.
+    ModelError
+        The source cannot be opened.
+    """
+    opened = as_source(source)
+    context = context or Context()
+    ledger = context.ledger.first(context.mark)  # its own: other readers may share the context
+    return _Walk(opened, replace(context, lenient=lenient or context.lenient, ledger=ledger), limit).stream()
+
+
+@dataclass(slots=True)
+class _Parts:
+    """A payload whose last part has not arrived."""
+
+    unit: Unit
+    due: int  # counter of the next part
+
+
+class _Walk:
+    """The state of one reading: the context, and the payloads in parts that are not whole yet."""
+
+    def __init__(self, source: Source, context: Context, limit: int) -> None:
+        self.source, self.context, self.limit = source, context, limit
+        self.parts: dict[Any, _Parts] = {}
+
+    def stream(self) -> Iterator[Unit]:
+        """All units, and what must hold at the end."""
+        yield from self.units(0, self.source.size, None)
+        mps = self.context.mps
+        for pending in self.parts.values():
+            reason = f"the stream ends before part {pending.due} (the parts count down to 1)"
+            raise BitstreamError(reason, bit=8 * self.source.size, path=_label(pending.unit))
+        if mps is None or (mps.topology_carriage_flag and self.context.topology is None):
+            missing = "NNR_MPS" if mps is None else "NNR_TPL"
+            raise EndOfDataError(f"the stream ends before {missing}", bit=8 * self.source.size)
+
+    def units(self, start: int, stop: int, aggregate: Unit | None) -> Iterator[Unit]:
+        """The units between two bytes."""
+        n = 0
+        while start < stop:
+            head, header, payload_start = self._head(start, stop, aggregate)
+            if aggregate is not None:
+                _check_entry(aggregate, n, head.nnr_unit_type, start)
+            n += 1
+            end = start + head.nnr_unit_size
+            if head.nnr_unit_type in _KNOWN:
+                yield from self._unit(head, header, start, payload_start, end, aggregate)
+            start = end
+        if aggregate is not None and n != aggregate.header.num_of_nnr_units_minus2 + 2:
+            reason = f"holds {n} units, its header says {aggregate.header.num_of_nnr_units_minus2 + 2}"
+            raise BitstreamError(reason, bit=8 * aggregate.offset, path="AGG")
+
+    def _unit(
+        self, head: UnitHeader, header: Any, start: int, payload_start: int, end: int, aggregate: Unit | None
+    ) -> Iterator[Unit]:
+        found = Unit(
+            type=UnitType(head.nnr_unit_type),
+            offset=start,
+            size=end - start,
+            unit_header=head,
+            header=header,
+            context=self.context,
+            pieces=((payload_start, end),),
+            aggregate=aggregate,
+            source=self.source,
+            limit=self.limit,
+        )
+        unit = self._joined(found) if head.partial_data_counter_present_flag else self._accepted(found)
+        if unit is None:
+            return
+        yield unit
+        if unit.type == UnitType.AGG:
+            before = self.context
+            self.context = before.inside(unit.header.nnr_aggregate_unit_type)
+            yield from self.units(unit.payload_start, unit.payload_stop, unit)
+            self.context = self.context.outside(before)
+
+    def _head(self, start: int, stop: int, aggregate: Unit | None) -> tuple[UnitHeader, Table | None, int]:
+        """The unit header, the header of the unit's type, and the first byte after them; the window grows as needed."""
+        window, unit_end = WINDOW, stop
+        while True:
+            end = min(start + window, stop)
+            bits = BitReader(self.source.read(start, end), bit=8 * start)
+            try:
+                head = machine.read(UnitHeader, bits, self.context)
+                unit_end = start + self._checked_size(head, bits, stop - start, aggregate)
+                bits.stop_at(head.nnr_unit_size)
+                table = HEADERS.get(head.nnr_unit_type)
+                header = None if table is None else machine.read(table, bits, self.context)
+            except EndOfDataError:
+                if end >= unit_end:
+                    raise
+                window *= 8
+                continue
+            if head.nnr_unit_type == UnitType.STR and bits.pos != 8 * head.nnr_unit_size:
+                raise bits.error(f"the unit goes on for {head.nnr_unit_size - bits.pos // 8} bytes after its end")
+            return head, header, start + bits.pos // 8
+
+    def _checked_size(self, head: UnitHeader, bits: BitReader, left: int, aggregate: Unit | None) -> int:
+        bits.path = "UnitHeader"
+        unit_type, size = head.nnr_unit_type, head.nnr_unit_size
+        if unit_type in _KNOWN or self.context.profile is None:
+            reason = self.context.problem(unit_type)
+            if reason:
+                raise bits.error(reason, pos=0)
+        elif not self.context.lenient:
+            kind = "private" if unit_type >= 32 else "reserved"
+            raise bits.error(f"unit type {unit_type} is {kind} and not known", pos=0)
+        if unit_type == UnitType.STR and size > _LARGEST_START:
+            raise bits.error(f"not an NNC bitstream: it starts with {size} bytes of NNR_STR", pos=0)
+        if aggregate is not None and unit_type in _ONLY_OUTSIDE:
+            raise bits.error(f"NNR_{UnitType(unit_type).name} inside an aggregate unit", pos=0)
+        if size > left:
+            raise bits.error(f"the unit has {size} bytes, {left} left", pos=0)
+        if 8 * size < bits.pos:
+            raise bits.error(f"the unit has {size} bytes, less than its header", pos=0)
+        if head.partial_data_counter_present_flag and unit_type not in _MAY_BE_PARTIAL and unit_type in _KNOWN:
+            raise bits.error(f"NNR_{UnitType(unit_type).name} comes in parts, which is not supported", pos=0)
+        return size
+
+    def _accepted(self, unit: Unit) -> Unit:
+        """The unit, once its place in the stream is checked and the context holds it."""
+        reason = self.context.problem(unit.type, unit.header)
+        if reason:
+            raise BitstreamError(reason, bit=8 * unit.offset, path=_label(unit))
+        self._after(unit)
+        return unit
+
+    def _after(self, unit: Unit) -> None:
+        eager = unit.type in (UnitType.MPS, UnitType.LPS)
+        if unit.type == UnitType.TPL and unit.header.topology_storage_format == TopologyFormat.REFLIST:
+            eager = True
+        self.context = self.context.after(unit.type, unit.header, unit.body if eager else None)
+
+    def _joined(self, unit: Unit) -> Unit | None:
+        """The whole unit where this was the last part, else None."""
+        counter = unit.partial_data_counter
+        if not counter:
+            reason = "the partial data counter is 0; the last part has 1"
+            raise BitstreamError(reason, bit=8 * unit.offset, path=_label(unit))
+        key = _part_key(unit)
+        pending = self.parts.get(key)
+        if pending is None:
+            if unit.type == UnitType.NDU:  # from its first part on: the later parts may leave the shape to it
+                self._accepted(unit)
+        elif pending.due != counter:
+            reason = f"is part {counter}, but part {pending.due} is due (the parts count down to 1)"
+            raise BitstreamError(reason, bit=8 * unit.offset, path=_label(unit))
+        else:
+            size, pieces = pending.unit.size + unit.size, pending.unit.pieces + unit.pieces
+            unit = replace(pending.unit, size=size, pieces=pieces)
+        if counter > 1:
+            self.parts[key] = _Parts(unit, counter - 1)
+            return None
+        self.parts.pop(key, None)
+        return unit if unit.type == UnitType.NDU else self._accepted(unit)
+
+
+def _part_key(unit: Unit) -> Any:
+    """What the parts of one payload have in common."""
+    if unit.type == UnitType.NDU:
+        return unit.type, unit.names, unit.header.node, unit.header.nnr_compressed_data_unit_payload_type
+    return unit.type, unit.header
+
+
+def _label(unit: Unit) -> str:
+    return f"{unit.type.name} {unit.names[0]!r}" if unit.names else unit.type.name
+
+
+def _check_entry(aggregate: Unit, n: int, unit_type: int, start: int) -> None:
+    points = aggregate.header.entry_points
+    if points is None or n >= len(points):
+        return
+    if tuple(points[n]) != (unit_type, start - aggregate.offset):
+        reason = f"entry point {n} is type {int(points[n][0])} at byte {points[n][1]}, the unit there is type "
+        reason += f"{int(unit_type)} at byte {start - aggregate.offset}"
+        raise BitstreamError(reason, bit=8 * aggregate.offset, path="AggHeader.entry_points")

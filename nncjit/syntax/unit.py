@@ -1,0 +1,154 @@
+"""A unit of a stream: its header, and where its payload lies. Spec, section 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from nncjit.bits import BitReader, BitWriter, Source
+from nncjit.syntax.aggregate import AggHeader
+from nncjit.syntax.codes import FLAG, Named, U
+from nncjit.syntax.constants import UnitType
+from nncjit.syntax.context import Context
+from nncjit.syntax.inputs import InputParameters
+from nncjit.syntax.machine import Table, describe_table, plain, row, table
+from nncjit.syntax.ndu import NduHeader
+from nncjit.syntax.parameter_sets import LpsHeader, StrHeader
+from nncjit.syntax.payloads import read_body
+from nncjit.syntax.topology import QntHeader, TplHeader
+
+HEADERS: dict[int, type[Table]] = {
+    UnitType.STR: StrHeader,
+    UnitType.LPS: LpsHeader,
+    UnitType.TPL: TplHeader,
+    UnitType.QNT: QntHeader,
+    UnitType.NDU: NduHeader,
+    UnitType.AGG: AggHeader,
+}
+"""The header table of each unit type; NNR_MPS has none."""
+
+WITH_BODY = (UnitType.MPS, UnitType.LPS, UnitType.TPL, UnitType.QNT)
+
+
+class _Size(NamedTuple):
+    """nnr_unit_size: u(15), or u(31) with the flag."""
+
+    def read(self, bits: BitReader, t: Any, c: Any) -> int:
+        return bits.u(31 if t.nnr_unit_size_flag else 15)
+
+    def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
+        bits.u(31 if t.nnr_unit_size_flag else 15, x)
+
+
+@table
+class UnitHeader(Table):
+    """What every unit starts with. Spec, section 2."""
+
+    nnr_unit_size_flag: int = row(FLAG)
+    nnr_unit_size: int = row(_Size())
+    nnr_unit_type: int = row(Named(6, UnitType))
+    independently_decodable_flag: int = row(FLAG)
+    partial_data_counter_present_flag: int = row(FLAG, derive=lambda t: int(t.partial_data_counter is not None))
+    partial_data_counter: int | None = row(U(8), when=lambda t, c: t.partial_data_counter_present_flag)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unit:
+    """One unit as it lies in its source; partial data units of one payload are joined to one.
+
+    Attributes
+    ----------
+    type : UnitType
+    offset, size : int
+        First byte in the stream and number of bytes (of all parts together, where the payload came in parts).
+    unit_header : UnitHeader
+        Of the unit, or of the first part.
+    header : Table or None
+        StrHeader, LpsHeader, TplHeader, QntHeader, NduHeader or AggHeader; NNR_MPS has none.
+    context : Context
+        What came before the unit.
+    pieces : tuple of (start, stop)
+        Where the payload's bytes lie in the stream.
+    aggregate : Unit or None
+        The aggregate unit around this one.
+    """
+
+    type: UnitType
+    offset: int
+    size: int
+    unit_header: UnitHeader
+    header: Any
+    context: Context
+    pieces: tuple[tuple[int, int], ...]
+    aggregate: Unit | None = None
+    source: Source = field(repr=False)
+    limit: int = field(repr=False)
+
+    @property
+    def independently_decodable_flag(self) -> int:
+        """independently_decodable_flag of the unit header."""
+        return self.unit_header.independently_decodable_flag
+
+    @property
+    def partial_data_counter(self) -> int | None:
+        """partial_data_counter of the first part: how many there are; None for a unit in one piece."""
+        return self.unit_header.partial_data_counter
+
+    @property
+    def payload_start(self) -> int:
+        """First payload byte in the stream."""
+        return self.pieces[0][0]
+
+    @property
+    def payload_stop(self) -> int:
+        """The byte after the payload's last."""
+        return self.pieces[-1][1]
+
+    @property
+    def payload_size(self) -> int:
+        """Bytes of payload."""
+        return sum(stop - start for start, stop in self.pieces)
+
+    def payload(self) -> bytes | memoryview:
+        """Read the payload: a view for memory and mapped files, else bytes; parts are joined."""
+        if len(self.pieces) == 1:
+            return self.source.read(*self.pieces[0])
+        return b"".join([self.source.read(start, stop) for start, stop in self.pieces])
+
+    @cached_property
+    def body(self) -> Any:
+        """What the payload of an MPS, LPS, TPL or QNT unit says (read when first asked for), or None."""
+        if self.type not in WITH_BODY:
+            return None
+        return read_body(
+            self.type, self.header, self.payload(), self.context, bit=8 * self.payload_start, limit=self.limit
+        )
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Element names of a data unit, through the reference list where they are indices; empty for other units."""
+        return self.context.names_of(self.header) if self.type == UnitType.NDU else ()
+
+    @cached_property
+    def inputs(self) -> InputParameters:
+        """Dimensions, unary length and types of a data unit, from wherever they are known."""
+        return self.context.inputs_of(self.header)
+
+
+def describe(unit: Unit) -> dict[str, Any]:
+    """The unit as plain values for JSON: every syntax element that is present, by the standard's name."""
+    context = unit.context
+    known: dict[str, Any] = {"type": unit.type.name, "offset": unit.offset, "size": unit.size}
+    known |= describe_table(unit.unit_header, context)
+    known["nnr_unit_type"] = unit.type.name
+    if unit.header is not None:
+        known["header"] = describe_table(unit.header, context)
+    if unit.type in WITH_BODY:
+        known["body"] = f"{len(unit.body)} bytes" if isinstance(unit.body, bytes) else plain(unit.body, context)
+    if unit.type == UnitType.NDU:
+        known["names"] = list(unit.names)
+    known["payload_size"] = unit.payload_size
+    if unit.aggregate is not None:
+        known["aggregate"] = unit.aggregate.offset
+    return known
