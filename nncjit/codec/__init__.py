@@ -1,0 +1,1 @@
+"""The codec: a model to a stream and back."""

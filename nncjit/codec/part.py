@@ -1,0 +1,28 @@
+"""One tensor inside a data unit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from nncjit.syntax import Codebook
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One tensor inside a unit."""
+
+    name: str
+    role: str
+    """"W", "G", "H", "LS", "BI", "BN_beta", "BN_gamma", "BN_mean" or "BN_var"."""
+    shape: tuple[int, ...]
+    dtype: str
+    """Of the result; "float64" for a codebook without a format."""
+    coded_shape: tuple[int, ...]
+    """As its layer is coded: for integers in limbs with one dimension more."""
+    codebook: Codebook | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of coded elements."""
+        return math.prod(self.coded_shape)

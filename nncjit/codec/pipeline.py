@@ -1,0 +1,58 @@
+"""Tensors through a pool of threads, in order, with few in memory.
+
+Small tensors are coded side by side, one a thread. A large one is coded alone, its pieces spread over the same threads.
+Only the caller's thread hands out work and waits, so a pool of any size cannot block itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+LARGE = 1 << 21
+"""Weights from which a tensor gets all threads for itself."""
+IN_FLIGHT = 1 << 22
+"""Weights of small tensors that may be read and not yet handed on."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(
+    items: Iterable[tuple[Item, int]], work: Callable[[Item, Executor | None], Result], pool: Executor | None
+) -> Iterator[Result]:
+    """The results of ``work(item, workers)`` in the order of the items.
+
+    Parameters
+    ----------
+    items : iterable of (item, size)
+        `size` in weights decides between side by side and alone.
+    work : callable
+        Gets the pool as `workers` for a large item, else None.
+    pool : Executor or None
+        The threads; None: all is done by the caller's.
+    """
+    if pool is None:
+        for item, _ in items:
+            yield work(item, None)
+        return
+    waiting: deque[tuple[Future[Result], int]] = deque()
+    in_flight = 0
+    try:
+        for item, size in items:
+            while waiting and (size >= LARGE or in_flight + size > IN_FLIGHT):
+                future, done = waiting.popleft()
+                in_flight -= done
+                yield future.result()
+            if size >= LARGE:
+                yield work(item, pool)
+            else:
+                waiting.append((pool.submit(work, item, None), size))
+                in_flight += size
+        while waiting:
+            yield waiting.popleft()[0].result()
+    finally:
+        for future, _ in waiting:
+            future.cancel()
