@@ -132,7 +132,7 @@ def _layer(opened: DataUnit, part: Part) -> Layer:
 
 def _listed_points(opened: DataUnit, part: Part) -> int:
     """How many entry points the header lists for a part, whether or not its layer uses them. Spec, section 2."""
-    scan = opened.unit.header.scan_order
+    scan: int = opened.unit.header.scan_order or 0
     if not scan or part.role not in ("W", "G", "H"):
         return 0
     return max(-(-part.coded_shape[0] // (4 << scan)) - 1, 0)

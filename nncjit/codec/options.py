@@ -32,7 +32,9 @@ class Choices:
     """What can be chosen for each tensor. `Options` holds the model's defaults, a `Rule` replaces some of them."""
 
     qp: int | None = None
-    """Quantization parameter of the standard at `Options.qp_density`: step = 2^(qp / 4), roughly, at density 2."""
+    """Quantization parameter of the standard at `Options.qp_density`: step = 2^(qp / 4), roughly, at density 2. For the
+    whole model it holds for matrices only; vectors keep their own fine steps, unless a rule names them.
+    """
     bits: float | None = None
     """Target in coded bits a weight."""
     snr: float | None = None
