@@ -1,0 +1,13 @@
+"""Kernels are compiled before any test of this room looks at the clock or at memory."""
+
+import pytest
+from damage.streams import VECTORS
+
+import nncjit
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled():
+    path = next(path for path in VECTORS if path.stem == "e2-scan1")
+    for threads in (1, 2):
+        nncjit.decode(path, threads=threads)
