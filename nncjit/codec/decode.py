@@ -19,9 +19,9 @@ from nncjit.codec.assemble import Started, start
 from nncjit.codec.compose import compose
 from nncjit.codec.header import DataUnit, StreamReader
 from nncjit.codec.part import Part
-from nncjit.codec.pruned import full_size as full_size_arrays
 from nncjit.codec.updates import UpdateState
 from nncjit.errors import BitstreamError, ModelError
+from nncjit.stages import stage, staged
 
 Array = np.ndarray[Any, Any]
 
@@ -95,9 +95,8 @@ def decode(
             item.part.name: item
             for item in decode_units(units, threads=threads, max_bytes=max_bytes, parts=parts, state=state)
         }
-    storages = {name: item.storage for name, item in found.items()}
-    if full_size and reader.pruning is not None:
-        storages = dict(full_size_arrays(storages, reader.pruning, reader.carried.full_shapes))
+    rebuilder = reader.rebuilder(full_size)
+    storages = {name: rebuilder.rebuild(name, item.storage) for name, item in found.items()}
     arrays = reader.with_ties({name: dtypes.as_array(s, found[name].part.dtype) for name, s in storages.items()})
     return arrays if names is None else {name: arrays[name] for name in arrays if name in set(names)}
 
@@ -154,6 +153,7 @@ def _batches(units: Iterable[DataUnit], max_bytes: int) -> Iterator[list[DataUni
         yield batch
 
 
+@staged("read")
 def _start(opened: DataUnit, **more: Any) -> Started:
     try:
         return start(opened, **more)
@@ -165,8 +165,11 @@ def _start(opened: DataUnit, **more: Any) -> Started:
 
 def _run(started: list[Started], threads: int | None, parts: bool) -> Iterator[Decoded]:
     jobs = [item.job for item in started if item.job is not None]
-    deltas = iter(decode_strings(jobs, threads))
+    with stage("decode"):
+        deltas = iter(decode_strings(jobs, threads))
     for item in started:
-        finished = item.finish(next(deltas) if item.job is not None else [])
-        for part, storage in compose(item.opened, finished, parts=parts):
+        with stage("dequantise", item.opened.path):
+            finished = item.finish(next(deltas) if item.job is not None else [])
+            composed = compose(item.opened, finished, parts=parts)
+        for part, storage in composed:
             yield Decoded(part, storage, item.opened)

@@ -28,6 +28,7 @@ from nncjit.jit import threads
 from nncjit.model import Model
 from nncjit.quant.stats import moments
 from nncjit.reduce import Block
+from nncjit.stages import stage, staged
 
 ATTEMPTS = 3
 """Encodings at the most until a target is hit."""
@@ -92,7 +93,8 @@ def encode_model(model: Model, file: BinaryIO, options: Options, progress: Progr
     started = time.perf_counter()
     aim = target.model_target(options, model)
     if options.pruning is not None:
-        model = pruned_model(model, options.pruning)
+        with stage("reduce"):
+            model = pruned_model(model, options.pruning)
     with threads.pool(options.threads) as pool:
         plan = _plan(model, options, pool)
         for _ in range(ATTEMPTS):
@@ -110,6 +112,7 @@ def encode_model(model: Model, file: BinaryIO, options: Options, progress: Progr
     return Encoded(written.in_order_of(model), written.size, snr, seconds, threads.count(options.threads))
 
 
+@staged("plan")
 def _plan(model: Model, options: Options, pool: Executor | None) -> Plan:
     plan = Plan.of((t.info for t in model), options)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
@@ -176,12 +179,13 @@ def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tup
     """All items in order, coded."""
 
     def work(item: Item, workers: Executor | None) -> tuple[Item, list[CodedUnit] | Group]:
-        if not item.members:
-            return item, encode_item(item, plan, 0, workers)
-        base_qp = _group_qp(item, plan)
-        return item, Group(
-            [unit for member in item.members for unit in encode_item(member, plan, base_qp, workers)], base_qp
-        )
+        with stage("plan", next(item.all_tensors).name):
+            if not item.members:
+                return item, encode_item(item, plan, 0, workers)
+            base_qp = _group_qp(item, plan)
+            return item, Group(
+                [unit for member in item.members for unit in encode_item(member, plan, base_qp, workers)], base_qp
+            )
 
     return in_order(((item, item.size) for item in items), work, pool)
 

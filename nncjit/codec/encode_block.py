@@ -31,6 +31,7 @@ from nncjit.errors import OptionError
 from nncjit.model import Tensor
 from nncjit.quant.stats import moments
 from nncjit.reduce import Block, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
+from nncjit.stages import stage
 from nncjit.syntax import NduHeader, ParameterTypes, PayloadType
 
 NORM_ROLES = ("beta", "gamma", "mean", "var")
@@ -63,7 +64,8 @@ def encode_block(
     OptionError
         A rank above the matrix, or a reduction that does not fit the weight.
     """
-    arrays = {t.name: dtypes.to_float32(t.read(), t.dtype) for t in tensors}
+    with stage("read"):
+        arrays = {t.name: dtypes.to_float32(t.read(), t.dtype) for t in tensors}
     if any(plan.raw_reason(t.info, moments(arrays[t.name])) for t in tensors):
         return None
     weight = tensors[0]
@@ -227,7 +229,8 @@ def encode_joined(
     first = tensors[0]
     pieces = []
     for t in tensors:
-        values = dtypes.to_float32(t.read(), t.dtype)
+        with stage("read", t.name):
+            values = dtypes.to_float32(t.read(), t.dtype)
         reason = plan.raw_reason(t.info, moments(values))
         if reason:
             raise OptionError(f"{t.name}: cannot be joined: {reason}")

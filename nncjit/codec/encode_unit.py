@@ -24,6 +24,7 @@ from nncjit.codec.reduction import reduced
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant import codebook
 from nncjit.quant.stats import Moments, moments
+from nncjit.stages import stage
 from nncjit.syntax import Codebook, DataFormat, NduHeader, PayloadType
 
 
@@ -66,7 +67,9 @@ def encode_tensor(tensor: Tensor, plan: Plan, *, base_qp: int = 0, workers: Exec
     workers : Executor, optional
         Threads for the pieces of this tensor.
     """
-    info, storage = tensor.info, tensor.read()
+    info = tensor.info
+    with stage("read"):
+        storage = tensor.read()
     if dtypes.find(info.dtype).kind != "f":
         return encode_integers(info, storage, plan, workers)
     if not storage.size:

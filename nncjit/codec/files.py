@@ -11,16 +11,18 @@ from typing import Any
 
 from nncjit import formats
 from nncjit.bits import as_source
-from nncjit.codec.decode import MAX_BYTES, Decoded, decode_units
+from nncjit.codec.decode import MAX_BYTES, Array, decode_units
 from nncjit.codec.encode import Progress, encode_model, estimate_model
 from nncjit.codec.header import DataUnit, StreamReader
 from nncjit.codec.options import Options
+from nncjit.codec.pruned import Rebuilder
 from nncjit.codec.report import CompressReport, DecompressReport, TensorReport, decoded_row, with_tied_rows
 from nncjit.errors import OptionError
 from nncjit.files import atomic_write
 from nncjit.formats import Writer
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
+from nncjit.stages import stage, staged
 
 AnyPath = str | PathLike[str]
 
@@ -92,6 +94,7 @@ def decompress(
     *,
     threads: int | None = None,
     max_bytes: int = MAX_BYTES,
+    full_size: bool = False,
     progress: Progress | None = None,
 ) -> DecompressReport:
     """Decompress an NNC file to a model file.
@@ -106,6 +109,8 @@ def decompress(
         Threads at work; default: all cores that the process may use.
     max_bytes : int
         Most memory that all tensors together may take (only a few are in memory at a time).
+    full_size : bool
+        Give pruned tensors the size they had before, with zeros where something was removed.
     progress : callable, optional
         As in `compress`.
 
@@ -126,13 +131,15 @@ def decompress(
     started = time.perf_counter()
     with as_source(source) as stream:
         reader = StreamReader(stream)
-        units = list(reader.data_units())
-        infos = tensor_infos(units, reader)
+        with stage("parse"):
+            units = list(reader.data_units())
+        rebuilder = reader.rebuilder(full_size)
+        infos = tensor_infos(units, reader, rebuilder)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}
         with formats.create(target, infos, reader.carried.metadata) as writer, _behind(writer) as put:
             for item in decode_units(units, threads=threads, max_bytes=max_bytes):
-                put(item)
+                put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))
                 rows[item.part.name] = decoded_row(item.part, item.opened)
                 done += item.storage.size
                 if progress is not None:
@@ -149,12 +156,12 @@ def decompress(
         )
 
 
-def tensor_infos(units: list[DataUnit], reader: StreamReader) -> list[TensorInfo]:
+def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuilder) -> list[TensorInfo]:
     """All tensors of a stream in the order of the model, as its carrier and its headers tell them."""
     shards, tied = reader.carried.shards, reader.carried.tied
     found = {part.name: part for opened in units for part in opened.results()}
     return [
-        TensorInfo(name, part.shape, part.dtype, tied.get(name), shards.get(name))
+        TensorInfo(name, rebuilder.shape(part.name, part.shape), part.dtype, tied.get(name), shards.get(name))
         for name, part in reader.with_ties(found).items()
     ]
 
@@ -168,9 +175,13 @@ class _Behind:
         self._writer, self._thread = writer, thread
         self._waiting: list[Future[None]] = []
 
-    def __call__(self, item: Decoded) -> None:
+    def __call__(self, name: str, storage: Array) -> None:
         self.wait(self.WAITING)
-        self._waiting.append(self._thread.submit(self._writer.put, item.part.name, item.storage))
+        self._waiting.append(self._thread.submit(self._put, name, storage))
+
+    @staged("write")
+    def _put(self, name: str, storage: Array) -> None:
+        self._writer.put(name, storage)
 
     def wait(self, left: int) -> None:
         """Wait until no more than `left` tensors are waiting; errors of writing come out here."""

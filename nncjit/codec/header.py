@@ -11,6 +11,7 @@ from nncjit import dtypes
 from nncjit.bits import Source
 from nncjit.codec import arrange, carrier, integers
 from nncjit.codec.part import Part
+from nncjit.codec.pruned import Rebuilder
 from nncjit.errors import BitstreamError, ModelError
 from nncjit.syntax import ParameterTypes, PayloadType, PruningContainer, Unit, UnitType, read_units
 
@@ -103,6 +104,8 @@ def open_unit(unit: Unit) -> DataUnit:
     limbs = code in integers.LIMB_DTYPES
     if limbs and (payload_type != PayloadType.INT or shape[:1] != (dtypes.find(dtype).itemsize // 2,)):
         raise _error(unit, f"data format {code} is for integers in limbs, the dimensions are {list(shape)}")
+    if limbs and (header.first_tensor_dimension_shift or len(unit.names) > 1):
+        raise _error(unit, "integers in limbs cannot be joined or have their dimensions moved")
     if payload_type == PayloadType.BLOCK:
         return DataUnit(unit, _block_parts(unit, shape, dtype))
     part = Part(", ".join(unit.names), "W", shape[1:] if limbs else shape, dtype, shape, header.codebook)
@@ -190,6 +193,10 @@ class StreamReader:
         weights = (part.name.removesuffix("_G") if part.role == "G" else part.name for part in opened.parts)
         folded = next((self.carried.folded[name] for name in weights if name in self.carried.folded), None)
         return opened if folded is None else replace(opened, folded=folded)
+
+    def rebuilder(self, full_size: bool) -> Rebuilder:
+        """What gives pruned tensors their full size, if that is wanted."""
+        return Rebuilder(self.pruning if full_size else None, self.carried.full_shapes)
 
     def with_ties(self, items: Mapping[str, T]) -> dict[str, T]:
         """Items by name with those of tied tensors added, in the order of the model."""

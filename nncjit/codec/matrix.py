@@ -19,6 +19,7 @@ from nncjit.quant import codebook, steps
 from nncjit.quant.stats import squared_error
 from nncjit.quant.trellis import trellis, trellis_rd
 from nncjit.quant.uniform import uniform, uniform_rd
+from nncjit.stages import staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def quantise_matrix(
     return Matrix(levels, layer, qp, float(step), squared_error(ordered, levels, float(step)))
 
 
+@staged("quantise")
 def quantise(
     ordered: np.ndarray, step: float, choices: Choices, *, dependent: bool, workers: Executor | None = None
 ) -> np.ndarray:

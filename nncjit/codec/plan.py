@@ -34,7 +34,7 @@ NOISE = 0.025
 """Root mean square error of a matrix of median size, in units of its spread: 32 dB."""
 
 MOST_NOISE = 0.5
-"""Of any matrix: 6 dB."""
+"""Of any matrix, 6 dB, until the matrix of median size has as much."""
 
 LEAST_FACTOR = 1 / 32
 """Least (n / median n)^(1/2): tiny matrices cost nothing, but need no more than this."""
@@ -88,7 +88,9 @@ class Plan:
         if moments.non_finite:
             return f"{moments.non_finite} values are not finite in float32"
         low, high = steps.qp_range(self.density)
-        if not low <= self.qp(info.name, info.shape, moments) <= high:
+        dependent = self.quantizer(info.name, info.shape) in ("trellis", "auto")
+        qp = self.qp(info.name, info.shape, moments, dependent=dependent)
+        if not low <= steps.raise_qp(moments.peak, qp, self.density, dependent=dependent) <= high:
             return f"its step would be outside 2^{low >> self.density} to 2^{high >> self.density}"
         return ""
 
@@ -137,7 +139,8 @@ class Plan:
             return VECTOR_STEP * moments.rms * min(fine, 1.0)
         spread = moments.std if moments.std > 1e-3 * moments.rms else moments.rms
         factor = max(math.sqrt(math.prod(shape) / self.median_size), LEAST_FACTOR)
-        noise: float = min(NOISE * fine * factor, MOST_NOISE)
+        median_noise = NOISE * fine
+        noise: float = min(median_noise * factor, max(MOST_NOISE, median_noise))
         return noise * spread * math.sqrt(12.0)
 
     def scan(self, shape: tuple[int, ...], choices: Choices) -> int:

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nncjit.errors import BitstreamError
+from nncjit.errors import BitstreamError, ModelError
 from nncjit.model import Model, Tensor
 from nncjit.reduce import Pruning
 from nncjit.reduce.prune import rebuild_from_mask
@@ -41,40 +42,47 @@ def container_of(pruning: Pruning, names: Sequence[str]) -> PruningContainer:
     return PruningContainer(order_flag=1, prune_mask=BitMask(count=mask.size, bits=np.packbits(mask).tobytes()))
 
 
-def full_size(
-    arrays: Mapping[str, Array], container: PruningContainer, shapes: Mapping[str, tuple[int, ...]]
-) -> Iterator[tuple[str, Array]]:
-    """The tensors at the size they had before pruning, zeros where something was removed.
+class Rebuilder:
+    """Gives pruned tensors the size they had before, zeros where something was removed.
 
     Parameters
     ----------
-    arrays : mapping of str to ndarray
-        As they were decoded.
-    container : PruningContainer
-        With a mask over the full-size tensors.
+    container : PruningContainer or None
+        With a mask over the full-size tensors; None: nothing was pruned.
     shapes : mapping of str to tuple
         Full shapes of the tensors that the mask runs over, in its order.
 
     Raises
     ------
     BitstreamError
-        Mask, shapes and tensors do not fit each other.
+        Mask and shapes do not fit each other.
     """
-    mask = container.prune_mask
-    if mask is None:
-        raise BitstreamError("the pruning container has no mask", path="PruningContainer")
-    bits = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=mask.count).astype(np.bool_)
-    sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes.values()]
-    if sum(sizes) != bits.size:
-        reason = f"the mask has {bits.size} bits, the tensors before pruning have {sum(sizes)} weights"
-        raise BitstreamError(reason, path="PruningContainer")
-    starts = dict(zip(shapes, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-    for name, array in arrays.items():
-        if name not in shapes:
-            yield name, array
-            continue
-        start, shape = starts[name], shapes[name]
-        own = bits[start : start + int(np.prod(shape, dtype=np.int64))].reshape(shape)
-        if array.size != own.size - int(np.count_nonzero(own)):
-            raise BitstreamError(f"has {array.size} weights, its mask keeps another number", path=name)
-        yield name, rebuild_from_mask(array, own, name=name)
+
+    def __init__(self, container: PruningContainer | None, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._shapes = shapes if container is not None else {}
+        self._masks: dict[str, Array] = {}
+        if container is None:
+            return
+        if container.prune_mask is None:
+            raise BitstreamError("the pruning container has no mask", path="PruningContainer")
+        mask = container.prune_mask
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        if sum(sizes) != mask.count:
+            reason = f"the mask has {mask.count} bits, the tensors before pruning have {sum(sizes)} weights"
+            raise BitstreamError(reason, path="PruningContainer")
+        bits = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=mask.count).astype(np.bool_)
+        pieces = np.split(bits, np.cumsum(sizes)[:-1]) if sizes else []
+        self._masks = {name: own.reshape(shapes[name]) for name, own in zip(shapes, pieces, strict=True)}
+
+    def shape(self, name: str, pruned: tuple[int, ...]) -> tuple[int, ...]:
+        """The full shape of a tensor that is stored with this one."""
+        return self._shapes.get(name, pruned)
+
+    def rebuild(self, name: str, array: Array) -> Array:
+        """The full-size tensor; BitstreamError where the mask keeps another number of weights."""
+        if name not in self._masks:
+            return array
+        try:
+            return rebuild_from_mask(array, self._masks[name], name=name)
+        except ModelError as error:
+            raise BitstreamError(str(error), path=name) from None

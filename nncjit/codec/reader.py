@@ -108,7 +108,7 @@ class TensorSlice:
         return values
 
 
-def open(  # noqa: A001 - the public name is nncjit.open, like safetensors' and gzip's
+def open(
     file: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTES, mmap: bool = False
 ) -> NncFile:
     """Open a stream for random access.

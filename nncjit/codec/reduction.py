@@ -10,11 +10,13 @@ from nncjit import dtypes
 from nncjit.codec.plan import Plan
 from nncjit.model import Model, TensorInfo
 from nncjit.reduce import sparsify, sparsify_n_m, unify, zeros_by_rank
+from nncjit.stages import staged
 
 UNIFY_SIDES = (1, 4)
 """Blocks of `unify` where no shape is given."""
 
 
+@staged("reduce")
 def reduced(info: TensorInfo, values: np.ndarray, plan: Plan) -> np.ndarray:
     """The values after sparsification and unification; the same array where nothing is to be done.
 
@@ -39,6 +41,7 @@ def reduced(info: TensorInfo, values: np.ndarray, plan: Plan) -> np.ndarray:
     return values
 
 
+@staged("reduce")
 def zeros_of_model(model: Model, plan: Plan) -> dict[str, int]:
     """How many weights (or blocks) of each tensor one ranking of all of them sets to zero; empty where none is asked
     for.

@@ -14,6 +14,7 @@ from nncjit.codec.options import Options
 from nncjit.codec.plan import Plan
 from nncjit.codec.pruned import container_of
 from nncjit.model import Model
+from nncjit.stages import staged
 from nncjit.syntax import (
     AggregateType,
     Context,
@@ -64,6 +65,7 @@ class StreamWriter:
         self._index = {name: i for i, name in enumerate(names)} if len(names) > 1 else {}
         self._head(model, items)
 
+    @staged("syntax")
     def _head(self, model: Model, items: list[Item]) -> None:
         options = self._plan.options
         self._unit(UnitType.STR, StrHeader(general_profile_idc=options.profile))
@@ -85,6 +87,7 @@ class StreamWriter:
             body = container_of(options.pruning, [tensor.name for tensor in stored])
             self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.PRUN), body)
 
+    @staged("syntax")
     def put(self, coded: list[CodedUnit] | Group) -> list[int]:
         """Write units; the bytes of each."""
         if isinstance(coded, Group):
@@ -130,6 +133,7 @@ class StreamWriter:
         indices = tuple(self._index[name] for name in header.topology_elem_ids or ())
         return replace(header, topology_elem_ids=None, topology_elem_id_indices=indices)
 
+    @staged("syntax")
     def finish(self) -> int:
         """Write the checksum; the bytes of the stream."""
         self._unit(UnitType.TPL, carrier.HEADER, carrier.checksum_body(self._crc32))
@@ -139,6 +143,7 @@ class StreamWriter:
         self._write(write_unit(unit_type, header, body, self._context))
         self._context = self._context.after(unit_type, header, body)
 
+    @staged("write")
     def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._size += len(data)

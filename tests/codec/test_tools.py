@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 import nncjit
 from nncjit.jit import JIT
@@ -202,7 +205,7 @@ def test_names_by_index_and_payloads_in_parts() -> None:
     assert all(np.array_equal(back[name], plain[name]) for name in plain)
 
 
-def test_pruned_channels_travel_and_come_back_as_zeros() -> None:
+def test_pruned_channels_travel_and_come_back_as_zeros(tmp_path: Path) -> None:
     model = {n: a for n, a in network().items() if not n.startswith("fc")}
     members = tuple(Axis(n, 0) for n in model if n.split(".")[0] in ("conv1", "bn1") and n != "bn1.num_batches_tracked")
     groups = [Group("conv1", 16, (*members, Axis("conv2.weight", 1)))]
@@ -213,6 +216,10 @@ def test_pruned_channels_travel_and_come_back_as_zeros() -> None:
     assert small["conv2.weight"].shape == (24, 12, 3, 3)
     full = nncjit.decode(data, full_size=True)
     assert {n: a.shape for n, a in full.items()} == {n: a.shape for n, a in model.items()}
+    (tmp_path / "m.nnc").write_bytes(data)
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "m.safetensors", full_size=True)
+    filed = load_file(tmp_path / "m.safetensors")
+    assert all(np.array_equal(filed[name], full[name]) for name in full)
     removed = np.setdiff1d(np.arange(16), pruning.kept["conv1"])
     assert not full["conv2.weight"][:, removed].any()
     assert np.array_equal(full["conv2.weight"][:, pruning.kept["conv1"]], small["conv2.weight"])

@@ -1,0 +1,49 @@
+"""Get the model back from an .nnc file, in the format that the target's suffix names."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nncjit.cli import text
+from nncjit.cli.files import derived_target
+from nncjit.cli.progress import progress_bar
+from nncjit.cli.shared import add_decoder, add_output, decoder_options, show
+
+if TYPE_CHECKING:
+    from nncjit.codec.report import DecompressReport
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="MODEL", help="the model file (default: FILE with .safetensors)"
+    )
+    parser.add_argument("--full-size", action="store_true", help="give pruned tensors their size before pruning")
+    add_decoder(parser)
+    add_output(parser)
+
+
+def run(args: Namespace) -> None:
+    """Decompress one file."""
+    import nncjit
+
+    target = args.output or derived_target(args.source, ".safetensors")
+    with progress_bar("decompress", quiet=args.quiet) as progress:
+        report = nncjit.decompress(
+            args.source, target, full_size=args.full_size, progress=progress, **decoder_options(args)
+        )
+    show(args, report, describe)
+
+
+def describe(report: DecompressReport) -> str:
+    """What was written and how long it took."""
+    rows = [
+        ("compressed", text.size(report.compressed_bytes), ""),
+        ("decoded", text.size(report.original_bytes), f"{text.count(report.weights)} weights"),
+        ("time", text.seconds(report.seconds), text.threads(report.threads)),
+    ]
+    head = f"{text.printable(report.source)} -> {text.printable(report.target)}"
+    return "\n".join([head, text.table(rows, left=(0, 2), head=False)])
