@@ -130,7 +130,7 @@ def estimate_model(model: Model, options: Options) -> Encoded:
     for sample, (info, n_bytes, noise) in zip(samples, target.estimate(plan, samples), strict=True):
         rows.append(TensorReport(info.name, info.shape, info.dtype, "estimate", None, round(n_bytes), info.nbytes))
         if sample.moments is not None:
-            power += sample.moments.power * sample.moments.count
+            power += sample.moments.power * sample.moments.size
             error += noise
     snr = target.decibels(power, error) if power else None
     size = sum(row.bytes for row in rows)

@@ -127,7 +127,7 @@ def encode_floats(
 ) -> CodedUnit:
     """FLOAT: one matrix, its first dimension where the choices want it."""
     choices = plan.choices[info.name]
-    power = measured.power * measured.count
+    power = measured.power * measured.size
     change = reduced(info, values, plan)
     coded_values = np.moveaxis(change, choices.first_dimension, 0) if choices.first_dimension else change
     coded_values = np.asarray(coded_values, order="C")

@@ -136,7 +136,7 @@ class Target:
     def solve(self, samples: Iterable[Sample], plan_at: Callable[[float], Plan]) -> float:
         """log2 of the scale that hits the target on the samples: secant steps inside a shrinking bracket."""
         samples = list(samples)
-        power = sum(s.moments.power * s.moments.count for s in samples if s.moments is not None)
+        power = sum(s.moments.power * s.moments.size for s in samples if s.moments is not None)
         coarse, fine, x = -_OCTAVES, _OCTAVES, 0.0
         best, best_miss = x, math.inf
         for _ in range(30):

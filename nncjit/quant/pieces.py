@@ -1,0 +1,45 @@
+"""Work on a large array in pieces, on the caller's thread or on an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+A = TypeVar("A", bound=np.generic)
+
+PIECE = 1 << 18
+"""Elements of a piece: large enough that handing it out costs nothing, small enough to balance a pool."""
+
+
+def frozen(array: NDArray[A]) -> NDArray[A]:
+    """A read-only flat view: kernels are compiled once for their inputs, whether those can be written to or not."""
+    flat: NDArray[Any] = np.ascontiguousarray(array).reshape(-1).view()
+    flat.flags.writeable = False
+    return flat
+
+
+def run_tasks(work: Callable[[int], T], count: int, workers: Executor | None) -> list[T]:
+    """Results of ``work(0)`` to ``work(count - 1)``, in order.
+
+    Parameters
+    ----------
+    work : callable
+        Must not depend on other tasks; releases the GIL to gain from `workers`.
+    count : int
+        Number of tasks.
+    workers : Executor or None
+        Who does them; None: the caller's thread.
+    """
+    if workers is None or count < 2:
+        return [work(k) for k in range(count)]
+    return [done.result() for done in [workers.submit(work, k) for k in range(count)]]
+
+
+def run_pieces(work: Callable[[int, int], T], n: int, workers: Executor | None = None, piece: int = PIECE) -> list[T]:
+    """Results of ``work(start, stop)`` over 0..n in pieces of so many elements, in order; see `run_tasks`."""
+    return run_tasks(lambda k: work(k * piece, min((k + 1) * piece, n)), -(-n // piece), workers)

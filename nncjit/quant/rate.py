@@ -1,0 +1,102 @@
+"""What the two quantisers with rate share on the Python side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nncjit.jit import lanes
+from nncjit.quant import rate_kernels
+from nncjit.quant.pieces import frozen
+from nncjit.quant.steps import bit_weight
+
+Floats = NDArray[np.float32]
+Levels = NDArray[np.int32]
+
+PILOT_SPANS = 4
+PILOT = 1024
+"""Values of a span of the pilot."""
+
+FADE = np.float32(0.5)
+FIRST_BLOCK = 64
+"""Values of the first block of the pilot, when the rates are a guess."""
+NEXT_BLOCK = 1024
+FEWEST_COUNTED = 512
+
+_SPARSER = np.float32(8.0)
+_LEAST_BITS = 0.0095
+_MODEL_BITS = 60.0
+
+
+class Setting:
+    """The constants of one call, as the kernels want them.
+
+    Parameters
+    ----------
+    values : float32[n]
+    inverse : float
+        1 / step.
+    rate_weight : float
+    unary_length : int
+    dependent : bool
+        For the trellis, whose coded values stand for two steps.
+    """
+
+    def __init__(
+        self, values: Floats, inverse: float, rate_weight: float, unary_length: int, *, dependent: bool
+    ) -> None:
+        self.values = values
+        self.inverse = np.array([inverse], np.float32)
+        self.weight = np.float32(bit_weight(rate_weight, dependent=dependent))
+        self.sparse = min(0.1 * (1.0 + rate_weight), 0.5)
+        self.unary_length = min(unary_length, rate_kernels.LONGEST_UNARY)
+        self.vector = int(lanes.enabled())
+        self.width = 2 if dependent else 1
+        self.counts = np.empty(rate_kernels.COUNTS, np.float32)
+        rate_kernels.guess(frozen(self.pilot()), inverse / self.width, self.counts)
+
+    def pilot(self) -> Floats:
+        """Some values from four places, all of a small tensor."""
+        n = self.values.size
+        if n <= PILOT_SPANS * PILOT:
+            return self.values
+        return self.spans([n * k // PILOT_SPANS for k in range(PILOT_SPANS)], 0, PILOT)
+
+    def spans(self, places: list[int], before: int, after: int) -> Floats:
+        """The values around some places, one after another."""
+        return np.concatenate([self.values[place - before : place + after] for place in places])
+
+    def best(self, run: Callable[[Floats], Levels]) -> Levels:
+        """``run(counts)``, or where that is sparse the cheapest of it, of a run that starts sparser, and of all zeros.
+
+        The more zeros, the cheaper they are: there is more than one balance, and a run that starts on the side of many
+        non-zeros does not find the other one by itself.
+        """
+        levels = run(self.counts)
+        some = levels[:: max(levels.size // 4096, 1)]
+        if np.count_nonzero(some) > self.sparse * some.size:
+            return levels
+        counts = self.counts.copy()
+        counts[0 : rate_kernels.SIGNS : 2] *= _SPARSER
+        others = [run(counts), np.zeros_like(levels)]
+        return min([levels, *others], key=self._cost)
+
+    def _cost(self, levels: Levels) -> float:
+        """What sparse levels cost, in squared steps, against the values' own squares."""
+        places = np.flatnonzero(levels)
+        if not places.size:
+            return float(self.weight) * (_LEAST_BITS * levels.size - _MODEL_BITS)
+        x = np.abs(self.values[places] * self.inverse[0]).astype(np.float64)
+        sizes = np.abs(levels[places])
+        gain = float(np.sum(x * x - (x - sizes) ** 2))
+        kinds = np.unique((sizes + self.width - 1) // self.width, return_counts=True)[1]
+        bits = _entropy(np.array([places.size, levels.size - places.size])) + _entropy(kinds) + places.size
+        return float(self.weight) * bits - gain
+
+
+def _entropy(counts: NDArray[np.int64]) -> float:
+    """Bits that so many events of each kind need."""
+    some = counts[counts > 0]
+    return float(np.sum(some * np.log2(some.sum() / some)))

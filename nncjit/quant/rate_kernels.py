@@ -1,0 +1,99 @@
+"""Rates from counts: what levels cost while the probabilities stand still, for the fast quantisers with rate.
+
+A quantiser takes the rates of a block as fixed, decides the block, counts what it chose, and works out the rates of
+the next block from the counts so far, older ones fading. Rates are in squared steps: bits times `steps.bit_weight`.
+
+counts      : float32[COUNTS]       significance: [state][was the last value non-zero][is this one], then signs [2],
+                                    then sizes [negative][size class]
+zero_rates  : float32[4, 8]         of a zero after a zero, a zero after a non-zero, a non-zero after either, by state
+level_rates : float32[2, LEVELS]    [negative][|value|]: sign, "greater than" flags, rest; the last one for all above
+"""
+
+import math
+
+import numpy as np
+
+from nncjit.jit import helper, kernel, leading_zeros
+
+SIGNS = 32
+SIZES = 34
+SIZE_CLASSES = 64
+COUNTS = SIZES + 2 * SIZE_CLASSES
+LEVELS = 512
+LONGEST_UNARY = 30
+
+_FLOOR = np.float32(0.4)
+
+
+@helper
+def size_class(size, unary_length):
+    """Class of |value| >= 1: itself up to the unary length, then one for each Exp-Golomb order."""
+    if size <= unary_length:
+        return size
+    return unary_length + 64 - leading_zeros(size - unary_length)
+
+
+@helper
+def rate(part, other):
+    """Bits of an outcome counted `part` times against `other` times."""
+    return np.float32(math.log2((part + other + 2 * _FLOOR) / (part + _FLOOR)))
+
+
+@kernel
+def guess(values, inverse, counts):
+    """Counts to start with, from the mean magnitude of some values.
+
+    values  : float32[n]
+    inverse : float64           1 / step of the coded values (twice the level's step with the trellis)
+    counts  : float32[COUNTS]   out
+    """
+    total, finite = 0.0, 0
+    for i in range(values.size):
+        size = abs(values[i] * inverse)
+        if size < 1e9:
+            total += size
+            finite += 1
+    mean = max(total / max(finite, 1), 0.15)
+    for i in range(SIZES):
+        counts[i] = np.float32(0.5)
+    for size in range(1, SIZE_CLASSES):
+        counts[SIZES + size] = counts[SIZES + SIZE_CLASSES + size] = np.float32(4.0 * math.exp(-size / mean))
+
+
+@kernel
+def update(counts, weight, unary_length, fade, zero_rates, level_rates):
+    """Rates from counts, which then fade.
+
+    counts       : float32[COUNTS]
+    weight       : float32  what a bit costs
+    unary_length : int      1..LONGEST_UNARY
+    fade         : float32  factor of the counts for the next time
+    zero_rates   : float32[4, 8]       out
+    level_rates  : float32[2, LEVELS]  out
+    """
+    for state in range(8):
+        for was in range(2):
+            zero, other = counts[(2 * state + was) * 2], counts[(2 * state + was) * 2 + 1]
+            zero_rates[was, state] = weight * rate(zero, other)
+            zero_rates[2 + was, state] = weight * rate(other, zero)
+    for negative in range(2):
+        reached = weight * rate(counts[SIGNS + negative], counts[SIGNS + 1 - negative])
+        base = SIZES + negative * SIZE_CLASSES
+        above = np.float32(0.0)
+        for place in range(1, SIZE_CLASSES):
+            above += counts[base + place]
+        level_rates[negative, 0] = np.float32(0.0)
+        size, place, order = 1, 1, 0
+        while size < LEVELS:
+            here = counts[base + place]
+            above = max(above - here, np.float32(0.0))
+            stop = reached + weight * (rate(here, above) + np.float32(order))
+            reached += weight * rate(above, here)
+            after = min(size + (1 << order), LEVELS)
+            for k in range(size, after):
+                level_rates[negative, k] = stop
+            size = after
+            order += 1 if place > unary_length else 0
+            place += 1
+    for i in range(COUNTS):
+        counts[i] *= fade

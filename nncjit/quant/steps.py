@@ -1,0 +1,146 @@
+"""Step sizes: the quantisation parameter qp, the step that it stands for, and the range in which levels fit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nncjit.cabac.layer import MAX_LEVEL
+from nncjit.errors import OptionError
+
+MAX_DENSITY = 7
+"""Largest qp_density that its three bits hold."""
+
+LARGEST_UNIFORM = 2.0**30 - 64
+"""Largest |value / step| of the uniform quantiser: the last float32 below 2^30, so |level| <= MAX_LEVEL."""
+
+LARGEST_DEPENDENT = 2.0**31 - 256
+"""Largest |value / step| of the trellis: room for a candidate beside the value; the coded value is half of the
+level."""
+
+assert LARGEST_UNIFORM <= MAX_LEVEL
+assert LARGEST_DEPENDENT / 2 + 2 <= MAX_LEVEL
+
+_LN2_BY_6 = math.log(2.0) / 6.0
+
+
+def step(qp: int, density: int) -> np.float32:
+    """The step of a quantisation parameter, in float32. Spec, section 8.
+
+    Parameters
+    ----------
+    qp : int
+        Quantisation parameter, any value; 2^density of them double the step.
+    density : int
+        qp_density, 0..7.
+
+    Returns
+    -------
+    np.float32
+        ``(2^d + (qp & (2^d - 1))) * 2^((qp >> d) - d)``; infinity or 0 where float32 ends.
+    """
+    mantissa = (1 << density) + (qp & ((1 << density) - 1))
+    exponent = (qp >> density) - density
+    if exponent > 127:
+        return np.float32(np.inf)
+    if exponent < -160:
+        return np.float32(0.0)
+    value = math.ldexp(mantissa, exponent)
+    return np.float32(value) if value < 2.0**128 else np.float32(np.inf)
+
+
+def inverse_of(step: float) -> float:
+    """1 / step, the step taken as float32.
+
+    Raises
+    ------
+    OptionError
+        The step or its inverse is not a positive normal float32.
+    """
+    size = np.float32(step)
+    if not np.float32(2.0**-126) <= size <= np.float32(2.0**126):
+        raise OptionError(f"step is {step}, must be a normal float32 above 0")
+    return 1.0 / float(size)
+
+
+def nearest_qp(wanted: float, density: int) -> int:
+    """The qp whose step is nearest to `wanted` in ratio.
+
+    Parameters
+    ----------
+    wanted : float
+        A step above 0.
+    density : int
+        qp_density, 0..7.
+
+    Raises
+    ------
+    OptionError
+        The step is not a positive finite number.
+    """
+    wanted = float(wanted)
+    if not (math.isfinite(wanted) and wanted > 0.0):
+        raise OptionError(f"step is {wanted}, must be a positive finite number")
+    fraction, exponent = math.frexp(wanted)  # wanted = 2 * fraction * 2^(exponent - 1), 2 * fraction in [1, 2)
+    count = 1 << density
+    mantissa = 2.0 * fraction * count
+    below = math.floor(mantissa)
+    # nearest in ratio: the geometric mean of two neighbours is where the choice turns
+    part = below - count if mantissa * mantissa < below * (below + 1.0) else below + 1 - count
+    return ((exponent - 1) << density) + part
+
+
+def qp_range(density: int, base: int = 0) -> tuple[int, int]:
+    """First and last qp that a unit can signal beside the parameter set's `base`. Spec, section 8."""
+    half = 1 << (5 + density)
+    return base - half, base + half - 1
+
+
+def fits(largest: float, qp: int, density: int, *, dependent: bool = False) -> bool:
+    """Whether values up to `largest` in magnitude have levels that can be coded with this qp."""
+    size = step(qp, density)
+    if not np.float32(2.0**-126) <= size <= np.float32(2.0**126):
+        return False
+    return abs(largest) / float(size) <= (LARGEST_DEPENDENT if dependent else LARGEST_UNIFORM) * (1 - 2.0**-22)
+
+
+def raise_qp(largest: float, qp: int, density: int, *, dependent: bool = False) -> int:
+    """The first qp, from `qp` up, with which values up to `largest` have levels that can be coded. Spec, section 12.
+
+    Parameters
+    ----------
+    largest : float
+        Largest magnitude of the values.
+    qp : int
+        The qp that is wished for.
+    density : int
+        qp_density, 0..7.
+    dependent : bool
+        Whether the trellis quantises them (its levels are twice as large for the same coded value).
+
+    Raises
+    ------
+    OptionError
+        `largest` is not finite, or no step is coarse enough.
+    """
+    if not math.isfinite(largest):
+        raise OptionError(f"the largest magnitude is {largest}: only finite values can be quantised")
+    limit = LARGEST_DEPENDENT if dependent else LARGEST_UNIFORM
+    qp = max(qp, (-126) << density)
+    if largest:
+        qp = max(qp, nearest_qp(max(abs(largest) / limit, 2.0**-126), density) - 1)
+    while not fits(largest, qp, density, dependent=dependent):
+        if qp > 126 << density:
+            raise OptionError(f"no step is fit for a value of {largest:g} and qp {qp}")
+        qp += 1
+    return qp
+
+
+def bit_weight(rate_weight: float, *, dependent: bool) -> float:
+    """What one bit costs in squared steps, for the quantisers with rate. Spec, section 12.
+
+    The cost they minimise is ``sum((value / step - level)^2) + bit_weight * bits``. The trellis's step is half as
+    wide as the uniform quantiser's at equal distortion, hence its factor 4 and, for its denser choice, 0.7.
+    """
+    return rate_weight * _LN2_BY_6 * (2.8 if dependent else 1.0)

@@ -1,0 +1,114 @@
+"""Dependent quantisation: the levels that a path through the 8-state trellis gives (spec, sections 6 and 12)."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+
+import numpy as np
+
+from nncjit.jit import lanes
+from nncjit.quant import trellis_kernels as scalar
+from nncjit.quant import trellis_lanes_kernels as vector
+from nncjit.quant.chunks import FEWEST, LANES, Chunks, Scratch
+from nncjit.quant.pieces import frozen, run_pieces
+from nncjit.quant.rate import Floats, Levels
+from nncjit.quant.steps import inverse_of
+from nncjit.quant.trellis_rate import RateTrellis, as_reference
+from nncjit.quant.uniform import largest_magnitude
+
+_SPARSE, _VERY_SPARSE = 0.4, 0.1
+"""Shares of values that are not near 0: below the first chunks must be long, below the second they cannot be used."""
+
+
+def trellis(values: Floats, step: float, *, exact: bool = False, workers: Executor | None = None) -> Levels:
+    """The levels of least squared error that dependent quantisation allows. Spec, section 12.
+
+    Parameters
+    ----------
+    values : float32[n]
+        In scan order, 1-D and contiguous.
+    step : float
+        Taken as float32; `nncjit.quant.steps.raise_qp` finds one with which all levels fit.
+    exact : bool
+        True: one path in float64 over all values, the reference's decisions. False: for large tensors chunks in lanes
+        of float32, within 0.001 dB of it.
+    workers : Executor or None
+        Shares the chunks; the levels do not depend on it.
+
+    Returns
+    -------
+    int32[n]
+        Levels q; the path that they walk starts in state 0.
+    """
+    inverse, values = inverse_of(step), frozen(values)
+    levels = np.empty(values.size, np.int32)
+    chunks = None if exact else _chunks(values, inverse, workers)
+    if chunks is None:
+        scalar.quantise(values, inverse, 0, -1, scalar.STEPS_BACK, levels)
+        return levels
+    inverses = np.array([inverse], np.float32)
+
+    def task(start: int, stop: int) -> int:
+        count = (stop - start) // (LANES * chunks.length)
+        state = -1 if start else 0
+        end: int = vector.quantise_blocks(
+            values, start, count, chunks.length, chunks.window, inverses, state, *Scratch.of(chunks), levels
+        )
+        return end
+
+    ends = run_pieces(task, chunks.blocks_end, workers, chunks.task)
+    tail = slice(chunks.blocks_end, None)
+    scalar.quantise(values[tail], inverse, ends[-1], -1, scalar.STEPS_BACK, levels[tail])
+    return levels
+
+
+def trellis_rd(
+    values: Floats,
+    step: float,
+    rate_weight: float,
+    *,
+    unary_length: int = 10,
+    exact: bool = False,
+    workers: Executor | None = None,
+) -> Levels:
+    """The levels of least squared error and rate that dependent quantisation allows. Spec, section 12.
+
+    Parameters
+    ----------
+    values : float32[n]
+        In scan order, 1-D and contiguous.
+    step : float
+        Taken as float32; `nncjit.quant.steps.raise_qp` finds one with which all levels fit.
+    rate_weight : float
+        Weight of the rate (see `nncjit.quant.steps.bit_weight`); 0 gives `trellis`.
+    unary_length : int
+        cabac_unary_length, 1..256.
+    exact : bool
+        True: the reference's decisions, slowly. False: rates from counts, in the mean at lower cost.
+    workers : Executor or None
+        Shares the work; the levels do not depend on it.
+
+    Returns
+    -------
+    int32[n]
+        Levels q; the path that they walk starts in state 0.
+    """
+    inverse, values = inverse_of(step), frozen(values)
+    if rate_weight <= 0.0 or not values.size:
+        return trellis(values, step, exact=exact, workers=workers)
+    if exact:
+        return as_reference(values, inverse, rate_weight, unary_length)
+    if largest_magnitude(values, workers=workers) * inverse >= vector.EXACT_BELOW:
+        return trellis(values, step, exact=True)  # levels so large that their rates hardly differ
+    return RateTrellis(values, inverse, rate_weight, unary_length, dependent=True).run(workers)
+
+
+def _chunks(values: Floats, inverse: float, workers: Executor | None) -> Chunks | None:
+    """How to cut the tensor; None where it is too small or too sparse for that, or has levels too large for float32."""
+    if values.size < FEWEST or not lanes.enabled():
+        return None
+    some = values[:: values.size // FEWEST]
+    share = np.count_nonzero(np.abs(some) >= 0.25 / inverse) / some.size
+    if share < _VERY_SPARSE or largest_magnitude(values, workers=workers) * inverse >= vector.EXACT_BELOW:
+        return None
+    return Chunks.of(values.size, sparse=bool(share < _SPARSE))
