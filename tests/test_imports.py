@@ -1,0 +1,96 @@
+"""The rooms of the house stand one above the other: what a module may import is a table, and this is it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nncjit
+
+PACKAGE = Path(nncjit.__file__).parent
+
+BELOW_CODEC = "quant cabac syntax bits model arrays files dtypes jit errors"
+
+MAY_IMPORT = {
+    "errors": "",
+    "stages": "",
+    "jit": "errors",
+    "dtypes": "errors",
+    "files": "errors",
+    "arrays": "dtypes errors",
+    "model": "arrays dtypes errors",
+    "bits": "errors",
+    "syntax": "bits errors",
+    "cabac": "stages jit errors",
+    "quant": "cabac jit errors",
+    "reduce": "model dtypes errors",
+    "formats": "model arrays dtypes files errors",
+    "codec": f"stages formats reduce {BELOW_CODEC}",
+    "demo": "errors",
+    "report": "codec formats model files dtypes stages errors",
+    "cli": f"__init__ report demo stages codec formats reduce {BELOW_CODEC}",
+    "__main__": "cli",
+    "__init__": "codec errors",
+}
+"""Room -> the rooms below it. `__init__` is the public face: ``import nncjit``."""
+
+NUMBA = {"numba", "llvmlite"}
+HEADERS_ONLY = ("errors", "bits", "syntax", "dtypes", "arrays", "model", "files", "formats")
+"""Rooms that must work before Numba is loaded, since `inspect` and the files need them."""
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Every module that the file imports, anywhere in it, as an absolute name."""
+    package = ["nncjit", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names) if module == "nncjit" else [module]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for module in imported_modules(path):
+        top, *below = module.split(".")
+        if top == "nncjit":
+            rooms.add(below[0] if below and below[0] in MAY_IMPORT else "__init__")
+    return rooms
+
+
+def test_every_room_is_in_the_table():
+    assert {room_of(path) for path in MODULES} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_import_goes_down(path):
+    room = room_of(path)
+    upward = imported_rooms(path) - {room} - set(MAY_IMPORT[room].split())
+    assert not upward, f"{room} may not import {', '.join(sorted(upward))}"
+
+
+def test_only_the_jit_room_imports_numba():
+    importers = {room_of(path) for path in MODULES if any(m.split(".")[0] in NUMBA for m in imported_modules(path))}
+    assert importers == {"jit"}
+
+
+@pytest.mark.parametrize("room", HEADERS_ONLY)
+def test_rooms_of_files_and_headers_stay_clear_of_kernels(room):
+    below, waiting = set(), [room]
+    while waiting:
+        for lower in MAY_IMPORT[waiting.pop()].split():
+            if lower not in below:
+                below.add(lower)
+                waiting.append(lower)
+    assert not below & {"jit", "cabac", "quant"}
