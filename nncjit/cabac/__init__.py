@@ -1,0 +1,1 @@
+"""DeepCABAC (spec, sections 3 to 7)."""

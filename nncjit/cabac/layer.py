@@ -1,0 +1,160 @@
+"""What encoder and decoder must agree on before a layer is coded, and which probability models it has.
+
+The context layout has one home: kernels get a `Contexts` and write ``at.sig + k``. Which models are signalled is worked out here
+once, as a list of indices, so that the kernels that read and write the list are one plain loop.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_LEVEL = (1 << 30) - 1
+"""Largest magnitude of a level that the encoder codes (spec, section 5)."""
+
+
+class Contexts(NamedTuple):
+    """Where each family of probability models starts. Spec, section 5."""
+
+    sig: int
+    """24 significance models: 3 * state + sign class of the previous value."""
+    sig_temporal: int
+    """16: 2 * state + (the base level is above 1 in magnitude)."""
+    sig_history: int
+    """8: one a state."""
+    sign: int
+    """5: sign class of the previous value; 3 + (base level > 0) with a temporal context."""
+    gtx: int
+    """2 * unary_length: 2 * j + negative."""
+    gtx_temporal: int
+    """2 * unary_length: 2 * j + (base magnitude below j)."""
+    rem: int
+    """32 bins of the Exp-Golomb prefix."""
+    select: int
+    row: int
+    total: int
+
+    @classmethod
+    def for_unary_length(cls, unary_length: int) -> Contexts:
+        gtx = 24 + 16 + 8 + 5
+        rem = gtx + 4 * unary_length
+        return cls(0, 24, 40, 48, gtx, gtx + 2 * unary_length, rem, rem + 32, rem + 33, rem + 34)
+
+
+class Layer(NamedTuple):
+    """The parameters of one coded matrix; all ints, so that it goes into kernels as it is. Spec, section 5.
+
+    `scan` must already be 0 where `width` or `rows` is 1, and `codebook_size` 0 in profile 0 (see `Layer.of`).
+    """
+
+    rows: int
+    """First dimension (1 for a scalar)."""
+    width: int
+    """Product of the other dimensions."""
+    dq: int
+    """1: dependent quantisation, 8 states."""
+    unary_length: int
+    """1..256."""
+    scan: int
+    """0 row by row, s in 1..4: blocks of 4 * 2^s squared."""
+    profile: int
+    """0 first edition, 1 second."""
+    parent: int
+    """1: the unit has a parent node (an hdsp_flag is coded)."""
+    temporal: int
+    """1: base levels choose contexts."""
+    codebook_size: int
+    """Number of values of the codebook, 0 without."""
+    codebook_zero: int
+    """Index of the codebook's zero."""
+
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        *,
+        dq: bool = False,
+        unary_length: int = 10,
+        scan: int = 0,
+        profile: int = 1,
+        parent: bool = False,
+        temporal: bool = False,
+        codebook_size: int = 0,
+        codebook_zero: int = 0,
+    ) -> Layer:
+        """The layer of a tensor of this shape, with the rules that shape and profile impose already applied."""
+        rows = int(shape[0]) if shape else 1
+        width = int(np.prod(shape[1:], dtype=np.int64))
+        if profile == 0:
+            codebook_size = codebook_zero = 0
+        if rows == 1 or width == 1:
+            scan = 0
+        return cls(
+            rows, width, int(dq), unary_length, scan, profile, int(parent), int(temporal), codebook_size, codebook_zero
+        )
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.width
+
+    @property
+    def block_side(self) -> int:
+        """Rows of a block row; all rows without block scan."""
+        return 4 << self.scan if self.scan else max(self.rows, 1)
+
+    @property
+    def block_rows(self) -> int:
+        return -(-self.rows // self.block_side)
+
+    @property
+    def has_row_flags(self) -> bool:
+        """Whether hdsp_flag (with a parent) and row_skip_flag stand at the start. Spec, section 5, step 1."""
+        return self.profile == 1 and self.width > 1 and self.rows > 1 and self.codebook_size != 1
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the range is set to 256 at the first block row too. Spec, section 5, step 3."""
+        return self.scan > 0 and (self.block_rows > 1 or self.profile == 0)
+
+
+@lru_cache(maxsize=256)
+def listed_models(
+    unary_length: int, profile: int, dq: int, temporal: int, hdsp: int, codebook_size: int, codebook_zero: int
+) -> np.ndarray:
+    """The signalled models in their order: int64[m], indices in `Contexts`. Spec, section 5, step 2."""
+    at = Contexts.for_unary_length(unary_length)
+    c, z = codebook_size, codebook_zero
+    bound = max(z, c - 1 - z)
+    models: list[int] = []
+    if c != 1:
+        models += range(at.sig, at.sig + (24 if dq else 3))
+        if temporal:
+            models += range(at.sig_temporal, at.sig_temporal + (16 if dq else 2))
+        if hdsp:
+            models += range(at.sig_history, at.sig_history + (8 if dq else 1))
+        if c == 0 or z not in (0, c - 1):
+            models += range(at.sign, at.sign + (5 if temporal else 3))
+    models += (at.gtx + a for a in range(2 * unary_length) if c == 0 or a < 2 * bound)
+    if temporal:
+        models += (at.gtx_temporal + a for a in range(2 * unary_length) if c == 0 or a < 2 * (bound - 1))
+    models += (
+        at.rem + a for a in range(31 if profile == 1 else 32) if c == 0 or unary_length - 1 + (2 << a) - 1 < bound
+    )
+    indices = np.array(models, np.int64)
+    indices.flags.writeable = False
+    return indices
+
+
+def models_of(layer: Layer, hdsp: bool) -> np.ndarray:
+    """`listed_models` of a layer."""
+    return listed_models(
+        layer.unary_length,
+        layer.profile,
+        layer.dq,
+        layer.temporal,
+        int(hdsp),
+        layer.codebook_size,
+        layer.codebook_zero,
+    )

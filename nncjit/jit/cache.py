@@ -1,0 +1,134 @@
+"""The cache of compiled kernels on disk.
+
+Numba's own cache looks at one source file a kernel: a change in a function that the kernel calls from another file goes unnoticed, and a
+damaged file or a folder that cannot be written stops the program. Here a kernel's file is named by a digest of everything that its
+machine code depends on, holds its own checksum, and appears at once or not at all. Whatever goes wrong with it, the kernel is compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core import config
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.misc.appdirs import AppDirs
+
+PACKAGE = Path(__file__).parent.parent
+SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")
+"""Settings of Numba that change what a kernel becomes."""
+_KEPT_SECONDS = 30 * 24 * 3600
+"""Older versions of a kernel are kept for so long: another installation may use them."""
+_IMPORT = re.compile(r"^\s*(?:from|import)\s+nncjit\.([\w.]+)(?:\s+import\s+(\w+))?", re.MULTILINE)
+
+
+def folders() -> Iterator[Path]:
+    """Where compiled kernels may stand, the best place first."""
+    if config.CACHE_DIR:  # NUMBA_CACHE_DIR: the user wants them there and nowhere else
+        yield Path(config.CACHE_DIR) / "nncjit"
+        return
+    yield PACKAGE / "__pycache__" / "kernels"
+    yield Path(AppDirs("nncjit", appauthor=False).user_cache_dir)
+    yield Path(tempfile.gettempdir()) / f"nncjit-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+@cache
+def sources(path: Path) -> frozenset[Path]:
+    """A source file, those that it imports from this package, and so on; and the tables beside them."""
+    found, left = set[Path](), {path}
+    while left:
+        path = left.pop()
+        found |= {path, *path.parent.glob("*.json")}
+        for module, name in _IMPORT.findall(path.read_text(encoding="utf-8")):
+            base = PACKAGE.joinpath(*module.split("."))
+            near = {base.with_suffix(".py"), base / "__init__.py", base / f"{name}.py"}
+            left |= {other for other in near if other.is_file()} - found
+    return frozenset(found)
+
+
+class KernelCache(NullCache):
+    """What Numba's dispatcher asks for compiled code: one file for each signature of a kernel."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._name = f"{function.__module__}.{function.__qualname__}"
+
+    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+        try:
+            target_context.refresh()  # loaded code needs Numba's own functions to be known
+            file_name = self._file_name(sig, target_context)
+            for folder in folders():
+                data = _read(folder / file_name)
+                if data is not None:
+                    return CompileResult._rebuild(target_context, *pickle.loads(data))
+        except Exception:  # any fault of a cache is a miss
+            pass
+        return None
+
+    def save_overload(self, sig: Any, cres: CompileResult) -> None:
+        try:
+            if cres.library.has_dynamic_globals:
+                return
+            file_name, data = self._file_name(sig, cres.target_context), pickle.dumps(cres._reduce(), protocol=-1)
+            if any(_write(folder / file_name, data) for folder in folders()):
+                self._remove_old()
+        except Exception:
+            pass
+
+    def _file_name(self, sig: Any, target_context: Any) -> str:
+        """By the kernel and a digest of all that its machine code depends on: signature, processor, compilers, settings, sources."""
+        target = target_context.codegen().magic_tuple()
+        settings = [getattr(config, name, None) for name in SETTINGS]
+        depends = hashlib.sha256(
+            repr((sig, target, sys.version, numba.__version__, llvmlite.__version__, settings)).encode()
+        )
+        for path in sorted(sources(Path(self._function.__code__.co_filename))):
+            depends.update(hashlib.sha256(path.read_bytes()).digest())
+        return f"{self._name}-{depends.hexdigest()[:24]}"
+
+    def _remove_old(self) -> None:
+        for folder in folders():
+            for path in folder.glob(f"{self._name}-*"):
+                if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                    path.unlink()
+
+
+def _read(path: Path) -> bytes | None:
+    """The data of a cache file that is whole and is ours: loading it runs code."""
+    try:
+        if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), PACKAGE.stat().st_uid):
+            return None
+        content = path.read_bytes()
+    except OSError:
+        return None
+    data = content[32:]
+    return data if hashlib.sha256(data).digest() == content[:32] else None
+
+
+def _write(path: Path, data: bytes) -> bool:
+    """Write a cache file, all at once; False where that cannot be done."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent)
+    except OSError:
+        return False
+    try:
+        with open(handle, "wb") as file:
+            file.write(hashlib.sha256(data).digest() + data)
+        os.replace(draft, path)
+    except OSError:
+        Path(draft).unlink(missing_ok=True)
+        return False
+    return True

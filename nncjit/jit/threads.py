@@ -1,0 +1,173 @@
+"""Threads: how many, and how a kernel runs on them without harm to anyone else in the process.
+
+Numba's threading layers have limits. *workqueue* aborts the process when two threads enter it at once, also where the
+other one runs a parallel function of the user's own. GNU OpenMP aborts a process that was forked after its first use.
+So `run` takes the `prange` road only where that is safe: on a layer for many callers (OpenMP, TBB), in a process that
+is no fork. Anywhere else the same kernel, which holds no GIL, runs on Python's threads: as fast, but for some 0.1 ms.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+from numba import types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
+from numba.np.ufunc import parallel as numba_threads
+
+from nncjit.errors import OptionError
+from nncjit.jit.compile import JIT, parallel_kernel, prange
+
+_SIGNATURE = (types.int64, types.int64)
+
+
+def count(threads: int | None = None) -> int:
+    """The number of threads to use.
+
+    Parameters
+    ----------
+    threads : int, optional
+        What the caller wants. None: the environment's ``NNCJIT_THREADS`` if set, else every core this process may use.
+
+    Raises
+    ------
+    OptionError
+        Not a whole number from 1 on.
+    """
+    wanted: object = threads
+    if threads is None:
+        wanted = os.environ.get("NNCJIT_THREADS") or _usable_cores()
+    try:
+        number = int(str(wanted))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise OptionError(f"threads is {wanted}, must be a whole number from 1 on")
+    return number
+
+
+def _usable_cores() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def pool(threads: int | None = None) -> Iterator[ThreadPoolExecutor | None]:
+    """An executor of `count(threads)` threads for kernels that hold no GIL; None for one thread."""
+    number = count(threads)
+    if number == 1:
+        yield None
+        return
+    executor = ThreadPoolExecutor(number, thread_name_prefix="nncjit")
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def run(kernel: Any, argument: int, workers: int) -> None:
+    """Call ``kernel(argument, k)`` for each k below `workers`, side by side; returns when all are done.
+
+    Parameters
+    ----------
+    kernel : kernel of two int64
+        Its workers must share the work among themselves: they may run at once or one after another, in any order.
+    argument : int
+        Usually the address of an array with the real arguments, which the caller keeps alive.
+    workers : int
+    """
+    if workers > 1 and JIT:
+        if _layer.carries(workers):
+            before = numba.get_num_threads()
+            numba.set_num_threads(max(before, workers))  # of this thread only
+            try:
+                _fan_out(_address_of(kernel), argument, workers)
+            finally:
+                numba.set_num_threads(before)
+            return
+        _prepare(kernel)
+        try:
+            with ThreadPoolExecutor(workers) as executor:
+                list(executor.map(kernel, [argument] * workers, range(workers)))
+        except RuntimeError:  # no thread can be started: the interpreter is ending, or a limit is reached
+            pass
+        else:
+            return
+    for k in range(workers):
+        kernel(argument, k)
+
+
+@intrinsic
+def _call(context, function, argument, k):  # type: ignore[no-untyped-def]
+    """Call the kernel at this address."""
+
+    def generate(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        pointer = context.call_conv.get_function_type(types.none, _SIGNATURE).as_pointer()
+        kernel = builder.inttoptr(args[0], pointer)
+        context.call_conv.call_function(builder, kernel, types.none, _SIGNATURE, args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, *_SIGNATURE), generate
+
+
+@parallel_kernel
+def _fan_out(function, argument, workers):  # type: ignore[no-untyped-def]
+    """The one `prange`. It knows the kernel by its address, so that neither is compiled into the other."""
+    for k in prange(workers):
+        _call(function, argument, k)
+
+
+def _prepare(kernel: Any) -> None:
+    if _SIGNATURE not in kernel.overloads:
+        kernel.compile(_SIGNATURE)
+
+
+def _address_of(kernel: Any) -> int:
+    """The address of a kernel's machine code."""
+    _prepare(kernel)
+    compiled = kernel.overloads[_SIGNATURE]
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address
+
+
+class _Layer:
+    """What this process may ask of Numba's threading layer."""
+
+    def __init__(self) -> None:
+        # Who loads this module with the layer already running may be a fork of the process that started it.
+        self._doubtful: bool = numba_threads._is_initialized
+        self._name: str | None = None
+
+    def carries(self, workers: int) -> bool:
+        """Whether `prange` is safe here and can have so many threads."""
+        if self._doubtful or workers > numba.config.NUMBA_NUM_THREADS:
+            return False
+        if self._name is None:
+            try:
+                numba_threads._launch_threads()
+                self._name = numba.threading_layer()
+            except Exception:  # the user asks for a layer that is not there
+                self._name = "none"
+        return self._name in ("omp", "tbb")
+
+    def forked(self) -> None:
+        self._doubtful = True
+
+
+_layer = _Layer()
+
+if hasattr(os, "register_at_fork"):
+    # A child whose parent's other thread was compiling would wait for ever for Numba's lock: fork between two compilations.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+    os.register_at_fork(after_in_child=_layer.forked)

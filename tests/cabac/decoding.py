@@ -1,0 +1,86 @@
+"""What the tests of the decoder share: the reference's layers, and layers of our own encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
+from nncjit.cabac.encode import PayloadEncoder
+from nncjit.cabac.layer import Layer
+from nncjit.cabac.points import as_array
+from nncjit.cabac.scan import from_scan
+
+VECTORS = sorted((Path(__file__).parent.parent / "vectors" / "layers").glob("*.npz"))
+
+
+class Coded(NamedTuple):
+    """A layer alone in a payload, and what it must decode to."""
+
+    layer: Layer
+    payload: np.ndarray
+    points: np.ndarray
+    levels: np.ndarray
+    base: np.ndarray | None = None
+    history: np.ndarray | None = None
+
+    def job(self, out: np.ndarray, *, use_points: bool = True) -> StringJob:
+        points = self.points if use_points else self.points[:0]
+        return StringJob(
+            self.payload,
+            (LayerJob(self.layer, out, points=points, base=self.base, history=self.history),),
+            path="weights",
+        )
+
+
+def vector(path: Path) -> Coded:
+    """A layer of the reference software."""
+    with np.load(path) as arrays:
+        meta = json.loads(str(arrays["meta"]))
+        layer = Layer.of(
+            tuple(meta["shape"]),
+            dq=bool(meta["dq"]),
+            unary_length=meta["unary_length"],
+            scan=meta["scan_order"],
+            profile=meta["profile"],
+            parent=bool(meta["parent_node_id_present"]),
+            temporal=bool(meta["temporal"]),
+            codebook_size=meta["codebook_size"],
+            codebook_zero=meta["codebook_zero_offset"],
+        )
+        packed = arrays["entry_points"].astype(np.int64)
+        points = np.stack([packed >> 3 & 255, packed & 7, packed >> 11], axis=1)
+        base = arrays["base"].ravel() if "base" in arrays else None
+        history = arrays["history"].ravel() if "history" in arrays else None
+        return Coded(layer, arrays["payload"], points, arrays["levels"].ravel(), base, history)
+
+
+def dependent(values: np.ndarray) -> np.ndarray:
+    """Levels as dependent quantisation makes them, from coded values. Spec, section 6."""
+    following = [[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]]
+    levels, state = np.zeros_like(values), 0
+    for k, value in enumerate(values.tolist()):
+        levels[k] = 2 * value - np.sign(value) * (state & 1)
+        state = following[state][value & 1]
+    return levels
+
+
+def coded(shape: tuple[int, ...], *, seed: int = 0, spread: float = 2.0, dq: bool = False, **options: int) -> Coded:
+    """A plain layer of random levels, with our own encoder."""
+    layer = Layer.of(shape, dq=dq, **options)
+    values = np.rint(np.random.default_rng(seed).normal(0, spread, layer.size)).astype(np.int32)
+    levels = dependent(values) if dq else values
+    encoder = PayloadEncoder()
+    encoder.layer(levels, layer)
+    payload = np.frombuffer(encoder.finish(), np.uint8)
+    return Coded(layer, payload, as_array(encoder.entry_points[0]), from_scan(levels, layer))
+
+
+def decode(*layers: Coded, threads: int = 1, use_points: bool = True) -> list[np.ndarray]:
+    """Decode each layer; places that were never written hold 123456789."""
+    outs = [np.full(one.layer.size, 123456789, np.int32) for one in layers]
+    decode_strings([one.job(out, use_points=use_points) for one, out in zip(layers, outs, strict=True)], threads)
+    return outs

@@ -1,0 +1,196 @@
+"""The cache of compiled kernels: it hits, it notices every change, and no state of the disk can break a kernel."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nncjit
+from nncjit.jit import JIT, cache
+
+pytestmark = pytest.mark.skipif(not JIT, reason="nothing is compiled")
+
+KERNELS = """
+from nncjit.jit import kernel
+from nncjit.probe.parts_kernels import part
+
+@kernel
+def probe(x):
+    return part(x) + 1
+"""
+PARTS = """
+from nncjit.jit import helper
+from nncjit.probe.numbers import FACTOR
+
+@helper
+def part(x):
+    return FACTOR * x
+"""
+PROGRAM = """
+from nncjit.probe.kernels import probe
+print(probe(5), sum(probe.stats.cache_hits.values()))
+"""
+
+
+class Install:
+    """A copy of what a kernel needs of the package, with a kernel that stands on other files."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.package = root, root / "site" / "nncjit"
+        source = Path(nncjit.__file__).parent
+        shutil.copytree(source / "jit", self.package / "jit", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(source / "errors.py", self.package)
+        (self.package / "__init__.py").write_text("")
+        self.write("kernels", KERNELS)
+        self.write("parts_kernels", PARTS)
+        self.write("numbers", "FACTOR = 2\n")
+
+    def write(self, module: str, text: str) -> None:
+        path = self.package / "probe" / f"{module}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def start(self, program: str = PROGRAM, **environment: str) -> subprocess.Popen[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+        places = {
+            "HOME": str(self.root / "home"),
+            "XDG_CACHE_HOME": str(self.root / "cache"),
+            "TMPDIR": str(self.root / "tmp"),
+            "PYTHONPATH": str(self.package.parent),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        (self.root / "tmp").mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=clean | places | environment,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, **environment: str) -> tuple[int, int]:
+        """The kernel's result for 5, and how often the cache hit."""
+        return result(self.start(**environment))
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.root.rglob("nncjit.probe*") if path.is_file())
+
+
+def result(process: subprocess.Popen[str]) -> tuple[int, int]:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+    value, hits = out.split()
+    return int(value), int(hits)
+
+
+@pytest.fixture
+def install(tmp_path):
+    return Install(tmp_path)
+
+
+def test_a_second_process_finds_what_the_first_compiled(install):
+    assert [install.run(), install.run()] == [(11, 0), (11, 1)]
+    assert [path.parent for path in install.files()] == [install.package / "__pycache__" / "kernels"]
+
+
+def test_a_change_in_any_file_that_a_kernel_stands_on_is_noticed(install):
+    assert install.run() == (11, 0)
+    install.write("numbers", "FACTOR = 3\n")
+    assert install.run() == (16, 0)
+    install.write("parts_kernels", PARTS.replace("* x", "* x * x"))
+    assert install.run() == (76, 0)
+    install.write("kernels", KERNELS.replace("+ 1", "+ 2"))
+    assert [install.run(), install.run()] == [(77, 0), (77, 1)]
+
+
+def test_a_change_elsewhere_compiles_nothing(install):
+    install.run()
+    install.write("other", "x = 1\n")
+    assert install.run() == (11, 1)
+
+
+def test_a_damaged_file_is_a_miss_and_is_replaced(install):
+    install.run()
+    (path,) = install.files()
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (b"", whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+        path.write_bytes(damaged)
+        assert install.run() == (11, 0)
+    assert install.run() == (11, 1)
+    path.unlink()
+    path.mkdir()
+    assert install.run() == (11, 0)
+
+
+def test_where_the_package_cannot_be_written_the_users_folder_serves(install):
+    (install.package / "__pycache__").write_text("in the way")
+    assert [install.run(), install.run()] == [(11, 0), (11, 1)]
+    assert [path.parent for path in install.files()] == [install.root / "cache" / "nncjit"]
+
+
+def test_without_a_home_the_folder_for_temporary_files_serves(install):
+    for name in ("site/nncjit/__pycache__", "cache", "home"):
+        (install.root / name).write_text("in the way")
+    assert [install.run(), install.run()] == [(11, 0), (11, 1)]
+    assert all(install.root / "tmp" in path.parents for path in install.files())
+
+
+def test_nowhere_to_write_is_no_error(install):
+    program = (
+        "from nncjit.jit import cache\ncache.folders = lambda: iter([cache.Path('/dev/null/nowhere')])\n" + PROGRAM
+    )
+    assert result(install.start(program)) == (11, 0)
+    assert install.files() == []
+
+
+def test_the_users_own_folder_is_respected(install):
+    own = install.root / "own"
+    assert [install.run(NUMBA_CACHE_DIR=str(own)), install.run(NUMBA_CACHE_DIR=str(own))] == [(11, 0), (11, 1)]
+    assert all(own in path.parents for path in install.files())
+
+
+def test_settings_that_change_the_code_have_files_of_their_own(install):
+    install.run()
+    assert [install.run(NUMBA_BOUNDSCHECK="1"), install.run(NUMBA_OPT="1")] == [(11, 0), (11, 0)]
+    assert len(install.files()) == 3
+
+
+def test_first_runs_side_by_side_do_not_disturb_each_other(install):
+    assert [result(one)[0] for one in [install.start() for _ in range(4)]] == [11] * 4
+    assert install.run() == (11, 1)
+    assert len(list(install.files()[0].parent.iterdir())) == 1, "no drafts are left"
+
+
+def test_versions_not_used_for_long_are_removed(install):
+    install.run()
+    (old,) = install.files()
+    os.utime(old, (0, 0))
+    install.write("numbers", "FACTOR = 3\n")
+    install.run()
+    assert old not in install.files()
+
+
+def test_files_of_another_user_are_not_loaded(tmp_path, monkeypatch):
+    path = tmp_path / "kernel"
+    assert cache._write(path, b"code")
+    assert cache._read(path) == b"code"
+    monkeypatch.setattr(cache.os, "getuid", lambda: 12345, raising=False)
+    monkeypatch.setattr(cache, "PACKAGE", Path("/dev/null"))
+    assert (cache._read(path) is None) == (path.stat().st_uid not in (12345, Path("/dev/null").stat().st_uid))
+
+
+def test_importing_the_room_loads_numba_and_no_other_room():
+    program = "import sys, nncjit.jit; print(*sorted(m for m in sys.modules if m.startswith('nncjit.')))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(nncjit.__file__).parent.parent)},
+    )
+    assert {name.split(".")[1] for name in done.stdout.split()} <= {"errors", "jit"}

@@ -1,0 +1,213 @@
+"""Parallel kernels: the same result beside other threads, after a fork, under any setting, and nobody's settings changed."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+import nncjit
+from nncjit.errors import OptionError
+from nncjit.jit import JIT, atomic_add, kernel, load_i64, store_64, threads
+
+N = 20_000 if JIT else 50
+
+
+@kernel
+def fill_share(work, worker):
+    """Take indices from a counter and store their squares. work : address of int64[2], the counter and the address of an array."""
+    while True:
+        k = atomic_add(work, 1)
+        if k >= N:
+            return
+        store_64(load_i64(work, 1), k, k * k)
+
+
+def squares(workers=2):
+    out = np.zeros(N, np.int64)
+    work = np.array([0, out.ctypes.data])
+    threads.run(fill_share, work.ctypes.data, workers)
+    return out
+
+
+WANT = np.arange(N) ** 2
+
+
+def in_process(code, **environment):
+    """Run a program that can import this package and `squares`; its output."""
+    places = [str(Path(nncjit.__file__).parent.parent), str(Path(__file__).parent)]
+    environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(places)}
+    code = "from test_threads import *\n" + textwrap.dedent(code)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("workers", [1, 2, 3, 7, 40])
+def test_all_workers_together_do_the_work_once(workers):
+    np.testing.assert_array_equal(squares(workers), WANT)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "many"])
+def test_a_wrong_number_of_threads_is_refused(wrong):
+    with pytest.raises(OptionError, match="threads is"):
+        threads.count(wrong)
+
+
+def test_the_number_of_threads_follows_argument_environment_and_affinity(monkeypatch):
+    monkeypatch.delenv("NNCJIT_THREADS", raising=False)
+    if sys.platform == "linux":
+        assert threads.count() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("NNCJIT_THREADS", "3")
+    assert (threads.count(), threads.count(5)) == (3, 5)
+    monkeypatch.setenv("NNCJIT_THREADS", "all")
+    with pytest.raises(OptionError, match="all"):
+        threads.count()
+
+
+def test_a_pool_has_that_many_threads_and_is_none_for_one():
+    with threads.pool(1) as pool:
+        assert pool is None
+    with threads.pool(3) as pool:
+        assert pool._max_workers == 3
+    with pytest.raises(RuntimeError, match="shutdown"):
+        pool.submit(int)
+
+
+def test_settings_of_numba_stay_as_the_user_left_them():
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        np.testing.assert_array_equal(squares(2), WANT)
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_many_threads_may_run_kernels_at_once():
+    results = [None] * 4
+
+    def caller(n):
+        results[n] = all((squares(2) == WANT).all() for _ in range(20 if JIT else 2))
+
+    callers = [threading.Thread(target=caller, args=(n,), daemon=bool(n % 2)) for n in range(4)]
+    for one in callers:
+        one.start()
+    for one in callers:
+        one.join()
+    assert results == [True] * 4
+
+
+@pytest.mark.parametrize("layer", ["default", "omp", "workqueue", "tbb"])
+def test_any_threading_layer_will_do_also_one_that_is_not_there(layer):
+    code = """
+        assert (squares(2) == WANT).all()
+        callers = [threading.Thread(target=squares) for _ in range(3)]
+        [one.start() for one in callers], [one.join() for one in callers]
+        print((squares(2) == WANT).all())
+    """
+    assert in_process(code, NUMBA_THREADING_LAYER=layer) == "True"
+
+
+def test_more_threads_than_numba_has_are_still_used():
+    assert in_process("print((squares(4) == WANT).all())", NUMBA_NUM_THREADS="1") == "True"
+
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@posix
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_runs_kernels_after_its_parent_did():
+    code = """
+        before = (squares(2) == WANT).all()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if (squares(2) == WANT).all() else 1)
+        print(before, os.waitpid(child, 0)[1], (squares(2) == WANT).all())
+    """
+    assert in_process(code) == "True 0 True"
+
+
+@posix
+def test_a_child_that_loads_the_package_itself_is_careful_too():
+    code = """
+        import os, numba, numpy as np
+        @numba.njit(parallel=True)
+        def total(x):
+            s = 0.0
+            for k in numba.prange(x.size):
+                s += x[k]
+            return s
+        total(np.ones(100))
+        child = os.fork()
+        if child == 0:
+            from test_threads import WANT, squares
+            os._exit(0 if (squares(2) == WANT).all() else 1)
+        print(os.waitpid(child, 0)[1])
+    """
+    places = [str(Path(nncjit.__file__).parent.parent), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=environment,
+    )
+    assert done.stdout.strip() == "0", done.stderr[-2000:]
+
+
+@posix
+def test_a_fork_while_another_thread_compiles_does_not_hang():
+    code = """
+        import time
+        from numba import njit
+        def compile_on():
+            while True:
+                njit(lambda x: x + 1)(1)
+        threading.Thread(target=compile_on, daemon=True).start()
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                numba.njit(lambda x: x + 2)(1)
+                os._exit(0 if (squares(2) == WANT).all() else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            time.sleep(0.01)
+        print("done")
+        sys.stdout.flush()
+        os._exit(0)
+    """
+    assert in_process(code) == "done"
+
+
+@posix
+def test_processes_of_multiprocessing_run_kernels():
+    code = """
+        assert (squares(2) == WANT).all()
+        for method in multiprocessing.get_all_start_methods():
+            with multiprocessing.get_context(method).Pool(2) as pool:
+                assert all((out == WANT).all() for out in pool.map(squares, [2, 3, 1]))
+        print("done")
+    """
+    assert in_process(code) == "done"
+
+
+def test_at_the_end_of_the_interpreter_kernels_still_run():
+    code = """
+        import atexit
+        from concurrent.futures import thread
+        threads._layer.forked()
+        squares(2)
+        atexit.register(lambda: print((squares(2) == WANT).all()))
+    """
+    assert in_process(code) == "True"
