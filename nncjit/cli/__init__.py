@@ -1,0 +1,1 @@
+"""The command line: ``nncjit VERB ...``. One file a verb, one row in `nncjit.cli.main.VERBS`."""

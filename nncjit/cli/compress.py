@@ -1,0 +1,59 @@
+"""Make a model file small: safetensors, npz or a PyTorch checkpoint becomes an .nnc file.
+
+The default keeps each tensor's error in proportion to its own spread, which suits any model. Say how small it shall be
+with --ratio or --bits, or how exact with --snr; --dry-run tells the size without writing anything.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nncjit.cli import text
+from nncjit.cli.files import derived_target
+from nncjit.cli.progress import progress_bar
+from nncjit.cli.shared import add_encoder, add_output, encoder_options, note, show
+
+if TYPE_CHECKING:
+    from nncjit.codec.report import CompressReport
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("source", type=Path, metavar="MODEL", help="the model file")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the .nnc file (default: MODEL with .nnc)")
+    parser.add_argument("--dry-run", action="store_true", help="estimate the size, write nothing")
+    parser.add_argument("--tensors", action="store_true", help="also list what became of each tensor")
+    add_encoder(parser)
+    add_output(parser)
+
+
+def run(args: Namespace) -> None:
+    """Compress one file."""
+    import nncjit
+
+    target = args.output or derived_target(args.source, ".nnc", dry_run=args.dry_run)
+    options = encoder_options(args)
+    with progress_bar("compress", quiet=args.quiet) as progress:
+        report = nncjit.compress(args.source, target, dry_run=args.dry_run, progress=progress, **options)
+    show(args, report, lambda report: describe(report, tensors=args.tensors))
+    if args.dry_run:
+        note(args, "dry run: sizes are estimates, nothing was written")
+
+
+def describe(report: CompressReport, *, tensors: bool = False) -> str:
+    """What was gained and what it cost."""
+    about = "estimated" if report.estimated else "compressed"
+    rows = [
+        ("original", text.size(report.original_bytes), f"{text.count(report.weights)} weights"),
+        (about, text.size(report.compressed_bytes), f"{text.three_digits(report.ratio)} % of the original"),
+        ("per weight", f"{report.bits_per_weight:.2f} bits", ""),
+        ("exactness", text.decibels(report.snr), "signal-to-noise ratio of the weights"),
+        ("time", text.seconds(report.seconds), text.threads(report.threads)),
+    ]
+    parts = [f"{text.printable(report.source)} -> {text.printable(report.target)}"]
+    if tensors:
+        parts += [text.tensor_table(report.tensors), ""]
+    parts.append(text.table(rows, left=(0, 2), head=False))
+    return "\n".join(parts)

@@ -1,0 +1,239 @@
+"""How small can a model get, and what does it cost? Measures it over grids of options and draws size against quality.
+
+  nncjit eval --demo                                              the small network that ships with nncjit
+  nncjit eval model.safetensors --grid bits=2,3,4,5               quality: the exactness of the weights
+  nncjit eval model.safetensors --task task.py --png curve.png    quality: what your task measures
+  nncjit eval resnet50 --weights resnet50.pth --data imagenet/val
+
+Grids multiply: --grid quantizer=trellis,uniform --grid bits=2,3,4 makes two curves of three points each. A task is a
+Python file or module with measure(weights) -> dict of numbers, and MAIN = (the one that counts, is more of it better).
+NNCodec's curve is drawn beside ours where NNCodec is installed, or where --rival names an interpreter that has it.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nncjit.cli import text
+from nncjit.cli.progress import progress_bar
+from nncjit.cli.shared import add_threads, note
+from nncjit.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from nncjit.report.evaluation import Evaluation, Point
+    from nncjit.report.rival import Rival
+    from nncjit.report.task import Task
+
+DEMO = "digits"
+DEMO_TASK = "nncjit.demo.digits"
+X_LABEL = "bits a weight"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="MODEL",
+        help="the model file (default: the task's own); with --data, a network's name",
+    )
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--task", metavar="TASK", help=f"a Python file, a module, or {DEMO!r} (default: exactness alone)")
+    what.add_argument("--demo", action="store_true", help=f"the same as --task {DEMO}")
+    what.add_argument("--weights", type=Path, metavar="FILE", help="the trained weights of the network MODEL")
+    what.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="images in a folder for each class (needs torchvision)"
+    )
+    what.add_argument("--images", type=int, metavar="N", help="look at N images only, the same number of each class")
+    what.add_argument("--loss", type=float, default=1.0, metavar="P", help="percent that may be lost (default: 1)")
+    what.add_argument("--memory", action="store_true", help="also measure peak memory, which takes a process a figure")
+    how = parser.add_argument_group("where it is measured")
+    how.add_argument(
+        "--grid", action="append", default=[], metavar="OPTION=V,V,...", help="values of an encoder option; repeatable"
+    )
+    how.add_argument(
+        "--rule", action="append", dest="rules", metavar="PATTERN=WHAT", help="as in compress, for all points"
+    )
+    add_threads(how)
+    rival = parser.add_argument_group("beside NNCodec")
+    rival.add_argument(
+        "--rival", metavar="PYTHON", help="an interpreter that can import nncodec; 'none': do not look for it"
+    )
+    rival.add_argument("--rival-qp", metavar="QP,QP,...", help="its quantization parameters (default: to match ours)")
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="print one JSON object, or write it to FILE.json"
+    )
+    output.add_argument("--png", type=Path, metavar="FILE", help="draw the curves (needs matplotlib)")
+    output.add_argument("-q", "--quiet", action="store_true", help="print nothing but warnings and errors")
+
+
+def run(args: Namespace) -> None:
+    """Evaluate one model."""
+    from nncjit.codec.options import Options
+    from nncjit.report.evaluate import Request, evaluate
+    from nncjit.report.grid import series
+    from nncjit.report.rival import parse_qps
+
+    _check_outputs(args)
+    if not 0 <= args.loss <= 100:
+        raise OptionError(f"--loss is {args.loss:g}, must be 0..100 percent")
+    curves = series(args.grid, Options(rules=args.rules or (), threads=args.threads))
+    qps = None if args.rival_qp is None else parse_qps(args.rival_qp)
+    task = _task(args)
+    request = Request(
+        model=_model(args, task), curves=curves, task=task, rival=_rival(args), rival_qps=qps, memory=args.memory
+    )
+    if request.rival is None:
+        note(args, "NNCodec is not here to compare with; --rival PYTHON names an interpreter that has it")
+    with progress_bar("eval", quiet=args.quiet or args.json == "-") as progress:
+        found = evaluate(request, progress)
+    _deliver(args, found)
+
+
+def _check_outputs(args: Namespace) -> None:
+    """Refuse what could not be written before the work is done."""
+    if args.json not in (None, "-") and not args.json.endswith(".json"):
+        raise OptionError(f"--json {args.json}: the file's name must end in .json")
+    for path in (args.png, None if args.json in (None, "-") else Path(args.json)):
+        if path is not None and not path.resolve().parent.is_dir():
+            raise OptionError(f"{path}: there is no folder {path.resolve().parent}")
+    if args.png is not None:
+        from nncjit.report import plot
+
+        plot.check_target(args.png)
+
+
+def _task(args: Namespace) -> Task | None:
+    from nncjit.report import task
+
+    if args.data is not None or args.weights is not None:
+        from nncjit.report import images
+
+        if args.task or args.demo:
+            raise OptionError("--data and --task contradict each other: give one of them")
+        if args.data is None or args.weights is None or args.source is None:
+            raise OptionError(
+                "--data needs a network's name and --weights, as in: eval resnet50 --weights W.pth --data val"
+            )
+        return images.task(args.source, args.data, args.weights, args.images)
+    if args.images is not None:
+        raise OptionError("--images needs --data")
+    spec = DEMO if args.demo and not args.task else args.task
+    return None if spec is None else task.load(DEMO_TASK if spec == DEMO else spec)
+
+
+def _model(args: Namespace, task: Task | None) -> Path:
+    if args.data is None and args.source is not None:
+        return Path(args.source)
+    if task is None or task.weights is None:
+        raise OptionError(
+            "which MODEL? Name a model file, or a task that has one; to see how it works: nncjit eval --demo"
+        )
+    if not task.weights.exists():
+        raise ModelError(f"{task.weights}: the model of task {task.name} is not there; name another one as MODEL")
+    return task.weights
+
+
+def _rival(args: Namespace) -> Rival | None:
+    from nncjit.report.rival import Rival
+
+    if args.rival == "none":
+        return None
+    return Rival(args.rival) if args.rival is not None else Rival.here()
+
+
+def _deliver(args: Namespace, found: Evaluation) -> None:
+    plain = json.dumps(found.to_dict(), indent=2, allow_nan=False)
+    if args.json == "-":
+        print(plain)
+    elif args.json is not None:
+        from nncjit.files import atomic_write
+
+        with atomic_write(args.json) as file:
+            file.write(plain.encode() + b"\n")
+    if args.png is not None:
+        from nncjit.report import plot
+
+        plot.rate_quality(
+            args.png,
+            found.curves,
+            title=f"{Path(found.model).stem}: {found.title or 'exactness of the weights'}",
+            x_label=f"{X_LABEL} (original: {8 * found.original_bytes / max(found.weights, 1):.3g})",
+            y_label=found.quality_name,
+            level=found.original.measures[found.main],
+        )
+    if args.json != "-" and not args.quiet:
+        print(describe(found, args.loss))
+
+
+def describe(found: Evaluation, loss: float = 1.0) -> str:
+    """A table of the points, the curves, and what is gained."""
+    from nncjit.report import ascii as pictures
+
+    head = f"{text.printable(found.model)}: {text.count(found.weights)} weights, {text.size(found.original_bytes)}"
+    if found.title:
+        head += f"\n{text.printable(found.title)}"
+    chart = pictures.chart(
+        found.curves, x_label=X_LABEL, y_label=found.quality_name, level=found.original.measures[found.main]
+    )
+    gains = [text.printable(line[:1].upper() + line[1:]) + "." for line in found.gains()]
+    return "\n\n".join([head, point_table(found), chart, "\n".join([*_unchanged(found, loss), *gains])]).rstrip()
+
+
+def point_table(found: Evaluation) -> str:
+    """One line for each point."""
+    names = list(dict.fromkeys(name for point in found.points for name in point.measures))
+    memory = any(point.encode_peak is not None for point in found.points)
+    head = ["", "options", "size", "of original", "bits/weight", *names, "encode", "decode"]
+    original = found.original.measures
+    whole = [
+        "original",
+        "",
+        text.size(found.original_bytes),
+        "100 %",
+        f"{8 * found.original_bytes / found.weights:.2f}",
+    ]
+    whole += [_value(original.get(name)) for name in names] + ["", ""]
+    rows = [head + (["memory"] if memory else []), whole + ([""] if memory else [])]
+    for point in found.points:
+        row = [point.curve, ", ".join(f"{name}={value}" for name, value in point.options.items())]
+        row += [text.size(point.bytes), f"{text.three_digits(point.ratio)} %", f"{point.bits_per_weight:.2f}"]
+        row += [_value(point.measures.get(name)) for name in names]
+        row += [text.seconds(point.encode_seconds), text.seconds(point.decode_seconds)]
+        rows.append(row + ([_peaks(point)] if memory else []))
+    return text.table(rows, left=(0, 1))
+
+
+def _value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "exact" if value == float("inf") else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _peaks(point: Point) -> str:
+    if point.encode_peak is None or point.decode_peak is None:
+        return "-"
+    return f"{text.size(point.encode_peak)} / {text.size(point.decode_peak)}"
+
+
+def _unchanged(found: Evaluation, loss: float) -> list[str]:
+    """The smallest that each curve gets without losing more than `loss` percent of the main measure."""
+    lines = []
+    for label, point in found.nearly_unchanged(loss).items():
+        if point is None:
+            said = "no point is that good"
+        else:
+            options = ", ".join(f"{name}={value}" for name, value in point.options.items())
+            said = f"{text.three_digits(point.ratio)} % of the original"
+            said += f" ({point.bits_per_weight:.2f} bits a weight, {options})"
+        lines.append(f"  {label}: {said}")
+    if not lines:
+        return []
+    return [
+        f"Smallest that loses no more than {loss:g} % of the original's {found.quality_name.partition(' (')[0]}:",
+        *lines,
+    ]

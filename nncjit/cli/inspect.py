@@ -1,0 +1,100 @@
+"""Show what an .nnc file holds: its tensors, how each is coded, what it takes; with --units all units and their fields.
+
+Reads headers alone, so it takes no time whatever the size of the file.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nncjit.cli import text
+from nncjit.cli.shared import add_output, show
+
+if TYPE_CHECKING:
+    from nncjit.codec.inspect import Inspection
+
+EDITIONS = {0: "first edition", 1: "second edition"}
+VALUE_WIDTH = 60
+"""Characters of a metadata value that are shown."""
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file")
+    parser.add_argument("--units", action="store_true", help="list every unit and what its header says")
+    add_output(parser)
+
+
+def run(args: Namespace) -> None:
+    """Inspect one file."""
+    import nncjit
+
+    show(args, nncjit.inspect(args.source), lambda found: describe(found, units=args.units))
+
+
+def describe(found: Inspection, *, units: bool = False) -> str:
+    """The file as a whole, its metadata, and a line for each tensor (or unit)."""
+    edition = EDITIONS.get(found.profile, "unknown edition")
+    parts = [f"{text.printable(found.source)}: ISO/IEC 15938-17, profile {found.profile} ({edition})"]
+    parts += [f"  {text.printable(f'{key}: {_short(value)}')}" for key, value in found.metadata.items()]
+    parts += ["", unit_table(found) if units else tensor_table(found), "", _sums(found)]
+    return "\n".join(parts)
+
+
+def tensor_table(found: Inspection) -> str:
+    """One line for each tensor."""
+    rows = [
+        (
+            tensor.name,
+            text.shape(tensor.shape),
+            tensor.dtype,
+            f"tied to {tensor.tied_to}" if tensor.tied_to else ", ".join(tensor.tools),
+            text.size(tensor.bytes) if tensor.bytes else "-",
+            f"{8 * tensor.bytes / tensor.weights:.2f}" if tensor.bytes and tensor.weights else "-",
+        )
+        for tensor in found.tensors
+    ]
+    return text.table([("tensor", "shape", "type", "coded as", "size", "bits/weight"), *rows], left=(0, 2, 3))
+
+
+def unit_table(found: Inspection) -> str:
+    """One line for each unit, with the fields of its header that are not zero; all of them are in the JSON."""
+    rows = [
+        (
+            str(unit["type"]),
+            f"{unit['offset']:,}",
+            f"{unit['size']:,}",
+            ", ".join(unit.get("names", ())),
+            _short(_fields(unit), 2 * VALUE_WIDTH),
+        )
+        for unit in found.units
+    ]
+    return text.table([("unit", "at byte", "bytes", "tensor", "header"), *rows], left=(0, 3, 4))
+
+
+def _sums(found: Inspection) -> str:
+    rows = [
+        ("file", text.size(found.bytes), f"{len(found.units):,} units"),
+        (
+            "holds",
+            text.size(found.original_bytes),
+            f"{len(found.tensors):,} tensors, {text.count(found.weights)} weights",
+        ),
+        ("per weight", f"{8 * found.bytes / max(found.weights, 1):.2f} bits", ""),
+    ]
+    return text.table(rows, left=(0, 2), head=False)
+
+
+def _fields(unit: dict[str, Any]) -> str:
+    said = {**(unit.get("header") or {}), **(unit["body"] if isinstance(unit.get("body"), dict) else {})}
+    return " ".join(
+        f"{name}={value}"
+        for name, value in said.items()
+        if value not in (0, None, [], ()) and name != "topology_elem_id"
+    )
+
+
+def _short(value: str, width: int = VALUE_WIDTH) -> str:
+    return value if len(value) <= width else f"{value[: width - 3]}..."

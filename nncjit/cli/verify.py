@@ -1,0 +1,38 @@
+"""Decode everything in an .nnc file and check all that can be checked, without writing anything."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nncjit.cli import text
+from nncjit.cli.shared import add_decoder, add_output, decoder_options, show
+
+if TYPE_CHECKING:
+    from nncjit.codec.report import DecompressReport
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file")
+    add_decoder(parser)
+    add_output(parser)
+
+
+def run(args: Namespace) -> None:
+    """Verify one file; damage is an error like any other bad input."""
+    import nncjit
+
+    show(args, nncjit.verify(args.source, **decoder_options(args)), describe)
+
+
+def describe(report: DecompressReport) -> str:
+    """That all is well, and what was checked."""
+    rows = [
+        ("tensors", f"{len(report.tensors):,}", f"{text.count(report.weights)} weights"),
+        ("checksum", "right" if report.checksum else "none", "" if report.checksum else "its writer left none"),
+        ("file", text.size(report.compressed_bytes), f"holds {text.size(report.original_bytes)} of tensors"),
+        ("time", text.seconds(report.seconds), text.threads(report.threads)),
+    ]
+    return "\n".join([f"OK: {text.printable(report.source)}", text.table(rows, left=(0, 2), head=False)])
