@@ -1,0 +1,227 @@
+"""Where time, bytes and memory go when a model is compressed and opened again: by stage and by tensor.
+
+Stages are timed with one thread at work, so that their shares are exact: with many, stages overlap. What all threads
+together need is measured beside it. Kernels are compiled before anything is timed: memory is recorded first, in a pass
+of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nncjit import formats
+from nncjit.codec.files import compress, decompress
+from nncjit.codec.inspect import Inspection, inspect
+from nncjit.codec.options import Options
+from nncjit.codec.reader import open as open_stream
+from nncjit.report.memory import in_child
+from nncjit.stages import Cost, Recorder, recording
+
+REST = "rest"
+"""What no stage accounts for: the frame around them."""
+REPEATS = 2
+"""Timed passes; the faster one counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """What a stage took, over all tensors."""
+
+    name: str
+    seconds: float
+    """Wall time."""
+    cpu_seconds: float
+    """Processor time, of all threads that took part; what its share is a share of."""
+    calls: int
+    peak_bytes: int
+    """Most memory that Python and NumPy held while it ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Compressing or decompressing as a whole."""
+
+    stages: tuple[StageRow, ...]
+    """The most expensive first."""
+    seconds: float
+    """Wall time with one thread."""
+    cpu_seconds: float
+    """Processor time with one thread."""
+    threads: int
+    seconds_with_threads: float
+    """Wall time with so many."""
+    peak_bytes: int
+    """Peak memory of a process that does nothing else, with so many threads."""
+    idle_bytes: int
+    """What that process had before: the interpreter, NumPy, Numba."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """What a tensor took."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    original_bytes: int
+    bytes: int
+    """Of the unit that holds it; 0 where another tensor stands for that."""
+    compress_seconds: float
+    """Processor time of all its stages; 0 for a stream."""
+    decompress_seconds: float
+    """Processor time to read and decode it alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Where time, bytes and memory go."""
+
+    source: str
+    compress: Way | None
+    """None for a stream."""
+    decompress: Way
+    bytes_by_kind: Mapping[str, int]
+    """Bytes of the stream: payloads, headers of units, the rest."""
+    original_bytes: int
+    tensors: tuple[TensorRow, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dictionaries."""
+        return asdict(self)
+
+
+def profile(source: str | PathLike[str], options: Options | None = None) -> Profile:
+    """Profile a model file, both ways, or a stream, on its way back.
+
+    Parameters
+    ----------
+    source : path
+        A model of any known format, or an NNC file.
+    options : Options, optional
+        What the encoder may choose; `threads` for the passes that use more than one.
+
+    Raises
+    ------
+    NncError
+        What `nncjit.compress` and `nncjit.decompress` raise.
+    """
+    options = options or Options()
+    with tempfile.TemporaryDirectory(prefix="nncjit-profile-") as name:
+        folder = Path(name)
+        there = None
+        stream, encoding = Path(source), Recorder()
+        if formats.is_known(source):
+            stream = folder / "model.nnc"
+            there, encoding = _way("nncjit:compress", compress, source, stream, options)
+        back, _ = _way("nncjit:decompress", decompress, stream, folder / "back.safetensors", options)
+        found = inspect(stream)
+        tensors = _tensors(stream, found, encoding)
+    by_size = sorted(tensors, key=lambda row: (-row.bytes, row.name))
+    kinds = _kinds(found)
+    return Profile(fspath(source), there, back, kinds, found.original_bytes, tuple(by_size))
+
+
+def _way(
+    public: str, work: Callable[..., Any], source: str | PathLike[str], target: Path, options: Options
+) -> tuple[Way, Recorder]:
+    """Pass by pass: memory (which also compiles), time with one thread, time with all, peak in a process of its own."""
+    decoding = work is decompress
+    keywords = {"threads": options.threads} if decoding else _given(options)
+
+    def run(threads: int | None) -> _Pass:
+        wall, cpu = time.perf_counter(), time.process_time()
+        report = work(source, target, **(keywords | {"threads": threads}))
+        return _Pass(time.perf_counter() - wall, time.process_time() - cpu, report.threads)
+
+    with recording(memory=True) as memory:
+        run(1)
+    timed: list[tuple[_Pass, Recorder]] = []
+    for _ in range(REPEATS):
+        with recording() as recorder:
+            timed.append((run(1), recorder))
+    best, recorder = min(timed, key=lambda pair: pair[0].cpu_seconds)
+    threads = run(options.threads).threads
+    together = [run(options.threads) for _ in range(REPEATS)] if threads > 1 else [best]
+    child = in_child(public, source, target, **_as_json(keywords))
+    way = Way(
+        stages=_stages(recorder, memory, best),
+        seconds=best.seconds,
+        cpu_seconds=best.cpu_seconds,
+        threads=threads,
+        seconds_with_threads=min(run.seconds for run in together),
+        peak_bytes=child.peak_bytes,
+        idle_bytes=child.idle_bytes,
+    )
+    return way, recorder
+
+
+class _Pass(NamedTuple):
+    """One run of the work."""
+
+    seconds: float
+    cpu_seconds: float
+    threads: int
+
+
+def _stages(timed: Recorder, memory: Recorder, whole: _Pass) -> tuple[StageRow, ...]:
+    sums = _by_stage(timed)
+    peaks = _by_stage(memory)
+    rows = [
+        StageRow(name, cost.seconds, cost.cpu_seconds, cost.calls, peaks.get(name, Cost()).peak)
+        for name, cost in sums.items()
+    ]
+    left = max(whole.seconds - sum(row.seconds for row in rows), 0.0)
+    cpu_left = max(whole.cpu_seconds - sum(row.cpu_seconds for row in rows), 0.0)
+    rows.append(StageRow(REST, left, cpu_left, 1, 0))
+    return tuple(sorted(rows, key=lambda row: -row.cpu_seconds))
+
+
+def _by_stage(recorder: Recorder) -> dict[str, Cost]:
+    sums: dict[str, Cost] = {}
+    for (name, _), cost in recorder.costs.items():
+        sums.setdefault(name, Cost()).add(cost)
+    return sums
+
+
+def _tensors(stream: Path, found: Inspection, encoding: Recorder) -> list[TensorRow]:
+    spent: dict[str, float] = {}
+    for (_, tensor), cost in encoding.costs.items():
+        spent[tensor] = spent.get(tensor, 0.0) + cost.cpu_seconds
+    rows = []
+    with open_stream(stream, threads=1) as file:
+        for row in found.tensors:
+            started = time.process_time()
+            n_bytes = file.get_tensor(row.name).nbytes if row.tied_to is None else 0
+            seconds = time.process_time() - started if row.tied_to is None else 0.0
+            mine = spent.get(row.name, 0.0)
+            rows.append(TensorRow(row.name, row.shape, row.weights, n_bytes, row.bytes, mine, seconds))
+    return rows
+
+
+def _kinds(found: Inspection) -> dict[str, int]:
+    """Bytes of the stream by what they are for."""
+    units = [unit for unit in found.units if unit["type"] == "NDU"]
+    payload = sum(int(unit["payload_size"]) for unit in units)
+    headers = sum(int(unit["size"]) for unit in units) - payload
+    return {"payloads": payload, "headers of units": headers, "the rest": found.bytes - payload - headers}
+
+
+def _given(options: Options) -> dict[str, Any]:
+    """The options that differ from the defaults, as keywords."""
+    default = Options()
+    names = Options.__dataclass_fields__
+    return {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
+
+
+def _as_json(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords as a process of its own takes them."""
+    plain = dict(keywords)
+    if "rules" in plain:
+        plain["rules"] = {rule.pattern: dict(rule.changes) for rule in plain["rules"]}
+    return plain

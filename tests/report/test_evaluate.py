@@ -1,0 +1,160 @@
+"""A model over a grid: sizes and measures are those of the files, and what is gained is said in words."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import nncjit
+from nncjit.errors import ModelError
+from nncjit.report import metrics
+from nncjit.report.evaluate import Request, evaluate
+from nncjit.report.evaluation import Evaluation, Measured, Point
+from nncjit.report.grid import series
+from nncjit.report.rival import Rival
+from nncjit.report.task import Task
+
+RANDOM = np.random.default_rng(0)
+WEIGHTS = {
+    "w": (0.1 * RANDOM.standard_t(5, (60, 80))).astype(np.float32),
+    "b": RANDOM.standard_normal(60, dtype=np.float32),
+    "steps": np.array(7),
+}
+
+
+def likeness(weights):
+    """How alike the outputs are, in percent, and how many weights there are."""
+    inputs = np.random.default_rng(1).standard_normal((80, 40))
+    wanted, found = (w["w"].astype(float) @ inputs for w in (WEIGHTS, weights))
+    return {"likeness": 100 * metrics.cosine(wanted, found), "weights": sum(a.size for a in weights.values())}
+
+
+TASK = Task("alike", likeness, "likeness", True, "a matrix and its outputs")
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file(WEIGHTS, path)
+    return path
+
+
+def test_points_are_what_the_codec_makes(model, tmp_path):
+    found = evaluate(Request(model=model, curves=series(["bits=3,6", "quantizer=trellis,uniform"])))
+    assert [point.curve for point in found.points] == ["nncjit, quantizer=trellis"] * 2 + [
+        "nncjit, quantizer=uniform"
+    ] * 2
+    for point in found.points:
+        report = nncjit.compress(model, tmp_path / "again.nnc", **point.options)
+        assert point.bytes == report.compressed_bytes
+        assert point.ratio == pytest.approx(report.ratio)
+        assert point.measures["snr"] == pytest.approx(metrics.model_snr(WEIGHTS, nncjit.decode(tmp_path / "again.nnc")))
+        assert point.encode_seconds > 0
+        assert point.decode_seconds > 0
+        assert point.encode_peak is None
+    assert found.original.measures == {"snr": math.inf}
+    assert (found.main, found.weights, found.original_bytes) == ("snr", 4861, 4 * 4860 + 8)
+    (line,) = found.gains()
+    assert line.startswith("at equal quality, nncjit, quantizer=uniform needs ")
+    assert "more bytes than nncjit, quantizer=trellis (average over SNR of the weights " in line
+
+
+def test_a_task_is_asked_at_every_point(model):
+    told = []
+    request = Request(model=model, curves=series(["quality=0.25,2"]), task=TASK)
+    found = evaluate(request, lambda *args: told.append(args))
+    assert found.original.measures["likeness"] == pytest.approx(100.0)
+    coarse, fine = (point.measures["likeness"] for point in found.points)
+    assert coarse < fine < 100.0
+    assert all(point.measures["weights"] == 4861 and point.task_seconds > 0 for point in found.points)
+    assert [done for done, total, _ in told] == [0, 1]
+    assert found.curves[0].qualities == (coarse, fine)
+
+
+def test_nncodec_stands_beside_us(model, rival_python):
+    request = Request(model=model, curves=series(["quality=0.3,0.6,1.2"]), rival=Rival(rival_python))
+    found = evaluate(request)
+    theirs = [point for point in found.points if point.curve == "NNCodec"]
+    assert len(theirs) >= 2
+    assert theirs[0].measures["snr"] == pytest.approx(found.points[2].measures["snr"], abs=4)
+    assert theirs[-1].bytes < min(p.bytes for p in found.points[:3]) or len(theirs) == 12
+    assert [line for line in found.gains() if "nncjit needs" in line and "than NNCodec" in line]
+    chosen = evaluate(Request(model=model, curves=series(["bits=4"]), rival=Rival(rival_python), rival_qps=[-20, -12]))
+    assert [point.options for point in chosen.points] == [{"bits": 4}, {"qp": -20}, {"qp": -12}]
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_a_process(model):
+    found = evaluate(Request(model=model, curves=series(["bits=4"]), memory=True))
+    (point,) = found.points
+    assert 30e6 < point.encode_peak < 1e9
+    assert 30e6 < point.decode_peak < 1e9
+
+
+def test_weights_that_the_task_cannot_use_are_refused_before_any_work(tmp_path):
+    save_file({"v": np.ones((3, 3), np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="task alike cannot use these weights: KeyError: 'w'"):
+        evaluate(Request(model=tmp_path / "other.safetensors", curves=series([]), task=TASK))
+
+
+def test_a_model_without_floats_has_nothing_to_trade(tmp_path):
+    save_file({"n": np.arange(9)}, tmp_path / "integers.safetensors")
+    with pytest.raises(ModelError, match="holds no floats, so there is no quality to trade for size"):
+        evaluate(Request(model=tmp_path / "integers.safetensors", curves=series([])))
+
+
+def made(*points, main="top1", original=80.0, higher=True):
+    """An evaluation with points (curve, bits a weight, quality)."""
+    return Evaluation(
+        model="m",
+        task="t",
+        title="",
+        main=main,
+        higher_is_better=higher,
+        weights=1000,
+        original_bytes=4000,
+        original=Measured({main: original}),
+        points=tuple(
+            Point(
+                curve=curve,
+                options={"k": k},
+                bytes=int(125 * bits),
+                ratio=bits / 0.32,
+                bits_per_weight=bits,
+                measures={main: quality},
+                encode_seconds=1.0,
+                decode_seconds=1.0,
+            )
+            for k, (curve, bits, quality) in enumerate(points)
+        ),
+    )
+
+
+def test_what_is_gained_is_said_for_useful_qualities_only():
+    found = made(
+        *[("nncjit", 0.9 * bits, q) for bits, q in ((1, 20), (2, 60), (3, 78), (4, 80))],
+        *[("NNCodec", bits, q) for bits, q in ((1, 20), (2, 60), (3, 78), (4, 80))],
+    )
+    assert found.gains() == [
+        "at equal quality, nncjit needs 10.0 % fewer bytes than NNCodec (average over top-1 accuracy 72 to 80 %)"
+    ]
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["gains"] == found.gains()
+
+
+def test_what_cannot_be_compared_is_said_too():
+    found = made(("nncjit", 1, 20), ("nncjit", 2, 30), ("NNCodec", 3, 79), ("NNCodec", 4, 80))
+    assert found.gains() == ["no comparison: NNCodec and nncjit have no quality in common: choose grids that overlap"]
+    assert made(("nncjit", 1, 20), ("nncjit", 2, 30)).gains() == []
+
+
+@pytest.mark.parametrize(("higher", "sign"), [(True, 1), (False, -1)])
+def test_the_smallest_that_is_nearly_unchanged(higher, sign):
+    points = [("nncjit", 1, 70), ("nncjit", 2, 79.3), ("nncjit", 3, 80), ("NNCodec", 1, 60), ("NNCodec", 2, 70)]
+    turned = [(curve, bits, 80 + sign * (q - 80)) for curve, bits, q in points]
+    found = made(*turned, higher=higher).nearly_unchanged(1.0)
+    assert found["nncjit"].bits_per_weight == 2
+    assert found["NNCodec"] is None
+    assert made(*turned, higher=higher).nearly_unchanged(0.5)["nncjit"].bits_per_weight == 3
+    assert made(*turned, original=math.inf).nearly_unchanged() == {}
