@@ -97,6 +97,8 @@ class Tensor:
     read: Callable[[], np.ndarray[Any, Any]]
     same_as: str | None = None
     shard: str | None = None
+    fresh: bool = False
+    """Whether `read` gives a new array each time, which the reader may overwrite."""
 
     def __post_init__(self) -> None:
         _check(self.name, self.shape, self.dtype)

@@ -1,8 +1,9 @@
 """Decoding the arithmetic-coded strings of a stream, all at once and in parallel (spec, sections 3 to 7).
 
-Headers first, elements after: for each string the next layer's header is read (qp_delta, flags, the start of each model), then all
-elements of those layers are decoded through one flat table of segments, whatever tensors they come from: one for each entry point,
-one for each layer without entry points. A string with several layers (a BLOCK) takes as many rounds as it has layers.
+Headers first, elements after: for each string the next layer's header is read (qp_delta, flags, the start of each
+model), then all elements of those layers are decoded through one flat table of segments, whatever tensors they come
+from: one for each entry point, one for each layer without entry points. A string with several layers (a BLOCK) takes as
+many rounds as it has layers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from nncjit.cabac import decode_kernels as work
 from nncjit.cabac import stream_kernels as k
-from nncjit.cabac.engine_kernels import TABLES
+from nncjit.cabac.engine_kernels import MODEL, TABLES
 from nncjit.cabac.layer import Contexts, Layer, models_of
 from nncjit.cabac.level_kernels import UNBOUNDED
 from nncjit.cabac.pair_kernels import LONGEST_UNARY, SPACE_SIZE, state_machine
@@ -24,8 +25,11 @@ from nncjit.jit import threads as jit_threads
 
 NO_POINTS = np.empty((0, 3), np.int64)
 
-PAIRED_RATE, PAIRED_SIZE = 5.5, 1024
-"""Segments below this many bits an element, and of at least this many elements, are decoded two at a time in each thread."""
+PAIRED_RATE, PAIRED_SIZE = 7.0, 1024
+"""Segments below this many bits an element, and of at least this many elements, are decoded two at a time."""
+
+STEPPED_RATES = (1.0, 3.6)
+"""Between these the state machine is the faster way for one stream alone, too."""
 
 WORTH_A_THREAD = 1 << 14
 """Elements for which it pays to wake another thread."""
@@ -175,7 +179,7 @@ class _Table:
         self.jobs = [cursor.job.layers[len(cursor.done)] for cursor in cursors]
         totals = [Contexts.for_unary_length(job.layer.unary_length).total for job in self.jobs]
         flags = [job.layer.rows if job.layer.has_row_flags else 0 for job in self.jobs]
-        self.models, self.skipped = np.empty(sum(totals), np.uint32), np.empty(sum(flags), np.uint8)
+        self.models, self.skipped = np.empty(MODEL * sum(totals), np.uint8), np.empty(sum(flags), np.uint8)
         self.kept: list[np.ndarray] = []
         rows = []
         models, skipped = self.models.ctypes.data, self.skipped.ctypes.data
@@ -183,7 +187,7 @@ class _Table:
             row = self._record(cursor, job)
             row[k.FIRST_MODELS], row[k.N_MODELS], row[k.SKIPPED] = models, total, skipped
             rows.append(row)
-            models += 4 * total
+            models += MODEL * total
             skipped += n_flags
         self.records = np.array(rows, np.int64)
 
@@ -259,7 +263,7 @@ def _segments(n: int, job: LayerJob, cursor: _Cursor, record: list[int]) -> list
         starts.append((256, value, bit, state * layer.dq))
     rows = [layer.block_side * row for row in range(len(starts))]
     stops = [*rows[1:], layer.rows]
-    return [[n, row, stop, *start, 0, 0, 0, 0, 0] for row, stop, start in zip(rows, stops, starts, strict=True)]
+    return [[n, row, stop, *start, 0, 0, 0, 0, 0, 0] for row, stop, start in zip(rows, stops, starts, strict=True)]
 
 
 def _run(records: np.ndarray, segments: np.ndarray, spaces: _Spaces) -> None:
@@ -268,8 +272,10 @@ def _run(records: np.ndarray, segments: np.ndarray, spaces: _Spaces) -> None:
     size = layer[:, k.WIDTH] * (segments[:, k.STOP_ROW] - segments[:, k.FIRST_ROW])
     bits = np.append(segments[1:, k.AT_BIT], 0) - segments[:, k.AT_BIT]
     bits = np.where(bits > 0, bits, layer[:, k.L_BITS] - segments[:, k.AT_BIT])
+    rate = bits / np.maximum(size, 1)
+    segments[:, k.STEPPED] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
     paired = (layer[:, k.MACHINE] != 0) & (layer[:, k.SKIPS] == 0) & (layer[:, k.HDSP] == 0)
-    paired &= (size >= PAIRED_SIZE) & (bits < PAIRED_RATE * size)
+    paired &= (size >= PAIRED_SIZE) & (rate < PAIRED_RATE)
     order = np.lexsort((-size, paired))
     ordered = np.take(segments, order, axis=0)
     n_single = len(segments) - int(np.count_nonzero(paired))

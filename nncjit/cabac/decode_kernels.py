@@ -1,13 +1,24 @@
-"""The two entries to decoding: headers of layers, and a worker that shares a table of segments with others (spec, section 5).
+"""The two entries to decoding: headers of layers, and a worker that shares a table of segments (spec, section 5).
 
 `cabac/decode.py` fills the tables, whose records `stream_kernels.py` describes, and explains their faults.
 """
 
 from nncjit.cabac.engine_kernels import (
-    BITS, DATA, MODEL, MODELS, STARTS, V_BIT, bits_read, bypass, decode_rare_bin, enter, set_model,
+    BITS,
+    DATA,
+    MODEL,
+    MODELS,
+    STARTS,
+    V_BIT,
+    bits_read,
+    bypass,
+    decode_rare_bin,
+    enter,
+    set_model,
 )
-from nncjit.cabac.pair_kernels import ENTRIES, ORIGINAL, SPACE_SIZE, node_chunk, pair_chunk
+from nncjit.cabac.pair_kernels import ENTRIES, ORIGINAL, SPACE_SIZE, lone_chunk, pair_chunk
 from nncjit.cabac.stream_kernels import (
+    CHUNK,
     FAULT,
     FINE,
     FIRST_MODELS,
@@ -29,12 +40,14 @@ from nncjit.cabac.stream_kernels import (
     PARENT,
     QP_BITS,
     QP_DELTA,
+    RECORD,
     ROW_FLAGS,
     ROWS,
     SEGMENT,
     SEGMENT_FIELDS,
     SKIPPED,
     SKIPS,
+    STEPPED,
     TRUNCATED,
     open_segment,
     solo_chunk,
@@ -42,25 +55,24 @@ from nncjit.cabac.stream_kernels import (
 from nncjit.jit import atomic_add, copy_bytes, helper, kernel, load_i64, load_u32, store_8, store_64
 
 SPACES, LAYERS, SEGMENTS, N_SINGLE, N_ALL, TAKEN_SINGLE, TAKEN_PAIRED, WORKERS, WORK_FIELDS = range(9)
-"""Slots of the description of work that `decode_share` gets: addresses of two workspaces for each worker, of the table of layers and of
-the table of segments; how many segments are to be decoded one at a time, they come first, and how many there are at all; how many of
-the former and of all segments have been taken (at the start 0 and N_SINGLE); and the number of workers."""
+"""Slots of the work that `decode_share` gets: addresses of two workspaces for each worker, of the table of layers and of
+the table of segments; how many segments are to be decoded one at a time, they come first, and how many there are at all;
+how many of the former and of all have been taken (at the start 0 and N_SINGLE); the number of workers."""
 
 
 @kernel
 def open_layers(space, layers, count):
-    """Read what stands before the elements of layers: qp_delta, flags, skipped rows, starts of models. Spec, section 5, steps 1 and 2.
+    """Read what stands before the elements: qp_delta, flags, skipped rows, starts of models. Spec, section 5.
 
     space  : address of a workspace
-    layers : address of the first of `count` records; L_SPAN, L_VALUE, L_BIT go in and out; FAULT, QP_DELTA, HDSP, SKIPS out; the array
-             FIRST_MODELS gets the models as they start, SKIPPED a byte a row
+    layers : address of the first of `count` records; L_SPAN, L_VALUE, L_BIT go in and out; FAULT, QP_DELTA, HDSP, SKIPS
+             out; the array FIRST_MODELS gets the models as they start, SKIPPED a byte a row
     """
     for n in range(count):
         layer = layers + 8 * LAYER_FIELDS * n
         for k in range(4):
             store_64(space, DATA + k, load_i64(layer, L_DATA + k))
-        span = load_i64(layer, L_SPAN)
-        window = enter(space, load_i64(layer, L_VALUE), load_i64(layer, L_BIT))
+        span, window = load_i64(layer, L_SPAN), enter(space, load_i64(layer, L_VALUE), load_i64(layer, L_BIT))
         n_bits = load_i64(layer, QP_BITS)
         if n_bits > 0:
             number, window = bypass(space, n_bits, span, window)
@@ -69,11 +81,11 @@ def open_layers(space, layers, count):
         if load_i64(layer, ROW_FLAGS):
             hdsp, window = bypass(space, load_i64(layer, PARENT), span, window)
             skips, window = bypass(space, 1, span, window)
-        n_models = load_i64(layer, N_MODELS)
-        row_model = space + MODELS + MODEL * (n_models - 1)
-        select_model = row_model - MODEL
+        models, n_models = space + MODELS, load_i64(layer, N_MODELS)
         for k in range(n_models):
-            set_model(space, space + MODELS + MODEL * k, load_u32(space, STARTS))
+            set_model(space, models + MODEL * k, load_u32(space, STARTS))
+        row_model = models + MODEL * (n_models - 1)
+        select_model = row_model - MODEL
         if skips:
             skipped = load_i64(layer, SKIPPED)
             for row in range(load_i64(layer, ROWS)):
@@ -84,8 +96,8 @@ def open_layers(space, layers, count):
             bin, span, window = decode_rare_bin(space, select_model, span, window)
             if bin:
                 start, window = bypass(space, 3, span, window)
-                set_model(space, space + MODELS + MODEL * load_i64(listed, k), load_u32(space, STARTS + 1 + start))
-        copy_bytes(load_i64(layer, FIRST_MODELS), space + MODELS, MODEL * n_models)
+                set_model(space, models + MODEL * load_i64(listed, k), load_u32(space, STARTS + 1 + start))
+        copy_bytes(load_i64(layer, FIRST_MODELS), models, MODEL * n_models)
         bit = bits_read(space, window)
         store_64(layer, HDSP, hdsp)
         store_64(layer, SKIPS, skips)
@@ -97,7 +109,7 @@ def open_layers(space, layers, count):
 
 @helper
 def take(space, work, taken, stop):
-    """Let an idle stream open the next segment that nobody has taken, if there is one below `stop`; `taken` is the slot that counts."""
+    """Let an idle stream open the next segment below `stop` that nobody has taken; `taken` is the slot that counts."""
     while load_i64(space, SEGMENT) == 0:
         k = atomic_add(work + 8 * taken, 1)
         if k >= stop:
@@ -137,5 +149,9 @@ def decode_share(work, worker):
             break
         if load_i64(a, SEGMENT) and load_i64(b, SEGMENT):
             pair_chunk(a, b)
+        elif load_i64(load_i64(alone, SEGMENT), STEPPED):
+            lone_chunk(alone, CHUNK)
+        elif load_i64(alone, NODE) >= 0:
+            lone_chunk(alone, 1)
         else:
-            node_chunk(alone)
+            solo_chunk(alone)

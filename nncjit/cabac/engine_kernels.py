@@ -113,7 +113,9 @@ def decode_bin(space, model, span, window):
         span = mps
         shift = (mps >> 8) ^ 1
         bin = symbol
-    if bin:  # added here, subtracted there: were both the same operation, the compiler would make them one, with selects
+    if (
+        bin
+    ):  # added here, subtracted there: were both the same operation, the compiler would make them one, with selects
         packed += load_u32(space, FAST_UP + ((packed >> 7) & 255)) + load_u32(space, SLOW_UP + (packed >> 23))
     else:
         biased = packed + ZERO_BIAS

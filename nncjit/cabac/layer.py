@@ -1,7 +1,7 @@
 """What encoder and decoder must agree on before a layer is coded, and which probability models it has.
 
-The context layout has one home: kernels get a `Contexts` and write ``at.sig + k``. Which models are signalled is worked out here
-once, as a list of indices, so that the kernels that read and write the list are one plain loop.
+The context layout has one home: kernels get a `Contexts` and write ``at.sig + k``. Which models are signalled is worked
+out here once, as a list of indices, so that the kernels that read and write the list are one plain loop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,16 @@
-"""Levels, one stream at a time (spec, section 5): where a decoder spends its time."""
+"""Levels, one stream at a time (spec, section 5): where a decoder of one stream spends its time."""
 
 import numpy as np
 
-from nncjit.cabac.engine_kernels import MODEL, MODELS, bypass, decode_bin, decode_even_bin, decode_rare_bin, next_state
+from nncjit.cabac.engine_kernels import (
+    MODEL,
+    MODELS,
+    bypass,
+    decode_bin,
+    decode_even_bin,
+    decode_rare_bin,
+    next_state,
+)
 from nncjit.cabac.layer import Contexts
 from nncjit.jit import helper, load_i32, load_u8, store_32
 
@@ -14,10 +22,10 @@ UNBOUNDED = 1 << 40
 
 @helper
 def rest_of_level(space, rem, bound, value, span, window):
-    """The Exp-Golomb part: prefix with the models from `rem` on, then bypass bins. Spec, section 5.
+    """The Exp-Golomb part: prefix with the models from address `rem` on, then bypass bins. Spec, section 5.
 
-    Returns the whole magnitude and the engine. The magnitude is UNBOUNDED where the prefix is longer than a decoder accepts, or the
-    magnitude above `bound`.
+    Returns the whole magnitude and the engine. The magnitude is UNBOUNDED where the prefix is longer than a decoder
+    accepts, or the magnitude above `bound`.
     """
     n_bits = np.int64(0)
     while n_bits < 32 and bound >= value + (1 << n_bits):
@@ -56,11 +64,10 @@ def plain_levels(space, unary_length, dq, count, target, state, previous, span, 
                 if model == stop:
                     break
                 bin, span, window = decode_bin(space, model, span, window)
-            level = 1 + ((model - first) // (2 * MODEL))
+            level = 1 + (model - first) // (2 * MODEL)
             if bin:
-                level, span, window = rest_of_level(
-                    space, space + GTX + 4 * MODEL * unary_length, UNBOUNDED, level, span, window
-                )
+                rem = space + GTX + 4 * MODEL * unary_length
+                level, span, window = rest_of_level(space, rem, UNBOUNDED, level, span, window)
                 most = max(most, level)
             if dq:
                 after = next_state(space, state, level)
@@ -100,6 +107,8 @@ def context_levels(
     histories    : address of uint8[count], 1 where an earlier update was not zero; zeros without history
     """
     most = np.int64(0)
+    gtx, gtx_temporal = space + GTX, space + GTX + 2 * MODEL * unary_length
+    rem = space + GTX + 4 * MODEL * unary_length
     for k in range(count):
         base = load_i32(bases, k)
         size = abs(base)
@@ -120,16 +129,14 @@ def context_levels(
             level = np.int64(1)
             j = np.int64(0)
             while bin and j < unary_length and level < bound:
-                model = space + GTX + MODEL * (2 * j + negative)
+                model = gtx + MODEL * (2 * j + negative)
                 if size > 0:
-                    model = space + GTX + MODEL * (2 * unary_length + 2 * j + (0 if size >= j else 1))
+                    model = gtx_temporal + MODEL * (2 * j + (0 if size >= j else 1))
                 bin, span, window = decode_bin(space, model, span, window)
                 level += bin
                 j += 1
             if bin and level < bound:
-                level, span, window = rest_of_level(
-                    space, space + GTX + 4 * MODEL * unary_length, bound, level, span, window
-                )
+                level, span, window = rest_of_level(space, rem, bound, level, span, window)
                 most = max(most, level)
             if dq:
                 after = next_state(space, state, level)

@@ -1,9 +1,10 @@
-"""Two streams at once in one thread, by a state machine without branches (spec, section 5).
+"""Streams decoded bin by bin, by a state machine without branches: two at once in one thread (spec, section 5).
 
-One stream alone is held up by what nobody can predict: which symbol comes. Two streams fill each other's gaps, but only where the code
-does not branch on bins. So the binarisation is a table. A *node* is a place in it: which bin comes next, in which state of the quantiser,
-with which sign. The table has an *entry* for each node and bin: the next node, its model, and whether a level ends here and which.
-Exp-Golomb parts, rare at the rates where this pays, are decoded behind a branch.
+One stream alone is held up by what nobody can predict: which symbol comes. Two streams fill each other's gaps, but only
+where the code does not branch on bins. So the binarisation is a table. A *node* is a place in it: which bin comes next,
+in which state of the quantiser, with which sign. The table has an *entry* for each node and bin: the next node, its
+model, and whether a level ends here and which. Exp-Golomb parts, rare at the rates where this pays, are decoded behind
+a branch.
 """
 
 from functools import lru_cache
@@ -55,15 +56,16 @@ from nncjit.jit import (
 )
 
 LONGEST_UNARY = 32
-"""Layers with a greater unary length are not paired."""
+"""Layers with a greater unary length have no state machine."""
 
 ENTRY = np.dtype([("node", "<u2"), ("model", "<u2"), ("level", "<i2"), ("ends", "u1"), ("escapes", "u1")])
-"""An entry. `node` is the index of the next node's entry for bin 0, that for bin 1 follows it; `ends` is 4 where a level ends, the bytes
-that it takes; `escapes` is 1 where an Exp-Golomb part follows, and `node` is then 2 * state + negative."""
+"""An entry. `node` is the index of the next node's entry for bin 0, that for bin 1 follows it; `model` the place of its
+model in a workspace, in bytes; `ends` is 4 where a level ends, the bytes that it takes; `escapes` is 1 where an
+Exp-Golomb part follows, and `node` is then 2 * state + negative."""
 
-# More places in a workspace: the next bin's model (NODE is the node itself, -1 between two levels, where STATE and PREVIOUS hold), the
-# address from where the table of entries was copied, and the table.
-AT_MODEL, ORIGINAL = range(STREAM_SIZE, STREAM_SIZE + 2)
+# More places in a workspace: the model of the next bin (NODE is its node, -1 between two levels, where STATE and
+# PREVIOUS hold), the address from where the table of entries was copied, and the table.
+NODE_MODEL, ORIGINAL = range(STREAM_SIZE, STREAM_SIZE + 2)
 ENTRIES = STREAM_SIZE + 2
 SPACE_SIZE = ENTRIES + 2 * 8 * (6 + 2 * LONGEST_UNARY)
 """64-bit words of a whole workspace."""
@@ -73,13 +75,13 @@ SPACE_SIZE = ENTRIES + 2 * 8 * (6 + 2 * LONGEST_UNARY)
 def state_machine(unary_length: int, dq: int) -> np.ndarray:
     """The table of entries, ENTRY[states, nodes of a state, 2].
 
-    The nodes of a state: 3 for significance and 3 for the sign, by sign class of the previous value; then 2 * j + negative for the bins
-    "greater than j".
+    The nodes of a state: 3 for significance and 3 for the sign, by sign class of the previous value; then
+    2 * j + negative for the bins "greater than j".
     """
     table = np.zeros((8 if dq else 1, 6 + 2 * unary_length, 2), ENTRY)
 
     def go(state: int, place: int) -> tuple[int, ...]:
-        first, index = (SIG, 3 * state + place) if place < 3 else (SIGN, place - 3) if place < 6 else (GTX, place - 6)
+        first, index = (GTX, place - 6) if place >= 6 else (SIGN, place - 3) if place >= 3 else (SIG, 3 * state + place)
         return 2 * (table.shape[1] * state + place), first + MODEL * index
 
     def end(state: int, value: int, negative: int) -> tuple[int, ...]:
@@ -93,15 +95,18 @@ def state_machine(unary_length: int, dq: int) -> np.ndarray:
             nodes[3 + previous, 0], nodes[3 + previous, 1] = (*go(state, 6), 0, 0, 0), (*go(state, 7), 0, 0, 0)
         for j in range(unary_length):
             for negative in range(2):
-                last = j == unary_length - 1
-                more = (2 * state + negative, 0, 0, 0, 1) if last else (*go(state, 8 + 2 * j + negative), 0, 0, 0)
-                nodes[6 + 2 * j + negative, 0], nodes[6 + 2 * j + negative, 1] = end(state, j + 1, negative), more
+                place, last = 6 + 2 * j + negative, j == unary_length - 1
+                more = (2 * state + negative, 0, 0, 0, 1) if last else (*go(state, place + 2), 0, 0, 0)
+                nodes[place, 0], nodes[place, 1] = end(state, j + 1, negative), more
     return table
 
 
 @inlined
 def step(space, node, model, target, span, window):
-    """One bin: what it takes, as it is afterwards. `target` is where a level goes if the bin ends one; it is always written."""
+    """One bin, from node to node: what it takes, as it is afterwards.
+
+    target : address where a level goes if the bin ends one; it is always written
+    """
     packed, symbol = load_u32(space + model, 2), load_u32(space + model, 3)
     lps = (load_i64(space + model, 0) >> ((span >> 2) & 0x38)) & 255
     span -= lps
@@ -131,13 +136,12 @@ def step(space, node, model, target, span, window):
 
 @helper
 def escape(space, target, node, span, window):
-    """Decode the Exp-Golomb part of a level, and the level goes to `target`: next node, its model, and the engine."""
+    """The Exp-Golomb part of a level, which goes to `target`: next node, its model, and the engine."""
     state, negative = node >> 1, node & 1
     layer = load_i64(space, RECORD)
     unary_length = load_i64(layer, UNARY)
-    level, span, window = rest_of_level(
-        space, space + GTX + 4 * MODEL * unary_length, UNBOUNDED, unary_length + 1, span, window
-    )
+    rem = space + GTX + 4 * MODEL * unary_length
+    level, span, window = rest_of_level(space, rem, UNBOUNDED, unary_length + 1, span, window)
     store_64(space, MOST, max(level, load_i64(space, MOST)))
     if load_i64(layer, DQ):
         after = next_state(space, state, level)
@@ -150,20 +154,20 @@ def escape(space, target, node, span, window):
 
 @helper
 def start_chunk(space, layer):
-    """Get ready to go bin by bin: from STATE and PREVIOUS to a node, if need be."""
+    """From STATE and PREVIOUS to a node, if need be."""
     if load_i64(space, NODE) < 0:
         state, previous = load_i64(space, STATE), load_i64(space, PREVIOUS)
         store_64(space, NODE, 2 * ((6 + 2 * load_i64(layer, UNARY)) * state + previous))
-        store_64(space, AT_MODEL, SIG + MODEL * (3 * state + previous))
+        store_64(space, NODE_MODEL, SIG + MODEL * (3 * state + previous))
 
 
 @helper
 def finish_chunk(space, layer, node, model, target, span, window):
-    """After some bins: save the stream, also as STATE and PREVIOUS where it is between two levels, and deliver the levels."""
+    """After some bins: save the stream, also as STATE and PREVIOUS where a level has ended, and deliver the levels."""
     store_64(space, SPAN, span)
     store_64(space, WINDOW, window)
     store_64(space, NODE, node)
-    store_64(space, AT_MODEL, model)
+    store_64(space, NODE_MODEL, model)
     n_nodes = 6 + 2 * load_i64(layer, UNARY)
     state = (node >> 1) // n_nodes
     place = (node >> 1) - n_nodes * state
@@ -180,29 +184,25 @@ def pair_chunk(a, b):
     layer_a, layer_b = load_i64(a, RECORD), load_i64(b, RECORD)
     start_chunk(a, layer_a)
     start_chunk(b, layer_b)
-    node_a, model_a, target_a = load_i64(a, NODE), load_i64(a, AT_MODEL), a + 8 * LEVELS
-    node_b, model_b, target_b = load_i64(b, NODE), load_i64(b, AT_MODEL), b + 8 * LEVELS
+    node_a, model_a, target_a = load_i64(a, NODE), load_i64(a, NODE_MODEL), a + 8 * LEVELS
+    node_b, model_b, target_b = load_i64(b, NODE), load_i64(b, NODE_MODEL), b + 8 * LEVELS
     span_a, window_a = load_i64(a, SPAN), load_i64(a, WINDOW)
     span_b, window_b = load_i64(b, SPAN), load_i64(b, WINDOW)
     left = min(load_i64(a, COUNT) - load_i64(a, DONE), load_i64(b, COUNT) - load_i64(b, DONE))
     for _ in range(min(CHUNK, left)):  # a bin ends one level at most: neither stream can pass its end
-        node_a, model_a, target_a, span_a, window_a = step(
-            a, node_a, model_a, target_a, span_a, window_a
-        )
-        node_b, model_b, target_b, span_b, window_b = step(
-            b, node_b, model_b, target_b, span_b, window_b
-        )
+        node_a, model_a, target_a, span_a, window_a = step(a, node_a, model_a, target_a, span_a, window_a)
+        node_b, model_b, target_b, span_b, window_b = step(b, node_b, model_b, target_b, span_b, window_b)
     finish_chunk(a, layer_a, node_a, model_a, target_a, span_a, window_a)
     finish_chunk(b, layer_b, node_b, model_b, target_b, span_b, window_b)
 
 
 @helper
-def node_chunk(space):
-    """Decode and deliver a chunk of one stream."""
+def lone_chunk(space, most_bins):
+    """Decode and deliver what `most_bins` more bins of one stream hold, at most a chunk."""
     layer = load_i64(space, RECORD)
     start_chunk(space, layer)
-    node, model, target = load_i64(space, NODE), load_i64(space, AT_MODEL), space + 8 * LEVELS
+    node, model, target = load_i64(space, NODE), load_i64(space, NODE_MODEL), space + 8 * LEVELS
     span, window = load_i64(space, SPAN), load_i64(space, WINDOW)
-    for _ in range(min(CHUNK, load_i64(space, COUNT) - load_i64(space, DONE))):
+    for _ in range(min(most_bins, load_i64(space, COUNT) - load_i64(space, DONE))):
         node, model, target, span, window = step(space, node, model, target, span, window)
     finish_chunk(space, layer, node, model, target, span, window)

@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 @staged("scan")
-def to_scan(array: Array, layer: Layer) -> Array:
+def to_scan(array: Array, layer: Layer, *, overwrite: bool = False) -> Array:
     """The elements in coding order. Spec, section 7.
 
     Parameters
@@ -24,10 +24,12 @@ def to_scan(array: Array, layer: Layer) -> Array:
     array : ndarray of `layer.size` elements, any shape and any dtype
         In raster order.
     layer : Layer
+    overwrite : bool
+        Reorder in the array's own memory where it is contiguous, which saves a copy of it.
 
     Returns
     -------
-    ndarray, 1-D, contiguous; without block scan a view of `array` where that is contiguous.
+    ndarray, 1-D, contiguous; without block scan, or with `overwrite`, a view of `array` where that is contiguous.
 
     Raises
     ------
@@ -37,9 +39,22 @@ def to_scan(array: Array, layer: Layer) -> Array:
     raster = _flat(array, layer)
     if layer.scan == 0:
         return raster
+    if overwrite and raster.flags.writeable:
+        _reorder_in_place(raster, layer)
+        return raster
     flat = np.empty_like(raster)
     reorder_rows(raster, flat, layer, 0, layer.rows, to_flat=True)
     return flat
+
+
+def _reorder_in_place(array: Array, layer: Layer) -> None:
+    """`to_scan` in the memory of the array: a block row fills the same range in both orders, so one is copied at a
+    time."""
+    for top in range(0, layer.rows, layer.block_side):
+        rows = min(layer.block_side, layer.rows - top)
+        strip = array[top * layer.width : (top + rows) * layer.width]
+        part = layer._replace(rows=rows)
+        reorder_rows(strip.copy(), strip, part, 0, rows, to_flat=True)
 
 
 @staged("scan")

@@ -1,9 +1,9 @@
 """A stream: one segment of a layer while it is decoded, in a workspace of its own (spec, sections 5 and 7).
 
-A segment is one or more block rows. It is decoded in scan order, a chunk of elements at a time, into a small array of the workspace that
-stays in the first-level cache; `deliver` moves the chunk to its places in the tensor and, where asked, turns levels into values. The
-bytes can say what they want: exactly the elements of the segment are written, and the position is compared with the payload's end
-after each chunk.
+A segment is one or more block rows. It is decoded in scan order, a chunk of elements at a time, into a small array of
+the workspace that stays in the first-level cache; `deliver` moves the chunk to its places in the tensor and, where
+asked, turns levels into values. The bytes can say what they want: exactly the elements of the segment are written, and
+the position is compared with the payload's end after each chunk.
 """
 
 import numpy as np
@@ -20,25 +20,37 @@ from nncjit.cabac.engine_kernels import (
     next_state,
 )
 from nncjit.cabac.level_kernels import context_levels, plain_levels
-from nncjit.jit import copy_bytes, helper, load_f32, load_i32, load_i64, load_u8, store_64, store_f32, zero_bytes
+from nncjit.jit import (
+    copy_bytes,
+    helper,
+    load_f32,
+    load_i32,
+    load_i64,
+    load_u8,
+    store_64,
+    store_f32,
+    zero_bytes,
+)
 
-# Slots of a layer's record, an int64[LAYER_FIELDS]: the payload as in a workspace; shape and coding; what stands before the elements;
-# addresses of its arrays (0 for none); and what its header said.
+# Slots of a layer's record, an int64[LAYER_FIELDS]: the payload as in a workspace; shape and coding; what stands before
+# the elements; addresses of its arrays (0 for none); and what its header said.
 L_DATA, L_WHOLE, L_LAST, L_BITS = range(4)
 ROWS, WIDTH, SIDE_ROWS, SIDE_COLUMNS, DQ, UNARY, RESTARTS, PLAIN, CODED, FIXED_SIGN, BELOW, ABOVE = range(4, 16)
 QP_BITS, PARENT, ROW_FLAGS, LISTED, N_LISTED, LISTED_HDSP, N_LISTED_HDSP, N_MODELS = range(16, 24)
 FIRST_MODELS, SKIPPED, OUT, BASE, HISTORY, MACHINE, N_MACHINE, SCALED, STEP = range(24, 33)
 L_SPAN, L_VALUE, L_BIT, FAULT, QP_DELTA, HDSP, SKIPS, LAYER_FIELDS = range(33, 41)
 
-# Slots of a segment's record, an int64[SEGMENT_FIELDS]: its rows, the engine where it starts, and where and how it ended.
-LAYER, FIRST_ROW, STOP_ROW, AT_SPAN, AT_VALUE, AT_BIT, AT_STATE = range(7)
-END_SPAN, END_VALUE, END_BIT, END_STATE, END_FAULT, SEGMENT_FIELDS = range(7, 13)
+# Slots of a segment's record, an int64[SEGMENT_FIELDS]: its rows; the engine where it starts; whether it goes bin by bin
+# also when it is alone (pair_kernels.py); and where and how it ended.
+LAYER, FIRST_ROW, STOP_ROW, AT_SPAN, AT_VALUE, AT_BIT, AT_STATE, STEPPED = range(8)
+END_SPAN, END_VALUE, END_BIT, END_STATE, END_FAULT, SEGMENT_FIELDS = range(8, 14)
 
 FINE, TRUNCATED, WRONG_START, TOO_LARGE = range(4)
 """Faults."""
 
-# A stream's places in its workspace, in 64-bit words. SEGMENT is the address of its segment's record, 0 for an idle stream, and RECORD that
-# of its layer's. The block row has N_ROWS rows from row ROW on and COUNT elements, DONE of them delivered. NODE: see pair_kernels.py.
+# A stream's places in its workspace, in 64-bit words. SEGMENT is the address of its segment's record, 0 for an idle
+# stream, RECORD that of its layer's. The block row has N_ROWS rows from row ROW on and COUNT elements, DONE of them
+# delivered. NODE: see pair_kernels.py.
 SEGMENT, RECORD, ROW, N_ROWS, COUNT, DONE, MOST, SPAN, WINDOW, STATE, PREVIOUS, NODE = range(
     ENGINE_SIZE, ENGINE_SIZE + 12
 )
@@ -61,14 +73,13 @@ def open_segment(space, layer, segment):
     store_64(space, RECORD, layer)
     store_64(space, STATE, load_i64(segment, AT_STATE))
     store_64(space, SPAN, load_i64(segment, AT_SPAN))
-    window = enter(space, load_i64(segment, AT_VALUE), load_i64(segment, AT_BIT))
-    store_64(space, WINDOW, window)
+    store_64(space, WINDOW, enter(space, load_i64(segment, AT_VALUE), load_i64(segment, AT_BIT)))
     open_block_row(space, layer, segment, load_i64(segment, FIRST_ROW))
 
 
 @helper
 def open_block_row(space, layer, segment, row):
-    """Fresh models, no previous value, and a range of 256 where there are entry points. Spec, section 5, steps 3 and 4."""
+    """Fresh models, no previous value, a range of 256 where there are entry points. Spec, section 5, steps 3 and 4."""
     rows = min(load_i64(layer, SIDE_ROWS), load_i64(segment, STOP_ROW) - row)
     store_64(space, ROW, row)
     store_64(space, N_ROWS, rows)
@@ -98,7 +109,10 @@ def close_segment(space, fault):
 
 @helper
 def locate(space, layer, k):
-    """The k-th element of the block row, in scan order: its index in the tensor, its column, how many elements stand in a row from it on."""
+    """Where the k-th element of the block row stands, in scan order. Spec, section 7.
+
+    Returns its index in the tensor, its column, and how many elements stand in a row from it on.
+    """
     width, side, rows = load_i64(layer, WIDTH), load_i64(layer, SIDE_COLUMNS), load_i64(space, N_ROWS)
     left = k // (rows * side) * side
     columns = min(side, width - left)
@@ -130,8 +144,10 @@ def gather_context(space, layer, count):
 
 @helper
 def deliver(space, layer, count):
-    """`count` more levels are in the chunk: move them to their places, scaled if asked, look at the position, and go on to the next block
-    row or close the segment."""
+    """`count` more levels are decoded: move them to their places, scaled if asked, and look at the position.
+
+    Then the stream goes on to the next block row, or closes its segment.
+    """
     out, scaled, step = load_i64(layer, OUT), load_i64(layer, SCALED), load_f32(layer, 2 * STEP)
     done, levels = load_i64(space, DONE), space + 8 * LEVELS
     stop = levels + 4 * count
@@ -161,7 +177,7 @@ def deliver(space, layer, count):
 
 @helper
 def solo_chunk(space):
-    """Decode and deliver the next chunk of one stream."""
+    """Decode and deliver the next chunk of one stream, level by level."""
     layer, levels = load_i64(space, RECORD), space + 8 * LEVELS
     unary_length, dq, coded = load_i64(layer, UNARY), load_i64(layer, DQ), load_i64(layer, CODED)
     state, previous, most = load_i64(space, STATE), load_i64(space, PREVIOUS), np.int64(0)

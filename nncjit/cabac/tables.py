@@ -1,7 +1,7 @@
 """The numbers of the standard (``tables.json``) and the packed forms that the kernels read.
 
-A probability model is two estimators, s0 (8 bits) and s1 (12 bits), with shifts h0 and h1 (spec, section 4). Kernels keep it in one
-32-bit word so that an update is two table loads and two additions, without signs or variable shifts::
+A probability model is two estimators, s0 (8 bits) and s1 (12 bits), with shifts h0 and h1 (spec, section 4). Kernels
+keep it in one 32-bit word so that an update is two table loads and two additions, without signs or variable shifts::
 
     word = (s0 + 128) << 4 | (h0 - 4) << 13 | (s1 + 2048) << 16 | (h1 - 4) << 29
 

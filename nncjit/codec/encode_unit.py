@@ -79,8 +79,9 @@ def encode_tensor(tensor: Tensor, plan: Plan, *, base_qp: int = 0, workers: Exec
     reason = plan.raw_reason(info, measured)
     if reason:
         return encode_raw(info, storage, reason)
+    overwrite = tensor.fresh or not np.may_share_memory(values, storage)
     del storage
-    return encode_floats(info, values, measured, plan, base_qp, workers)
+    return encode_floats(info, values, measured, plan, base_qp, workers, overwrite=overwrite)
 
 
 def encode_raw(info: TensorInfo, storage: np.ndarray, reason: str) -> CodedUnit:
@@ -123,9 +124,16 @@ def encode_integers(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: 
 
 
 def encode_floats(
-    info: TensorInfo, values: np.ndarray, measured: Moments, plan: Plan, base_qp: int, workers: Executor | None
+    info: TensorInfo,
+    values: np.ndarray,
+    measured: Moments,
+    plan: Plan,
+    base_qp: int,
+    workers: Executor | None,
+    *,
+    overwrite: bool = False,
 ) -> CodedUnit:
-    """FLOAT: one matrix, its first dimension where the choices want it."""
+    """FLOAT: one matrix, its first dimension where the choices want it. With `overwrite`, the values may be lost."""
     choices = plan.choices[info.name]
     power = measured.power * measured.size
     change = reduced(info, values, plan)
@@ -133,7 +141,8 @@ def encode_floats(
     coded_values = np.asarray(coded_values, order="C")
     if change is not values:
         measured = moments(coded_values)
-    matrix, choices = coded_matrix(info.name, coded_values, measured, plan, workers)
+    overwrite = overwrite and coded_values is values
+    matrix, choices = coded_matrix(info.name, coded_values, measured, plan, workers, overwrite=overwrite)
     error = matrix.error if change is values else _error(values, matrix, coded_values.shape, choices.first_dimension)
     del values, change, coded_values
     encoder = PayloadEncoder()
@@ -158,7 +167,13 @@ def encode_floats(
 
 
 def coded_matrix(
-    name: str, values: np.ndarray, measured: Moments, plan: Plan, workers: Executor | None
+    name: str,
+    values: np.ndarray,
+    measured: Moments,
+    plan: Plan,
+    workers: Executor | None,
+    *,
+    overwrite: bool = False,
 ) -> tuple[Matrix, Choices]:
     """The matrix of a plain tensor by the quantiser that its choices name, and the choices with all "auto" decided."""
     choices = resolve(plan.choices[name], name, values, measured, plan)
@@ -166,7 +181,9 @@ def coded_matrix(
     dependent = quantizer == "trellis"
     qp = plan.qp(name, values.shape, measured, dependent=dependent)
     layer = layer_of(values.shape, plan, choices, dependent=dependent)
-    matrix = quantise_matrix(values, measured.peak, qp, plan.density, choices, layer, workers=workers)
+    matrix = quantise_matrix(
+        values, measured.peak, qp, plan.density, choices, layer, workers=workers, overwrite=overwrite
+    )
     if quantizer == "codebook":
         matrix = _smaller_with_codebook(matrix, plan, choices, workers)
     return matrix, choices

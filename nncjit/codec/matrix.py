@@ -58,6 +58,7 @@ def quantise_matrix(
     layer: Layer,
     *,
     workers: Executor | None = None,
+    overwrite: bool = False,
 ) -> Matrix:
     """Quantise float32 values of any shape, raster order, for a layer of that shape.
 
@@ -73,10 +74,12 @@ def quantise_matrix(
         Quantiser options.
     layer : Layer
         Says with `dq` whether the trellis quantises.
+    overwrite : bool
+        The values may be overwritten, which saves a copy of them.
     """
     qp = steps.raise_qp(peak, qp, density, dependent=bool(layer.dq))
     step = steps.step(qp, density)
-    ordered = to_scan(values, layer)
+    ordered = to_scan(values, layer, overwrite=overwrite)
     levels = quantise(ordered, float(step), choices, dependent=bool(layer.dq), workers=workers)
     return Matrix(levels, layer, qp, float(step), squared_error(ordered, levels, float(step)))
 

@@ -108,9 +108,7 @@ class TensorSlice:
         return values
 
 
-def open(
-    file: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTES, mmap: bool = False
-) -> NncFile:
+def open(file: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTES, mmap: bool = False) -> NncFile:
     """Open a stream for random access.
 
     Parameters

@@ -67,7 +67,7 @@ def _tensor(path: str | os.PathLike[str], archive: zipfile.ZipFile, member: zipf
         raise ModelError(f"{name}: holds Python objects, which would need a pickle")
     if dtype.names is None and dtype.kind == "V":
         raise ModelError(f"{name}: holds raw bytes of an unknown type, as NumPy stores bfloat16 and float8")
-    tensor = Tensor(name, shape, dtype.name, partial(_load, path, archive, member))
+    tensor = Tensor(name, shape, dtype.name, partial(_load, path, archive, member), fresh=True)
     possible = _MOST_DEFLATED * (member.compress_size + 1)
     if member.file_size != header_size + tensor.nbytes or member.file_size > possible:
         raise ModelError(f"{name}: is damaged (its size does not fit shape {list(shape)})")

@@ -98,7 +98,8 @@ def _state_dict(path: str | os.PathLike[str], loaded: Any) -> tuple[dict[Any, An
 
 def _detached(tensor: Tensor, source: Any) -> Tensor:
     """`tensor`, read into an array of its own, so that the pages of the file need not stay in memory."""
-    return Tensor(tensor.name, tensor.shape, tensor.dtype, partial(_copy, source, tensor.name), tensor.same_as)
+    load = partial(_copy, source, tensor.name)
+    return Tensor(tensor.name, tensor.shape, tensor.dtype, load, tensor.same_as, fresh=True)
 
 
 def _copy(source: Any, name: str) -> np.ndarray[Any, Any]:

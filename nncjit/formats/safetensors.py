@@ -37,7 +37,7 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         tensors = []
         for info, start, _ in entries:
             load = partial(_load, path, file, view, info, data_start + start)
-            tensors.append(Tensor(info.name, info.shape, info.dtype, load))
+            tensors.append(Tensor(info.name, info.shape, info.dtype, load, fresh=view is None))
         return Model(tensors, metadata, file.close)
     except ModelError as error:
         file.close()

@@ -184,3 +184,15 @@ def test_what_is_not_a_stream_is_said_to_be_none(tmp_path: Path, content: bytes)
     for work in (nncjit.decode, nncjit.verify, nncjit.inspect, nncjit.open):
         with pytest.raises((nncjit.BitstreamError, nncjit.ModelError)):
             work(path)
+
+
+def test_encoding_leaves_the_arrays_of_the_caller_alone() -> None:
+    array = np.random.default_rng(0).standard_normal((300, 200)).astype(np.float32)
+    before = array.copy()
+    data = nncjit.encode({"w": array}, scan_order=2)
+    assert np.array_equal(array, before)
+    assert np.square(nncjit.decode(data)["w"] - before).mean() < 0.01
+
+
+def test_a_file_and_its_arrays_give_the_same_stream(model: Path, stream: Path) -> None:
+    assert nncjit.decode(nncjit.encode(load_file(model)))["w"].tobytes() == nncjit.decode(stream)["w"].tobytes()
