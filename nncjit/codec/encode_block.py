@@ -172,7 +172,10 @@ class _PartCoder:
                 scan=self.scan,
                 profile=layer.profile,
             )
-        return quantise_matrix(values, measured.peak, qp, self.plan.density, self.choices, layer, workers=self.workers)
+        unbiased = self.plan.is_unbiased(name, values.shape)
+        return quantise_matrix(
+            values, measured.peak, qp, self.plan.density, self.choices, layer, workers=self.workers, unbiased=unbiased
+        )
 
 
 def _vectors(arrays: dict[str, np.ndarray], block: Block, plan: Plan) -> Vectors:

@@ -181,8 +181,9 @@ def coded_matrix(
     dependent = quantizer == "trellis"
     qp = plan.qp(name, values.shape, measured, dependent=dependent)
     layer = layer_of(values.shape, plan, choices, dependent=dependent)
+    unbiased = plan.is_unbiased(name, values.shape)
     matrix = quantise_matrix(
-        values, measured.peak, qp, plan.density, choices, layer, workers=workers, overwrite=overwrite
+        values, measured.peak, qp, plan.density, choices, layer, workers=workers, unbiased=unbiased, overwrite=overwrite
     )
     if quantizer == "codebook":
         matrix = _smaller_with_codebook(matrix, plan, choices, workers)

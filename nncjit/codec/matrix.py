@@ -16,10 +16,13 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.codec.options import Choices
 from nncjit.quant import codebook, steps
-from nncjit.quant.stats import squared_error
+from nncjit.quant.stats import products
 from nncjit.quant.trellis import trellis, trellis_rd
 from nncjit.quant.uniform import uniform, uniform_rd
 from nncjit.stages import staged
+
+MOST_GAIN = 2.0
+"""Largest factor between the step of quantising and the one that is signalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ def quantise_matrix(
     layer: Layer,
     *,
     workers: Executor | None = None,
+    unbiased: bool = False,
     overwrite: bool = False,
 ) -> Matrix:
     """Quantise float32 values of any shape, raster order, for a layer of that shape.
@@ -74,6 +78,10 @@ def quantise_matrix(
         Quantiser options.
     layer : Layer
         Says with `dq` whether the trellis quantises.
+    unbiased : bool
+        Signal the step with which the decoded matrix has the gain of the original. Quantising shrinks weights, small
+        ones to zero, and a network multiplies that layer by layer; a slightly larger step at the decoder makes up for
+        it.
     overwrite : bool
         The values may be overwritten, which saves a copy of them.
     """
@@ -81,7 +89,19 @@ def quantise_matrix(
     step = steps.step(qp, density)
     ordered = to_scan(values, layer, overwrite=overwrite)
     levels = quantise(ordered, float(step), choices, dependent=bool(layer.dq), workers=workers)
-    return Matrix(levels, layer, qp, float(step), squared_error(ordered, levels, float(step)))
+    sums = products(ordered, levels)
+    if unbiased and sums.unbiased_step:
+        qp = _unbiased_qp(qp, float(step), sums.unbiased_step, density)
+        step = steps.step(qp, density)
+    return Matrix(levels, layer, qp, float(step), sums.error(float(step)))
+
+
+def _unbiased_qp(qp: int, step: float, wanted: float, density: int) -> int:
+    """The qp nearest to the step that is wanted, where that is near enough to be trusted and can be signalled."""
+    if not step / MOST_GAIN <= wanted <= step * MOST_GAIN:
+        return qp
+    low, high = steps.qp_range(density)
+    return min(max(steps.nearest_qp(wanted, density), low), high)
 
 
 @staged("quantise")

@@ -33,8 +33,8 @@ FINE_DENSITY = 7
 NOISE = 0.025
 """Root mean square error of a matrix of median size, in units of its spread: 32 dB."""
 
-MOST_NOISE = 0.5
-"""Of any matrix, 6 dB, until the matrix of median size has as much."""
+MOST_NOISE = 1.0
+"""Of any matrix, as much as its spread, until the matrix of median size has as much."""
 
 LEAST_FACTOR = 1 / 32
 """Least (n / median n)^(1/2): tiny matrices cost nothing, but need no more than this."""
@@ -98,6 +98,10 @@ class Plan:
         """Whether a qp is given for a tensor: by a rule, or for all matrices of the model."""
         qp = self.choices[name].qp
         return qp is not None and (is_matrix(shape) or qp != self.options.qp)
+
+    def is_unbiased(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether the step may be adjusted to the gain of the decoded matrix: not where a qp is given."""
+        return is_matrix(shape) and not self.is_explicit(name, shape)
 
     def quantizer(self, name: str, shape: tuple[int, ...]) -> str:
         """The quantiser of a tensor, "auto" perhaps; vectors are always quantised uniformly."""

@@ -70,7 +70,10 @@ class Sample:
                 unary_length=int(choices.unary_length),
                 profile=plan.options.profile,
             )
-            matrix = quantise_matrix(self.values, self.moments.peak, qp, plan.density, choices, layer)
+            unbiased = plan.is_unbiased(self.info.name, self.info.shape)
+            matrix = quantise_matrix(
+                self.values, self.moments.peak, qp, plan.density, choices, layer, unbiased=unbiased
+            )
             self._known[qp] = estimated_bits(matrix, self.share) + UNIT_BITS, self.share * matrix.error
         return self._known[qp]
 

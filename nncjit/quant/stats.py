@@ -39,6 +39,30 @@ def moments(values: np.ndarray) -> Moments:
     return Moments(values.size, float(sums[0]) / n, float(sums[1]) / n, float(sums[2]), int(sums[3]))
 
 
-def squared_error(values: np.ndarray, levels: np.ndarray, step: float) -> float:
-    """Sum of squared differences between float32 values and step times their int32 levels (same order, contiguous)."""
-    return float(kernels.squared_error(values.reshape(-1), levels.reshape(-1), np.float32(step)))
+class Products(NamedTuple):
+    """Sums of products of the values w of a tensor and their levels q."""
+
+    power: float
+    """Of w * w."""
+    mixed: float
+    """Of w * q."""
+    size: float
+    """Of q * q."""
+
+    def error(self, step: float) -> float:
+        """Sum of squared differences between the values and step times the levels."""
+        return max(self.power - 2.0 * step * self.mixed + step * step * self.size, 0.0)
+
+    @property
+    def unbiased_step(self) -> float:
+        """The step with which the decoded tensor has the gain of the original: ``<w, step q> = <w, w>``; 0 if there is
+        none.
+        """
+        return self.power / self.mixed if self.mixed > 0.0 else 0.0
+
+
+def products(values: np.ndarray, levels: np.ndarray) -> Products:
+    """Products of float32 values and their int32 levels (same order, contiguous)."""
+    sums = np.zeros(3)
+    kernels.products(values.reshape(-1), levels.reshape(-1), sums)
+    return Products(*sums.tolist())

@@ -31,15 +31,19 @@ def moments(values, sums):
 
 
 @kernel
-def squared_error(values, levels, step):
-    """Sum of squares of values - step * levels, each product rounded to float32 as the decoder does.
+def products(values, levels, sums):
+    """Sums of products of values and levels.
 
     values : float32[n]  contiguous
     levels : int32[n]    contiguous
-    step   : float32     value of one level
+    sums   : float64[3]  receives the sums of value * value, value * level and level * level
     """
-    total = 0.0
+    power, mixed, size = 0.0, 0.0, 0.0
     for i in range(values.size):
-        d = np.float64(values[i]) - np.float64(step * np.float32(levels[i]))
-        total += d * d
-    return total
+        x, q = np.float64(values[i]), np.float64(levels[i])
+        power += x * x
+        mixed += x * q
+        size += q * q
+    sums[0] = power
+    sums[1] = mixed
+    sums[2] = size

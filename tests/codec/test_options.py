@@ -123,3 +123,16 @@ def test_rules_parse_numbers_words_and_flags() -> None:
         "scan_order": "auto",
         "quantizer": "codebook",
     }
+
+
+def test_the_decoded_matrix_has_the_gain_of_the_original() -> None:
+    w = np.random.default_rng(0).standard_normal((150, 200)).astype(np.float32)
+    for rate_weight in (0.0, 1.0):
+        back = nncjit.decode(nncjit.encode({"w": w}, bits=1.0, rate_weight=rate_weight))["w"]
+        assert float((w * back).sum() / np.square(w).sum()) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_given_qp_is_kept_as_it_is() -> None:
+    w = np.random.default_rng(0).standard_normal((150, 200)).astype(np.float32)
+    back = nncjit.decode(nncjit.encode({"w": w}, qp=0, quantizer="uniform"))["w"]
+    assert np.array_equal(back, np.rint(back))
