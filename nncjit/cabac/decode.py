@@ -119,7 +119,8 @@ def decode_strings(jobs: Sequence[StringJob], threads: int | None = None) -> lis
     Raises
     ------
     BitstreamError
-        A string is too short or too long, ends wrongly, holds a level that int32 cannot, or contradicts its entry points.
+        A string is too short or too long, ends wrongly, holds a level that int32 cannot, or contradicts its
+        entry points.
     """
     spaces = _Spaces(jit_threads.count(threads))
     cursors = [_start(job) for job in jobs]
@@ -267,12 +268,12 @@ def _segments(n: int, job: LayerJob, cursor: _Cursor, record: list[int]) -> list
 
 
 def _run(records: np.ndarray, segments: np.ndarray, spaces: _Spaces) -> None:
-    """Decode the segments: the largest first, those that can be paired at the end, where they fill what time is left."""
+    """Decode the segments: the largest first, those that can be paired last, where they fill what time is left."""
     layer = records[segments[:, k.LAYER]]
     size = layer[:, k.WIDTH] * (segments[:, k.STOP_ROW] - segments[:, k.FIRST_ROW])
-    bits = np.append(segments[1:, k.AT_BIT], 0) - segments[:, k.AT_BIT]
-    bits = np.where(bits > 0, bits, layer[:, k.L_BITS] - segments[:, k.AT_BIT])
-    rate = bits / np.maximum(size, 1)
+    stop_bit = layer[:, k.L_BITS].copy()
+    np.copyto(stop_bit[:-1], segments[1:, k.AT_BIT], where=segments[1:, k.LAYER] == segments[:-1, k.LAYER])
+    rate = (stop_bit - segments[:, k.AT_BIT]) / np.maximum(size, 1)
     segments[:, k.STEPPED] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
     paired = (layer[:, k.MACHINE] != 0) & (layer[:, k.SKIPS] == 0) & (layer[:, k.HDSP] == 0)
     paired &= (size >= PAIRED_SIZE) & (rate < PAIRED_RATE)

@@ -40,7 +40,6 @@ from nncjit.cabac.stream_kernels import (
     PARENT,
     QP_BITS,
     QP_DELTA,
-    RECORD,
     ROW_FLAGS,
     ROWS,
     SEGMENT,
@@ -55,9 +54,9 @@ from nncjit.cabac.stream_kernels import (
 from nncjit.jit import atomic_add, copy_bytes, helper, kernel, load_i64, load_u32, store_8, store_64
 
 SPACES, LAYERS, SEGMENTS, N_SINGLE, N_ALL, TAKEN_SINGLE, TAKEN_PAIRED, WORKERS, WORK_FIELDS = range(9)
-"""Slots of the work that `decode_share` gets: addresses of two workspaces for each worker, of the table of layers and of
-the table of segments; how many segments are to be decoded one at a time, they come first, and how many there are at all;
-how many of the former and of all have been taken (at the start 0 and N_SINGLE); the number of workers."""
+"""Slots of the work that `decode_share` gets: addresses of two workspaces for each worker, of the table of layers and
+of the table of segments; how many segments are to be decoded one at a time, they come first, and how many there are at
+all; how many of the former and of all have been taken (at the start 0 and N_SINGLE); the number of workers."""
 
 
 @kernel

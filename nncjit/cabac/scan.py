@@ -49,7 +49,8 @@ def to_scan(array: Array, layer: Layer, *, overwrite: bool = False) -> Array:
 
 def _reorder_in_place(array: Array, layer: Layer) -> None:
     """`to_scan` in the memory of the array: a block row fills the same range in both orders, so one is copied at a
-    time."""
+    time.
+    """
     for top in range(0, layer.rows, layer.block_side):
         rows = min(layer.block_side, layer.rows - top)
         strip = array[top * layer.width : (top + rows) * layer.width]

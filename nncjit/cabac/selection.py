@@ -19,7 +19,7 @@ from nncjit.stages import staged
 
 Array = NDArray[Any]
 
-SAMPLED_FROM = 1 << 18
+SAMPLED_FROM = 1 << 17
 """A layer is sampled from twice this size on, so that a sample has at least so many elements."""
 MOST_SKIPPED = 16
 """At most one in so many chunks is looked at."""

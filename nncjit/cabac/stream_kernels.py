@@ -40,8 +40,8 @@ QP_BITS, PARENT, ROW_FLAGS, LISTED, N_LISTED, LISTED_HDSP, N_LISTED_HDSP, N_MODE
 FIRST_MODELS, SKIPPED, OUT, BASE, HISTORY, MACHINE, N_MACHINE, SCALED, STEP = range(24, 33)
 L_SPAN, L_VALUE, L_BIT, FAULT, QP_DELTA, HDSP, SKIPS, LAYER_FIELDS = range(33, 41)
 
-# Slots of a segment's record, an int64[SEGMENT_FIELDS]: its rows; the engine where it starts; whether it goes bin by bin
-# also when it is alone (pair_kernels.py); and where and how it ended.
+# Slots of a segment's record, an int64[SEGMENT_FIELDS]: its rows; the engine where it starts; whether it goes bin by
+# bin also when it is alone (pair_kernels.py); and where and how it ended.
 LAYER, FIRST_ROW, STOP_ROW, AT_SPAN, AT_VALUE, AT_BIT, AT_STATE, STEPPED = range(8)
 END_SPAN, END_VALUE, END_BIT, END_STATE, END_FAULT, SEGMENT_FIELDS = range(8, 14)
 
@@ -111,35 +111,39 @@ def close_segment(space, fault):
 def locate(space, layer, k):
     """Where the k-th element of the block row stands, in scan order. Spec, section 7.
 
-    Returns its index in the tensor, its column, and how many elements stand in a row from it on.
+    Returns its row in the block row, the first column of its block, its column in the block, and the block's width.
     """
     width, side, rows = load_i64(layer, WIDTH), load_i64(layer, SIDE_COLUMNS), load_i64(space, N_ROWS)
     left = k // (rows * side) * side
     columns = min(side, width - left)
-    inside = k - left * rows
-    row = inside // columns
-    column = inside - row * columns
-    return (load_i64(space, ROW) + row) * width + left + column, left + column, columns - column
+    row = (k - left * rows) // columns
+    return row, left, k - left * rows - row * columns, columns
 
 
 @helper
 def gather_context(space, layer, count):
     """Base levels and history of the next `count` elements, in scan order, to BASES and HISTORIES."""
-    base, history, first = load_i64(layer, BASE), load_i64(layer, HISTORY), load_i64(space, DONE)
+    base, history = load_i64(layer, BASE), load_i64(layer, HISTORY) if load_i64(layer, HDSP) else np.int64(0)
     if base == 0:
         zero_bytes(space + 8 * BASES, 4 * count)
-    if history == 0 or load_i64(layer, HDSP) == 0:
-        history = np.int64(0)
+    if history == 0:
         zero_bytes(space + 8 * HISTORIES, count)
+    width, rows = load_i64(layer, WIDTH), load_i64(space, N_ROWS)
+    row, left, column, columns = locate(space, layer, load_i64(space, DONE))
     done = np.int64(0)
     while done < count:
-        index, _column, run = locate(space, layer, first + done)
-        run = min(run, count - done)
+        index, run = (load_i64(space, ROW) + row) * width + left + column, min(columns - column, count - done)
         if base:
             copy_bytes(space + 8 * BASES + 4 * done, base + 4 * index, 4 * run)
         if history:
             copy_bytes(space + 8 * HISTORIES + done, history + index, run)
         done += run
+        row += 1
+        column = np.int64(0)
+        if row == rows:
+            row = np.int64(0)
+            left += columns
+            columns = min(columns, width - left)
 
 
 @helper
@@ -149,18 +153,24 @@ def deliver(space, layer, count):
     Then the stream goes on to the next block row, or closes its segment.
     """
     out, scaled, step = load_i64(layer, OUT), load_i64(layer, SCALED), load_f32(layer, 2 * STEP)
-    done, levels = load_i64(space, DONE), space + 8 * LEVELS
+    width, rows = load_i64(layer, WIDTH), load_i64(space, N_ROWS)
+    row, left, column, columns = locate(space, layer, load_i64(space, DONE))
+    done, levels = load_i64(space, DONE) + count, space + 8 * LEVELS
     stop = levels + 4 * count
     while levels < stop:
-        index, _column, run = locate(space, layer, done)
-        run = min(run, (stop - levels) >> 2)
+        index, run = (load_i64(space, ROW) + row) * width + left + column, min(columns - column, (stop - levels) >> 2)
         if scaled:
             for i in range(run):
                 store_f32(out, index + i, step * np.float32(load_i32(levels, i)))
         else:
             copy_bytes(out + 4 * index, levels, 4 * run)
         levels += 4 * run
-        done += run
+        row += 1
+        column = np.int64(0)
+        if row == rows:
+            row = np.int64(0)
+            left += columns
+            columns = min(columns, width - left)
     store_64(space, DONE, done)
     segment = load_i64(space, SEGMENT)
     if load_i64(space, MOST) > MAX_INT32 >> load_i64(layer, DQ):
@@ -184,13 +194,12 @@ def solo_chunk(space):
     span, window = load_i64(space, SPAN), load_i64(space, WINDOW)
     count = min(CHUNK, load_i64(space, COUNT) - load_i64(space, DONE))
     if load_i64(layer, SKIPS):
-        index, column, run = locate(space, layer, load_i64(space, DONE))
-        width = load_i64(layer, WIDTH)
-        count = min(count, run)
-        if load_u8(load_i64(layer, SKIPPED), index // width):
+        row, _left, column, columns = locate(space, layer, load_i64(space, DONE))
+        count = min(count, columns - column)
+        if load_u8(load_i64(layer, SKIPPED), load_i64(space, ROW) + row):
             coded = np.int64(0)
-            if dq and column % load_i64(layer, SIDE_COLUMNS) == 0:
-                for _ in range(width & 3):  # four zeros lead back to the same state
+            if dq and column == 0:
+                for _ in range(load_i64(layer, WIDTH) & 3):  # four zeros lead back to the same state
                     state = next_state(space, state, 0)
     if coded == 0:
         zero_bytes(levels, 4 * count)

@@ -7,7 +7,8 @@ keep it in one 32-bit word so that an update is two table loads and two addition
 
 With t = word for a bin 1 and t = word + ZERO_BIAS for a bin 0 (the bias turns floor into ceiling):
 
-* ``(t >> 7) & 255`` and ``t >> 23`` index FAST and SLOW, the signed and pre-shifted changes of s0 and s1 (second half of each: bin 1);
+* ``(t >> 7) & 255`` and ``t >> 23`` index FAST and SLOW, the signed and pre-shifted changes of s0 and s1 (second half
+  of each: bin 1);
 * ``p = ((word + (word >> 16)) >> 7) & 63`` is the probability class: bit 5 of p is the more probable symbol,
   and ``RANGE_LPS[p] >> ((range >> 2) & 0x38) & 255`` the width of the less probable one;
 * ``((word + (word >> 16)) >> 3) & 1023`` indexes BIN_COST.

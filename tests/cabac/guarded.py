@@ -1,7 +1,7 @@
 """A program: decode random and damaged bytes with every buffer against a page that nobody may touch.
 
-``python guarded.py before|behind SEED COUNT``: the forbidden page stands before or behind each buffer. Any access outside a
-buffer ends the process with a signal; anything but a result or a BitstreamError ends it with a traceback.
+``python guarded.py before|behind SEED COUNT``: the forbidden page stands before or behind each buffer. Any access
+outside a buffer ends the process with a signal; anything but a result or a BitstreamError ends it with a traceback.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""Whatever the bytes say: a result or a BitstreamError with the place, in bounded time, and no access outside any buffer."""
+"""Whatever the bytes say: a result or a BitstreamError with its place, soon, and no access outside any buffer."""
 
 import os
 import subprocess
@@ -107,7 +107,7 @@ def test_a_damaged_entry_point_is_an_error_and_not_other_levels(field, threads):
         points = BLOCKS.points.copy()
         column = EntryPoint._fields.index(field)
         points[n, column] = (points[n, column] + 1) % (256, 8, 1 << 20)[column]
-        with pytest.raises(BitstreamError, match="entry point|string ends|does not fit"):
+        with pytest.raises(BitstreamError, match=r"entry point|string ends|does not fit"):
             decode_bytes(BLOCKS.payload.tobytes(), BLOCKS.layer, points, threads)
 
 

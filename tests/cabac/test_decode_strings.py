@@ -1,4 +1,4 @@
-"""Strings with several layers, steps, shapes and rates: what the encoder writes reads back, whichever road the kernels take."""
+"""Strings of several layers, steps, shapes, rates: what the encoder writes reads back, whichever way kernels take."""
 
 import numpy as np
 import pytest

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.kernel
 def test_estimate_is_within_two_percent_or_four_of_a_sparse_layer(spread, dq, shape, scan, selection):
     case = Given(layer := Layer.of(shape, dq=dq, scan=scan), plain_levels(layer, spread))
     coded = 8 * len(case.code(selection=selection)[0])
-    assert estimate_bits(case.levels, layer, selection=selection) == pytest.approx(coded, rel=0.04 if spread < 0.5 else 0.02)
+    assert estimate_bits(case.levels, layer, selection=selection) == pytest.approx(
+        coded, rel=0.04 if spread < 0.5 else 0.02
+    )
 
 
 @pytest.mark.skipif(not JIT, reason="small layers are coded, not estimated")
