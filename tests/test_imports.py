@@ -12,7 +12,7 @@ import nncjit
 
 PACKAGE = Path(nncjit.__file__).parent
 
-BELOW_CODEC = "quant cabac syntax bits model arrays files dtypes jit errors"
+BELOW_CODEC = "stages quant cabac syntax bits model arrays files dtypes jit errors"
 
 MAY_IMPORT = {
     "errors": "",
@@ -25,13 +25,13 @@ MAY_IMPORT = {
     "bits": "errors",
     "syntax": "bits errors",
     "cabac": "stages jit errors",
-    "quant": "cabac jit errors",
+    "quant": "stages cabac jit errors",
     "reduce": "model dtypes errors",
     "formats": "model arrays dtypes files errors",
-    "codec": f"stages formats reduce {BELOW_CODEC}",
+    "codec": f"formats reduce {BELOW_CODEC}",
     "demo": "errors",
     "report": "codec formats model files dtypes stages errors",
-    "cli": f"__init__ report demo stages codec formats reduce {BELOW_CODEC}",
+    "cli": f"__init__ report demo codec formats reduce {BELOW_CODEC}",
     "__main__": "cli",
     "__init__": "codec errors",
 }

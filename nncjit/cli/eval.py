@@ -161,7 +161,7 @@ def _deliver(args: Namespace, found: Evaluation) -> None:
         plot.rate_quality(
             args.png,
             found.curves,
-            title=f"{Path(found.model).stem}: {found.title or 'exactness of the weights'}",
+            title=found.title or f"{Path(found.model).name}: exactness of the weights",
             x_label=f"{X_LABEL} (original: {8 * found.original_bytes / max(found.weights, 1):.3g})",
             y_label=found.quality_name,
             level=found.original.measures[found.main],
