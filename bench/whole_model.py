@@ -54,7 +54,9 @@ def find(model: str) -> Path:
 def nncjit_run(verb: str, source: Path, target: Path, repeats: int, **options: Any) -> dict[str, Any]:
     """The fastest of some runs, each a process with a warm compile cache."""
     command = [sys.executable, "-c", WORK, verb, str(source), str(target), json.dumps(options)]
-    runs = [json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(repeats)]
+    runs = [
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(repeats)
+    ]
     return min(runs, key=lambda run: run["seconds"])
 
 
@@ -125,13 +127,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| | SNR of the weights | size | bits a weight | compress | decompress | peak memory |",
         "|---|---|---|---|---|---|---|",
     ]
-    for r in rows:
-        lines.append(
-            f"| {r['who']} | {r['snr']:.2f} dB | {r['bytes'] / 1e6:.2f} MB ({r['percent']:.2f} %) | {r['bits_per_weight']:.2f} "
-            f"| {r['compress_seconds']:.2f} s | {r['decompress_seconds']:.2f} s "
-            f"| {r['compress_peak'] / 1e6:.0f} / {r['decompress_peak'] / 1e6:.0f} MB |"
-        )
-    return "\n".join(lines)
+    return "\n".join(lines + [_line(row) for row in rows])
+
+
+def _line(r: dict[str, Any]) -> str:
+    size = f"{r['bytes'] / 1e6:.2f} MB ({r['percent']:.2f} %)"
+    seconds = f"{r['compress_seconds']:.2f} s | {r['decompress_seconds']:.2f} s"
+    peak = f"{r['compress_peak'] / 1e6:.0f} / {r['decompress_peak'] / 1e6:.0f} MB"
+    return f"| {r['who']} | {r['snr']:.2f} dB | {size} | {r['bits_per_weight']:.2f} | {seconds} | {peak} |"
 
 
 def main() -> None:
@@ -147,7 +150,9 @@ def main() -> None:
     if rival is None:
         print("NNCodec is not installed here: nncjit alone")
     rows = measure(model, rival, arguments.repeats)
-    print(f"{model.name}, {model.stat().st_size / 1e6:.1f} MB, {os.cpu_count()} cores, fastest of {arguments.repeats}\n")
+    print(
+        f"{model.name}, {model.stat().st_size / 1e6:.1f} MB, {os.cpu_count()} cores, fastest of {arguments.repeats}\n"
+    )
     print(table(rows))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -1,8 +1,9 @@
 """The cache of compiled kernels on disk.
 
-Numba's own cache looks at one source file a kernel: a change in a function that the kernel calls from another file goes unnoticed, and a
-damaged file or a folder that cannot be written stops the program. Here a kernel's file is named by a digest of everything that its
-machine code depends on, holds its own checksum, and appears at once or not at all. Whatever goes wrong with it, the kernel is compiled.
+Numba's own cache looks at one source file a kernel: a change in a function that the kernel calls from another file
+goes unnoticed, and a damaged file or a folder that cannot be written stops the program. Here a kernel's file is named
+by a digest of everything that its machine code depends on, holds its own checksum, and appears at once or not at all.
+Whatever goes wrong with it, the kernel is compiled.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite
+import llvmlite  # type: ignore[import-untyped]
 import numba
 from numba.core import config
 from numba.core.caching import NullCache
@@ -58,7 +59,7 @@ def sources(path: Path) -> frozenset[Path]:
     return frozenset(found)
 
 
-class KernelCache(NullCache):
+class KernelCache(NullCache):  # type: ignore[misc]
     """What Numba's dispatcher asks for compiled code: one file for each signature of a kernel."""
 
     def __init__(self, function: Any) -> None:
@@ -88,12 +89,11 @@ class KernelCache(NullCache):
             pass
 
     def _file_name(self, sig: Any, target_context: Any) -> str:
-        """By the kernel and a digest of all that its machine code depends on: signature, processor, compilers, settings, sources."""
+        """The kernel and a digest of what its code depends on: signature, processor, versions, settings, sources."""
         target = target_context.codegen().magic_tuple()
+        versions = sys.version, numba.__version__, llvmlite.__version__
         settings = [getattr(config, name, None) for name in SETTINGS]
-        depends = hashlib.sha256(
-            repr((sig, target, sys.version, numba.__version__, llvmlite.__version__, settings)).encode()
-        )
+        depends = hashlib.sha256(repr((sig, target, versions, settings)).encode())
         for path in sorted(sources(Path(self._function.__code__.co_filename))):
             depends.update(hashlib.sha256(path.read_bytes()).digest())
         return f"{self._name}-{depends.hexdigest()[:24]}"
@@ -125,9 +125,9 @@ def _write(path: Path, data: bytes) -> bool:
     except OSError:
         return False
     try:
-        with open(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(data).digest() + data)
-        os.replace(draft, path)
+        Path(draft).replace(path)
     except OSError:
         Path(draft).unlink(missing_ok=True)
         return False

@@ -35,7 +35,7 @@ def helper(function: Any) -> Any:
 
 
 def inlined(function: Any) -> Any:
-    """A `helper` that is put into each place that calls it: for the few where a call would cost more than the work."""
+    """A `helper` that is put into each place that calls it, for the few where a call costs more than the work."""
     return _not_for_python(_compile_inlined(function))
 
 
@@ -46,7 +46,7 @@ def _kept(compiled: Any) -> Any:
 
 
 def _not_for_python(compiled: Any) -> Any:
-    """Without the wrapper that Python needs for a call: a quarter of the time to compile a helper. So refuse such calls."""
+    """It has no wrapper for calls from Python, which takes a quarter of the time to compile: refuse them."""
     if JIT:
 
         def refuse(*_args: Any, **_options: Any) -> Any:

@@ -1,11 +1,12 @@
 """Loads and stores at raw addresses, for the inner loops of kernels.
 
-An array that is passed to a function inside a hot loop is reference-counted there with atomic instructions, and every index is
-checked for wraparound; an address is a plain int64. Measured on the layer decoder, addresses are 1.8 to 2.4 times as fast as
-arrays. The price is that nothing checks the bounds: a kernel must show in its docstring why each address is inside its array.
+An array that is passed to a function inside a hot loop is reference-counted there with atomic instructions, and every
+index is checked for wraparound; an address is a plain int64. Measured on the layer decoder, addresses are 1.8 to 2.4
+times as fast as arrays. The price is that nothing checks the bounds: a kernel must show in its docstring why each
+address is inside its array.
 
-All functions take `p`, the address of element 0, and `i`, the index of the element in units of its own size; values are int64.
-With ``NUMBA_DISABLE_JIT=1`` the same functions read and write through ctypes.
+All functions take `p`, the address of element 0, and `i`, the index of the element in units of its own size; values are
+int64. With ``NUMBA_DISABLE_JIT=1`` the same functions read and write through ctypes.
 """
 
 import ctypes

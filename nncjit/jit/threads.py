@@ -9,7 +9,6 @@ is no fork. Anywhere else the same kernel, which holds no GIL, runs on Python's 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,7 +52,7 @@ def count(threads: int | None = None) -> int:
 
 
 def _usable_cores() -> int:
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
@@ -153,7 +152,7 @@ class _Layer:
             try:
                 numba_threads._launch_threads()
                 self._name = numba.threading_layer()
-            except Exception:  # the user asks for a layer that is not there
+            except Exception:  # noqa: BLE001 - whatever stops Numba, a layer that is not there, say
                 self._name = "none"
         return self._name in ("omp", "tbb")
 
@@ -164,7 +163,7 @@ class _Layer:
 _layer = _Layer()
 
 if hasattr(os, "register_at_fork"):
-    # A child whose parent's other thread was compiling would wait for ever for Numba's lock: fork between two compilations.
+    # A child of a parent that was compiling on another thread would wait for ever for Numba's lock: fork in between.
     os.register_at_fork(
         before=global_compiler_lock.acquire,
         after_in_parent=global_compiler_lock.release,

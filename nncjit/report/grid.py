@@ -13,8 +13,10 @@ from nncjit.errors import OptionError
 
 FINENESS = ("quality", "qp", "bits", "ratio", "snr")
 """Options that move along a curve; a grid of any other one makes a curve of each of its values."""
-DEFAULT: dict[str, tuple[Any, ...]] = {"quality": (0.03, 0.045, 0.06, 0.09, 0.125, 0.18, 0.25, 0.35, 0.5, 0.71, 1.0, 1.41)}
-"""From where most models break to where nothing is lost: about 0.5 to 4.5 bits a weight."""
+DEFAULT: dict[str, tuple[Any, ...]] = {
+    "quality": (0.01, 0.02, 0.03, 0.045, 0.06, 0.09, 0.125, 0.18, 0.25, 0.35, 0.5, 0.71, 1.0, 1.41)
+}
+"""From where most models break to where nothing is lost."""
 MAX_POINTS = 512
 _NOT_FOR_GRIDS = {"threads": "never changes the result", "rules": "is given with --rule"}
 

@@ -1,4 +1,4 @@
-"""Parallel kernels: the same result beside other threads, after a fork, under any setting, and nobody's settings changed."""
+"""Parallel kernels: the same result beside other threads, after a fork, with any setting; and none is changed."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ N = 20_000 if JIT else 50
 
 @kernel
 def fill_share(work, worker):
-    """Take indices from a counter and store their squares. work : address of int64[2], the counter and the address of an array."""
+    """Store the squares of the indices that it takes. work : address of int64[2], a counter and an array's address."""
     while True:
         k = atomic_add(work, 1)
         if k >= N:
@@ -193,6 +193,7 @@ def test_a_fork_while_another_thread_compiles_does_not_hang():
 @posix
 def test_processes_of_multiprocessing_run_kernels():
     code = """
+        import multiprocessing
         assert (squares(2) == WANT).all()
         for method in multiprocessing.get_all_start_methods():
             with multiprocessing.get_context(method).Pool(2) as pool:

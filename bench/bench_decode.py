@@ -1,0 +1,133 @@
+"""How fast layers are decoded, beside NNCodec's coder where it is installed: ``pytest bench/bench_decode.py``.
+
+``python bench/bench_decode.py`` prints one line for each kind of layer: bits per weight, weights per second in one
+thread and the ratio to NNCodec, without block rows (one stream), with them (two streams at a time), and with contexts
+from an earlier update. Times are thread CPU time, best of several runs in one process. ``python bench/bench_decode.py
+threads`` prints how one large tensor and many small ones scale with threads, in wall time.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from bench_encode import KINDS, RIVAL, UNARY_LENGTH, best_time, levels_of
+
+from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
+from nncjit.cabac.encode import PayloadEncoder
+from nncjit.cabac.layer import Layer
+from nncjit.cabac.points import as_array
+from nncjit.cabac.scan import from_scan
+from nncjit.jit import threads as jit_threads
+
+WAYS = ("one stream", "block rows", "temporal", "history")
+
+
+class Case(NamedTuple):
+    """A layer to decode, with all that its contexts need, and what must come out."""
+
+    layer: Layer
+    payload: np.ndarray
+    points: np.ndarray
+    base: np.ndarray
+    history: np.ndarray
+    levels: np.ndarray
+    way: str
+
+    def decode(self, copies: int = 1, threads: int = 1) -> list[np.ndarray]:
+        """Decode it as so many layers of a model."""
+        outs = [np.empty(self.layer.size, np.int32) for _ in range(copies)]
+        jobs = [LayerJob(self.layer, out, points=self.points, base=self.base, history=self.history) for out in outs]
+        decode_strings([StringJob(self.payload, (job,)) for job in jobs], threads)
+        return outs
+
+    def nncodec(self) -> np.ndarray:
+        """NNCodec's levels."""
+        from nncodec.extensions import deepCABAC
+
+        out, layer, mode = np.zeros((self.layer.rows, self.layer.width), np.int32), self.layer, deepCABAC.HdspMode
+        hdsp = mode.TensorOn if self.way == "history" else mode.AlwaysOff
+        history = self.history if self.way == "history" else np.zeros(0, np.int8)
+        decoder = deepCABAC.Decoder()
+        decoder.setStream(self.payload)
+        decoder.initCtxModels(UNARY_LENGTH)
+        if len(self.points):
+            value, state, offset = self.points.T
+            decoder.setEntryPoints((offset << 11 | value << 3 | state).astype(np.uint64))
+        how = (layer.dq, layer.scan, layer.profile, layer.parent, hdsp, history, 0, 0)
+        if self.way == "temporal":
+            decoder.decodeLayer2(out, self.base.reshape(out.shape), *how)
+        else:
+            decoder.decodeLayer(out, *how)
+        decoder.finish()
+        return out.reshape(-1)
+
+
+def case(name: str, dq: bool, way: str, rows: int | None = None) -> Case:
+    """A layer of `bench_encode`, or its first rows, coded in one of the WAYS."""
+    levels, rng = levels_of(name, dq)[:rows], np.random.default_rng(8)
+    layer = Layer.of(
+        levels.shape,
+        dq=dq,
+        unary_length=UNARY_LENGTH,
+        scan=4 if way == "block rows" else 0,
+        parent=way in ("temporal", "history"),
+        temporal=way == "temporal",
+    )
+    base = np.rint(rng.normal(0, 1, levels.size)).astype(np.int32)
+    history = rng.integers(0, 2, levels.size).astype(np.int8)
+    flat, encoder = levels.reshape(-1), PayloadEncoder()
+    hdsp = way == "history"
+    encoder.layer(flat, layer, base=base if layer.temporal else None, history=history if hdsp else None, hdsp=hdsp)
+    payload = np.frombuffer(encoder.finish(), np.uint8)
+    return Case(layer, payload, as_array(encoder.entry_points[0]), base, history, from_scan(flat, layer), way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("name", "dq"), KINDS)
+def bench_decode(benchmark, name, dq, way):
+    one = case(name, dq, way, rows=256)
+    one.decode()  # compiles; not timed
+    benchmark.extra_info["weights"] = one.layer.size
+    np.testing.assert_array_equal(benchmark(one.decode)[0], one.levels)
+    if RIVAL:
+        np.testing.assert_array_equal(one.nncodec(), one.levels)
+        benchmark.extra_info["ratio"] = best_time(one.nncodec, 2) / best_time(one.decode, 5)
+
+
+def table() -> None:
+    """Each kind of layer in one thread."""
+    print(f"{'levels':<14}{'bits':>6}" + "".join(f"{way + ': Mw/s':>18}{'ratio':>7}" for way in WAYS))
+    for name, dq in KINDS:
+        line = ""
+        for way in WAYS:
+            one = case(name, dq, way)
+            assert (one.decode()[0] == one.levels).all()
+            taken = best_time(one.decode, 6)
+            ratio = f"{best_time(one.nncodec, 3) / taken:.2f}" if RIVAL else "-"
+            line = line or f"{name + (', dq' if dq else ''):<14}{8 * one.payload.size / one.layer.size:>6.2f}"
+            line += f"{one.layer.size / taken / 1e6:>18.0f}{ratio:>7}"
+        print(line, flush=True)
+
+
+def scaling() -> None:
+    """One large tensor, and many small ones, against threads."""
+    large, small = case("1.8 bits", dq=True, way="block rows"), case("1.8 bits", dq=True, way="one stream", rows=32)
+    print(f"{'threads':<10}{'one of 2 M: Mw/s':>20}{'64 of 64 k: Mw/s':>20}")
+    for threads in range(1, jit_threads.count() + 1):
+        line = f"{threads:<10}"
+        for one, copies in ((large, 1), (small, 64)):
+            walls = []
+            for _ in range(9):
+                start = time.perf_counter()
+                one.decode(copies, threads)
+                walls.append(time.perf_counter() - start)
+            line += f"{copies * one.layer.size / min(walls) / 1e6:>20.0f}"
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    scaling() if "threads" in sys.argv else table()

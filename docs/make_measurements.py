@@ -1,0 +1,256 @@
+"""Fill the tables of the documentation from the figures in ``docs/measurements``: ``python docs/make_measurements.py
+[--run [NAME ...]] [--rival PYTHON]``.
+
+Every table stands in a page between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` and comes from JSON files that
+one command each has written; with ``--run`` these commands are run first (an hour or so, on an idle machine). Figures
+are never typed in. ``--rival`` names an interpreter that can import NNCodec, which is then measured in the same runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nncjit.report.curves import Curve, common_qualities, rate_difference
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ROOT / "docs" / "measurements"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+STANDARD = {
+    "vgg": ("VGG16", 2.98),
+    "resnet": ("ResNet50", 6.54),
+    "mobilenet": ("MobileNetV2", 12.18),
+    "audio": ("DCase", 4.12),
+    "autoencoder": ("UC12B", 17.34),
+}
+"""Model of the zoo -> the row of the standard's own table that it stands for, and the size there, percent."""
+ZOO = (*STANDARD, "charlm", "minilm", "digits")
+WHOLE_MODELS = ("minilm",)
+ONE_STEP = (-32, -28, -24, -20, -17, -14)
+"""Quantisation parameters of the curve with one absolute step for all matrices."""
+LOSS = 1.0
+"""Percent of the original's main measure that may be lost in "nearly unchanged"."""
+
+Json = dict[str, Any]
+
+
+def commands(rival: str | None) -> list[tuple[str, list[str]]]:
+    """(file, arguments of the interpreter that writes it) for all figures."""
+    beside = ["--rival", rival] if rival else []
+    found = [(f"whole-model-{m}.json", ["bench/whole_model.py", m, *beside, "--json"]) for m in WHOLE_MODELS]
+    tasks = {m: m if m == "digits" else f"bench.zoo.{m}" for m in ZOO}
+    found += [(f"eval-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *beside, "--json"]) for m in ZOO]
+    one_step = [f"--grid=qp={','.join(map(str, ONE_STEP))}", "--rival", "none"]
+    found += [
+        (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
+    ]
+    return [*found, ("kernels.json", ["bench/table.py", "--save"])]
+
+
+def run(rival: str | None, names: list[str]) -> None:
+    """Measure everything anew, or what is named."""
+    for file, words in commands(rival):
+        if names and file.removesuffix(".json") not in names:
+            continue
+        path = FIGURES / file
+        command = [sys.executable, *words, str(path)]
+        print(shlex.join(command), flush=True)
+        subprocess.run(command, check=True, cwd=ROOT)
+        path.write_text(json.dumps(_tidy(json.loads(path.read_text("utf-8"))), indent=1) + "\n", "utf-8")
+
+
+def _tidy(found: Any) -> Any:
+    """What a command found, without what is of this machine alone: paths, its name, every single round."""
+    if isinstance(found, dict) and "benchmarks" in found:
+        kept = ("group", "name", "fullname", "extra_info")
+        rows = [{k: row[k] for k in kept} | {"stats": {"min": row["stats"]["min"]}} for row in found["benchmarks"]]
+        cpu = found["machine_info"]["cpu"]
+        return {"machine": {k: cpu[k] for k in ("brand_raw", "count") if k in cpu}, "benchmarks": rows}
+    if isinstance(found, dict) and "model" in found:
+        return found | {"model": Path(found["model"]).name}
+    return found
+
+
+def load(pattern: str) -> dict[str, Any]:
+    """The files of a kind, by the model that their name ends in."""
+    return {path.stem.rpartition("-")[2]: json.loads(path.read_text("utf-8")) for path in sorted(FIGURES.glob(pattern))}
+
+
+def whole_model() -> str:
+    """Whole model files, beside NNCodec at equal error."""
+    parts = []
+    for model, found in load("whole-model-*.json").items():
+        rows = found if isinstance(found, list) else found["rows"]
+        head = ("", "SNR of the weights", "size", "bits a weight", "compress", "decompress", "peak memory")
+        lines = [
+            (
+                row["who"],
+                f"{row['snr']:.2f} dB",
+                f"{row['bytes'] / 1e6:.2f} MB ({row['percent']:.2f} %)",
+                f"{row['bits_per_weight']:.2f}",
+                f"{row['compress_seconds']:.2f} s",
+                f"{row['decompress_seconds']:.2f} s",
+                f"{row['compress_peak'] / 1e6:.0f} / {row['decompress_peak'] / 1e6:.0f} MB",
+            )
+            for row in rows
+        ]
+        parts.append(f"`{model}`:\n\n{table(head, lines)}")
+    return "\n\n".join(parts)
+
+
+def standard() -> str:
+    """The standard's table beside the zoo's rows."""
+    found = load("eval-*.json")
+    head = ("the standard's model", "its size", "our stand-in", "weights", "its size", "measure: original → there")
+    lines = []
+    for model in ZOO:
+        name, size = STANDARD.get(model, ("-", None))
+        ours = _ours(found[model]) if model in found else ("-", "not measured yet", "-")
+        lines.append((name, "-" if size is None else f"{size:.2f} %", f"`{model}`", *ours))
+    return table(head, lines)
+
+
+def _ours(found: Json) -> tuple[str, str, str]:
+    main, best = found["main"], _nearly_unchanged(found)
+    size = "none of the sizes" if best is None else f"{best['ratio']:.2f} %"
+    there = "" if best is None else f" → {_number(best['measures'][main])}"
+    return (
+        f"{found['weights']:,}",
+        size,
+        f"{MEASURES.get(main, main)}: {_number(found['original']['measures'][main])}{there}",
+    )
+
+
+def zoo() -> str:
+    """What the default does to each model of the zoo, and twice its steps."""
+    head = ("model", "measure", "original", "default", "quality 0.5")
+    lines = []
+    for model, found in load("eval-*.json").items():
+        main = found["main"]
+        line = [f"`{model}`", MEASURES.get(main, main), _number(found["original"]["measures"][main])]
+        for quality in (1.0, 0.5):
+            point = next((p for p in _points(found) if p["options"] == {"quality": quality}), None)
+            line.append(_point(point, main) if point is not None else "-")
+        lines.append(tuple(line))
+    return table(head, lines) if lines else ""
+
+
+def _point(point: Json, main: str) -> str:
+    size = f"{point['ratio']:.2f} % ({point['bits_per_weight']:.2f} bits a weight)"
+    return f"**{_number(point['measures'][main])}** at {size}"
+
+
+def gains() -> str:
+    """The lines in which `nncjit eval` says what is gained at equal quality."""
+    lines = [(model, line) for model, found in load("eval-*.json").items() for line in found["gains"]]
+    return "\n".join(f"* `{model}`: {line}" for model, line in lines if not line.startswith("no comparison"))
+
+
+def one_step() -> str:
+    """The default steps against one absolute step."""
+    lines = []
+    for model, found in load("one-step-*.json").items():
+        ours = load(f"eval-{model}.json").get(model)
+        if ours is not None:
+            one, many = (_curve(label, which) for label, which in (("one step", found), ("default steps", ours)))
+            low, high = common_qualities(one, many) or (math.nan, math.nan)
+            percent = rate_difference(one, many)
+            much = f"{abs(percent):.1f} % {'fewer' if percent < 0 else 'more'}"
+            where = f"{MEASURES.get(found['main'], found['main'])} {low:.3g} to {high:.3g}"
+            lines.append(f"At equal quality, the default steps need {much} bytes on `{model}` (average over {where}).")
+    return "\n".join(lines)
+
+
+def _curve(label: str, found: Json) -> Curve:
+    points = _points(found)
+    rates = tuple(point["bits_per_weight"] for point in points)
+    return Curve(label, rates, tuple(p["measures"][found["main"]] for p in points), found["higher_is_better"])
+
+
+def kernels() -> str:
+    """What ``bench/table.py`` makes of its saved run."""
+    path = FIGURES / "kernels.json"
+    if not path.exists():
+        return ""
+    script = runpy.run_path(str(ROOT / "bench" / "table.py"))
+    return str(script["table"](script["rows_of"](json.loads(path.read_text("utf-8")))))
+
+
+MEASURES = {
+    "top1": "top-1, %",
+    "accuracy": "accuracy, %",
+    "psnr": "PSNR, dB",
+    "bits_per_character": "bits a character",
+    "cosine": "mean cosine",
+}
+TABLES: dict[str, Callable[[], str]] = {
+    "measurements": whole_model,
+    "whole-model": whole_model,
+    "standard": standard,
+    "zoo": zoo,
+    "gains": gains,
+    "one-step": one_step,
+    "kernels": kernels,
+}
+
+
+def _points(found: Json) -> list[Json]:
+    """Our points alone, finest last."""
+    return sorted((p for p in found["points"] if p["curve"].startswith("nncjit")), key=lambda point: point["bytes"])
+
+
+def _nearly_unchanged(found: Json) -> Json | None:
+    """The smallest point that loses at most `LOSS` percent of the main measure."""
+    whole = found["original"]["measures"][found["main"]]
+    sign = 1 if found["higher_is_better"] else -1
+    floor = sign * whole - abs(whole) * LOSS / 100
+    good = (p for p in _points(found) if (value := p["measures"][found["main"]]) is not None and sign * value >= floor)
+    return next(good, None)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def table(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ("---",) * len(head), *lines))
+
+
+def filled(text: str) -> str:
+    """A page with its tables made anew, those that have figures."""
+
+    def fill(match: re.Match[str]) -> str:
+        made = TABLES[match[1]]()
+        return f"<!-- {match[1]}: begin -->\n{made}\n<!-- {match[1]}: end -->" if made else match[0]
+
+    return re.sub(rf"<!-- ({'|'.join(TABLES)}): begin -->\n.*?<!-- \1: end -->", fill, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Measure where asked to, then fill the pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", nargs="*", metavar="NAME", help="measure first: all, or for example eval-vgg")
+    parser.add_argument("--rival", metavar="PYTHON", help="an interpreter that can import nncodec")
+    arguments = parser.parse_args()
+    if arguments.run is not None:
+        run(arguments.rival, arguments.run)
+    for page in PAGES:
+        before = page.read_text("utf-8")
+        if (after := filled(before)) != before:
+            page.write_text(after, "utf-8")
+            print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

