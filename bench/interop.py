@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from nncodec_worker import load, save
 
 import nncjit
+from nncjit.report.nncodec_worker import load, save
 
-WORKER = Path(__file__).with_name("nncodec_worker.py")
+WORKER = Path(__file__).with_name("nncodec_once.py")
 Arrays = dict[str, np.ndarray]
 
 

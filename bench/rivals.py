@@ -63,13 +63,13 @@ def _nncjit(threads: int | None) -> Rival:
 
 
 def _nncodec_compress(levels: np.ndarray) -> bytes:
-    from nncodec_worker import encode
+    from nncjit.report.nncodec_worker import encode
 
-    return encode({"w": np.array(levels)}, dq=False)
+    return encode({"w": np.array(levels)}, {"dq": False})
 
 
 def _nncodec_decompress(data: bytes, _: np.ndarray) -> np.ndarray:
-    from nncodec_worker import decode
+    from nncjit.report.nncodec_worker import decode
 
     return decode(data)["w"]
 

@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 from interop import Rival
-from nncodec_worker import load, save
 from safetensors.numpy import load_file
+
+from nncjit.report.nncodec_worker import load, save
 
 HERE = Path(__file__).parent
 
@@ -62,7 +63,7 @@ def nncjit_run(verb: str, source: Path, target: Path, repeats: int, **options: A
 
 def rival_run(python: str, verb: str, source: Path, target: Path, **options: Any) -> dict[str, Any]:
     """One run of NNCodec."""
-    command = [python, str(HERE / "nncodec_worker.py"), verb, str(source), str(target), json.dumps(options)]
+    command = [python, str(HERE / "nncodec_once.py"), verb, str(source), str(target), json.dumps(options)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
