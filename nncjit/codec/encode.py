@@ -197,7 +197,7 @@ def encode_item(item: Item, plan: Plan, base_qp: int, workers: Executor | None) 
     weight = item.tensors[0]
     block = item.block
     if block is None and wants_block(weight, plan):
-        block = Block(weight=weight.name, axis=plan.choices[weight.name].first_dimension)
+        block = Block(weight=weight.name, axis=plan.first_dimension(weight.name, weight.shape))
     if block is not None:
         unit = encode_block(item.tensors, block, plan, base_qp=base_qp, workers=workers)
         if unit is not None:

@@ -23,16 +23,19 @@ from nncjit.codec.encode_unit import (
     layer_of,
     syntax_codebook,
 )
-from nncjit.codec.matrix import Matrix, quantise_matrix
+from nncjit.codec.matrix import Matrix, estimated_bits, quantise_matrix
 from nncjit.codec.options import Choices
 from nncjit.codec.plan import Plan
 from nncjit.codec.reduction import reduced
 from nncjit.errors import OptionError
 from nncjit.model import Tensor
 from nncjit.quant.stats import moments
-from nncjit.reduce import Block, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
+from nncjit.reduce import Block, LowRank, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
 from nncjit.stages import stage
 from nncjit.syntax import NduHeader, ParameterTypes, PayloadType
+
+SHARE_OF_NOISE = 0.7
+"""Relative error of automatic factors, as a share of the noise that quantising may add."""
 
 NORM_ROLES = ("beta", "gamma", "mean", "var")
 
@@ -57,7 +60,7 @@ def wants_block(tensor: Tensor, plan: Plan) -> bool:
 def encode_block(
     tensors: tuple[Tensor, ...], block: Block, plan: Plan, *, base_qp: int = 0, workers: Executor | None = None
 ) -> CodedUnit | None:
-    """Code a weight and its vectors as one BLOCK; None where values that are not finite forbid it.
+    """Code a weight and its vectors as one BLOCK; None where values that are not finite forbid it or it has no use.
 
     Raises
     ------
@@ -90,6 +93,8 @@ def encode_block(
         for name, v in zip((block.beta, block.gamma, block.mean, block.var), vectors.norm, strict=False)
     ]
     matrices, rank, composed = coder.weights(weight.name, inner)
+    if not rank and scale_matrix is None and not block.vectors:
+        return None  # nothing is left that needs a block
     if scale_matrix is not None:
         composed = multiply_rows(composed, scale_matrix.values(composed.shape[:1]), name=weight.name)
     error = float(np.square(composed - wanted, dtype=np.float64).sum())
@@ -151,14 +156,27 @@ class _PartCoder:
             matrix = self._matrix(name, values)
             return [matrix], 0, matrix.values(values.shape)
         if rank == "auto":
-            found = decompose(values, margin=0.0, name=name)
-        elif isinstance(rank, float):
+            return self._cheaper(name, values)
+        if isinstance(rank, float):
             found = decompose(values, energy=rank, name=name)
         else:
             found = decompose(values, rank=int(rank), name=name)
+        return self._factors(name, found)
+
+    def _factors(self, name: str, found: LowRank) -> tuple[list[Matrix], int, np.ndarray]:
         g, h = self._matrix(name, found.g), self._matrix(name, found.h)
-        whole = compose(g.values(found.g.shape), h.values(found.h.shape), values.shape, name=name)
-        return [g, h], found.rank, whole
+        return [g, h], found.rank, compose(g.values(found.g.shape), h.values(found.h.shape), found.shape, name=name)
+
+    def _cheaper(self, name: str, values: np.ndarray) -> tuple[list[Matrix], int, np.ndarray]:
+        """W, or factors that leave out less than half of the noise power allowed, if they are smaller by estimate."""
+        plain = self._matrix(name, values)
+        noise = self.plan.relative_noise(name, values.shape, moments(values))
+        found = decompose(values, error=min(SHARE_OF_NOISE * noise, 1.0), name=name)
+        if found.saves():
+            matrices, rank, whole = self._factors(name, found)
+            if sum(map(estimated_bits, matrices)) < estimated_bits(plain):
+                return matrices, rank, whole
+        return [plain], 0, plain.values(values.shape)
 
     def _matrix(self, name: str, values: np.ndarray) -> Matrix:
         measured = moments(values)

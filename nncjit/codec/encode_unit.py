@@ -137,13 +137,14 @@ def encode_floats(
     choices = plan.choices[info.name]
     power = measured.power * measured.size
     change = reduced(info, values, plan)
-    coded_values = np.moveaxis(change, choices.first_dimension, 0) if choices.first_dimension else change
+    first = plan.first_dimension(info.name, info.shape)
+    coded_values = np.moveaxis(change, first, 0) if first else change
     coded_values = np.asarray(coded_values, order="C")
     if change is not values:
         measured = moments(coded_values)
     overwrite = overwrite and coded_values is values
     matrix, choices = coded_matrix(info.name, coded_values, measured, plan, workers, overwrite=overwrite)
-    error = matrix.error if change is values else _error(values, matrix, coded_values.shape, choices.first_dimension)
+    error = matrix.error if change is values else _error(values, matrix, coded_values.shape, first)
     del values, change, coded_values
     encoder = PayloadEncoder()
     matrix.code(encoder, plan.density, base_qp, choices, workers)
@@ -152,11 +153,11 @@ def encode_floats(
         nnr_compressed_data_unit_payload_type=PayloadType.FLOAT,
         topology_elem_id=info.name,
         nnr_decompressed_data_format=float_code(info.dtype, matrix),
-        tensor_dimensions=_moved(info.shape, choices.first_dimension),
+        tensor_dimensions=_moved(info.shape, first),
         cabac_unary_length_minus1=matrix.layer.unary_length - 1,
         dq_flag=matrix.layer.dq,
         codebook=syntax_codebook(matrix.book),
-        first_tensor_dimension_shift=choices.first_dimension,
+        first_tensor_dimension_shift=first,
         scan_order=matrix.layer.scan,
         entry_points=entry_points(encoder),
     )

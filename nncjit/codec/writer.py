@@ -17,6 +17,7 @@ from nncjit.model import Model
 from nncjit.stages import staged
 from nncjit.syntax import (
     AggregateType,
+    CompressionFormat,
     Context,
     LpsHeader,
     LpsPayload,
@@ -85,7 +86,10 @@ class StreamWriter:
             self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.REFLIST), names)
         if options.pruning is not None:
             body = container_of(options.pruning, [tensor.name for tensor in stored])
-            self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.PRUN), body)
+            header = TplHeader(
+                topology_storage_format=TopologyFormat.PRUN, topology_compression_format=CompressionFormat.DEFLATE
+            )
+            self._unit(UnitType.TPL, header, body)
 
     @staged("syntax")
     def put(self, coded: list[CodedUnit] | Group) -> list[int]:

@@ -107,6 +107,9 @@ def test_factors_are_coded_and_multiplied() -> None:
     assert len(nncjit.encode({"w": w}, rank=5, snr=30)) < 0.4 * len(nncjit.encode({"w": w}, snr=30))
     with pytest.raises(nncjit.OptionError, match="w"):
         nncjit.encode({"w": w}, rank=61)
+    full = np.random.default_rng(1).standard_normal((60, 80)).astype(np.float32)
+    assert "G" not in {t for row in tools(nncjit.encode({"w": full}, rank="auto")).values() for t in row}
+    assert len(nncjit.encode({"w": full}, rank="auto")) <= len(nncjit.encode({"w": full}))
 
 
 def test_rows_are_scaled_one_by_one() -> None:
@@ -166,6 +169,9 @@ def test_output_channels_last_become_rows() -> None:
     back = nncjit.decode(data)["k"]
     assert back.shape == kernel.shape
     assert near(back, kernel, 0.05)
+    with pytest.raises(nncjit.OptionError, match="k: first_dimension"):
+        nncjit.encode({"k": kernel, "b": np.ones(3, np.float32)}, first_dimension=4)
+    assert list(nncjit.decode(nncjit.encode({"k": kernel, "b": np.ones(3)}, first_dimension=3))) == ["k", "b"]
     plain = nncjit.decode(nncjit.encode({"k": network()["conv2.weight"]}, qp=-24))["k"]
     assert np.array_equal(np.moveaxis(back, 3, 0), plain)
 
@@ -211,6 +217,7 @@ def test_pruned_channels_travel_and_come_back_as_zeros(tmp_path: Path) -> None:
     groups = [Group("conv1", 16, (*members, Axis("conv2.weight", 1)))]
     pruning = plan_pruning(model, groups, channel_scores(model, groups), share=0.25)
     data = nncjit.encode(model, pruning=pruning, snr=40)
+    assert len(data) < len(nncjit.encode(model, snr=40))
     small = nncjit.decode(data)
     assert small["conv1.weight"].shape == (12, 3, 3, 3)
     assert small["conv2.weight"].shape == (24, 12, 3, 3)
