@@ -31,14 +31,15 @@ from nncjit.report.nncodec_worker import load, save
 HERE = Path(__file__).parent
 
 WORK = """
-import json, os, resource, sys, time
+import json, sys, time
 import nncjit
+sys.path.insert(0, sys.argv.pop(1))
+from nncodec_once import peak_memory
 verb, source, target, options = sys.argv[1:]
 started = time.perf_counter()
 report = getattr(nncjit, verb)(source, target, **json.loads(options))
 seconds = time.perf_counter() - started
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"seconds": seconds, "peak": peak, "bytes": report.compressed_bytes}))
+print(json.dumps({"seconds": seconds, "peak": peak_memory(), "bytes": report.compressed_bytes}))
 """
 
 
@@ -54,7 +55,7 @@ def find(model: str) -> Path:
 
 def nncjit_run(verb: str, source: Path, target: Path, repeats: int, **options: Any) -> dict[str, Any]:
     """The fastest of some runs, each a process with a warm compile cache."""
-    command = [sys.executable, "-c", WORK, verb, str(source), str(target), json.dumps(options)]
+    command = [sys.executable, "-c", WORK, str(HERE), verb, str(source), str(target), json.dumps(options)]
     runs = [
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(repeats)
     ]

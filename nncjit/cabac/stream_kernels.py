@@ -93,6 +93,8 @@ def open_block_row(space, layer, segment, row):
         store_64(space, SPAN, 256)
         if load_i64(space, WINDOW) >> V_BIT >= 256:
             close_segment(space, WRONG_START)
+    elif rows * load_i64(layer, WIDTH) == 0:
+        close_segment(space, FINE)
 
 
 @helper

@@ -2,8 +2,8 @@
 
 `kernel`
     compiled on first call, cached on disk, releases the GIL, allocates nothing, raises nothing.
-`helper`
-    a function that only kernels call; compiled into them, not cached by itself.
+`helper`, `inlined`
+    a function that only kernels call; compiled into them, not cached by itself; `inlined`: without a call.
 `parallel_kernel`
     one `prange` over independent work, used by the few drivers that need it.
 """

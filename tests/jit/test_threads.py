@@ -42,7 +42,7 @@ def in_process(code, **environment):
     """Run a program that can import this package and `squares`; its output."""
     places = [str(Path(nncjit.__file__).parent.parent), str(Path(__file__).parent)]
     environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(places)}
-    code = "from test_threads import *\n" + textwrap.dedent(code)
+    code = "from test_threads import *\nthreads._layer.is_crowded = bool\n" + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, env=environment
     )
@@ -50,9 +50,15 @@ def in_process(code, **environment):
     return done.stdout.strip()
 
 
+@pytest.fixture(params=[False, True], ids=["prange", "pool"])
+def crowded(request, monkeypatch):
+    """Both ways to run workers side by side."""
+    monkeypatch.setattr(threads._layer, "is_crowded", lambda: request.param)
+
+
 @pytest.mark.kernel
 @pytest.mark.parametrize("workers", [1, 2, 3, 7, 40])
-def test_all_workers_together_do_the_work_once(workers):
+def test_all_workers_together_do_the_work_once(workers, crowded):
     np.testing.assert_array_equal(squares(workers), WANT)
 
 
@@ -82,7 +88,7 @@ def test_a_pool_has_that_many_threads_and_is_none_for_one():
         pool.submit(int)
 
 
-def test_settings_of_numba_stay_as_the_user_left_them():
+def test_settings_of_numba_stay_as_the_user_left_them(crowded):
     before = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
@@ -92,7 +98,7 @@ def test_settings_of_numba_stay_as_the_user_left_them():
         numba.set_num_threads(before)
 
 
-def test_many_threads_may_run_kernels_at_once():
+def test_many_threads_may_run_kernels_at_once(crowded):
     results = [None] * 4
 
     def caller(n):
@@ -150,7 +156,8 @@ def test_a_child_that_loads_the_package_itself_is_careful_too():
         total(np.ones(100))
         child = os.fork()
         if child == 0:
-            from test_threads import WANT, squares
+            from test_threads import WANT, squares, threads
+            threads._layer.is_crowded = bool
             os._exit(0 if (squares(2) == WANT).all() else 1)
         print(os.waitpid(child, 0)[1])
     """
