@@ -20,11 +20,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite  # type: ignore[import-untyped]
+import llvmlite.binding  # type: ignore[import-untyped]
 import numba
 from numba.core import config
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.misc.appdirs import AppDirs
 
 PACKAGE = Path(__file__).parent.parent
@@ -32,6 +33,8 @@ SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_
 """Settings of Numba that change what a kernel becomes."""
 _KEPT_SECONDS = 30 * 24 * 3600
 """Older versions of a kernel are kept for so long: another installation may use them."""
+_DECLARED = re.compile(r"^(?:declare .*?|)@\"?((?!llvm\.)[\w.$]+)\"?(?:\(| = external)", re.MULTILINE)
+"""A function or variable that LLVM code takes from elsewhere."""
 _IMPORT = re.compile(r"^\s*(?:from|import)\s+nncjit\.([\w.]+)(?:\s+import\s+(\w+))?", re.MULTILINE)
 
 
@@ -68,12 +71,13 @@ class KernelCache(NullCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
         try:
-            target_context.refresh()  # loaded code needs Numba's own functions to be known
             file_name = self._file_name(sig, target_context)
             for folder in folders():
                 data = _read(folder / file_name)
                 if data is not None:
-                    return CompileResult._rebuild(target_context, *pickle.loads(data))
+                    symbols, parts = pickle.loads(data)
+                    _prepare(target_context, symbols)
+                    return CompileResult._rebuild(target_context, *parts)
         except Exception:  # any fault of a cache is a miss
             pass
         return None
@@ -82,7 +86,9 @@ class KernelCache(NullCache):  # type: ignore[misc]
         try:
             if cres.library.has_dynamic_globals:
                 return
-            file_name, data = self._file_name(sig, cres.target_context), pickle.dumps(cres._reduce(), protocol=-1)
+            symbols = set(_DECLARED.findall(cres.library.get_llvm_str()))
+            data = pickle.dumps((symbols, cres._reduce()), protocol=-1)
+            file_name = self._file_name(sig, cres.target_context)
             if any(_write(folder / file_name, data) for folder in folders()):
                 self._remove_old()
         except Exception:
@@ -103,6 +109,16 @@ class KernelCache(NullCache):  # type: ignore[misc]
             for path in folder.glob(f"{self._name}-*"):
                 if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                     path.unlink()
+
+
+def _prepare(target_context: Any, symbols: set[str]) -> None:
+    """Make the functions known that loaded code calls.
+
+    All of Numba's take a third of a second to load; most kernels need none of them but those of its memory manager.
+    """
+    rtsys.initialize(target_context)
+    if any(llvmlite.binding.address_of_symbol(name) is None for name in symbols):
+        target_context.refresh()
 
 
 def _read(path: Path) -> bytes | None:
