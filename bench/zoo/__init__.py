@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-MODELS = ("vgg", "mobilenet", "audio", "autoencoder", "minilm")
+MODELS = ("vgg", "resnet", "mobilenet", "audio", "autoencoder", "charlm", "minilm")
 RECORD = Path(__file__).with_name("weights") / "measures.json"
 """What each model measures with its own weights, and how many it has."""
 

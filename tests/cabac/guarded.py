@@ -100,7 +100,8 @@ def main():
     module.WORTH_A_THREAD = 1
     refused = 0
     for _ in range(int(sys.argv[3])):
-        module.PAIRED_SIZE = rng.choice([0, 1 << 40])
+        module.PAIRED_SIZE, module.PAIRED_RATE = rng.choice([0, 1 << 40]), 1e9
+        module.STEPPED_RATES = rng.choice([(0.0, 1e9), (9.0, 0.0)])
         if rng.random() < 0.5:
             layer, payload, points = damaged_layer(rng)
         else:
