@@ -29,7 +29,7 @@ ALPHABET = "\n" + "".join(c for c in string.printable if c.isprintable())
 """Every other character is read as a question mark, a tab as a space."""
 WIDTH, HEADS, LAYERS = 128, 4, 4
 WINDOW = 128
-BATCH = 16
+BATCH = 24
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -108,7 +108,7 @@ def train(path: Path = WEIGHTS) -> None:
     """Make the weights anew: about fifteen minutes on two cores."""
     from bench.zoo import training
 
-    weights = training.fit(forward, shapes(), batches(6), training.cross_entropy, steps=1200, rate=2.5e-3, decay=0.3)
+    weights = training.fit(forward, shapes(), batches(6), training.cross_entropy, steps=3200, rate=2.5e-3, decay=0.3)
     training.save(path, weights, forward, numbers(TEST_TEXT.read_text("utf-8"))[:256].reshape(2, -1))
 
 
