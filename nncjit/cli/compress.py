@@ -26,6 +26,11 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="estimate the size, write nothing")
     parser.add_argument("--tensors", action="store_true", help="also list what became of each tensor")
     add_encoder(parser)
+    prune = parser.add_argument_group("pruning")
+    prune.add_argument("--prune", type=Path, metavar="FILE.json", help="groups of channels that stay or go together")
+    prune.add_argument("--prune-share", type=float, default=0.25, metavar="S", help="share to remove (default 0.25)")
+    prune.add_argument("--prune-scope", default="group", metavar="WHAT", help="share of each group, or of the model")
+    prune.add_argument("--prune-by", default="l2", metavar="HOW", help="importance: l1, l2 (default) or gamma")
     add_output(parser)
 
 
@@ -35,6 +40,10 @@ def run(args: Namespace) -> None:
 
     target = args.output or derived_target(args.source, ".nnc", dry_run=args.dry_run)
     options = encoder_options(args)
+    if args.prune is not None:
+        from nncjit.cli.pruning import pruning_of
+
+        options["pruning"] = pruning_of(args.source, args.prune, args.prune_share, args.prune_scope, args.prune_by)
     with progress_bar("compress", quiet=args.quiet) as progress:
         report = nncjit.compress(args.source, target, dry_run=args.dry_run, progress=progress, **options)
     show(args, report, lambda report: describe(report, tensors=args.tensors))
