@@ -47,7 +47,7 @@ def measure(weights: Weights) -> dict[str, float]:
 
 
 def train(path: Path = WEIGHTS) -> None:
-    """Make the weights anew: about six minutes on two cores."""
+    """Make the weights anew: about four minutes on one core."""
     from bench.zoo import training
 
     weights = training.fit(

@@ -128,7 +128,7 @@ def batches(size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def train(path: Path = WEIGHTS) -> None:
-    """Make the weights anew: about six minutes on two cores."""
+    """Make the weights anew: about ten minutes on one core."""
     from torch.nn.functional import mse_loss
 
     from bench.zoo import training

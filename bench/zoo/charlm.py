@@ -105,7 +105,7 @@ def batches(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def train(path: Path = WEIGHTS) -> None:
-    """Make the weights anew: about fifteen minutes on two cores."""
+    """Make the weights anew: about fifteen minutes on one core."""
     from bench.zoo import training
 
     weights = training.fit(forward, shapes(), batches(6), training.cross_entropy, steps=3200, rate=2.5e-3, decay=0.3)

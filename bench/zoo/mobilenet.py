@@ -78,7 +78,7 @@ def measure(weights: Weights) -> dict[str, float]:
 
 
 def train(path: Path = WEIGHTS) -> None:
-    """Make the weights anew: about ten minutes on two cores."""
+    """Make the weights anew: about twenty minutes on one core."""
     from bench.zoo import training
 
     batches = pictures.batches(64, 3, easy=600)

@@ -103,6 +103,8 @@ def fit(
     Only tensors of two dimensions or more decay. The decay is strong, so that the few steps shrink what is not needed
     as much as a long training does: the weights are distributed like those of real models, not like their random start.
     """
+    torch.set_num_threads(1)  # the same sums in the same order, whatever else runs
+    torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
     state = State({name: start(name, shape) for name, shape in shapes.items()})
     trained = [t.requires_grad_() for name, t in state.items() if "running_" not in name]

@@ -55,7 +55,7 @@ def measure(weights: Weights) -> dict[str, float]:
 
 
 def train(path: Path = WEIGHTS) -> None:
-    """Make the weights anew: about five minutes on two cores."""
+    """Make the weights anew: about ten minutes on one core."""
     from bench.zoo import training
 
     batches = pictures.batches(64, 1, easy=800)
