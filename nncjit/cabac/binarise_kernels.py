@@ -16,6 +16,7 @@ from nncjit.cabac.encode_record import (
     GTX,
     GTX_TEMPORAL,
     HALVE,
+    HEAD,
     HISTORY,
     LEVELS,
     LINES,
@@ -70,10 +71,13 @@ def _put_bypass(place, value, count):
 def _copy_codes(source, place):
     """Copy ROW_CODES codes between addresses."""
     a, b, c, d = load_i64(source, 0), load_i64(source, 1), load_i64(source, 2), load_i64(source, 3)
+    e, f = load_i64(source, 4), load_i64(source, 5)
     store_64(place, 0, a)
     store_64(place, 1, b)
     store_64(place, 2, c)
     store_64(place, 3, d)
+    store_64(place, 4, e)
+    store_64(place, 5, f)
 
 
 @helper
@@ -94,14 +98,14 @@ def _put_rest(place, rem, rem_row, rest):
 
 @helper
 def _put_large(run, place, value, sign):
-    """Append what a value above CAP has after the first CAP unary codes; sign is 0 or -1."""
-    unary, cap, gtx = load_i64(run, UNARY), load_i64(run, CAP), load_i64(run, GTX)
+    """Append what a value above CAP has after the first HEAD unary codes; sign is 0 or -1."""
+    unary, head, gtx = load_i64(run, UNARY), load_i64(run, HEAD), load_i64(run, GTX)
     stop = min(value, unary)
-    if stop > cap:
+    if stop > head:
         line = load_i64(run, LINES) - sign * 2 * (unary + ROW_CODES)
-        for k in range(cap, stop, ROW_CODES):
-            _copy_codes(line + 2 * k, place + 2 * (k - cap))
-        place += 2 * (stop - cap)
+        for k in range(head, stop, ROW_CODES):
+            _copy_codes(line + 2 * k, place + 2 * (k - head))
+        place += 2 * (stop - head)
     if value <= unary:
         store_16(place, -1, 2 * (gtx + 2 * (stop - 1) - sign))
         return place
@@ -129,9 +133,9 @@ def zero_steps(steps, state, count):
 def _binarise_plain(run, start, stop):
     """`binarise` for layers without temporal contexts, history and codebook; see there.
 
-    Values up to CAP in magnitude come from a table: a row is the sign's code, for previous value 0, then the unary
-    codes, and last, in place of a code, the row's shape: twice the number of codes with the significance's;
-    SHAPE_CLASS, SHAPE_NONZERO.
+    Values up to CAP in magnitude come from a table: a row is the sign's code, for previous value 0, then all others (of
+    greater values the first HEAD unary codes), and last, in place of a code, the row's shape: twice the number of codes
+    with the significance's; SHAPE_CLASS, SHAPE_NONZERO.
     """
     near, steps = load_i64(run, LEVELS) + 4 * start, load_i64(run, STEPS)
     cap, halve = load_i64(run, CAP), load_i64(run, HALVE)
@@ -261,9 +265,9 @@ def binarise(run, start, stop):
     wrong, but no more than they may be.
 
     A level writes at most 1 + 1 + UNARY + 32 + 3 codes, and the plain form at most ROW_CODES ahead of its last: CODES
-    has room for (stop - start) * (UNARY + 37) + 2 * ROW_CODES of them. CAP is at most UNARY and ROW_CODES - 2; ROWS is
-    uint16[2 * CAP + 3, ROW_CODES], by value + CAP + 1; LINES uint16[2, UNARY + ROW_CODES] and REM_ROW uint16[2 *
-    ROW_CODES] are unary and prefix codes, all bins 1.
+    has room for (stop - start) * (UNARY + 37) + 2 * ROW_CODES of them. HEAD is the lesser of UNARY and ROW_CODES - 2,
+    and CAP at least HEAD; ROWS is uint16[2 * CAP + 3, ROW_CODES], by value + CAP + 1; LINES uint16[2, UNARY +
+    ROW_CODES] and REM_ROW uint16[2 * ROW_CODES] are unary and prefix codes, all bins 1.
     """
     if load_i64(run, PLAIN):
         count = _binarise_plain(run, start, stop)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,8 @@ UNBOUNDED = 1 << 40
 MAX_CHUNK = 2048
 """Levels binarised at once: their codes stay in the second-level cache."""
 MAX_UNARY_LENGTH = 256
+MOST_ROWS = 63
+"""Values whose codes are tabled: with more of them the table would crowd the first-level cache."""
 
 
 def dq_steps(dq: int) -> Array:
@@ -56,6 +59,7 @@ STEPS = (dq_steps(0), dq_steps(1))
 class _ValueTables(NamedTuple):
     """The codes of values, see `binarise_kernels.binarise`."""
 
+    head: int
     cap: int
     rows: Array
     lines: Array
@@ -64,7 +68,9 @@ class _ValueTables(NamedTuple):
     @classmethod
     def of(cls, unary_length: int) -> _ValueTables:
         at = Contexts.for_unary_length(unary_length)
-        cap = min(unary_length, er.ROW_CODES - 2)
+        head = min(unary_length, er.ROW_CODES - 2)
+        fitting = takewhile(lambda v: len(_value_codes(at, unary_length, v, 0)) < er.ROW_CODES, range(1, MOST_ROWS + 1))
+        cap = max(fitting)
         lines = np.zeros((2, unary_length + er.ROW_CODES), np.uint16)
         for negative in (0, 1):
             lines[negative, :unary_length] = 2 * (at.gtx + 2 * np.arange(unary_length) + negative) + 1
@@ -72,13 +78,26 @@ class _ValueTables(NamedTuple):
         rows[:, -1] = 2
         for value in range(1, cap + 2):
             for negative in (0, 1):
-                row, count = rows[cap + 1 + (-value if negative else value)], min(value, cap)
-                row[0] = 2 * at.sign + negative
-                row[1 : 1 + count] = lines[negative, :count]
-                row[count] &= 0xFFFF if value > cap else 0xFFFE
-                row[-1] = 2 * (2 + count) | (2 - negative) << er.SHAPE_CLASS | 1 << er.SHAPE_NONZERO
+                codes = _value_codes(at, unary_length, value, negative)
+                if value > cap:
+                    codes = [codes[0], *lines[negative, :head]]
+                row = rows[cap + 1 + (-value if negative else value)]
+                row[: len(codes)] = codes
+                row[-1] = 2 * (1 + len(codes)) | (2 - negative) << er.SHAPE_CLASS | 1 << er.SHAPE_NONZERO
         rem_row = 2 * (at.rem + np.arange(2 * er.ROW_CODES)) + 1
-        return cls(cap, rows, lines, rem_row.astype(np.uint16))
+        return cls(head, cap, rows, lines, rem_row.astype(np.uint16))
+
+
+def _value_codes(at: Contexts, unary_length: int, value: int, negative: int) -> list[int]:
+    """What a value > 0 has after its significance, for previous value 0 and without bound. Spec, section 5."""
+    codes = [2 * at.sign + negative]
+    codes += [2 * (at.gtx + 2 * j + negative) + (value > j + 1) for j in range(min(value, unary_length))]
+    rest = value - unary_length
+    if rest > 0:
+        k = rest.bit_length() - 1
+        codes += [2 * (at.rem + j) + (j < k) for j in range(k + 1)]
+        codes += [er.BYPASS | k << 11 | rest - (1 << k)] * (k > 0)
+    return codes
 
 
 _value_tables = lru_cache(maxsize=64)(_ValueTables.of)
@@ -131,12 +150,12 @@ def prepare(
     c, z = layer.codebook_size, layer.codebook_zero
 
     record = np.zeros(er.FIELDS, np.int64)
-    arrays = (levels, base, history, steps, *values[1:], spans, TABLES)
+    arrays = (levels, base, history, steps, *values[2:], spans, TABLES)
     slots = (er.LEVELS, er.BASE, er.HISTORY, er.STEPS, er.ROWS, er.LINES, er.REM_ROW, er.SPANS, er.TABLES)
     for slot, array in zip(slots, arrays, strict=True):
         record[slot] = 0 if array is None else array.ctypes.data
     record[er.HALVE] = layer.dq
-    record[er.UNARY], record[er.CAP] = layer.unary_length, values.cap
+    record[er.UNARY], record[er.HEAD], record[er.CAP] = layer.unary_length, values.head, values.cap
     record[er.PLAIN] = int(base is None and history is None and c == 0)
     record[er.MOST_BELOW], record[er.MOST_ABOVE] = (z, c - 1 - z) if c else (UNBOUNDED, UNBOUNDED)
     record[er.FIXED_SIGN] = int(c > 0 and z in (0, c - 1))

@@ -19,9 +19,9 @@ from nncjit.stages import staged
 
 Array = NDArray[Any]
 
-SAMPLED_FROM = 1 << 17
-"""A layer is sampled from twice this size on, so that a sample has at least so many elements."""
-MOST_SKIPPED = 16
+SAMPLED_BINS = 3 << 16
+"""A layer is sampled where it has twice so many bins, about, so that a sample has at least so many."""
+MOST_SKIPPED = 20
 """At most one in so many chunks is looked at."""
 CHUNK = 2048
 LIMIT = 512
@@ -71,7 +71,7 @@ def select(source: Source, hdsp: bool, mode: str, pieces: Sequence[Piece], worke
     listed = models_of(source.layer, hdsp)
     if mode == "none" or source.coded == 0:
         return np.zeros(len(listed), np.int64)
-    every = decimation(source.levels, SAMPLED_FROM, MOST_SKIPPED) if mode == "fast" else 1
+    every = decimation(source.levels, int(SAMPLED_BINS / mean_bins(source)), MOST_SKIPPED) if mode == "fast" else 1
     rows, limit = plan(source, every), LIMIT if mode == "fast" else None
     costs = simulate(source, pieces, workers, rows, reference=mode == "reference", limit=limit)
     return choose(costs.by_start[listed])
@@ -91,9 +91,21 @@ def decimation(levels: Array, smallest: int, most: int, busy_share: float = 1 / 
     Zeros among zeros cost little to look at and say little: where fewer than `busy_share` of the levels are not zero,
     the sample must be larger.
     """
-    blocks = levels[: levels.size // 1024 * 1024].reshape(-1, 1024)[::64]
+    blocks = _some_blocks(levels)
     busy = min(1.0, np.count_nonzero(blocks) / max(blocks.size, 1) / busy_share)
     return max(1, min(most, int(levels.size * busy) // smallest))
+
+
+def mean_bins(source: Source) -> float:
+    """How many bins a level has, about: one for being zero, and one for each step of its unary code."""
+    values = np.abs(_some_blocks(source.levels)) >> source.layer.dq
+    return 1.0 + float(np.minimum(values, source.layer.unary_length).mean()) if values.size else 1.0
+
+
+def _some_blocks(levels: Array) -> Array:
+    """Some of the levels: int32[k, 1024]."""
+    blocks: Array = levels[: levels.size // 1024 * 1024].reshape(-1, 1024)[::64]
+    return blocks
 
 
 def simulate(

@@ -1,6 +1,7 @@
 """Tensors through a pool of threads, in order, with few in memory.
 
-Small tensors are coded side by side, one a thread. A large one is coded alone, its pieces spread over the same threads.
+Small tensors are coded side by side, one a thread. The pieces of a large one are spread over the same threads, behind
+the small ones that came before it.
 Only the caller's thread hands out work and waits, so a pool of any size cannot block itself.
 """
 
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 LARGE = 1 << 21
 """Weights from which a tensor gets all threads for itself."""
-IN_FLIGHT = 1 << 22
+IN_FLIGHT = 1 << 23
 """Weights of small tensors that may be read and not yet handed on."""
 
 Item = TypeVar("Item")
@@ -42,15 +43,19 @@ def in_order(
     in_flight = 0
     try:
         for item, size in items:
-            while waiting and (size >= LARGE or in_flight + size > IN_FLIGHT):
+            if size >= LARGE:
+                result = work(item, pool)  # its pieces queue behind the small ones, so that no thread waits for these
+                while waiting:
+                    yield waiting.popleft()[0].result()
+                in_flight = 0
+                yield result
+                continue
+            while waiting and in_flight + size > IN_FLIGHT:
                 future, done = waiting.popleft()
                 in_flight -= done
                 yield future.result()
-            if size >= LARGE:
-                yield work(item, pool)
-            else:
-                waiting.append((pool.submit(work, item, None), size))
-                in_flight += size
+            waiting.append((pool.submit(work, item, None), size))
+            in_flight += size
         while waiting:
             yield waiting.popleft()[0].result()
     finally:

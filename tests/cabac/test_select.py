@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cabac.encoding import Given, plain_levels
 
-from nncjit.cabac import pieces, selection
+from nncjit.cabac import binarise_kernels, encode_record, pieces, selection
 from nncjit.cabac.encode_run import prepare
 from nncjit.cabac.layer import Layer, models_of
 from nncjit.jit import JIT
@@ -46,8 +46,19 @@ def costs_of(layer: Layer, levels: np.ndarray, every: int, limit: int | None) ->
 
 def test_small_layers_are_looked_at_whole():
     layer = Layer.of(SHAPE)
-    levels = plain_levels(layer, 1.0)
-    assert selection.decimation(levels, selection.SAMPLED_FROM, 16) == 1
+    source = prepare(plain_levels(layer, 1.0), layer, None, None, False, None)
+    wanted = int(selection.SAMPLED_BINS / selection.mean_bins(source))
+    assert selection.decimation(source.levels, wanted, selection.MOST_SKIPPED) == 1
+
+
+@pytest.mark.parametrize("dq", [False, True])
+def test_mean_bins_are_near_the_number_of_codes(dq):
+    layer = Layer.of((64, 1024), dq=dq, unary_length=10)
+    source = prepare(plain_levels(layer, 3.0), layer, None, None, False, None)
+    run, codes = source.run()
+    count = binarise_kernels.binarise(run.ctypes.data, 0, 2048)
+    bins = int((codes[:count] < encode_record.BYPASS).sum())
+    assert 0.7 * bins < 2048 * selection.mean_bins(source) < 1.1 * bins
 
 
 def test_costs_predict_the_size_of_the_payload():
