@@ -9,12 +9,12 @@ threads`` prints how one large tensor and many small ones scale with threads, in
 from __future__ import annotations
 
 import sys
-import time
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from bench_encode import KINDS, RIVAL, UNARY_LENGTH, best_time, levels_of
+from bench_encode import KINDS, RIVAL, UNARY_LENGTH, levels_of
+from timing import best_time, best_wall
 
 from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
 from nncjit.cabac.encode import PayloadEncoder
@@ -120,12 +120,8 @@ def scaling() -> None:
     for threads in range(1, jit_threads.count() + 1):
         line = f"{threads:<10}"
         for one, copies in ((large, 1), (small, 64)):
-            walls = []
-            for _ in range(9):
-                start = time.perf_counter()
-                one.decode(copies, threads)
-                walls.append(time.perf_counter() - start)
-            line += f"{copies * one.layer.size / min(walls) / 1e6:>20.0f}"
+            wall = best_wall(lambda: one.decode(copies, threads), 9)  # noqa: B023
+            line += f"{copies * one.layer.size / wall / 1e6:>20.0f}"
         print(line, flush=True)
 
 

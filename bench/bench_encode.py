@@ -8,11 +8,10 @@ are thread CPU time, best of several runs in one process, so a busy neighbour ha
 from __future__ import annotations
 
 import importlib.util
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
+from timing import best_time
 
 from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.estimate import estimate_bits
@@ -54,16 +53,6 @@ def nncodec(levels: np.ndarray, dq: bool, selection: bool) -> bytes:
     off = deepCABAC.HdspMode.AlwaysOff
     encoder.encodeLayer(levels, int(dq), scan, profile, parent, row_skip, no_base, off, no_history, 0, 0)
     return encoder.finish().tobytes()
-
-
-def best_time(run: Callable[[], object], rounds: int) -> float:
-    """Least thread CPU time of some runs."""
-    times = []
-    for _ in range(rounds):
-        start = time.thread_time()
-        run()
-        times.append(time.thread_time() - start)
-    return min(times)
 
 
 @pytest.mark.parametrize("selection", ["none", "fast"])

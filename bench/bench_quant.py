@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from timing import best_time
 
 from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
@@ -68,16 +68,6 @@ def nncodec(values: np.ndarray, work: Work, qp: int) -> np.ndarray:
     matrix = values.reshape(1, -1)
     encoder.quantLayer(matrix, levels, int(work.dependent), DENSITY, qp, work.rate_weight, UNARY_LENGTH, 0, 1)
     return levels.reshape(-1)
-
-
-def best_time(run: Callable[[], object], rounds: int) -> float:
-    """Least thread CPU time of some runs."""
-    times = []
-    for _ in range(rounds):
-        start = time.thread_time()
-        run()
-        times.append(time.thread_time() - start)
-    return min(times)
 
 
 def cost(values: np.ndarray, levels: np.ndarray, size: float, work: Work) -> float:

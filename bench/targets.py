@@ -1,0 +1,314 @@
+"""Measure what nncjit promises about speed and memory, and print the table: ``python bench/targets.py [--only WORD ...]
+[--json FILE]``.
+
+Every row has a figure that must be reached and one that is worth reaching for. Ratios are NNCodec's time divided by
+ours, measured in this process, so NNCodec has to be installed beside nncjit (``pip install --no-deps nncodec==2.1.3``);
+without it those rows are left out. Work of one thread is timed in thread CPU time, work of all threads in wall time;
+each figure is the best of several runs, and results are checked against NNCodec's or against what was coded. With
+everything it takes a quarter of an hour on two cores, and 5 GB in the temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import bench_decode
+import bench_encode
+import bench_quant
+import models
+import numpy as np
+from bench_encode import RIVAL
+from timing import best_time, best_wall
+
+import nncjit
+from nncjit.quant.steps import step
+from nncjit.report import nncodec_worker
+from nncjit.report.memory import in_child
+
+Figures = Iterator[tuple[str, float]]
+"""What was measured: the case, and its figure."""
+
+QPS = (-38, -26)
+"""Of whole models: NNCodec's default, some 6.4 bits a weight, and some 3.4 bits."""
+BLOCK_SCAN = 4
+"""scan_order of 64 x 64 blocks."""
+LARGE = 2 << 30
+"""Bytes of the file that memory must not depend on."""
+DENSE = [(name, dq) for name, dq in bench_encode.KINDS if name != "sparse"]
+FIRST = """
+import sys, time
+start = time.perf_counter()
+import nncjit
+with open(sys.argv[1], "rb") as file:
+    nncjit.decode(file.read())
+print(time.perf_counter() - start)
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of the table."""
+
+    work: str
+    must: float
+    reach: float
+    unit: str
+    """"x": a ratio, the more the better; else the less the better."""
+    measure: Callable[[], Figures]
+    needs_rival: bool = True
+
+    def is_met(self, worst: float, bound: float) -> bool:
+        """Whether the worst figure keeps to a bound."""
+        return worst >= bound if self.unit == "x" else worst <= bound
+
+
+# ---- layers, in one thread
+
+
+def decode_layers(way: str) -> Figures:
+    for name, dq in DENSE:
+        one = bench_decode.case(name, dq, way)
+        np.testing.assert_array_equal(one.decode()[0], one.nncodec())
+        yield _kind(name, dq), best_time(one.nncodec, 3) / best_time(one.decode, 9)
+
+
+def encode_layers(selection: str) -> Figures:
+    for name, dq in DENSE:
+        levels = bench_encode.levels_of(name, dq)
+        ours = partial(bench_encode.ours, levels, dq, selection)
+        rival = partial(bench_encode.nncodec, levels, dq, selection != "none")
+        if selection == "none":
+            assert ours() == rival()
+        ours()
+        yield _kind(name, dq), best_time(rival, 2) / best_time(ours, 9)
+
+
+def selection_loss() -> Figures:
+    """Percent that the fast choice of starts costs against looking at every bin."""
+    for name, dq in DENSE:
+        levels = bench_encode.levels_of(name, dq)
+        fast, exact = (len(bench_encode.ours(levels, dq, selection)) for selection in ("fast", "exact"))
+        yield _kind(name, dq), 100 * (fast / exact - 1)
+
+
+def quantise(work: bench_quant.Work) -> Figures:
+    values = bench_quant.weights()
+    for qp in bench_quant.QPS:
+        size = float(step(qp, bench_quant.DENSITY))
+        work.run(values, size)
+        ours, rival = (partial(run, *a) for run, a in ((work.run, (values, size)), (_theirs, (values, work, qp))))
+        yield f"qp {qp}", best_time(rival, 2) / best_time(ours, 9)
+
+
+def quality(work: bench_quant.Work) -> Figures:
+    """Against NNCodec's levels: more error in dB, or, with rate, more squared error and weighted bits in percent."""
+    values = bench_quant.weights()
+    for qp in bench_quant.QPS:
+        size = float(step(qp, bench_quant.DENSITY))
+        ours, theirs = work.run(values, size), _theirs(values, work, qp)
+        mine, other = (bench_quant.cost(values, levels, size, work) for levels in (ours, theirs))
+        yield f"qp {qp}", 100 * (mine / other - 1) if work.rate_weight else mine - other
+
+
+_theirs = bench_quant.nncodec
+
+
+def _work(name: str) -> bench_quant.Work:
+    return next(work for work in bench_quant.WORKS if work.name == name)
+
+
+def _kind(name: str, dq: bool) -> str:
+    return f"{name}{', dq' if dq else ''}"
+
+
+# ---- whole models, on all cores
+
+
+def whole_models() -> dict[str, models.Arrays]:
+    """Those that can be had here; without integers, which NNCodec cannot code in blocks."""
+    found = {"ResNet50 shapes": models.resnet50()}
+    if models.minilm_file() is not None:
+        found["MiniLM"] = {name: array for name, array in models.minilm().items() if array.dtype.kind == "f"}
+    return found
+
+
+def decode_models() -> Figures:
+    for name, arrays in whole_models().items():
+        for qp in QPS:
+            data = nncodec_worker.encode(arrays, {"qp": qp, "scan_order": BLOCK_SCAN})
+            ours, theirs = nncjit.decode(data), nncodec_worker.decode(data)
+            assert all((ours[key] == theirs[key]).all() for key in arrays)
+            del ours, theirs
+            rival = best_wall(lambda: nncodec_worker.decode(data), 2)  # noqa: B023
+            yield f"{name}, qp {qp}", rival / best_wall(lambda: nncjit.decode(data), 5)  # noqa: B023
+
+
+def encode_models() -> Figures:
+    for name, arrays in whole_models().items():
+        for qp in QPS:
+            options: dict[str, Any] = {"qp": qp, "scan_order": BLOCK_SCAN}
+            nncjit.encode(arrays, **options)
+            rival = best_wall(lambda: nncodec_worker.encode(arrays, options), 1)  # noqa: B023
+            yield f"{name}, qp {qp}", rival / best_wall(lambda: nncjit.encode(arrays, **options), 5)  # noqa: B023
+
+
+# ---- files, memory, first calls
+
+
+def file_to_file() -> Figures:
+    """Times the time in memory, both in processes of their own."""
+    path = models.minilm_file()
+    if path is None:
+        return
+    arrays = models.minilm()
+    with tempfile.TemporaryDirectory() as name:
+        stream, back = Path(name) / "model.nnc", Path(name) / "back.safetensors"
+        nncjit.compress(path, stream)
+        data = stream.read_bytes()
+        nncjit.decompress(stream, back)
+        there, again = (best_wall(run, 5) for run in (lambda: nncjit.encode(arrays), lambda: nncjit.decode(data)))
+        yield "compress", best_wall(lambda: nncjit.compress(path, stream), 5) / there
+        yield "decompress", best_wall(lambda: nncjit.decompress(stream, back), 5) / again
+
+
+def memory_of_minilm() -> Figures:
+    path = models.minilm_file()
+    if path is not None:
+        yield from _peak_memory(path)
+
+
+def memory_of_large() -> Figures:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "model.safetensors"
+        models.write_large(path, LARGE)
+        yield from _peak_memory(path)
+
+
+def _peak_memory(source: Path) -> Figures:
+    """Of a process that compresses and of one that decompresses, megabytes."""
+    with tempfile.TemporaryDirectory() as name:
+        stream, back = Path(name) / "model.nnc", Path(name) / "back.safetensors"
+        for verb, args in (("compress", (source, stream)), ("decompress", (stream, back))):
+            work = in_child(f"nncjit:{verb}", *map(str, args))
+            yield f"{verb}, {work.seconds:.1f} s", work.peak_bytes / 1e6
+
+
+def help_time() -> Figures:
+    yield "", best_wall(partial(_process, "-m", "nncjit", "--help"), 5)
+
+
+def first_decode(*, cold: bool) -> Figures:
+    """Seconds from ``import nncjit`` until a small model is decoded, in a new process."""
+    data = nncjit.encode({"w": np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)})
+    with tempfile.TemporaryDirectory() as name:
+        stream, cache = Path(name) / "model.nnc", Path(name) / "cache"
+        stream.write_bytes(data)
+        times = []
+        for k in range(2 if cold else 5):
+            folder = cache / str(k if cold else 0)
+            times.append(float(_process("-c", FIRST, str(stream), NUMBA_CACHE_DIR=str(folder))))
+        yield "", min(times)
+
+
+def _process(*args: str, **environment: str) -> str:
+    command = [sys.executable, *args]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environment).stdout
+
+
+# ---- the table
+
+
+TARGETS = (
+    Target("decode a layer, one stream", 2, 3, "x", partial(decode_layers, "one stream")),
+    Target("decode a layer, block rows (two at a time)", 2, 3, "x", partial(decode_layers, "block rows")),
+    Target("decode a whole model, all cores", 4, 6, "x", decode_models),
+    Target("encode a layer without model selection", 2, 3, "x", partial(encode_layers, "none")),
+    Target("encode a layer with model selection", 8, 12, "x", partial(encode_layers, "fast")),
+    Target("... size beside the exhaustive choice", 0.02, 0.02, "%", selection_loss, needs_rival=False),
+    Target("trellis", 20, 35, "x", partial(quantise, _work("trellis"))),
+    Target("... error beside the exact trellis", 0.001, 0.001, "dB", partial(quality, _work("trellis"))),
+    Target("trellis with rate 0.5", 12, 70, "x", partial(quantise, _work("trellis, rate 0.5"))),
+    Target("... cost beside NNCodec's", 0, 0, "%", partial(quality, _work("trellis, rate 0.5"))),
+    Target("trellis with rate 1", 12, 70, "x", partial(quantise, _work("trellis, rate 1"))),
+    Target("... cost beside NNCodec's", 0, 0, "%", partial(quality, _work("trellis, rate 1"))),
+    Target("uniform with rate 0.5", 4, 10, "x", partial(quantise, _work("uniform, rate 0.5"))),
+    Target("uniform with rate 1", 4, 10, "x", partial(quantise, _work("uniform, rate 1"))),
+    Target("encode a whole model, all cores", 15, 25, "x", encode_models),
+    Target("file to file beside the time in memory", 1.3, 1.3, "times", file_to_file, needs_rival=False),
+    Target("peak memory, MiniLM (91 MB)", 350, 350, "MB", memory_of_minilm, needs_rival=False),
+    Target("peak memory, a file of 2 GB", 450, 450, "MB", memory_of_large, needs_rival=False),
+    Target("cold start: nncjit --help", 0.25, 0.25, "s", help_time, needs_rival=False),
+    Target("first decode, kernels in the cache", 1.0, 0.6, "s", partial(first_decode, cold=False), needs_rival=False),
+    Target("first decode, nothing in the cache", 12, 6, "s", partial(first_decode, cold=True), needs_rival=False),
+)
+
+
+def measure(targets: Iterable[Target]) -> list[dict[str, Any]]:
+    """The rows, as JSON has them. What is being measured is told on standard error."""
+    rows = []
+    for target in targets:
+        if target.needs_rival and not RIVAL:
+            continue
+        figures = []
+        for case, value in target.measure():
+            figures.append({"case": case, "value": value})
+            print(f"{target.work}: {case}: {_show(value, target.unit)}", file=sys.stderr, flush=True)
+        if not figures:
+            continue
+        worst = (min if target.unit == "x" else max)(figure["value"] for figure in figures)
+        met = "right" if target.is_met(worst, target.reach) else "middle" if target.is_met(worst, target.must) else ""
+        fields = {name: getattr(target, name) for name in ("work", "must", "reach", "unit")}
+        rows.append({**fields, "met": met, "figures": figures})
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown: from the worst to the best case."""
+    lines = ["| work | must reach | reach for | measured |", "|---|---:|---:|---:|"]
+    for row in rows:
+        values, unit = sorted(figure["value"] for figure in row["figures"]), row["unit"]
+        ends = dict.fromkeys(_show(value, unit) for value in (values[0], values[-1]))
+        mark = {"right": "", "middle": "", "": " (missed)"}[row["met"]]
+        bounds = " | ".join(_show(row[name], unit) for name in ("must", "reach"))
+        lines.append(f"| {row['work']} | {bounds} | {' to '.join(ends)}{mark} |")
+    return "\n".join(lines)
+
+
+def _show(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{value:+.3f} %" if value else "0 %"
+    if unit == "dB":
+        return f"{value:.4f} dB"
+    digits = 0 if value >= 100 or value == int(value) else 1 if value >= 10 else 2
+    return f"{value:.{digits}f}{'' if unit == 'x' else ' '}{unit}"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="WORD", default=[""], help="rows with one of these in their names")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep all figures there")
+    arguments = parser.parse_args()
+    chosen = [target for target in TARGETS if any(word in target.work for word in arguments.only)]
+    if not chosen:
+        sys.exit(f"targets: no row has any of {', '.join(arguments.only)} in its name")
+    if not RIVAL:
+        print("NNCodec is not installed here: no ratios", file=sys.stderr)
+    rows = measure(chosen)
+    print(table(rows))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"cores": os.cpu_count(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
