@@ -25,7 +25,7 @@ from nncjit.jit import threads as jit_threads
 
 NO_POINTS = np.empty((0, 3), np.int64)
 
-PAIRED_RATE, PAIRED_SIZE = 7.0, 1024
+PAIRED_RATE, PAIRED_SIZE = 5.4, 1024
 """Segments below this many bits an element, and of at least this many elements, are decoded two at a time."""
 
 STEPPED_RATES = (1.0, 3.6)
