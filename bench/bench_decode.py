@@ -8,12 +8,14 @@ threads`` prints how one large tensor and many small ones scale with threads, in
 
 from __future__ import annotations
 
-import sys
-from typing import NamedTuple
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from bench_encode import KINDS, RIVAL, UNARY_LENGTH, levels_of
+from bench_encode import KINDS, RIVAL, UNARY_LENGTH, count_bins, levels_of
 from timing import best_time, best_wall
 
 from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
@@ -21,7 +23,7 @@ from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.points import as_array
 from nncjit.cabac.scan import from_scan
-from nncjit.jit import threads as jit_threads
+from nncjit.jit.threads import count
 
 WAYS = ("one stream", "block rows", "temporal", "history")
 
@@ -88,14 +90,30 @@ def case(name: str, dq: bool, way: str, rows: int | None = None) -> Case:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "dq"), KINDS)
-def bench_decode(benchmark, name, dq, way):
+def bench_decode(measured, benchmark, name, dq, way):
     one = case(name, dq, way, rows=256)
-    one.decode()  # compiles; not timed
-    benchmark.extra_info["weights"] = one.layer.size
-    np.testing.assert_array_equal(benchmark(one.decode)[0], one.levels)
+
+    def check(found: list[np.ndarray]) -> None:
+        np.testing.assert_array_equal(found[0], one.levels)
+
+    facts = {"bits_per_weight": 8 * one.payload.size / one.layer.size}
+    if way in ("one stream", "block rows"):
+        facts["bins"] = count_bins(levels_of(name, dq)[:256], one.layer)
+    measured(one.decode, weights=one.layer.size, check=check, **facts)
     if RIVAL:
         np.testing.assert_array_equal(one.nncodec(), one.levels)
         benchmark.extra_info["ratio"] = best_time(one.nncodec, 2) / best_time(one.decode, 5)
+
+
+@pytest.mark.parametrize("copies", [1, 64], ids=["one large", "64 small"])
+def bench_decode_threads(measured, copies, threads):
+    large = copies == 1
+    one = case("1.8 bits", dq=True, way="block rows" if large else "one stream", rows=None if large else 32)
+
+    def check(found: list[np.ndarray]) -> None:
+        assert all((levels == one.levels).all() for levels in found)
+
+    measured(one.decode, copies, count(threads), weights=copies * one.layer.size, check=check, threads=threads)
 
 
 def table() -> None:
@@ -113,17 +131,32 @@ def table() -> None:
         print(line, flush=True)
 
 
-def scaling() -> None:
-    """One large tensor, and many small ones, against threads."""
+def scaling() -> dict[str, Any]:
+    """How one large tensor and many small ones scale with threads: millions of weights a second, by threads."""
     large, small = case("1.8 bits", dq=True, way="block rows"), case("1.8 bits", dq=True, way="one stream", rows=32)
-    print(f"{'threads':<10}{'one of 2 M: Mw/s':>20}{'64 of 64 k: Mw/s':>20}")
-    for threads in range(1, jit_threads.count() + 1):
-        line = f"{threads:<10}"
-        for one, copies in ((large, 1), (small, 64)):
-            wall = best_wall(lambda: one.decode(copies, threads), 9)  # noqa: B023
-            line += f"{copies * one.layer.size / wall / 1e6:>20.0f}"
-        print(line, flush=True)
+    found: dict[str, list[float]] = {"one tensor of 2 M weights": [], "64 tensors of 64 k weights": []}
+    for threads in range(1, count() + 1):
+        for speeds, one, copies in zip(found.values(), (large, small), (1, 64), strict=True):
+            wall = best_wall(lambda: one.decode(copies, threads), 15)  # noqa: B023
+            speeds.append(copies * one.layer.size / wall / 1e6)
+    return {"cores": count(), "speeds": found}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["kinds", "threads"], default="kinds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="with threads: keep the figures there")
+    arguments = parser.parse_args()
+    if arguments.what == "kinds":
+        table()
+        return
+    found = scaling()
+    for name, speeds in found["speeds"].items():
+        print(f"{name}: {', '.join(f'{speed:.0f}' for speed in speeds)} Mweights/s with 1 to {found['cores']} threads")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    scaling() if "threads" in sys.argv else table()
+    main()

@@ -8,14 +8,19 @@ are thread CPU time, best of several runs in one process, so a busy neighbour ha
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 from timing import best_time
 
+from nncjit.cabac import binarise_kernels, encode_record
 from nncjit.cabac.encode import PayloadEncoder
+from nncjit.cabac.encode_run import prepare
 from nncjit.cabac.estimate import estimate_bits
 from nncjit.cabac.layer import Layer
+from nncjit.jit.threads import pool
 from nncjit.quant.trellis import trellis
 
 ROWS, WIDTH = 1024, 2048
@@ -34,11 +39,15 @@ def levels_of(name: str, dq: bool) -> np.ndarray:
     return np.rint(weights / STEPS[name]).astype(np.int32)
 
 
+def layer_of(levels: np.ndarray, dq: bool) -> Layer:
+    """How they are coded."""
+    return Layer.of(levels.shape, dq=dq, unary_length=UNARY_LENGTH)
+
+
 def ours(levels: np.ndarray, dq: bool, selection: str) -> bytes:
     """The payload of one layer."""
     encoder = PayloadEncoder()
-    layer = Layer.of(levels.shape, dq=dq, unary_length=UNARY_LENGTH)
-    encoder.layer(levels.reshape(-1), layer, selection=selection, row_skip=False)
+    encoder.layer(levels.reshape(-1), layer_of(levels, dq), selection=selection, row_skip=False)
     return encoder.finish()
 
 
@@ -55,13 +64,27 @@ def nncodec(levels: np.ndarray, dq: bool, selection: bool) -> bytes:
     return encoder.finish().tobytes()
 
 
+def count_bins(levels: np.ndarray, layer: Layer) -> int:
+    """How many bins the levels have, bypass bins not counted."""
+    source = prepare(levels.reshape(-1), layer, None, None, False, None)
+    run, codes = source.run()
+    bins, chunk = 0, int(run[encode_record.CHUNK])
+    for start in range(0, levels.size, chunk):
+        found = codes[: binarise_kernels.binarise(run.ctypes.data, start, min(start + chunk, levels.size))]
+        plain = found < encode_record.BYPASS
+        zeros = np.flatnonzero(found >> 11 == encode_record.BYPASS >> 11)  # their number is the code behind
+        plain[zeros + 1] = False
+        bins += int(plain.sum()) + int(found[zeros + 1].sum())
+    return bins
+
+
 @pytest.mark.parametrize("selection", ["none", "fast"])
 @pytest.mark.parametrize(("name", "dq"), KINDS)
-def bench_encode(benchmark, name, dq, selection):
+def bench_encode(measured, benchmark, name, dq, selection):
     levels = levels_of(name, dq)
-    first = ours(levels, dq, selection)  # compiles; not timed
-    benchmark.extra_info["weights"] = levels.size
-    assert benchmark(ours, levels, dq, selection) == first
+    first = ours(levels, dq, selection)
+    facts = {"bins": count_bins(levels, layer_of(levels, dq)), "bits_per_weight": 8 * len(first) / levels.size}
+    measured(ours, levels, dq, selection, weights=levels.size, check=same_as(first), **facts)
     if RIVAL:
         if selection == "none":
             assert first == nncodec(levels, dq, selection=False)
@@ -70,13 +93,40 @@ def bench_encode(benchmark, name, dq, selection):
 
 
 @pytest.mark.parametrize(("name", "dq"), KINDS)
-def bench_estimate(benchmark, name, dq):
+def bench_encode_block_rows(measured, name, dq, threads):
     levels = levels_of(name, dq)
-    layer = Layer.of(levels.shape, dq=dq, unary_length=UNARY_LENGTH)
-    bits = estimate_bits(levels.reshape(-1), layer, row_skip=False)
-    benchmark.extra_info["weights"] = levels.size
-    assert benchmark(estimate_bits, levels.reshape(-1), layer, row_skip=False) == bits
-    assert bits == pytest.approx(8 * len(ours(levels, dq, "fast")), rel=0.05)
+    layer = layer_of(levels, dq)._replace(scan=4)
+    first = in_block_rows(levels, layer, 1)
+    measured(in_block_rows, levels, layer, threads, weights=levels.size, check=same_as(first), threads=threads)
+
+
+def in_block_rows(levels: np.ndarray, layer: Layer, threads: int | None) -> bytes:
+    """The payload of a layer in blocks of 64 x 64, its rows of blocks spread over threads."""
+    encoder = PayloadEncoder()
+    with pool(threads) as workers:
+        encoder.layer(levels.reshape(-1), layer, row_skip=False, workers=workers)
+    return encoder.finish()
+
+
+@pytest.mark.parametrize(("name", "dq"), KINDS)
+def bench_estimate(measured, name, dq):
+    levels = levels_of(name, dq)
+    coded = 8 * len(ours(levels, dq, "fast"))
+
+    def check(bits: float) -> None:
+        assert bits == pytest.approx(coded, rel=0.05)
+
+    estimate = partial(estimate_bits, levels.reshape(-1), layer_of(levels, dq), row_skip=False)
+    measured(estimate, weights=levels.size, check=check)
+
+
+def same_as(first: bytes) -> Callable[[bytes], None]:
+    """A check that bytes have not changed."""
+
+    def check(found: bytes) -> None:
+        assert found == first
+
+    return check
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ import bench_quant
 import models
 import numpy as np
 from bench_encode import RIVAL
+from targets_table import show, table
 from timing import best_time, best_wall
 
 import nncjit
@@ -262,7 +263,7 @@ def measure(targets: Iterable[Target]) -> list[dict[str, Any]]:
         figures = []
         for case, value in target.measure():
             figures.append({"case": case, "value": value})
-            print(f"{target.work}: {case}: {_show(value, target.unit)}", file=sys.stderr, flush=True)
+            print(f"{target.work}: {case}: {show(value, target.unit)}", file=sys.stderr, flush=True)
         if not figures:
             continue
         worst = (min if target.unit == "x" else max)(figure["value"] for figure in figures)
@@ -270,27 +271,6 @@ def measure(targets: Iterable[Target]) -> list[dict[str, Any]]:
         fields = {name: getattr(target, name) for name in ("work", "must", "reach", "unit")}
         rows.append({**fields, "met": met, "figures": figures})
     return rows
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown: from the worst to the best case."""
-    lines = ["| work | must reach | reach for | measured |", "|---|---:|---:|---:|"]
-    for row in rows:
-        values, unit = sorted(figure["value"] for figure in row["figures"]), row["unit"]
-        ends = dict.fromkeys(_show(value, unit) for value in (values[0], values[-1]))
-        mark = {"right": "", "middle": "", "": " (missed)"}[row["met"]]
-        bounds = " | ".join(_show(row[name], unit) for name in ("must", "reach"))
-        lines.append(f"| {row['work']} | {bounds} | {' to '.join(ends)}{mark} |")
-    return "\n".join(lines)
-
-
-def _show(value: float, unit: str) -> str:
-    if unit == "%":
-        return f"{value:+.3f} %" if value else "0 %"
-    if unit == "dB":
-        return f"{value:.4f} dB"
-    digits = 0 if value >= 100 or value == int(value) else 1 if value >= 10 else 2
-    return f"{value:.{digits}f}{'' if unit == 'x' else ' '}{unit}"
 
 
 def main() -> None:

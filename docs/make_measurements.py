@@ -47,13 +47,15 @@ Json = dict[str, Any]
 def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     """(file, arguments of the interpreter that writes it) for all figures."""
     beside = ["--rival", rival] if rival else []
-    found = [(f"whole-model-{m}.json", ["bench/whole_model.py", m, *beside, "--json"]) for m in WHOLE_MODELS]
+    found = [("targets.json", ["bench/targets.py", "--json"])]
+    found += [(f"whole-model-{m}.json", ["bench/whole_model.py", m, *beside, "--json"]) for m in WHOLE_MODELS]
     tasks = {m: m if m == "digits" else f"bench.zoo.{m}" for m in ZOO}
     found += [(f"eval-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *beside, "--json"]) for m in ZOO]
     one_step = [f"--grid=qp={','.join(map(str, ONE_STEP))}", "--rival", "none"]
     found += [
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
     ]
+    found += [("scaling.json", ["bench/bench_decode.py", "threads", "--json"])]
     return [*found, ("kernels.json", ["bench/table.py", "--save"])]
 
 
@@ -84,6 +86,15 @@ def _tidy(found: Any) -> Any:
 def load(pattern: str) -> dict[str, Any]:
     """The files of a kind, by the model that their name ends in."""
     return {path.stem.rpartition("-")[2]: json.loads(path.read_text("utf-8")) for path in sorted(FIGURES.glob(pattern))}
+
+
+def targets() -> str:
+    """What ``bench/targets.py`` measured."""
+    path = FIGURES / "targets.json"
+    if not path.exists():
+        return ""
+    script = runpy.run_path(str(ROOT / "bench" / "targets_table.py"))
+    return str(script["table"](json.loads(path.read_text("utf-8"))["rows"]))
 
 
 def whole_model() -> str:
@@ -194,6 +205,7 @@ MEASURES = {
     "cosine": "mean cosine",
 }
 TABLES: dict[str, Callable[[], str]] = {
+    "targets": targets,
     "measurements": whole_model,
     "whole-model": whole_model,
     "standard": standard,
