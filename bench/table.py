@@ -28,6 +28,8 @@ class Row(NamedTuple):
     seconds: float
     """The fastest round: the one that other programs disturbed least."""
     info: dict[str, Any]
+    clock: float | None = None
+    """Cycles a second."""
 
     @property
     def label(self) -> str:
@@ -40,7 +42,13 @@ class Row(NamedTuple):
 def rows_of(saved: dict[str, Any]) -> list[Row]:
     """The rows of a file that pytest-benchmark wrote."""
     return [
-        Row(entry["group"] or _stage(entry["fullname"]), entry["name"], entry["stats"]["min"], entry["extra_info"])
+        Row(
+            entry["group"] or _stage(entry["fullname"]),
+            entry["name"],
+            entry["stats"]["min"],
+            entry["extra_info"],
+            saved.get("clock_hz"),
+        )
         for entry in saved["benchmarks"]
     ]
 
@@ -83,7 +91,7 @@ def _section(group: str, rows: list[Row], old: dict[tuple[str, str], float]) -> 
     sized = any("bits_per_weight" in row.info for row in rows)
     bins = any("bins" in row.info for row in rows)
     head += ["bits a weight"] if sized else []
-    head += ["ns/bin"] if bins else []
+    head += ["ns/bin", "cycles/bin"] if bins else []
     rival = any("ratio" in row.info for row in rows)
     head += ["NNCodec's time / ours"] if rival else []
     head += ["against"] if old else []
@@ -91,7 +99,7 @@ def _section(group: str, rows: list[Row], old: dict[tuple[str, str], float]) -> 
     for row in rows:
         cells = [row.label, _time(row.seconds), _speed(row), f"{row.seconds / first.seconds:.2f}"]
         cells += [_bits(row.info.get("bits_per_weight"))] if sized else []
-        cells += [f"{1e9 * row.seconds / row.info['bins']:.2f}" if "bins" in row.info else ""] if bins else []
+        cells += _per_bin(row) if bins else []
         cells += [f"{row.info['ratio']:.2f}" if "ratio" in row.info else ""] if rival else []
         if old:
             was = old.get((row.group, row.name))
@@ -101,6 +109,13 @@ def _section(group: str, rows: list[Row], old: dict[tuple[str, str], float]) -> 
     if bound is not None:
         lines.append(_line(["entropy of the levels", "", "", "", _bits(bound), *[""] * (len(head) - 5)]))
     return "\n".join(lines)
+
+
+def _per_bin(row: Row) -> list[str]:
+    if "bins" not in row.info or row.info.get("threads", 1) > 1:
+        return ["", ""]
+    seconds = row.seconds / row.info["bins"]
+    return [f"{1e9 * seconds:.2f}", "" if row.clock is None else f"{seconds * row.clock:.1f}"]
 
 
 def _line(cells: Iterable[str]) -> str:

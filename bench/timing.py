@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numpy as np
+from numba import njit
+
 Run = Callable[[], object]
 
 
@@ -16,6 +19,25 @@ def best_time(run: Run, rounds: int) -> float:
 def best_wall(run: Run, rounds: int) -> float:
     """Least wall time of some runs, seconds: for work of many threads."""
     return _best(run, rounds, time.perf_counter)
+
+
+def clock() -> float:
+    """Cycles a second of the core this runs on, from a chain of instructions whose latency is known."""
+    links = 10_000_000
+    _chain(np.int64(1), 1)
+    return LINK_CYCLES * links / best_time(lambda: _chain(np.int64(12345), links), 5)
+
+
+LINK_CYCLES = 4
+"""A multiplication takes three and an exclusive or one, on all x86-64 of the last ten years and on today's ARM."""
+
+
+@njit
+def _chain(factor, links):
+    x = factor
+    for k in range(links):
+        x = (x * factor) ^ k
+    return x
 
 
 def _best(run: Run, rounds: int, clock: Callable[[], float]) -> float:

@@ -9,6 +9,7 @@ are never typed in. ``--rival`` names an interpreter that can import NNCodec, wh
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import re
@@ -77,7 +78,8 @@ def _tidy(found: Any) -> Any:
         kept = ("group", "name", "fullname", "extra_info")
         rows = [{k: row[k] for k in kept} | {"stats": {"min": row["stats"]["min"]}} for row in found["benchmarks"]]
         cpu = found["machine_info"]["cpu"]
-        return {"machine": {k: cpu[k] for k in ("brand_raw", "count") if k in cpu}, "benchmarks": rows}
+        machine = {k: cpu[k] for k in ("brand_raw", "count") if k in cpu}
+        return {"machine": machine, "clock_hz": found.get("clock_hz"), "benchmarks": rows}
     if isinstance(found, dict) and "model" in found:
         return found | {"model": Path(found["model"]).name}
     return found
@@ -197,6 +199,27 @@ def kernels() -> str:
     return str(script["table"](script["rows_of"](json.loads(path.read_text("utf-8")))))
 
 
+def cycles() -> str:
+    """What a bin costs in the coder's kernels, in cycles of one core."""
+    path = FIGURES / "kernels.json"
+    if not path.exists():
+        return ""
+    saved = json.loads(path.read_text("utf-8"))
+    rows = {row["name"]: row for row in saved["benchmarks"]}
+    head = ("layer", "bits a weight", "bins a weight", "encode", "decode alone", "decode two at a time")
+    lines = []
+    for kind, dependent in itertools.product(("sparse", "1.8 bits", "3.3 bits", "5.6 bits"), (False, True)):
+        case = f"{kind}-{dependent}"
+        found = [rows[f"bench_encode[{case}-none]"], *(rows[f"bench_decode[{case}-{way}]"] for way in WAYS)]
+        info = found[1]["extra_info"]
+        costs = [row["stats"]["min"] * saved["clock_hz"] / row["extra_info"]["bins"] for row in found]
+        name = f"{kind}{', trellis' if dependent else ''}"
+        bins = info["bins"] / info["weights"]
+        lines.append((name, f"{info['bits_per_weight']:.2f}", f"{bins:.2f}", *(f"{cost:.1f}" for cost in costs)))
+    return table(head, lines)
+
+
+WAYS = ("one stream", "block rows")
 MEASURES = {
     "top1": "top-1, %",
     "accuracy": "accuracy, %",
@@ -213,6 +236,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gains": gains,
     "one-step": one_step,
     "kernels": kernels,
+    "cycles": cycles,
 }
 
 

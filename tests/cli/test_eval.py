@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from nncjit.cli.main import main
-
 TASK = """
 MAIN = ("error", False)
 TITLE = "sum of w"
@@ -27,20 +25,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command line: exit code, standard output, standard error."""
-
-    def run(line):
-        try:
-            code = main(line.split())
-        except SystemExit as exited:
-            code = exited.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_the_demo_answers_how_small_and_at_what_cost(folder, run):

@@ -7,7 +7,6 @@ import pytest
 from safetensors.numpy import save_file
 
 from nncjit.cli import profile as verb
-from nncjit.cli.main import main
 
 
 @pytest.fixture
@@ -18,20 +17,6 @@ def folder(tmp_path, monkeypatch):
     save_file(model | {"steps": np.array(3)}, tmp_path / "model.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command line: exit code, standard output, standard error."""
-
-    def run(line):
-        try:
-            code = main(line.split())
-        except SystemExit as exited:
-            code = exited.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_a_model_is_profiled_both_ways(folder, run):

@@ -31,20 +31,6 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(capsys):
-    """Run a command line: exit code, standard output, standard error."""
-
-    def run(line):
-        try:
-            code = main(line.split())
-        except SystemExit as exited:
-            code = exited.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def stream(folder, run):
     assert run("compress model.safetensors -o model.nnc -q") == (0, "", "")
     return folder / "model.nnc"
