@@ -43,19 +43,19 @@ def in_order(
     in_flight = 0
     try:
         for item, size in items:
+            while waiting and (waiting[0][0].done() or (size < LARGE and in_flight + size > IN_FLIGHT)):
+                future, done = waiting.popleft()
+                in_flight -= done
+                yield future.result()
             if size >= LARGE:
                 result = work(item, pool)  # its pieces queue behind the small ones, so that no thread waits for these
                 while waiting:
                     yield waiting.popleft()[0].result()
                 in_flight = 0
                 yield result
-                continue
-            while waiting and in_flight + size > IN_FLIGHT:
-                future, done = waiting.popleft()
-                in_flight -= done
-                yield future.result()
-            waiting.append((pool.submit(work, item, None), size))
-            in_flight += size
+            else:
+                waiting.append((pool.submit(work, item, None), size))
+                in_flight += size
         while waiting:
             yield waiting.popleft()[0].result()
     finally:

@@ -1,0 +1,86 @@
+"""Tensors go through the pool in order, with few in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from nncjit.codec import pipeline
+from nncjit.codec.pipeline import in_order
+
+
+@pytest.fixture(params=[None, 1, 3])
+def pool(request):
+    if request.param is None:
+        yield None
+        return
+    with ThreadPoolExecutor(request.param) as executor:
+        yield executor
+
+
+def test_results_come_in_order_and_large_items_get_the_pool(pool, monkeypatch):
+    monkeypatch.setattr(pipeline, "LARGE", 100)
+    sizes = [1, 50, 100, 2, 3, 500, 4]
+
+    def work(size, workers):
+        time.sleep(0.002 * (size % 5))
+        return size, workers
+
+    found = list(in_order([(size, size) for size in sizes], work, pool))
+    assert found == [(size, pool if size >= 100 else None) for size in sizes]
+
+
+def test_few_items_are_in_memory(monkeypatch):
+    monkeypatch.setattr(pipeline, "IN_FLIGHT", 3)
+    live, most, lock = 0, 0, threading.Lock()
+
+    def items():
+        nonlocal live, most
+        for k in range(40):
+            with lock:
+                live += 1
+                most = max(most, live)
+            yield k, 1
+
+    with ThreadPoolExecutor(2) as executor:
+        for _ in in_order(items(), lambda item, _: item, executor):
+            with lock:
+                live -= 1
+    assert most <= 3 + 1  # and the one that was read to see whether there is room
+
+
+def test_a_fault_ends_the_work_and_what_waits_is_not_begun():
+    begun = []
+
+    def work(item, _):
+        begun.append(item)
+        if item == 0:
+            raise RuntimeError("tensor 0")
+        time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="tensor 0"):
+        list(in_order([(k, 1) for k in range(50)], work, executor))
+    assert len(begun) < 50
+
+
+def test_small_results_are_not_held_back_by_a_large_item(monkeypatch):
+    monkeypatch.setattr(pipeline, "LARGE", 10)
+    seen = []
+
+    def items():
+        yield "small", 1
+        time.sleep(0.1)
+        yield "large", 10
+
+    def work(item, _):
+        if item == "large":
+            seen.append("large begins")
+        return item
+
+    with ThreadPoolExecutor(1) as executor:
+        for item in in_order(items(), work, executor):
+            seen.append(f"{item} handed on")
+    assert seen == ["small handed on", "large begins", "large handed on"]
