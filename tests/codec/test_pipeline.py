@@ -82,5 +82,5 @@ def test_small_results_are_not_held_back_by_a_large_item(monkeypatch):
 
     with ThreadPoolExecutor(1) as executor:
         for item in in_order(items(), work, executor):
-            seen.append(f"{item} handed on")
+            seen += [f"{item} handed on"]
     assert seen == ["small handed on", "large begins", "large handed on"]
