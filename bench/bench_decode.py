@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from bench_encode import KINDS, RIVAL, UNARY_LENGTH, count_bins, levels_of
+from bench_encode import IDS, KINDS, RIVAL, UNARY_LENGTH, count_bins, levels_of
 from timing import best_time, best_wall
 
 from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
@@ -89,7 +89,7 @@ def case(name: str, dq: bool, way: str, rows: int | None = None) -> Case:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("name", "dq"), KINDS)
+@pytest.mark.parametrize(("name", "dq"), KINDS, ids=IDS)
 def bench_decode(measured, benchmark, name, dq, way):
     one = case(name, dq, way, rows=256)
 

@@ -28,6 +28,7 @@ UNARY_LENGTH = 11
 STEPS = {"sparse": 12.0, "1.8 bits": 1.6, "3.3 bits": 0.5, "5.6 bits": 0.1}
 """Steps for weights of Student's t with six degrees of freedom, by what they come to without a trellis."""
 KINDS = [(name, dq) for dq in (False, True) for name in STEPS]
+IDS = [f"{name}, trellis" if dq else name for name, dq in KINDS]
 RIVAL = importlib.util.find_spec("nncodec") is not None
 
 
@@ -79,7 +80,7 @@ def count_bins(levels: np.ndarray, layer: Layer) -> int:
 
 
 @pytest.mark.parametrize("selection", ["none", "fast"])
-@pytest.mark.parametrize(("name", "dq"), KINDS)
+@pytest.mark.parametrize(("name", "dq"), KINDS, ids=IDS)
 def bench_encode(measured, benchmark, name, dq, selection):
     levels = levels_of(name, dq)
     first = ours(levels, dq, selection)
@@ -92,7 +93,7 @@ def bench_encode(measured, benchmark, name, dq, selection):
         benchmark.extra_info["ratio"] = taken / best_time(lambda: ours(levels, dq, selection), 5)
 
 
-@pytest.mark.parametrize(("name", "dq"), KINDS)
+@pytest.mark.parametrize(("name", "dq"), KINDS, ids=IDS)
 def bench_encode_block_rows(measured, name, dq, threads):
     levels = levels_of(name, dq)
     layer = layer_of(levels, dq)._replace(scan=4)
@@ -108,7 +109,7 @@ def in_block_rows(levels: np.ndarray, layer: Layer, threads: int | None) -> byte
     return encoder.finish()
 
 
-@pytest.mark.parametrize(("name", "dq"), KINDS)
+@pytest.mark.parametrize(("name", "dq"), KINDS, ids=IDS)
 def bench_estimate(measured, name, dq):
     levels = levels_of(name, dq)
     coded = 8 * len(ours(levels, dq, "fast"))

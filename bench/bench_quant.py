@@ -80,7 +80,7 @@ def cost(values: np.ndarray, levels: np.ndarray, size: float, work: Work) -> flo
     return error + bit_weight(work.rate_weight, dependent=work.dependent) * 8 * len(encoder.finish())
 
 
-@pytest.mark.parametrize("qp", QPS)
+@pytest.mark.parametrize("qp", QPS, ids=lambda qp: f"qp {qp}")
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
 def bench_quantise(measured, benchmark, work, qp):
     values, size = weights(), step(qp, DENSITY)

@@ -206,19 +206,18 @@ def cycles() -> str:
         return ""
     saved = json.loads(path.read_text("utf-8"))
     rows = {row["name"]: row for row in saved["benchmarks"]}
-    head = ("layer", "bits a weight", "bins a weight", "encode", "decode alone", "decode two at a time")
+    head = ("layer", "bits a weight", "bins a weight", "encode", "decode one stream", "decode block rows")
     lines = []
-    for kind, dependent in itertools.product(("sparse", "1.8 bits", "3.3 bits", "5.6 bits"), (False, True)):
-        case = f"{kind}-{dependent}"
+    for case in (f"{kind}{more}" for kind, more in itertools.product(KINDS, ("", ", trellis"))):
         found = [rows[f"bench_encode[{case}-none]"], *(rows[f"bench_decode[{case}-{way}]"] for way in WAYS)]
         info = found[1]["extra_info"]
         costs = [row["stats"]["min"] * saved["clock_hz"] / row["extra_info"]["bins"] for row in found]
-        name = f"{kind}{', trellis' if dependent else ''}"
         bins = info["bins"] / info["weights"]
-        lines.append((name, f"{info['bits_per_weight']:.2f}", f"{bins:.2f}", *(f"{cost:.1f}" for cost in costs)))
+        lines.append((case, f"{info['bits_per_weight']:.2f}", f"{bins:.2f}", *(f"{cost:.1f}" for cost in costs)))
     return table(head, lines)
 
 
+KINDS = ("1.8 bits", "3.3 bits", "5.6 bits")
 WAYS = ("one stream", "block rows")
 MEASURES = {
     "top1": "top-1, %",
