@@ -101,7 +101,7 @@ def any_layer(rng: random.Random, *, skipped: bool) -> Given:
     layer = Layer.of(
         shape,
         dq=dq,
-        unary_length=rng.choice([1, 2, 10, 11, 14, 15, 16, 40, 256]),
+        unary_length=rng.choice([1, 2, 10, 11, 17, 21, 22, 23, 24, 40, 256]),
         scan=scan,
         profile=profile,
         parent=parent,
