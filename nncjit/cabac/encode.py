@@ -15,11 +15,12 @@ from nncjit.cabac.coder import Coder
 from nncjit.cabac.encode_run import Source, check_arrays, check_levels, prepare, wrong_states, zero_rows
 from nncjit.cabac.header import bypass_codes, header_codes, row_flags_pay
 from nncjit.cabac.layer import Layer, models_of
-from nncjit.cabac.pieces import Piece, cut, share
+from nncjit.cabac.pieces import Piece, cut
 from nncjit.cabac.points import EntryPoint
 from nncjit.cabac.selection import select
 from nncjit.cabac.tables import START_WORDS
 from nncjit.errors import OptionError
+from nncjit.jit.threads import share
 from nncjit.stages import staged
 
 Array = NDArray[Any]

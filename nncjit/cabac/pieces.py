@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +13,6 @@ from nncjit.cabac import survey_kernels as survey
 from nncjit.cabac.encode_run import Source
 
 Array = NDArray[Any]
-Result = TypeVar("Result")
 
 PIECE_SIZE = 1 << 17
 """Elements of a piece, at least: below that the overhead shows."""
@@ -61,31 +58,3 @@ def _states(source: Source, firsts: list[int], stops: list[int]) -> list[int]:
             state = survey.walk(levels, steps, start, ends[first - 1], 8 * states[-1])
         states.append(int(state) >> 3)
     return states
-
-
-def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> list[Result]:
-    """The results of the tasks, in order. The caller works too, so that a pool whose threads all wait here cannot lock
-    up.
-    """
-    if workers is None or len(tasks) < 2:
-        return [task() for task in tasks]
-    results: dict[int, Result] = {}
-    waiting = deque(enumerate(tasks))
-
-    def help_out() -> None:
-        while True:
-            try:
-                k, task = waiting.popleft()
-            except IndexError:
-                return
-            results[k] = task()
-
-    helpers = [workers.submit(help_out) for _ in range(min(len(tasks) - 1, 64))]
-    try:
-        help_out()
-    finally:
-        waiting.clear()
-        for helper in helpers:
-            if not helper.cancel():
-                helper.result()
-    return [results[k] for k in range(len(tasks))]

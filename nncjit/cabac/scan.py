@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,17 @@ from numpy.typing import NDArray
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan_kernels import reorder
 from nncjit.errors import OptionError
+from nncjit.jit.threads import share
 from nncjit.stages import staged
 
 Array = NDArray[Any]
 
+STRIP = 1 << 17
+"""Elements that are reordered together, at least one block row: enough that handing them out costs nothing."""
+
 
 @staged("scan")
-def to_scan(array: Array, layer: Layer, *, overwrite: bool = False) -> Array:
+def to_scan(array: Array, layer: Layer, *, overwrite: bool = False, workers: Executor | None = None) -> Array:
     """The elements in coding order. Spec, section 7.
 
     Parameters
@@ -26,6 +32,8 @@ def to_scan(array: Array, layer: Layer, *, overwrite: bool = False) -> Array:
     layer : Layer
     overwrite : bool
         Reorder in the array's own memory where it is contiguous, which saves a copy of it.
+    workers : Executor, optional
+        Threads that share the block rows.
 
     Returns
     -------
@@ -39,23 +47,19 @@ def to_scan(array: Array, layer: Layer, *, overwrite: bool = False) -> Array:
     raster = _flat(array, layer)
     if layer.scan == 0:
         return raster
-    if overwrite and raster.flags.writeable:
-        _reorder_in_place(raster, layer)
-        return raster
-    flat = np.empty_like(raster)
-    reorder_rows(raster, flat, layer, 0, layer.rows, to_flat=True)
+    in_place = overwrite and raster.flags.writeable
+    flat = raster if in_place else np.empty_like(raster)
+
+    block_rows = max(1, STRIP // max(layer.block_side * layer.width, 1))
+
+    def strip(top: int) -> None:
+        """Some block rows. They fill the same range in both orders, so that in place a copy of them is enough."""
+        rows = min(layer.block_side * block_rows, layer.rows - top)
+        part, here = layer._replace(rows=rows), slice(top * layer.width, (top + rows) * layer.width)
+        reorder_rows(raster[here].copy() if in_place else raster[here], flat[here], part, 0, rows, to_flat=True)
+
+    share([partial(strip, top) for top in range(0, layer.rows, layer.block_side * block_rows)], workers)
     return flat
-
-
-def _reorder_in_place(array: Array, layer: Layer) -> None:
-    """`to_scan` in the memory of the array: a block row fills the same range in both orders, so one is copied at a
-    time.
-    """
-    for top in range(0, layer.rows, layer.block_side):
-        rows = min(layer.block_side, layer.rows - top)
-        strip = array[top * layer.width : (top + rows) * layer.width]
-        part = layer._replace(rows=rows)
-        reorder_rows(strip.copy(), strip, part, 0, rows, to_flat=True)
 
 
 @staged("scan")

@@ -13,8 +13,9 @@ from nncjit.cabac import encode_record as er
 from nncjit.cabac import select_kernels as sk
 from nncjit.cabac.encode_run import UNBOUNDED, Source
 from nncjit.cabac.layer import models_of
-from nncjit.cabac.pieces import Piece, share
+from nncjit.cabac.pieces import Piece
 from nncjit.cabac.tables import BIN_COST, RANGE_LPS, START_WORDS
+from nncjit.jit.threads import share
 from nncjit.stages import staged
 
 Array = NDArray[Any]

@@ -257,7 +257,7 @@ def encode_joined(
             raise OptionError(f"{t.name}: cannot be joined: {reason}")
         pieces.append(reduced(t.info, values, plan))
     whole = np.concatenate(pieces)
-    matrix, choices = coded_matrix(first.name, whole, moments(whole), plan, workers)
+    matrix, choices = coded_matrix(first.name, whole, moments(whole, workers), plan, workers)
     encoder = PayloadEncoder()
     matrix.code(encoder, plan.density, base_qp, choices, workers)
     payload = encoder.finish()

@@ -75,7 +75,7 @@ def encode_tensor(tensor: Tensor, plan: Plan, *, base_qp: int = 0, workers: Exec
     if not storage.size:
         return encode_raw(info, storage, "")
     values = dtypes.to_float32(storage, info.dtype)
-    measured = moments(values)
+    measured = moments(values, workers)
     reason = plan.raw_reason(info, measured)
     if reason:
         return encode_raw(info, storage, reason)
@@ -106,7 +106,7 @@ def encode_integers(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: 
     levels = integers.split(storage) if limbs else storage.astype(np.int32, copy=False)
     layer = layer_of(levels.shape, plan, choices, dependent=False)
     encoder = PayloadEncoder()
-    encoder.layer(to_scan(levels, layer), layer, selection=choices.selection, workers=workers)
+    encoder.layer(to_scan(levels, layer, workers=workers), layer, selection=choices.selection, workers=workers)
     payload = encoder.finish()
     code = integers.LIMB_CODES[info.dtype] if limbs else format_code(info.dtype, DataFormat.INT32)
     header = NduHeader(
@@ -141,7 +141,7 @@ def encode_floats(
     coded_values = np.moveaxis(change, first, 0) if first else change
     coded_values = np.asarray(coded_values, order="C")
     if change is not values:
-        measured = moments(coded_values)
+        measured = moments(coded_values, workers)
     overwrite = overwrite and coded_values is values
     matrix, choices = coded_matrix(info.name, coded_values, measured, plan, workers, overwrite=overwrite)
     error = matrix.error if change is values else _error(values, matrix, coded_values.shape, first)

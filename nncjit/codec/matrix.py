@@ -87,9 +87,9 @@ def quantise_matrix(
     """
     qp = steps.raise_qp(peak, qp, density, dependent=bool(layer.dq))
     step = steps.step(qp, density)
-    ordered = to_scan(values, layer, overwrite=overwrite)
+    ordered = to_scan(values, layer, overwrite=overwrite, workers=workers)
     levels = quantise(ordered, float(step), choices, dependent=bool(layer.dq), workers=workers)
-    sums = products(ordered, levels)
+    sums = products(ordered, levels, workers)
     if unbiased and sums.unbiased_step:
         qp = _unbiased_qp(qp, float(step), sums.unbiased_step, density)
         step = steps.step(qp, density)

@@ -11,10 +11,11 @@ which holds no GIL, runs on Python's threads; that takes some 0.1 ms longer.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 from numba import types
@@ -24,6 +25,8 @@ from numba.np.ufunc import parallel as numba_threads
 
 from nncjit.errors import OptionError
 from nncjit.jit.compile import JIT, parallel_kernel, prange
+
+Result = TypeVar("Result")
 
 _SIGNATURE = (types.int64, types.int64)
 
@@ -71,6 +74,34 @@ def pool(threads: int | None = None) -> Iterator[ThreadPoolExecutor | None]:
         yield executor
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> list[Result]:
+    """The results of the tasks, in order. The caller works too, so that a pool whose threads all wait here cannot lock
+    up.
+    """
+    if workers is None or len(tasks) < 2:
+        return [task() for task in tasks]
+    results: dict[int, Result] = {}
+    waiting = deque(enumerate(tasks))
+
+    def help_out() -> None:
+        while True:
+            try:
+                k, task = waiting.popleft()
+            except IndexError:
+                return
+            results[k] = task()
+
+    helpers = [workers.submit(help_out) for _ in range(min(len(tasks) - 1, 64))]
+    try:
+        help_out()
+    finally:
+        waiting.clear()
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
+    return [results[k] for k in range(len(tasks))]
 
 
 def run(kernel: Any, argument: int, workers: int) -> None:

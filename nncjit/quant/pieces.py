@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nncjit.jit.threads import share
 
 T = TypeVar("T")
 A = TypeVar("A", bound=np.generic)
@@ -33,11 +36,9 @@ def run_tasks(work: Callable[[int], T], count: int, workers: Executor | None) ->
     count : int
         Number of tasks.
     workers : Executor or None
-        Who does them; None: the caller's thread.
+        Who does them beside the caller's thread.
     """
-    if workers is None or count < 2:
-        return [work(k) for k in range(count)]
-    return [done.result() for done in [workers.submit(work, k) for k in range(count)]]
+    return share([partial(work, k) for k in range(count)], workers)
 
 
 def run_pieces(work: Callable[[int, int], T], n: int, workers: Executor | None = None, piece: int = PIECE) -> list[T]:

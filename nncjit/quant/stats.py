@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
 
 from nncjit.quant import stats_kernels as kernels
+from nncjit.quant.pieces import frozen, run_pieces
 
 
 class Moments(NamedTuple):
@@ -31,12 +33,19 @@ class Moments(NamedTuple):
         return math.sqrt(max(self.power - self.mean * self.mean, 0.0))
 
 
-def moments(values: np.ndarray) -> Moments:
-    """Moments of a contiguous float32 array of any shape."""
-    sums = np.zeros(4)
-    kernels.moments(values.reshape(-1), sums)
-    n = max(values.size - int(sums[3]), 1)
-    return Moments(values.size, float(sums[0]) / n, float(sums[1]) / n, float(sums[2]), int(sums[3]))
+def moments(values: np.ndarray, workers: Executor | None = None) -> Moments:
+    """Moments of a contiguous float32 array of any shape. They do not depend on the workers, which share its pieces."""
+    flat = frozen(values)
+
+    def piece(start: int, stop: int) -> np.ndarray:
+        sums = np.zeros(4)
+        kernels.moments(flat[start:stop], sums)
+        return sums
+
+    parts = np.array(run_pieces(piece, flat.size, workers) or [np.zeros(4)])
+    total, power, _, bad = parts.sum(axis=0).tolist()
+    n = max(flat.size - int(bad), 1)
+    return Moments(flat.size, total / n, power / n, float(parts[:, 2].max()), int(bad))
 
 
 class Products(NamedTuple):
@@ -61,8 +70,13 @@ class Products(NamedTuple):
         return self.power / self.mixed if self.mixed > 0.0 else 0.0
 
 
-def products(values: np.ndarray, levels: np.ndarray) -> Products:
-    """Products of float32 values and their int32 levels (same order, contiguous)."""
-    sums = np.zeros(3)
-    kernels.products(values.reshape(-1), levels.reshape(-1), sums)
-    return Products(*sums.tolist())
+def products(values: np.ndarray, levels: np.ndarray, workers: Executor | None = None) -> Products:
+    """Products of float32 values and their int32 levels (same order, contiguous), as `moments` finds its sums."""
+    w, q = frozen(values), frozen(levels)
+
+    def piece(start: int, stop: int) -> np.ndarray:
+        sums = np.zeros(3)
+        kernels.products(w[start:stop], q[start:stop], sums)
+        return sums
+
+    return Products(*np.sum(run_pieces(piece, w.size, workers) or [np.zeros(3)], axis=0).tolist())

@@ -14,6 +14,7 @@ from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
 from nncjit.errors import OptionError
 from nncjit.jit import JIT
+from nncjit.jit.threads import share
 
 pytestmark = pytest.mark.kernel
 
@@ -103,5 +104,5 @@ def test_an_error_in_one_task_comes_out_and_stops_the_others(pool):
         ran.append(1)
 
     with pytest.raises(OptionError, match="no"):
-        pieces.share([fail, *[work] * 50], pool)
+        share([fail, *[work] * 50], pool)
     assert len(ran) < 50

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nncjit.cabac import scan
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan import from_scan, reorder_rows, to_scan
 from nncjit.errors import OptionError
@@ -63,3 +66,18 @@ def test_block_rows_can_be_done_one_by_one():
 def test_another_number_of_elements_is_refused():
     with pytest.raises(OptionError, match=r"\(5,\) does not fit a layer of 2 x 3"):
         to_scan(np.zeros(5, np.int32), Layer.of((2, 3)))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_threads_and_strips_change_nothing(monkeypatch, overwrite):
+    monkeypatch.setattr(scan, "STRIP", 100)
+    layer = Layer.of((71, 19), scan=1)
+    array = np.arange(layer.size, dtype=np.int32)
+    expected = scan.to_scan(array.copy(), layer)
+    monkeypatch.setattr(scan, "STRIP", 1 << 20)
+    np.testing.assert_array_equal(scan.to_scan(array.copy(), layer), expected)
+    monkeypatch.setattr(scan, "STRIP", 200)
+    with ThreadPoolExecutor(3) as workers:
+        found = scan.to_scan(array.copy(), layer, overwrite=overwrite, workers=workers)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(scan.from_scan(found, layer), array)
