@@ -1,8 +1,8 @@
 """Tensors through a pool of threads, in order, with few in memory.
 
-Small tensors are coded side by side, one a thread. The pieces of a large one are spread over the same threads, behind
-the small ones that came before it.
-Only the caller's thread hands out work and waits, so a pool of any size cannot block itself.
+Small tensors are coded side by side, one a thread, tiny ones meanwhile by the caller. The pieces of a large one are
+spread over the same threads, behind the small ones that came before it. Only the caller's thread hands out work and
+waits, so a pool of any size cannot block itself.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import TypeVar
 
 LARGE = 1 << 21
 """Weights from which a tensor gets all threads for itself."""
+TINY = 1 << 13
+"""Weights below which a tensor is the caller's own: most of its time goes into Python, of which one thread runs at a
+time, so that handing it out would only make the threads wait for each other."""
 IN_FLIGHT = 1 << 23
 """Weights of small tensors that may be read and not yet handed on."""
 
@@ -53,6 +56,10 @@ def in_order(
                     yield waiting.popleft()[0].result()
                 in_flight = 0
                 yield result
+            elif size < TINY:
+                finished: Future[Result] = Future()
+                finished.set_result(work(item, None))
+                waiting.append((finished, 0))
             else:
                 waiting.append((pool.submit(work, item, None), size))
                 in_flight += size

@@ -21,8 +21,16 @@ def pool(request):
         yield executor
 
 
-def test_results_come_in_order_and_large_items_get_the_pool(pool, monkeypatch):
+@pytest.fixture(autouse=True)
+def no_tiny_items(monkeypatch):
+    """The tests count in small numbers."""
+    monkeypatch.setattr(pipeline, "TINY", 0)
+
+
+@pytest.mark.parametrize("tiny", [0, 3, 51])
+def test_results_come_in_order_and_large_items_get_the_pool(pool, monkeypatch, tiny):
     monkeypatch.setattr(pipeline, "LARGE", 100)
+    monkeypatch.setattr(pipeline, "TINY", tiny)
     sizes = [1, 50, 100, 2, 3, 500, 4]
 
     def work(size, workers):
@@ -84,3 +92,19 @@ def test_small_results_are_not_held_back_by_a_large_item(monkeypatch):
         for item in in_order(items(), work, executor):
             seen += [f"{item} handed on"]
     assert seen == ["small handed on", "large begins", "large handed on"]
+
+
+def test_tiny_items_are_done_by_the_caller_while_threads_do_others(monkeypatch):
+    monkeypatch.setattr(pipeline, "TINY", 10)
+    done = threading.Event()
+
+    def work(item, _):
+        if item == "tiny":
+            done.set()
+            return threading.current_thread()
+        assert done.wait(10)
+        return item
+
+    with ThreadPoolExecutor(1) as executor:
+        found = list(in_order([("first", 10), ("tiny", 9)], work, executor))
+    assert found == ["first", threading.current_thread()]
