@@ -99,13 +99,13 @@ def _put_rest(place, rem, rem_row, rest):
 @helper
 def _put_large(run, place, value, sign):
     """Append what a value above CAP has after the first HEAD unary codes; sign is 0 or -1."""
-    unary, head, gtx = load_i64(run, UNARY), load_i64(run, HEAD), load_i64(run, GTX)
+    unary, gtx = load_i64(run, UNARY), load_i64(run, GTX)
     stop = min(value, unary)
-    if stop > head:
+    if stop > HEAD:
         line = load_i64(run, LINES) - sign * 2 * (unary + ROW_CODES)
-        for k in range(head, stop, ROW_CODES):
-            _copy_codes(line + 2 * k, place + 2 * (k - head))
-        place += 2 * (stop - head)
+        for k in range(HEAD, stop, ROW_CODES):
+            _copy_codes(line + 2 * k, place + 2 * (k - HEAD))
+        place += 2 * (stop - HEAD)
     if value <= unary:
         store_16(place, -1, 2 * (gtx + 2 * (stop - 1) - sign))
         return place
@@ -265,8 +265,8 @@ def binarise(run, start, stop):
     wrong, but no more than they may be.
 
     A level writes at most 1 + 1 + UNARY + 32 + 3 codes, and the plain form at most ROW_CODES ahead of its last: CODES
-    has room for (stop - start) * (UNARY + 37) + 2 * ROW_CODES of them. HEAD is the lesser of UNARY and ROW_CODES - 2,
-    and CAP at least HEAD; ROWS is uint16[2 * CAP + 3, ROW_CODES], by value + CAP + 1; LINES uint16[2, UNARY +
+    has room for (stop - start) * (UNARY + 37) + 2 * ROW_CODES of them. CAP is at least the
+    lesser of UNARY and HEAD; ROWS is uint16[2 * CAP + 3, ROW_CODES], by value + CAP + 1; LINES uint16[2, UNARY +
     ROW_CODES] and REM_ROW uint16[2 * ROW_CODES] are unary and prefix codes, all bins 1.
     """
     if load_i64(run, PLAIN):

@@ -10,13 +10,13 @@ their number, a multiple of GROUP. A list ends with a run of none.
 
 # Slots of a run: what is binarised, and how.
 LEVELS, BASE, HISTORY, STEPS, HALVE, UNARY, PLAIN = range(7)
-MOST_BELOW, MOST_ABOVE, FIXED_SIGN, ROWS, LINES, HEAD, CAP, REM_ROW = range(7, 15)
-SIG_TEMPORAL, SIG_HISTORY, SIGN, GTX, GTX_TEMPORAL, REM = range(15, 21)
+MOST_BELOW, MOST_ABOVE, FIXED_SIGN, ROWS, LINES, CAP, REM_ROW = range(7, 14)
+SIG_TEMPORAL, SIG_HISTORY, SIGN, GTX, GTX_TEMPORAL, REM = range(14, 20)
 # Which part of the layer, and where the work stands.
-SPANS, SPAN, STOP_SPAN, INDEX, CHUNK, PREVIOUS, QUANTISER, MISMATCH = range(21, 29)
+SPANS, SPAN, STOP_SPAN, INDEX, CHUNK, PREVIOUS, QUANTISER, MISMATCH = range(20, 28)
 # The list of codes and the arithmetic coder.
-CODES, COUNT, WORDS, STARTS, N_MODELS, TABLES = range(29, 35)
-OUT, CAPACITY, POSITION, LOW, RANGE, PENDING, POINTS, N_POINTS, FIELDS = range(35, 44)
+CODES, COUNT, WORDS, STARTS, N_MODELS, TABLES = range(28, 34)
+OUT, CAPACITY, POSITION, LOW, RANGE, PENDING, POINTS, N_POINTS, FIELDS = range(34, 43)
 
 # Columns of a span: elements up to `STOP` that follow each other, after `ZERO_STEPS` zero-steps of the quantiser.
 SPAN_STOP, ZERO_STEPS, RESTART, SPAN_FIELDS = range(4)
@@ -29,6 +29,8 @@ GROUP = 8
 """Levels that are looked at together for a run of zeros; shorter runs are not worth the branch."""
 ROW_CODES = 24
 """Codes that `binarise` copies at once."""
+HEAD = ROW_CODES - 2
+"""Unary codes that a row has room for, beside the sign and the row's shape."""
 SHAPE_CLASS, SHAPE_NONZERO = 8, 10
 """Bits of a row's shape: where the class of its value stands (0, 1 negative, 2 positive) and whether it is not zero."""
 SHIFTED_AT = 64

@@ -59,7 +59,6 @@ STEPS = (dq_steps(0), dq_steps(1))
 class _ValueTables(NamedTuple):
     """The codes of values, see `binarise_kernels.binarise`."""
 
-    head: int
     cap: int
     rows: Array
     lines: Array
@@ -68,7 +67,6 @@ class _ValueTables(NamedTuple):
     @classmethod
     def of(cls, unary_length: int) -> _ValueTables:
         at = Contexts.for_unary_length(unary_length)
-        head = min(unary_length, er.ROW_CODES - 2)
         fitting = takewhile(lambda v: len(_value_codes(at, unary_length, v, 0)) < er.ROW_CODES, range(1, MOST_ROWS + 1))
         cap = max(fitting)
         lines = np.zeros((2, unary_length + er.ROW_CODES), np.uint16)
@@ -80,12 +78,12 @@ class _ValueTables(NamedTuple):
             for negative in (0, 1):
                 codes = _value_codes(at, unary_length, value, negative)
                 if value > cap:
-                    codes = [codes[0], *lines[negative, :head]]
+                    codes = [codes[0], *lines[negative, : min(unary_length, er.HEAD)]]
                 row = rows[cap + 1 + (-value if negative else value)]
                 row[: len(codes)] = codes
                 row[-1] = 2 * (1 + len(codes)) | (2 - negative) << er.SHAPE_CLASS | 1 << er.SHAPE_NONZERO
         rem_row = 2 * (at.rem + np.arange(2 * er.ROW_CODES)) + 1
-        return cls(head, cap, rows, lines, rem_row.astype(np.uint16))
+        return cls(cap, rows, lines, rem_row.astype(np.uint16))
 
 
 def _value_codes(at: Contexts, unary_length: int, value: int, negative: int) -> list[int]:
@@ -150,12 +148,12 @@ def prepare(
     c, z = layer.codebook_size, layer.codebook_zero
 
     record = np.zeros(er.FIELDS, np.int64)
-    arrays = (levels, base, history, steps, *values[2:], spans, TABLES)
+    arrays = (levels, base, history, steps, *values[1:], spans, TABLES)
     slots = (er.LEVELS, er.BASE, er.HISTORY, er.STEPS, er.ROWS, er.LINES, er.REM_ROW, er.SPANS, er.TABLES)
     for slot, array in zip(slots, arrays, strict=True):
         record[slot] = 0 if array is None else array.ctypes.data
     record[er.HALVE] = layer.dq
-    record[er.UNARY], record[er.HEAD], record[er.CAP] = layer.unary_length, values.head, values.cap
+    record[er.UNARY], record[er.CAP] = layer.unary_length, values.cap
     record[er.PLAIN] = int(base is None and history is None and c == 0)
     record[er.MOST_BELOW], record[er.MOST_ABOVE] = (z, c - 1 - z) if c else (UNBOUNDED, UNBOUNDED)
     record[er.FIXED_SIGN] = int(c > 0 and z in (0, c - 1))
