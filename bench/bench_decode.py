@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from bench_encode import IDS, KINDS, RIVAL, UNARY_LENGTH, count_bins, levels_of
-from timing import best_time, best_wall
+from bench_encode import IDS, KINDS, UNARY_LENGTH, count_bins, levels_of
+from timing import RIVAL, best_time, best_wall, ratio
 
 from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
 from nncjit.cabac.encode import PayloadEncoder
@@ -102,7 +102,7 @@ def bench_decode(measured, benchmark, name, dq, way):
     measured(one.decode, weights=one.layer.size, check=check, **facts)
     if RIVAL:
         np.testing.assert_array_equal(one.nncodec(), one.levels)
-        benchmark.extra_info["ratio"] = best_time(one.nncodec, 2) / best_time(one.decode, 5)
+        benchmark.extra_info["ratio"] = ratio(one.nncodec, one.decode)
 
 
 @pytest.mark.parametrize("copies", [1, 64], ids=["one large", "64 small"])
@@ -125,9 +125,9 @@ def table() -> None:
             one = case(name, dq, way)
             assert (one.decode()[0] == one.levels).all()
             taken = best_time(one.decode, 6)
-            ratio = f"{best_time(one.nncodec, 3) / taken:.2f}" if RIVAL else "-"
+            times = f"{best_time(one.nncodec, 3) / taken:.2f}" if RIVAL else "-"
             line = line or f"{name + (', dq' if dq else ''):<14}{8 * one.payload.size / one.layer.size:>6.2f}"
-            line += f"{one.layer.size / taken / 1e6:>18.0f}{ratio:>7}"
+            line += f"{one.layer.size / taken / 1e6:>18.0f}{times:>7}"
         print(line, flush=True)
 
 

