@@ -18,10 +18,10 @@ import pytest
 from bench_encode import IDS, KINDS, UNARY_LENGTH, count_bins, levels_of
 from timing import RIVAL, best_time, best_wall, ratio
 
-from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
-from nncjit.cabac.encode import PayloadEncoder
+from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.points import as_array
+from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan
 from nncjit.jit.threads import count
 

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from timing import RIVAL, best_time, ratio
 
-from nncjit.cabac import binarise_kernels, encode_record
-from nncjit.cabac.encode import PayloadEncoder
-from nncjit.cabac.encode_run import prepare
-from nncjit.cabac.estimate import estimate_bits
+from nncjit.cabac import binarisation_kernels as binarise_kernels
+from nncjit.cabac import encoder_records as encode_record
+from nncjit.cabac.encoder_input import prepare
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_encoder import PayloadEncoder
+from nncjit.cabac.size_estimate import estimate_bits
 from nncjit.jit.threads import pool
 from nncjit.quant.trellis import trellis
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from timing import RIVAL, best_time, ratio
 
-from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.quant.dequantise import dequantise
 from nncjit.quant.steps import bit_weight, step
 from nncjit.quant.trellis import trellis, trellis_rd

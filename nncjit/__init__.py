@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any
 from nncjit.errors import BitstreamError, ModelError, NncError, NncWarning, OptionError
 
 if TYPE_CHECKING:
-    from nncjit.codec.decode import decode
-    from nncjit.codec.encode import encode
-    from nncjit.codec.files import compress, decompress
-    from nncjit.codec.inspect import inspect
-    from nncjit.codec.options import Options, Rule
-    from nncjit.codec.reader import open
-    from nncjit.codec.updates import UpdateState
-    from nncjit.codec.verify import verify
+    from nncjit.convert import compress, decompress
+    from nncjit.decoder.inspection import inspect
+    from nncjit.decoder.random_access import open
+    from nncjit.decoder.stream_decoder import decode
+    from nncjit.decoder.update_state import UpdateState
+    from nncjit.decoder.verification import verify
+    from nncjit.encoder.model_encoder import encode
+    from nncjit.encoder.options import Options, Rule
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Options": "nncjit.codec.options",
-    "Rule": "nncjit.codec.options",
-    "UpdateState": "nncjit.codec.updates",
-    "compress": "nncjit.codec.files",
-    "decode": "nncjit.codec.decode",
-    "decompress": "nncjit.codec.files",
-    "encode": "nncjit.codec.encode",
-    "inspect": "nncjit.codec.inspect",
-    "open": "nncjit.codec.reader",
-    "verify": "nncjit.codec.verify",
+    "Options": "nncjit.encoder.options",
+    "Rule": "nncjit.encoder.options",
+    "UpdateState": "nncjit.decoder.update_state",
+    "compress": "nncjit.convert",
+    "decode": "nncjit.decoder.stream_decoder",
+    "decompress": "nncjit.convert",
+    "encode": "nncjit.encoder.model_encoder",
+    "inspect": "nncjit.decoder.inspection",
+    "open": "nncjit.decoder.random_access",
+    "verify": "nncjit.decoder.verification",
 }
 
 __all__ = [

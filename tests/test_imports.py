@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,6 @@ import pytest
 import nncjit
 
 PACKAGE = Path(nncjit.__file__).parent
-
-BELOW_CODEC = "stages quant cabac syntax bits model arrays files dtypes jit errors"
 
 MAY_IMPORT = {
     "errors": "",
@@ -28,12 +27,15 @@ MAY_IMPORT = {
     "quant": "stages cabac jit errors",
     "reduce": "model dtypes errors",
     "formats": "model arrays dtypes files errors",
-    "codec": f"formats reduce {BELOW_CODEC}",
+    "stream": "reduce syntax bits model dtypes errors",
+    "encoder": "stream reduce quant cabac syntax model dtypes stages jit errors",
+    "decoder": "stream reduce quant cabac syntax bits dtypes stages jit errors",
+    "convert": "encoder decoder stream formats bits model files stages jit errors",
     "demo": "errors",
-    "report": "codec formats model files dtypes stages errors",
-    "cli": f"__init__ report demo codec formats reduce {BELOW_CODEC}",
+    "report": "convert encoder decoder stream formats model files dtypes stages errors",
+    "cli": "__init__ report demo convert encoder decoder stream formats reduce dtypes stages files jit errors",
     "__main__": "cli",
-    "__init__": "codec errors",
+    "__init__": "convert encoder decoder errors",
 }
 """Room -> the rooms below it. `__init__` is the public face: ``import nncjit``."""
 
@@ -94,3 +96,13 @@ def test_rooms_of_files_and_headers_stay_clear_of_kernels(room):
                 below.add(lower)
                 waiting.append(lower)
     assert not below & {"jit", "cabac", "quant"}
+
+
+def test_encoder_and_decoder_stand_side_by_side():
+    for room, other in (("decoder", "encoder"), ("encoder", "decoder"), ("stream", "encoder"), ("stream", "decoder")):
+        assert other not in MAY_IMPORT[room].split()
+
+
+def test_every_file_name_occurs_once():
+    names = Counter(path.name for path in MODULES if not path.name.startswith("__"))
+    assert [name for name, times in names.items() if times > 1] == []

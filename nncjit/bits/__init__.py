@@ -1,8 +1,8 @@
 """Bits in and out: the descriptors of the standard, and where the bytes come from. Spec, section 1."""
 
-from nncjit.bits.reader import MAX_UE_SUFFIX, BitReader, EndOfDataError
+from nncjit.bits.bit_reader import MAX_UE_SUFFIX, BitReader, EndOfDataError
+from nncjit.bits.bit_writer import BitWriter
 from nncjit.bits.source import Buffer, FileSource, MemorySource, Source, StreamSource, as_source
-from nncjit.bits.writer import BitWriter
 
 __all__ = [
     "MAX_UE_SUFFIX",

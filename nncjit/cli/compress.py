@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.files import derived_target
+from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
+from nncjit.cli.default_target import derived_target
 from nncjit.cli.progress import progress_bar
-from nncjit.cli.shared import add_encoder, add_output, encoder_options, note, show
 
 if TYPE_CHECKING:
-    from nncjit.codec.report import CompressReport
+    from nncjit.stream.reports import CompressReport
 
 
 def configure(parser: ArgumentParser) -> None:

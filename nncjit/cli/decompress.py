@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.files import derived_target
+from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
+from nncjit.cli.default_target import derived_target
 from nncjit.cli.progress import progress_bar
-from nncjit.cli.shared import add_decoder, add_output, decoder_options, show
 
 if TYPE_CHECKING:
-    from nncjit.codec.report import DecompressReport
+    from nncjit.stream.reports import DecompressReport
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from nncjit.cli import text
-from nncjit.cli.shared import add_encoder, add_output, encoder_options, note, show
+from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
+from nncjit.cli.arguments import add_threads, note
 from nncjit.cli.progress import progress_bar
-from nncjit.cli.shared import add_threads, note
 from nncjit.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Evaluate one model."""
-    from nncjit.codec.options import Options
+    from nncjit.encoder.options import Options
     from nncjit.report.evaluate import Request, evaluate
     from nncjit.report.grid import series
     from nncjit.report.rival import parse_qps

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
-from nncjit.cli.shared import add_output, show
+from nncjit.cli.arguments import add_output, show
 
 if TYPE_CHECKING:
-    from nncjit.codec.inspect import Inspection
+    from nncjit.decoder.inspection import Inspection
 
 EDITIONS = {0: "first edition", 1: "second edition"}
 VALUE_WIDTH = 60

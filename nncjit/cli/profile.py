@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.shared import add_encoder, add_output, encoder_options, note, show
+from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
 from nncjit.errors import OptionError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Profile one file."""
-    from nncjit.codec.options import Options
+    from nncjit.encoder.options import Options
     from nncjit.report.profiler import profile
 
     if args.top < 0:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nncjit.codec.report import TensorReport
+    from nncjit.stream.reports import TensorReport
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.shared import add_decoder, add_output, decoder_options, show
+from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
 
 if TYPE_CHECKING:
-    from nncjit.codec.report import DecompressReport
+    from nncjit.stream.reports import DecompressReport
 
 
 def configure(parser: ArgumentParser) -> None:

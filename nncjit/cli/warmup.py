@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
-from nncjit.cli.shared import add_output, add_threads, show
+from nncjit.cli.arguments import add_output, add_threads, show
 
 if TYPE_CHECKING:
     import numpy as np

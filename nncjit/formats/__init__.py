@@ -13,7 +13,7 @@ from types import ModuleType
 
 from nncjit.errors import OptionError
 from nncjit.files import check_readable
-from nncjit.formats.writer import Writer
+from nncjit.formats.tensor_writer import Writer
 from nncjit.model import Model, TensorInfo
 
 __all__ = ["Writer", "create", "is_known", "known_suffixes", "open_model"]

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from nncjit.dtypes import DTYPES, as_storage, to_float32
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, os_errors
-from nncjit.formats.writer import Store
+from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo
 
 __all__ = ["read", "write"]

@@ -30,7 +30,7 @@ from nncjit import arrays
 from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, os_errors, reserve, write_at
-from nncjit.formats.writer import Store
+from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo, tensors_of
 
 __all__ = ["NESTED", "read", "write"]

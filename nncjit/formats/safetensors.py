@@ -21,7 +21,7 @@ from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, os_errors, read_at, reserve, write_at
 from nncjit.formats.safetensors_header import LENGTH_BYTES, MAX_LENGTH, Entry, build, parse
-from nncjit.formats.writer import Store
+from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo
 
 __all__ = ["read", "write"]

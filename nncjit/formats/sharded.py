@@ -15,7 +15,7 @@ import numpy as np
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, check_readable, os_errors
 from nncjit.formats import safetensors
-from nncjit.formats.writer import Store
+from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo
 
 __all__ = ["read", "write"]

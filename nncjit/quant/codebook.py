@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nncjit.errors import OptionError
 from nncjit.quant import codebook_kernels as kernels
-from nncjit.quant.pieces import frozen, run_pieces
 from nncjit.quant.uniform import uniform
+from nncjit.quant.work_sharing import frozen, run_pieces
 
 Floats = NDArray[np.float32]
 Levels = NDArray[np.int32]

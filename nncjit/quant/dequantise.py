@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nncjit.quant import dequantise_kernels as kernels
-from nncjit.quant.pieces import frozen, run_pieces
+from nncjit.quant.work_sharing import frozen, run_pieces
 
 
 def dequantise(

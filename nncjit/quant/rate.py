@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from nncjit.jit import lanes
 from nncjit.quant import rate_kernels
-from nncjit.quant.pieces import frozen
 from nncjit.quant.steps import bit_weight
+from nncjit.quant.work_sharing import frozen
 
 Floats = NDArray[np.float32]
 Levels = NDArray[np.int32]

@@ -9,12 +9,12 @@ import numpy as np
 from nncjit.jit import lanes
 from nncjit.quant import trellis_kernels as scalar
 from nncjit.quant import trellis_lanes_kernels as vector
-from nncjit.quant.chunks import FEWEST, LANES, Chunks, Scratch
-from nncjit.quant.pieces import frozen, run_pieces
 from nncjit.quant.rate import Floats, Levels
 from nncjit.quant.steps import inverse_of
+from nncjit.quant.trellis_chunks import FEWEST, LANES, Chunks, Scratch
 from nncjit.quant.trellis_rate import RateTrellis, as_reference
 from nncjit.quant.uniform import largest_magnitude
+from nncjit.quant.work_sharing import frozen, run_pieces
 
 _SPARSE, _VERY_SPARSE = 0.4, 0.1
 """Shares of values that are not near 0: below the first chunks must be long, below the second they cannot be used."""

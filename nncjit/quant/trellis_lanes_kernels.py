@@ -19,7 +19,7 @@ import numpy as np
 from nncjit.cabac.tables import DQ_NEXT_STATE
 from nncjit.jit import address, kernel, load_i32, store_32
 from nncjit.jit.lanes import lane_program
-from nncjit.quant.chunks import LANES
+from nncjit.quant.trellis_chunks import LANES
 
 EXACT_BELOW = 2.0**20
 """Largest |value / step| that the lanes are given."""

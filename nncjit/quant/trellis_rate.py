@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nncjit.cabac.tables import BIN_COST, FAST, SLOW, START_WORDS
-from nncjit.quant import adaptive_kernels, rate_kernels
+from nncjit.quant import rate_kernels
+from nncjit.quant import reference_rate_kernels as adaptive_kernels
 from nncjit.quant import trellis_kernels as plain
 from nncjit.quant import trellis_rd_kernels as kernels
-from nncjit.quant.pieces import frozen, run_tasks
 from nncjit.quant.rate import FADE, FEWEST_COUNTED, FIRST_BLOCK, NEXT_BLOCK, PILOT, Floats, Levels, Setting
 from nncjit.quant.steps import bit_weight
+from nncjit.quant.work_sharing import frozen, run_tasks
 
 STREAMS = kernels.STREAMS
 

@@ -8,13 +8,14 @@ from concurrent.futures import Executor
 import numpy as np
 
 from nncjit.cabac.tables import BIN_COST, FAST, SLOW, START_WORDS
-from nncjit.quant import adaptive_kernels, rate_kernels
+from nncjit.quant import rate_kernels
+from nncjit.quant import reference_rate_kernels as adaptive_kernels
 from nncjit.quant import uniform_kernels as kernels
 from nncjit.quant import uniform_rd_kernels as rd_kernels
-from nncjit.quant.pieces import PIECE, frozen, run_pieces
 from nncjit.quant.rate import FADE, FEWEST_COUNTED, FIRST_BLOCK, NEXT_BLOCK, Floats, Levels, Setting
 from nncjit.quant.steps import bit_weight, inverse_of
 from nncjit.quant.trellis_lanes_kernels import EXACT_BELOW
+from nncjit.quant.work_sharing import PIECE, frozen, run_pieces
 
 
 def largest_magnitude(values: Floats, *, workers: Executor | None = None) -> float:

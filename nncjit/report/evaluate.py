@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nncjit import dtypes, formats
-from nncjit.codec.decode import decode
-from nncjit.codec.encode import encode
-from nncjit.codec.files import compress
-from nncjit.codec.options import Options
+from nncjit.convert import compress
+from nncjit.decoder.stream_decoder import decode
+from nncjit.encoder.model_encoder import encode
+from nncjit.encoder.options import Options
 from nncjit.errors import ModelError, OptionError
 from nncjit.report import metrics
 from nncjit.report.evaluation import SNR, Evaluation, Measured, Point

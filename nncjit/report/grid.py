@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from nncjit.codec.options import Options
+from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
 
 FINENESS = ("quality", "qp", "bits", "ratio", "snr")

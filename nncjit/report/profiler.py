@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nncjit import formats
-from nncjit.codec.files import compress, decompress
-from nncjit.codec.inspect import Inspection, inspect
-from nncjit.codec.options import Options
-from nncjit.codec.reader import open as open_stream
+from nncjit.convert import compress, decompress
+from nncjit.decoder.inspection import Inspection, inspect
+from nncjit.decoder.random_access import open as open_stream
+from nncjit.encoder.options import Options
 from nncjit.report.memory import in_child
 from nncjit.stages import Cost, Recorder, recording
 

@@ -1,7 +1,7 @@
 """NNC streams: each unit a declarative table, read and written by one machine. Spec, sections 2 and 11."""
 
 from nncjit.syntax.aggregate import AggHeader
-from nncjit.syntax.codebook import Codebook
+from nncjit.syntax.codebook_syntax import Codebook
 from nncjit.syntax.constants import (
     MAX_DIMENSIONS,
     MAX_ELEMENTS,
@@ -34,10 +34,10 @@ from nncjit.syntax.maps import (
 )
 from nncjit.syntax.ndu import NduHeader
 from nncjit.syntax.parameter_sets import LpsHeader, LpsPayload, MpsPayload, StrHeader
-from nncjit.syntax.reader import read_units
 from nncjit.syntax.topology import BitMask, PrunedTensor, PruningContainer, QntHeader, ReferenceList, TplHeader
 from nncjit.syntax.unit import Unit, UnitHeader, describe
-from nncjit.syntax.writer import aggregate_units, split_unit, unit_head, write_unit
+from nncjit.syntax.unit_reader import read_units
+from nncjit.syntax.unit_writer import aggregate_units, split_unit, unit_head, write_unit
 
 __all__ = [
     "MAX_DIMENSIONS",

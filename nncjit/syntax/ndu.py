@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from nncjit.bits import BitReader, BitWriter
 from nncjit.errors import OptionError
-from nncjit.syntax.codebook import Codebook, CodebookCode
+from nncjit.syntax.codebook_syntax import Codebook, CodebookCode
 from nncjit.syntax.codes import FLAG, UE, Counted, Named, Packed, Pair, Text, U, at_most, known
 from nncjit.syntax.constants import (
     MAX_DIMENSIONS,

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
-from nncjit.cabac.encode import PayloadEncoder
+from nncjit.cabac.entry_points import EntryPoint, as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.points import EntryPoint, as_array
+from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
 
 VECTORS = sorted((Path(__file__).parent.parent / "vectors" / "layers").glob("*.npz"))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 from cabac.decoding import coded
 
-from nncjit.cabac import decode as module
+from nncjit.cabac import payload_decoder as module
 from nncjit.cabac.layer import Layer
 from nncjit.errors import BitstreamError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nncjit.cabac import encode_record as er
-from nncjit.cabac.binarise_kernels import binarise
-from nncjit.cabac.encode_run import MOST_ROWS, prepare
+from nncjit.cabac import encoder_records as er
+from nncjit.cabac.binarisation_kernels import binarise
+from nncjit.cabac.encoder_input import MOST_ROWS, prepare
 from nncjit.cabac.layer import MAX_LEVEL, Layer
 
 pytestmark = pytest.mark.kernel

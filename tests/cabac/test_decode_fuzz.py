@@ -7,9 +7,9 @@ import pytest
 from oracle import LayerShape
 from oracle.write import EngineOut, encode_layer
 
-from nncjit.cabac import decode as module
-from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
+from nncjit.cabac import payload_decoder as module
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
 from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel

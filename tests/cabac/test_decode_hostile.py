@@ -15,10 +15,10 @@ from oracle import LayerShape
 from oracle.write import EngineOut, encode_layer
 
 import nncjit
-from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
-from nncjit.cabac.encode import PayloadEncoder
+from nncjit.cabac.entry_points import EntryPoint, as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.points import EntryPoint, as_array
+from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.errors import BitstreamError
 from nncjit.jit import JIT
 

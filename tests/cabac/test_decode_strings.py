@@ -6,12 +6,12 @@ from cabac.decoding import Coded, coded, decode, dependent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncjit.cabac import decode as module
-from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
-from nncjit.cabac.encode import PayloadEncoder
+from nncjit.cabac import payload_decoder as module
+from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.pair_kernels import LONGEST_UNARY, state_machine
-from nncjit.cabac.points import as_array
+from nncjit.cabac.pair_decoder_kernels import LONGEST_UNARY, state_machine
+from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.jit import JIT
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cabac.decoding import VECTORS, decode, vector
 
-from nncjit.cabac import decode as module
+from nncjit.cabac import payload_decoder as module
 from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel

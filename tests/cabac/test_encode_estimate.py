@@ -9,8 +9,8 @@ from cabac.encoding import Given, any_layer, plain_levels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncjit.cabac.estimate import estimate_bits
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.size_estimate import estimate_bits
 from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from cabac.encoding import Given, plain_levels
 
-from nncjit.cabac import pieces
-from nncjit.cabac.encode import PayloadEncoder
+from nncjit.cabac import block_row_pieces as pieces
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.errors import OptionError
 from nncjit.jit import JIT
 from nncjit.jit.threads import share

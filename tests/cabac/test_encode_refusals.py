@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.errors import OptionError
 
 pytestmark = pytest.mark.kernel

@@ -10,9 +10,9 @@ from cabac.encoding import Given, any_layer, dependent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
-from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.jit import JIT
 

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from cabac.encoding import Given, plain_levels
 
-from nncjit.cabac import binarise_kernels, encode_record, pieces, selection
-from nncjit.cabac.encode_run import prepare
+from nncjit.cabac import binarisation_kernels as binarise_kernels
+from nncjit.cabac import block_row_pieces as pieces
+from nncjit.cabac import context_initialisation as selection
+from nncjit.cabac import encoder_records as encode_record
+from nncjit.cabac.encoder_input import prepare
 from nncjit.cabac.layer import Layer, models_of
 from nncjit.jit import JIT
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nncjit.cli.files import derived_target
+from nncjit.cli.default_target import derived_target
 from nncjit.errors import OptionError
 
 

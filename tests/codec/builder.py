@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.syntax import Context, MpsPayload, NduHeader, StrHeader, UnitType, write_unit
 
 

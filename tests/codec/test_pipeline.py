@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from nncjit.codec import pipeline
-from nncjit.codec.pipeline import in_order
+from nncjit.encoder import pipeline
+from nncjit.encoder.pipeline import in_order
 
 
 @pytest.fixture(params=[None, 1, 3])

@@ -7,8 +7,8 @@ import pytest
 
 import nncjit
 from codec.builder import Builder, string
-from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.syntax import (
     AggregateType,
     Codebook,

@@ -7,9 +7,9 @@ import pytest
 from oracle import DamagedError, Engine, LayerShape, decode_layer
 from oracle.write import EngineOut, encode_layer
 
-from nncjit.cabac.decode import LayerJob, StringJob, decode_strings
-from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import to_scan
 from nncjit.errors import BitstreamError
 from nncjit.jit import JIT

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nncjit.cabac.encode import PayloadEncoder
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.jit import JIT
 from nncjit.quant.steps import bit_weight, step
 from nncjit.quant.trellis import trellis, trellis_rd

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nncjit.jit import JIT
-from nncjit.quant import pieces
-from nncjit.quant.stats import moments, products
+from nncjit.quant import work_sharing as pieces
+from nncjit.quant.moments import moments, products
 
 pytestmark = pytest.mark.kernel
 

@@ -18,11 +18,11 @@ import nncjit
 from nncjit.errors import OptionError
 from nncjit.jit import JIT
 from nncjit.quant import trellis_kernels, trellis_lanes_kernels
-from nncjit.quant.chunks import FEWEST, LANES, Chunks, Scratch
-from nncjit.quant.pieces import frozen
 from nncjit.quant.steps import step
 from nncjit.quant.trellis import trellis, trellis_rd
+from nncjit.quant.trellis_chunks import FEWEST, LANES, Chunks, Scratch
 from nncjit.quant.uniform import uniform
+from nncjit.quant.work_sharing import frozen
 from quant.oracle import best_path_error, case, cases, coded_values, squared_error, weights
 
 pytestmark = pytest.mark.kernel

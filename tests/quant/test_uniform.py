@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.jit import JIT
-from nncjit.quant import pieces
+from nncjit.quant import work_sharing as pieces
 from nncjit.quant.dequantise import dequantise, dequantise_codebook
 from nncjit.quant.steps import step
 from nncjit.quant.uniform import largest_magnitude, uniform

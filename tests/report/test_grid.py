@@ -2,7 +2,7 @@
 
 import pytest
 
-from nncjit.codec.options import Options
+from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
 from nncjit.report import grid
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import nncjit
-from nncjit.codec.options import Options
+from nncjit.encoder.options import Options
 from nncjit.report.profiler import profile
 
 RANDOM = np.random.default_rng(0)

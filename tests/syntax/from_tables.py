@@ -28,7 +28,7 @@ from nncjit.syntax import (
     split_unit,
     write_unit,
 )
-from nncjit.syntax.codebook import CodebookCode
+from nncjit.syntax.codebook_syntax import CodebookCode
 from nncjit.syntax.elements import IndexList, NameList
 from nncjit.syntax.machine import blank, rows
 from nncjit.syntax.ndu import EntryPoints

@@ -28,7 +28,7 @@ from nncjit.syntax import (
     unit_head,
     write_unit,
 )
-from nncjit.syntax.codebook import MAX_CODEBOOK_SIZE
+from nncjit.syntax.codebook_syntax import MAX_CODEBOOK_SIZE
 
 REFLIST = TplHeader(topology_storage_format=TopologyFormat.REFLIST)
 BLOCK = {"nnr_compressed_data_unit_payload_type": PayloadType.BLOCK}

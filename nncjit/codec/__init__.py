@@ -1,1 +1,0 @@
-"""The codec: a model to a stream and back."""

@@ -1,0 +1,197 @@
+"""Files in, files out: a model of any known format to a stream and back, tensor by tensor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from os import PathLike, fspath
+from typing import Any
+
+from nncjit import formats
+from nncjit.bits import as_source
+from nncjit.decoder.stream_decoder import MAX_BYTES, Array, decode_units
+from nncjit.encoder.model_encoder import Progress, encode_model, estimate_model
+from nncjit.encoder.options import Options
+from nncjit.errors import OptionError
+from nncjit.files import atomic_write
+from nncjit.formats import Writer
+from nncjit.jit import threads as thread_counts
+from nncjit.model import TensorInfo
+from nncjit.stages import stage, staged
+from nncjit.stream.data_units import DataUnit, StreamReader
+from nncjit.stream.pruning_masks import Rebuilder
+from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport, decoded_row, with_tied_rows
+
+AnyPath = str | PathLike[str]
+
+
+def compress(
+    source: AnyPath,
+    target: AnyPath,
+    options: Options | None = None,
+    *,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+    **keywords: Any,
+) -> CompressReport:
+    """Compress a model file to an NNC file.
+
+    Parameters
+    ----------
+    source : path
+        A safetensors file, a safetensors index of several, an npz archive or a PyTorch checkpoint.
+    target : path
+        The NNC file to write; an old one is replaced only when the new one is complete.
+    options : Options, optional
+        What the encoder may choose.
+    progress : callable, optional
+        Called with (weights done, weights in all, tensor name) after each tensor.
+    dry_run : bool
+        Write nothing: estimate the sizes from samples.
+    **keywords
+        Single options; they come before those of `options`.
+
+    Returns
+    -------
+    CompressReport
+        Sizes, times and a row for each tensor.
+
+    Raises
+    ------
+    OptionError
+        An option is wrong, or the source has an unknown suffix.
+    ModelError
+        The source cannot be read, or the target not be written.
+    """
+    chosen = Options.of(options, keywords)
+    if formats.is_known(target):
+        raise OptionError(f"{fspath(target)}: the target is an NNC file, its name ends like one of another format")
+    with formats.open_model(source) as model:
+        original = sum(tensor.nbytes for tensor in model)
+        if dry_run:
+            encoded = estimate_model(model, chosen)
+        else:
+            with atomic_write(target) as file:
+                encoded = encode_model(model, file, chosen, progress)
+    return CompressReport(
+        source=fspath(source),
+        target=fspath(target),
+        original_bytes=original,
+        compressed_bytes=encoded.size,
+        seconds=encoded.seconds,
+        threads=encoded.threads,
+        tensors=encoded.tensors,
+        snr=encoded.snr,
+        estimated=dry_run,
+    )
+
+
+def decompress(
+    source: AnyPath,
+    target: AnyPath,
+    *,
+    threads: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    full_size: bool = False,
+    progress: Progress | None = None,
+) -> DecompressReport:
+    """Decompress an NNC file to a model file.
+
+    Parameters
+    ----------
+    source : path
+        The NNC file.
+    target : path
+        A file of any known format, chosen by its suffix; an old one is replaced only when the new one is complete.
+    threads : int, optional
+        Threads at work; default: all cores that the process may use.
+    max_bytes : int
+        Most memory that all tensors together may take (only a few are in memory at a time).
+    full_size : bool
+        Give pruned tensors the size they had before, with zeros where something was removed.
+    progress : callable, optional
+        As in `compress`.
+
+    Returns
+    -------
+    DecompressReport
+        Sizes, times and a row for each tensor.
+
+    Raises
+    ------
+    BitstreamError
+        The stream is damaged or cut off; the target is left as it was.
+    OptionError
+        The target has an unknown suffix.
+    ModelError
+        The source cannot be read, or the target not be written.
+    """
+    started = time.perf_counter()
+    with as_source(source) as stream:
+        reader = StreamReader(stream)
+        with stage("parse"):
+            units = list(reader.data_units())
+        rebuilder = reader.rebuilder(full_size)
+        infos = tensor_infos(units, reader, rebuilder)
+        total, done = sum(info.size for info in infos if info.same_as is None), 0
+        rows: dict[str, TensorReport] = {}
+        with formats.create(target, infos, reader.carried.metadata) as writer, _behind(writer) as put:
+            for item in decode_units(units, threads=threads, max_bytes=max_bytes):
+                put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))
+                rows[item.part.name] = decoded_row(item.part, item.opened)
+                done += item.storage.size
+                if progress is not None:
+                    progress(done, total, item.part.name)
+        tensors = with_tied_rows(rows, reader)
+        return DecompressReport(
+            source=fspath(source),
+            target=fspath(target),
+            original_bytes=sum(row.original_bytes for row in tensors),
+            compressed_bytes=stream.size,
+            seconds=time.perf_counter() - started,
+            threads=thread_counts.count(threads),
+            tensors=tensors,
+        )
+
+
+def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuilder) -> list[TensorInfo]:
+    """All tensors of a stream in the order of the model, as its carrier and its headers tell them."""
+    shards, tied = reader.carried.shards, reader.carried.tied
+    found = {part.name: part for opened in units for part in opened.results()}
+    return [
+        TensorInfo(name, rebuilder.shape(part.name, part.shape), part.dtype, tied.get(name), shards.get(name))
+        for name, part in reader.with_ties(found).items()
+    ]
+
+
+class _Behind:
+    """Writes decoded tensors on a thread of its own, a few behind the decoder."""
+
+    WAITING = 2
+
+    def __init__(self, writer: Writer, thread: ThreadPoolExecutor) -> None:
+        self._writer, self._thread = writer, thread
+        self._waiting: list[Future[None]] = []
+
+    def __call__(self, name: str, storage: Array) -> None:
+        self.wait(self.WAITING)
+        self._waiting.append(self._thread.submit(self._put, name, storage))
+
+    @staged("write")
+    def _put(self, name: str, storage: Array) -> None:
+        self._writer.put(name, storage)
+
+    def wait(self, left: int) -> None:
+        """Wait until no more than `left` tensors are waiting; errors of writing come out here."""
+        while len(self._waiting) > left:
+            self._waiting.pop(0).result()
+
+
+@contextmanager
+def _behind(writer: Writer) -> Iterator[_Behind]:
+    with ThreadPoolExecutor(1) as thread:
+        behind = _Behind(writer, thread)
+        yield behind
+        behind.wait(0)

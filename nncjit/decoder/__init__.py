@@ -1,0 +1,1 @@
+"""A stream to arrays: open, decode, compose, verify, inspect."""

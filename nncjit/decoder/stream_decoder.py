@@ -1,0 +1,175 @@
+"""A stream to arrays. Units are opened in order, decoded in batches by all threads, and handed on in order.
+
+A batch bounds memory: levels that need a buffer of their own live no longer than their batch. All layers of a batch go
+into one table of segments, so that many small tensors keep as many threads busy as one large one does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nncjit import dtypes
+from nncjit.bits import as_source
+from nncjit.cabac.payload_decoder import decode_strings
+from nncjit.decoder.composition import compose
+from nncjit.decoder.unit_decoder import Started, start
+from nncjit.decoder.update_state import UpdateState
+from nncjit.errors import BitstreamError, ModelError
+from nncjit.stages import stage, staged
+from nncjit.stream.data_units import DataUnit, StreamReader
+from nncjit.stream.unit_parts import Part
+
+Array = np.ndarray[Any, Any]
+
+MAX_BYTES = 1 << 37
+"""Memory that a stream may ask for, unless the caller says otherwise."""
+BATCH_WEIGHTS = 1 << 23
+"""Weights of a batch; one larger tensor is a batch of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A tensor out of a stream."""
+
+    part: Part
+    storage: Array
+    """Its storage array (see `nncjit.dtypes`)."""
+    opened: DataUnit
+
+
+def decode(
+    data: Any,
+    *,
+    names: Collection[str] | None = None,
+    threads: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    parts: bool = False,
+    state: UpdateState | None = None,
+    full_size: bool = False,
+    lenient: bool = False,
+) -> dict[str, Array]:
+    """Decompress an NNC bitstream.
+
+    Parameters
+    ----------
+    data : bytes-like, path or binary file
+        The stream.
+    names : collection of str, optional
+        Decode only these tensors; the payloads of others are not read.
+    threads : int, optional
+        Threads at work; default: all cores that the process may use. Values never depend on it.
+    max_bytes : int
+        Most memory that the arrays may take; a stream that asks for more is refused before anything is allocated.
+    parts : bool
+        Hand out the tensors of a block as they were coded: local scaling and the factors of a decomposition apart.
+    state : UpdateState, optional
+        What earlier streams of a series of updates left; grows by this one.
+    full_size : bool
+        Give pruned tensors the size they had before, with zeros where something was removed.
+    lenient : bool
+        Pass over reserved unit types and values instead of refusing them.
+
+    Returns
+    -------
+    dict of str to ndarray
+        In the order of the model. Original shapes and dtypes; bfloat16 and float8 as `ml_dtypes` where that is
+        installed, else widened to float32. Tied tensors are one and the same array.
+
+    Raises
+    ------
+    BitstreamError
+        The bytes break the standard; says what, at which bit, in which element.
+    ModelError
+        A name in `names` is not in the stream, or memory does not suffice.
+    """
+    with as_source(data) as source:
+        reader = StreamReader(source, lenient=lenient)
+        units: Iterable[DataUnit] = reader.data_units()
+        if names is not None:
+            units = _select(reader, names, parts)
+        found = {
+            item.part.name: item
+            for item in decode_units(units, threads=threads, max_bytes=max_bytes, parts=parts, state=state)
+        }
+    rebuilder = reader.rebuilder(full_size)
+    storages = {name: rebuilder.rebuild(name, item.storage) for name, item in found.items()}
+    arrays = reader.with_ties({name: dtypes.as_array(s, found[name].part.dtype) for name, s in storages.items()})
+    return arrays if names is None else {name: arrays[name] for name in arrays if name in set(names)}
+
+
+def _select(reader: StreamReader, names: Collection[str], parts: bool) -> list[DataUnit]:
+    """The data units that hold the named tensors."""
+    holders: dict[str, DataUnit] = {}
+    for opened in reader.data_units():
+        holders |= {part.name: opened for part in opened.results(parts=parts)}
+    holders = reader.with_ties(holders)
+    for name in names:
+        if name not in holders:
+            raise ModelError(f"no tensor {name!r} in the stream")
+    wanted = {holders[name].unit.offset: holders[name] for name in names}
+    return [wanted[offset] for offset in sorted(wanted)]
+
+
+def decode_units(
+    units: Iterable[DataUnit],
+    *,
+    threads: int | None = None,
+    max_bytes: int = MAX_BYTES,
+    parts: bool = False,
+    state: UpdateState | None = None,
+) -> Iterator[Decoded]:
+    """Decode data units, in order. Parameters as in `decode`."""
+    for batch in _batches(units, max_bytes):
+        if state is None:
+            started = [_start(opened) for opened in batch]
+            yield from _run(started, threads, parts)
+            continue
+        for opened in batch:  # a unit may build on the one before it
+            base, history = state.base_of(opened.unit, opened.parts[-1].size)
+            item = _start(opened, base=base, history=history, keep_levels=True)
+            yield from _run([item], threads, parts)
+            if item.levels:
+                state.record(opened.unit, item.levels[-1])
+
+
+def _batches(units: Iterable[DataUnit], max_bytes: int) -> Iterator[list[DataUnit]]:
+    batch: list[DataUnit] = []
+    weights = n_bytes = 0
+    for opened in units:
+        n_bytes += opened.n_bytes
+        if n_bytes > max_bytes:
+            reason = f"the tensors up to here ask for {n_bytes} bytes of memory, allowed are {max_bytes} (max_bytes)"
+            raise opened.error(reason)
+        if batch and weights + opened.weights > BATCH_WEIGHTS:
+            yield batch
+            batch, weights = [], 0
+        batch.append(opened)
+        weights += opened.weights
+    if batch:
+        yield batch
+
+
+@staged("read")
+def _start(opened: DataUnit, **more: Any) -> Started:
+    try:
+        return start(opened, **more)
+    except (MemoryError, ValueError) as error:  # NumPy refuses absurd sizes with a ValueError
+        if isinstance(error, BitstreamError):
+            raise
+        raise ModelError(f"{opened.path}: no memory for {opened.n_bytes} bytes ({error})") from None
+
+
+def _run(started: list[Started], threads: int | None, parts: bool) -> Iterator[Decoded]:
+    jobs = [item.job for item in started if item.job is not None]
+    with stage("decode"):
+        deltas = iter(decode_strings(jobs, threads))
+    for item in started:
+        with stage("dequantise", item.opened.path):
+            finished = item.finish(next(deltas) if item.job is not None else [])
+            composed = compose(item.opened, finished, parts=parts)
+        for part, storage in composed:
+            yield Decoded(part, storage, item.opened)

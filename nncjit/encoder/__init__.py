@@ -1,0 +1,1 @@
+"""A model to a stream: options, plan, quantising, coding, writing."""

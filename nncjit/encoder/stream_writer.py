@@ -1,0 +1,184 @@
+"""Coded units into a file: head, references, aggregates, partial data, checksum."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+
+from nncjit.encoder.grouping import Item
+from nncjit.encoder.options import Options
+from nncjit.encoder.plan import Plan
+from nncjit.encoder.unit_encoder import CodedUnit
+from nncjit.model import Model
+from nncjit.stages import staged
+from nncjit.stream import metadata_unit as carrier
+from nncjit.stream.pruning_masks import container_of
+from nncjit.syntax import (
+    AggregateType,
+    CompressionFormat,
+    Context,
+    LpsHeader,
+    LpsPayload,
+    MpsPayload,
+    NduHeader,
+    QuantizationMethod,
+    ReferenceList,
+    StrHeader,
+    TopologyFormat,
+    TplHeader,
+    UnitType,
+    aggregate_units,
+    split_unit,
+    write_unit,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Units that stand in one aggregate, with their parameter set."""
+
+    units: list[CodedUnit]
+    base_qp: int
+
+
+class StreamWriter:
+    """A stream in the making. The head is written at once.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for writing.
+    model : Model
+        For what the carrier tells of it.
+    items : list of Item
+        What will be put, in order: their names go into the reference list.
+    plan : Plan
+        Density and options.
+    """
+
+    def __init__(self, file: BinaryIO, model: Model, items: list[Item], plan: Plan) -> None:
+        self._file, self._plan = file, plan
+        self._size = self._crc32 = 0
+        self._context = Context()
+        names = list(_names(items, plan)) if plan.options.references == "index" else []
+        self._index = {name: i for i, name in enumerate(names)} if len(names) > 1 else {}
+        self._head(model, items)
+
+    @staged("syntax")
+    def _head(self, model: Model, items: list[Item]) -> None:
+        options = self._plan.options
+        self._unit(UnitType.STR, StrHeader(general_profile_idc=options.profile))
+        parameters = MpsPayload(
+            topology_carriage_flag=1,
+            mps_topology_indexed_reference_flag=int(bool(self._index)),
+            # readers in use want a method announced even where all is integer
+            mps_quantization_method_flags=QuantizationMethod.UNIFORM,
+            mps_qp_density=self._plan.density,
+            mps_quantization_parameter=0,
+        )
+        self._unit(UnitType.MPS, None, parameters)
+        stored = [tensor for item in items for tensor in item.all_tensors]
+        self._unit(UnitType.TPL, carrier.HEADER, _carried(model, items, options).to_bytes())
+        if self._index:
+            names = ReferenceList(topology_elem_ids=tuple(self._index))
+            self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.REFLIST), names)
+        if options.pruning is not None:
+            body = container_of(options.pruning, [tensor.name for tensor in stored])
+            header = TplHeader(
+                topology_storage_format=TopologyFormat.PRUN, topology_compression_format=CompressionFormat.DEFLATE
+            )
+            self._unit(UnitType.TPL, header, body)
+
+    @staged("syntax")
+    def put(self, coded: list[CodedUnit] | Group) -> list[int]:
+        """Write units; the bytes of each."""
+        if isinstance(coded, Group):
+            return self._put_group(coded)
+        sizes = []
+        for unit in coded:
+            parts = self._data_units(unit)
+            for part in parts:
+                self._write(part)
+            sizes.append(sum(map(len, parts)))
+        return sizes
+
+    def _put_group(self, group: Group) -> list[int]:
+        outside = self._context
+        self._context = outside.inside(AggregateType.SELF_CONTAINED)
+        parameters = LpsPayload(lps_qp_density=self._plan.density, lps_quantization_parameter=group.base_qp)
+        header = LpsHeader(lps_self_contained_flag=1)
+        inner = [write_unit(UnitType.LPS, header, parameters, self._context)]
+        self._context = self._context.after(UnitType.LPS, header, parameters)
+        units = [self._data_units(unit) for unit in group.units]
+        inner += [part for parts in units for part in parts]
+        self._context = self._context.outside(outside)
+        self._write(aggregate_units(inner, aggregate_type=AggregateType.SELF_CONTAINED, entry_points=True))
+        return [sum(map(len, parts)) for parts in units]
+
+    def _data_units(self, coded: CodedUnit) -> list[bytes]:
+        """A data unit, or the parts of one that is too large."""
+        header = self._referenced(coded.header)
+        limit = self._plan.options.max_unit_bytes
+        if limit is not None and len(coded.payload) > limit:
+            parts = split_unit(UnitType.NDU, header, coded.payload, self._context, limit)
+        else:
+            parts = [write_unit(UnitType.NDU, header, coded.payload, self._context)]
+        self._context = self._context.after(UnitType.NDU, header)
+        return parts
+
+    def _referenced(self, header: NduHeader) -> NduHeader:
+        """The header with indices for names, where the stream has a list of them."""
+        if not self._index:
+            return header
+        if header.topology_elem_id is not None:
+            return replace(header, topology_elem_id=None, topology_elem_id_index=self._index[header.topology_elem_id])
+        indices = tuple(self._index[name] for name in header.topology_elem_ids or ())
+        return replace(header, topology_elem_ids=None, topology_elem_id_indices=indices)
+
+    @staged("syntax")
+    def finish(self) -> int:
+        """Write the checksum; the bytes of the stream."""
+        self._unit(UnitType.TPL, carrier.HEADER, carrier.checksum_body(self._crc32))
+        return self._size
+
+    def _unit(self, unit_type: UnitType, header: Any = None, body: Any = b"") -> None:
+        self._write(write_unit(unit_type, header, body, self._context))
+        self._context = self._context.after(unit_type, header, body)
+
+    @staged("write")
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._size += len(data)
+        self._crc32 = zlib.crc32(data, self._crc32)
+
+
+def _carried(model: Model, items: list[Item], options: Options) -> carrier.Carried:
+    """What the stream tells beside its tensors."""
+    stored = [tensor.name for item in items for tensor in item.all_tensors]
+    blocks = [inner.block for item in items for inner in (item, *item.members) if inner.block is not None]
+    folded = [block for block in blocks if block.has_batchnorm] if options.fold_batchnorm else []
+    before = options.pruning.full_shapes if options.pruning is not None else {}
+    return carrier.Carried(
+        closed=True,
+        metadata=model.metadata,
+        tied={t.name: t.same_as for t in model if t.same_as is not None},
+        order=() if stored == list(model.names) and not blocks else tuple(model.names),
+        shards={t.name: t.shard for t in model if t.shard is not None},
+        folded={block.weight: carrier.FoldedNorm.of(block) for block in folded},
+        full_shapes={name: before[name] for name in stored if name in before},
+    )
+
+
+def _names(items: list[Item], plan: Plan) -> Iterator[str]:
+    """All names that units of these items may use."""
+    for item in items:
+        for tensor in item.all_tensors:
+            yield tensor.name
+            choices = plan.choices[tensor.name]
+            if choices.rank is not None:
+                yield f"{tensor.name}_G"
+                yield f"{tensor.name}_H"
+            if choices.scale_rows or plan.options.fold_batchnorm:
+                yield f"{tensor.name}_scaling"

@@ -1,0 +1,241 @@
+"""What the data units of a stream hold, from their headers alone. Nothing here imports a compiler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from nncjit import dtypes
+from nncjit.bits import Source
+from nncjit.errors import BitstreamError, ModelError
+from nncjit.stream import integer_limbs as integers
+from nncjit.stream import metadata_unit as carrier
+from nncjit.stream import tensor_mapping as arrange
+from nncjit.stream.pruning_masks import Rebuilder
+from nncjit.stream.unit_parts import Part
+from nncjit.syntax import ParameterTypes, PayloadType, PruningContainer, Unit, UnitType, read_units
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DataUnit:
+    """A data unit whose header was understood."""
+
+    unit: Unit
+    parts: tuple[Part, ...]
+    """In coding order."""
+    limbs: bool = False
+    """Whether the leading coded dimension is the limbs of an integer."""
+    folded: carrier.FoldedNorm | None = None
+    """The batch norm that was folded into this block."""
+
+    @property
+    def path(self) -> str:
+        """What errors name."""
+        return ", ".join(part.name for part in self.parts)
+
+    @property
+    def weights(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the arrays that decoding it needs, as an upper bound."""
+        return sum(part.size * (4 + dtypes.find(part.dtype).itemsize) for part in self.parts)
+
+    def results(self, *, parts: bool = False) -> tuple[Part, ...]:
+        """The tensors that the unit gives, without their values. Spec, section 9.
+
+        Local scaling goes into the rows of W (or G), G and H become W under their name without ``_G`` and ``_H``;
+        factors of other names stay apart. With `parts`, all come as they were coded.
+        """
+        if parts:
+            return self.parts
+        roles = {part.role: part for part in self.parts}
+        kept = tuple(part for part in self.parts if part.role not in ("LS", "W", "G", "H"))
+        kept += self.restored
+        if "G" not in roles:
+            return kept + arrange.results(roles["W"], self.unit)
+        g, h = roles["G"], roles["H"]
+        stem = g.name.removesuffix("_G")
+        if (g.name, h.name) != (f"{stem}_G", f"{stem}_H"):
+            return (*kept, g, h)
+        shape = self.unit.context.dimensions_of(self.unit.header)
+        return kept + arrange.results(replace(g, name=stem, role="W", shape=shape), self.unit)
+
+    @property
+    def restored(self) -> tuple[Part, ...]:
+        """The vectors of a folded batch norm, which the unit does not code. A beta is among them where it is not the
+        bias.
+        """
+        bias = next((part for part in self.parts if part.role == "BI"), None)
+        if self.folded is None or bias is None or any(part.role.startswith("BN") for part in self.parts):
+            return ()
+        norm = self.folded
+        named = {
+            "BN_beta": norm.beta if norm.bias else None,
+            "BN_gamma": norm.gamma,
+            "BN_mean": norm.mean,
+            "BN_var": norm.var,
+        }
+        return tuple(replace(bias, name=name, role=role) for role, name in named.items() if name)
+
+    def error(self, reason: str) -> BitstreamError:
+        """An error at this unit."""
+        return BitstreamError(reason, bit=8 * self.unit.offset, path=self.path or "NNR_NDU")
+
+
+def open_unit(unit: Unit) -> DataUnit:
+    """What a data unit holds.
+
+    Raises
+    ------
+    BitstreamError
+        Its dimensions or its data format are not known, or contradict each other.
+    """
+    header, inputs = unit.header, unit.inputs
+    payload_type = header.nnr_compressed_data_unit_payload_type
+    shape = inputs.tensor_dimensions
+    if shape is None:
+        raise _error(unit, "its dimensions are neither in the stream nor given")
+    code = header.nnr_decompressed_data_format
+    dtype = _dtype(unit, code, payload_type)
+    limbs = code in integers.LIMB_DTYPES
+    if limbs and (payload_type != PayloadType.INT or shape[:1] != (dtypes.find(dtype).itemsize // 2,)):
+        raise _error(unit, f"data format {code} is for integers in limbs, the dimensions are {list(shape)}")
+    if limbs and (header.first_tensor_dimension_shift or len(unit.names) > 1):
+        raise _error(unit, "integers in limbs cannot be joined or have their dimensions moved")
+    if payload_type == PayloadType.BLOCK:
+        return DataUnit(unit, _block_parts(unit, shape, dtype))
+    part = Part(", ".join(unit.names), "W", shape[1:] if limbs else shape, dtype, shape, header.codebook)
+    if len(unit.names) > 1 and header.concatenation_axis_index is None:
+        raise _error(unit, "it holds several tensors and does not say how they are joined")
+    return DataUnit(unit, (part,), limbs)
+
+
+def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
+    if code is None:
+        if payload_type == PayloadType.INT:
+            return "int32"
+        # what the reference gives for codebooks
+        return "float64" if unit.header.codebook is not None else "float32"
+    if code in integers.LIMB_DTYPES:
+        return integers.LIMB_DTYPES[code]
+    try:
+        return dtypes.by_code(code).name
+    except ModelError as error:
+        raise _error(unit, str(error)) from None
+
+
+def _block_parts(unit: Unit, shape: tuple[int, ...], dtype: str) -> tuple[Part, ...]:
+    """The parts of a BLOCK in the coding order of its payload; its names stand in another order. Spec, section 2."""
+    types, header = ParameterTypes(unit.inputs.compressed_parameter_types), unit.header
+    names = iter(unit.names)
+    if types & ParameterTypes.DC:
+        rows, rank = unit.inputs.g_number_of_rows or 1, unit.inputs.decomposition_rank or 1
+        columns = math.prod(shape) // rows
+        matrices = [
+            Part(next(names), "G", (rows, rank), dtype, (rows, rank), header.codebook),
+            Part(next(names), "H", (rank, columns), dtype, (rank, columns), header.codebook_h),
+        ]
+    else:
+        matrices = [Part(next(names), "W", shape, dtype, shape, header.codebook)]
+    vector = shape[:1]
+
+    def vectors(kind: ParameterTypes, *roles: str) -> list[Part]:
+        return [Part(next(names), role, vector, dtype, vector) for role in roles] if types & kind else []
+
+    scaling = vectors(ParameterTypes.LS, "LS")
+    norm = vectors(ParameterTypes.BN, "BN_beta", "BN_gamma", "BN_mean", "BN_var")
+    bias = vectors(ParameterTypes.BI, "BI")
+    return tuple(scaling + bias + norm + matrices)
+
+
+def _error(unit: Unit, reason: str) -> BitstreamError:
+    return BitstreamError(reason, bit=8 * unit.offset, path=", ".join(unit.names) or "NNR_NDU")
+
+
+class StreamReader:
+    """The units of a stream, and what its carrier units say.
+
+    Iterating reads headers only. At the end it is known whether units are missing.
+    """
+
+    def __init__(self, source: Source, *, lenient: bool = False) -> None:
+        self.source, self.lenient = source, lenient
+        self.carried = carrier.Carried()
+        self.crc32: tuple[int, int] | None = None
+        """(checksum, offset of the unit that holds it): of all bytes before that offset."""
+        self.pruning: PruningContainer | None = None
+        """What was removed from the tensors."""
+
+    def __iter__(self) -> Iterator[Unit]:
+        for unit in read_units(self.source, lenient=self.lenient):
+            if unit.type == UnitType.TPL:
+                if unit.header.topology_storage_format == carrier.STORAGE_FORMAT:
+                    self._take_carrier(unit)
+                elif isinstance(unit.body, PruningContainer):
+                    self.pruning = unit.body
+            yield unit
+        if self.carried.closed and self.crc32 is None:
+            raise BitstreamError("the closing unit is missing: the stream is cut off", bit=8 * self.source.size)
+
+    def data_units(self) -> Iterator[DataUnit]:
+        """The data units, opened."""
+        for unit in self:
+            if unit.type == UnitType.NDU:
+                yield self.open(unit)
+
+    def open(self, unit: Unit) -> DataUnit:
+        """What a data unit holds; see `open_unit`."""
+        opened = open_unit(unit)
+        weights = (part.name.removesuffix("_G") if part.role == "G" else part.name for part in opened.parts)
+        folded = next((self.carried.folded[name] for name in weights if name in self.carried.folded), None)
+        return opened if folded is None else replace(opened, folded=folded)
+
+    def rebuilder(self, full_size: bool) -> Rebuilder:
+        """What gives pruned tensors their full size, if that is wanted."""
+        return Rebuilder(self.pruning if full_size else None, self.carried.full_shapes)
+
+    def with_ties(self, items: Mapping[str, T]) -> dict[str, T]:
+        """Items by name with those of tied tensors added, in the order of the model."""
+        found = dict(items)
+        for name, twin in self.carried.tied.items():
+            if twin in found:
+                found.setdefault(name, found[twin])
+        order = self.carried.order
+        if order and set(order) >= set(found):
+            return {name: found[name] for name in order if name in found}
+        return found
+
+    def _take_carrier(self, unit: Unit) -> None:
+        body = bytes(unit.body)
+        crc32 = carrier.checksum_in(body)
+        if crc32 is not None:
+            self.crc32 = crc32, unit.offset
+        else:
+            self.carried = carrier.Carried.from_bytes(body)
+
+
+def tools_of(unit: Unit) -> tuple[str, ...]:
+    """The coding tools that a data unit's header names, in plain words."""
+    header = unit.header
+    payload = header.nnr_compressed_data_unit_payload_type
+    kind = {PayloadType.RAW_FLOAT: "raw", PayloadType.INT: "integer"}.get(payload)
+    tools = [kind or ("trellis" if header.dq_flag else "uniform")]
+    if payload == PayloadType.BLOCK:
+        tools.append("block")
+    if header.codebook is not None:
+        tools.append(f"codebook of {len(header.codebook.values)}")
+    if header.scan_order:
+        tools.append(f"{4 << header.scan_order}-row blocks")
+    if header.parent_node_id_present_flag:
+        tools.append("update")
+    if unit.partial_data_counter is not None:
+        tools.append("partial data")
+    if unit.aggregate is not None:
+        tools.append("aggregate")
+    return tuple(tools)

@@ -1,0 +1,127 @@
+"""What the public functions tell about their work: frozen dataclasses that turn into plain dictionaries for
+``--json``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from nncjit import dtypes
+from nncjit.stream.data_units import DataUnit, StreamReader, tools_of
+from nncjit.stream.unit_parts import Part
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReport:
+    """One tensor of a stream."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    tool: str
+    """How its values are coded, for example "trellis" or "integer"."""
+    step: float | None
+    """Distance of two levels; None where values are stored as they are."""
+    bytes: int
+    """Size of its unit; 0 for a tied tensor."""
+    original_bytes: int
+    snr: float | None = None
+    """Signal-to-noise ratio in dB; infinite where nothing was lost, None where it was not measured."""
+    note: str = ""
+    """Why it is stored otherwise than asked for, or what it is tied to."""
+
+    @property
+    def weights(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.bytes / max(self.weights, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Sizes and times common to all reports; times in seconds, sizes in bytes."""
+
+    source: str
+    target: str
+    original_bytes: int
+    """Bytes of the model's tensors in their own dtypes."""
+    compressed_bytes: int
+    seconds: float
+    threads: int
+    tensors: tuple[TensorReport, ...] = field(repr=False)
+
+    @property
+    def weights(self) -> int:
+        return sum(t.weights for t in self.tensors)
+
+    @property
+    def ratio(self) -> float:
+        """Compressed size in percent of the original."""
+        return 100.0 * self.compressed_bytes / max(self.original_bytes, 1)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8.0 * self.compressed_bytes / max(self.weights, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dictionaries; infinities as None."""
+        plain = asdict(self)
+        plain["tensors"] = [asdict(t) | {"bits_per_weight": t.bits_per_weight} for t in self.tensors]
+        plain |= {"weights": self.weights, "ratio": self.ratio, "bits_per_weight": self.bits_per_weight}
+        return {name: _finite(value) for name, value in plain.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressReport(Report):
+    """What `compress` did."""
+
+    snr: float | None
+    """Signal-to-noise ratio of all lossy tensors together, dB."""
+    estimated: bool = False
+    """True for a dry run: sizes are estimates, and nothing was written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecompressReport(Report):
+    """What `decompress` or `verify` did."""
+
+    checksum: bool = False
+    """Whether the stream has a checksum, which was then found right (`verify` only)."""
+
+
+def decoded_row(part: Part, opened: DataUnit) -> TensorReport:
+    """The row of a decoded tensor. The first tensor of a unit stands for the whole unit's bytes."""
+    unit = opened.unit
+    n_bytes = unit.size if part.name == opened.results()[0].name else 0
+    size = math.prod(part.shape) * dtypes.find(part.dtype).itemsize
+    return TensorReport(part.name, part.shape, part.dtype, ", ".join(tools_of(unit)), None, n_bytes, size)
+
+
+def tied_row(name: str, twin: TensorReport) -> TensorReport:
+    """The row of a tensor that is tied to another."""
+    return replace(twin, name=name, tool="tied", step=None, bytes=0, snr=None, note=f"tied to {twin.name}")
+
+
+def with_tied_rows(rows: dict[str, TensorReport], reader: StreamReader) -> tuple[TensorReport, ...]:
+    """All rows in the order of the model, those of tied tensors added."""
+    return tuple(row if row.name == name else tied_row(name, row) for name, row in reader.with_ties(rows).items())
+
+
+def source_name(source: Any) -> str:
+    """What a report calls a source: its path, or what kind of object it is."""
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else type(source).__name__
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
