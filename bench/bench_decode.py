@@ -20,7 +20,7 @@ from timing import RIVAL, best_time, best_wall, ratio
 
 from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan
 from nncjit.jit.threads import count
@@ -43,7 +43,7 @@ class Case(NamedTuple):
         """Decode it as so many layers of a model."""
         outs = [np.empty(self.layer.size, np.int32) for _ in range(copies)]
         jobs = [LayerJob(self.layer, out, points=self.points, base=self.base, history=self.history) for out in outs]
-        decode_strings([StringJob(self.payload, (job,)) for job in jobs], threads)
+        decode_payloads([PayloadJob(self.payload, (job,)) for job in jobs], threads)
         return outs
 
     def nncodec(self) -> np.ndarray:

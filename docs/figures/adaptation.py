@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from _style import BLUE, DARK, GREY, ORANGE, RED, save
 
-from nncjit.cabac.tables import BIN_COST, FAST, SLOW, START_COUNT, START_WORDS, ZERO_BIAS
+from nncjit.cabac.tables import BIN_COST, FAST, INITIAL_WORDS, INITIALISATION_COUNT, SLOW, ZERO_BIAS
 
 SHARES = ((500, 0.12), (500, 0.4))
 """Number of bins, and the share of ones among them."""
@@ -21,7 +21,7 @@ def follow(bins: np.ndarray, start: int) -> tuple[np.ndarray, float]:
     """(float[n, 3], bits): the quick, the slow and the used estimate of the probability of a one before each bin, and
     what all bins cost.
     """
-    word, rows, cost = int(START_WORDS[start]), [], 0
+    word, rows, cost = int(INITIAL_WORDS[start]), [], 0
     for bit in map(int, bins):
         quick, slow = (word >> 4 & 255) - 128, (word >> 16 & 4095) - 2048
         rows.append((probability(32 * quick), probability(2 * slow), probability(16 * quick + slow)))
@@ -37,8 +37,8 @@ def main() -> None:
     rng = np.random.default_rng(3)
     truth = np.concatenate([np.full(count, share) for count, share in SHARES])
     bins = (rng.random(truth.size) < truth).astype(int)
-    followed = [follow(bins, start) for start in range(START_COUNT)]
-    best = min(range(START_COUNT), key=lambda start: followed[start][1])
+    followed = [follow(bins, start) for start in range(INITIALISATION_COUNT)]
+    best = min(range(INITIALISATION_COUNT), key=lambda start: followed[start][1])
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
     x = np.arange(truth.size)
     for axes, start, title in ((panels[0], 0, "start 0"), (panels[1], best, f"start {best}, the cheapest here")):

@@ -16,10 +16,10 @@ zero: nothing outside it is ever touched, and whoever decodes compares the posit
 import numpy as np
 
 from nncjit.cabac.layer import Contexts
-from nncjit.cabac.tables import DQ_NEXT_STATE, FAST, RANGE_LPS, SLOW, START_WORDS, ZERO_BIAS
+from nncjit.cabac.tables import DQ_NEXT_STATE, FAST, INITIAL_WORDS, RANGE_LPS, SLOW, ZERO_BIAS
 from nncjit.jit import byteswap32, helper, inlined, leading_zeros, load_i64, load_u32, store_32, store_64
 
-_STARTS = np.append(START_WORDS, np.uint32(0))
+_STARTS = np.append(INITIAL_WORDS, np.uint32(0))
 TABLES = np.concatenate(
     [
         np.ascontiguousarray(table).ravel().view(np.int64)

@@ -13,8 +13,8 @@ from nncjit.cabac import context_initialisation_kernels as sk
 from nncjit.cabac import encoder_records as er
 from nncjit.cabac.block_row_pieces import Piece
 from nncjit.cabac.encoder_input import UNBOUNDED, Source
-from nncjit.cabac.layer import models_of
-from nncjit.cabac.tables import BIN_COST, RANGE_LPS, START_WORDS
+from nncjit.cabac.layer import contexts_of
+from nncjit.cabac.tables import BIN_COST, INITIAL_WORDS, RANGE_LPS
 from nncjit.jit.threads import share
 from nncjit.stages import staged
 
@@ -48,7 +48,7 @@ def _bin_costs() -> Array:
 
 
 _CODER_COST = _bin_costs()
-_FIRST_WORDS = START_WORDS[list(sk.ORDER)]
+_FIRST_WORDS = INITIAL_WORDS[list(sk.ORDER)]
 _LANE_OF = np.argsort(sk.ORDER)
 
 
@@ -69,7 +69,7 @@ def select(source: Source, hdsp: bool, mode: str, pieces: Sequence[Piece], worke
 
     `mode` is "none" (all 0), "exact", "fast" (from a sample of a large layer) or "reference" (NNCodec's choice).
     """
-    listed = models_of(source.layer, hdsp)
+    listed = contexts_of(source.layer, hdsp)
     if mode == "none" or source.coded == 0:
         return np.zeros(len(listed), np.int64)
     every = decimation(source.levels, int(SAMPLED_BINS / mean_bins(source)), MOST_SKIPPED) if mode == "fast" else 1

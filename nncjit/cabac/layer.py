@@ -120,7 +120,7 @@ class Layer(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def listed_models(
+def signalled_contexts(
     unary_length: int, profile: int, dq: int, temporal: int, hdsp: int, codebook_size: int, codebook_zero: int
 ) -> np.ndarray:
     """The signalled models in their order: int64[m], indices in `Contexts`. Spec, section 5, step 2."""
@@ -147,9 +147,9 @@ def listed_models(
     return indices
 
 
-def models_of(layer: Layer, hdsp: bool) -> np.ndarray:
-    """`listed_models` of a layer."""
-    return listed_models(
+def contexts_of(layer: Layer, hdsp: bool) -> np.ndarray:
+    """`signalled_contexts` of a layer."""
+    return signalled_contexts(
         layer.unary_length,
         layer.profile,
         layer.dq,

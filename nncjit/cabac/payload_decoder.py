@@ -17,7 +17,7 @@ import numpy as np
 from nncjit.cabac import payload_decoder_kernels as work
 from nncjit.cabac import segment_decoder_kernels as k
 from nncjit.cabac.arithmetic_decoder_kernels import MODEL, TABLES
-from nncjit.cabac.layer import Contexts, Layer, models_of
+from nncjit.cabac.layer import Contexts, Layer, contexts_of
 from nncjit.cabac.level_decoder_kernels import UNBOUNDED
 from nncjit.cabac.pair_decoder_kernels import LONGEST_UNARY, SPACE_SIZE, state_machine
 from nncjit.errors import BitstreamError
@@ -67,7 +67,7 @@ class LayerJob:
 
 
 @dataclass(frozen=True, slots=True)
-class StringJob:
+class PayloadJob:
     """One arithmetic-coded string: the payload of a unit.
 
     Attributes
@@ -95,19 +95,19 @@ class StringJob:
 class _Cursor:
     """A string half way: the engine between two layers, as the standard has it (R, V, p)."""
 
-    job: StringJob
+    job: PayloadJob
     span: int = 510
     value: int = 0
     bit: int = 9
     done: list[int] = field(default_factory=list)
 
 
-def decode_strings(jobs: Sequence[StringJob], threads: int | None = None) -> list[list[int]]:
+def decode_payloads(jobs: Sequence[PayloadJob], threads: int | None = None) -> list[list[int]]:
     """Decode all strings; the levels or values go into each layer's `out`.
 
     Parameters
     ----------
-    jobs : sequence of StringJob
+    jobs : sequence of PayloadJob
     threads : int, optional
         Number of threads, all usable cores by default. The result does not depend on it.
 
@@ -133,7 +133,7 @@ def decode_strings(jobs: Sequence[StringJob], threads: int | None = None) -> lis
     return [cursor.done for cursor in cursors]
 
 
-def _start(job: StringJob) -> _Cursor:
+def _start(job: PayloadJob) -> _Cursor:
     """Spec, section 3: R = 510, V = the first 9 bits."""
     if job.payload.size < 2:
         raise job.error("the arithmetic-coded string is too short", 8 * job.payload.size)
@@ -227,7 +227,7 @@ class _Table:
 @lru_cache(maxsize=256)
 def _lists(layer: Layer) -> tuple[tuple[int, ...], object]:
     """Addresses and sizes of the list of models without and with hdsp_flag, and what must live as long as they."""
-    lists = [models_of(layer, hdsp) for hdsp in (False, True)]
+    lists = [contexts_of(layer, hdsp) for hdsp in (False, True)]
     return tuple(x for models in lists for x in (models.ctypes.data, models.size)), lists
 
 

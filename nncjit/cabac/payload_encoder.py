@@ -16,9 +16,9 @@ from nncjit.cabac.block_row_pieces import Piece, cut
 from nncjit.cabac.context_initialisation import select
 from nncjit.cabac.encoder_input import Source, check_arrays, check_levels, prepare, wrong_states, zero_rows
 from nncjit.cabac.entry_points import EntryPoint
-from nncjit.cabac.layer import Layer, models_of
+from nncjit.cabac.layer import Layer, contexts_of
 from nncjit.cabac.layer_header import bypass_codes, header_codes, row_flags_pay
-from nncjit.cabac.tables import START_WORDS
+from nncjit.cabac.tables import INITIAL_WORDS
 from nncjit.errors import OptionError
 from nncjit.jit.threads import share
 from nncjit.stages import staged
@@ -105,10 +105,10 @@ class PayloadEncoder:
         source = prepare(levels, layer, base, history, hdsp, skipped)
         pieces = cut(source, workers)
         starts = select(source, hdsp, selection, pieces, workers)
-        words = np.full(int(source.record[er.N_MODELS]), START_WORDS[0], np.uint32)
+        words = np.full(int(source.record[er.N_MODELS]), INITIAL_WORDS[0], np.uint32)
         self._coder.code(header_codes(layer, hdsp, skipped, starts), words)
-        words[:] = START_WORDS[0]
-        words[models_of(layer, hdsp)] = START_WORDS[starts]
+        words[:] = INITIAL_WORDS[0]
+        words[contexts_of(layer, hdsp)] = INITIAL_WORDS[starts]
         self._marks.append(self._code_spans(source, pieces, words, workers))
 
     @staged("code")

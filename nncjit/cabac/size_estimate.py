@@ -14,7 +14,7 @@ from nncjit.cabac import level_statistics_kernels as survey
 from nncjit.cabac.block_row_pieces import cut
 from nncjit.cabac.context_initialisation import LIMIT, START_COST, choose, decimation, plan, simulate
 from nncjit.cabac.encoder_input import Source, check_arrays, prepare
-from nncjit.cabac.layer import Contexts, Layer, models_of
+from nncjit.cabac.layer import Contexts, Layer, contexts_of
 from nncjit.cabac.layer_header import entropy
 from nncjit.cabac.payload_encoder import PayloadEncoder, RowSkip, Selection, skipped_rows
 
@@ -61,7 +61,7 @@ def estimate_bits(
 
     rows = plan(source, decimation(source.levels, SAMPLED_FROM, MOST_SKIPPED, BUSY_SHARE))
     costs = simulate(source, cut(source, workers), workers, rows, limit=LIMIT)
-    listed = models_of(layer, hdsp)
+    listed = contexts_of(layer, hdsp)
     starts = np.zeros(len(costs.more), np.int64)
     if selection != "none":
         starts[listed] = choose(costs.by_start[listed])

@@ -21,7 +21,7 @@ import numpy as np
 
 _SPEC = json.loads(resources.files("nncjit.cabac").joinpath("tables.json").read_text(encoding="utf-8"))
 
-START_COUNT = 9
+INITIALISATION_COUNT = 9
 """Number of starts that a probability model can be given."""
 
 ZERO_BIAS = (127 << 16) + (7 << 4)
@@ -55,7 +55,7 @@ def _range_words() -> np.ndarray:
     return words
 
 
-START_WORDS = _start_words()
+INITIAL_WORDS = _start_words()
 FAST, SLOW = _update_tables()
 RANGE_LPS = _range_words()
 BIN_COST = np.ascontiguousarray(np.array(_SPEC["bits_q15"], np.int32).reshape(-1, 2))

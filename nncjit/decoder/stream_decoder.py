@@ -14,7 +14,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.bits import as_source
-from nncjit.cabac.payload_decoder import decode_strings
+from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose
 from nncjit.decoder.unit_decoder import Started, start
 from nncjit.decoder.update_state import UpdateState
@@ -166,7 +166,7 @@ def _start(opened: DataUnit, **more: Any) -> Started:
 def _run(started: list[Started], threads: int | None, parts: bool) -> Iterator[Decoded]:
     jobs = [item.job for item in started if item.job is not None]
     with stage("decode"):
-        deltas = iter(decode_strings(jobs, threads))
+        deltas = iter(decode_payloads(jobs, threads))
     for item in started:
         with stage("dequantise", item.opened.path):
             finished = item.finish(next(deltas) if item.job is not None else [])

@@ -15,7 +15,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_decoder import LayerJob, StringJob
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob
 from nncjit.quant import steps
 from nncjit.stream import integer_limbs as integers
 from nncjit.stream.data_units import DataUnit
@@ -35,7 +35,7 @@ class Started:
     opened: DataUnit
     outputs: list[Array]
     """Storage arrays of the parts."""
-    job: StringJob | None
+    job: PayloadJob | None
     """None for RAW_FLOAT."""
     levels: list[Array] = field(default_factory=list)
     """int32 levels of each part in raster order; of plain float32 tensors the very memory of their output."""
@@ -88,7 +88,7 @@ def start(
         first += count
         step_of = _step_of(opened) if in_place else None
         layers.append(LayerJob(layer, out, _qp_bits(opened), step_of, mine, base, history))
-    job = StringJob(payload, tuple(layers), opened.path, 8 * unit.payload_start)
+    job = PayloadJob(payload, tuple(layers), opened.path, 8 * unit.payload_start)
     return Started(opened, outputs, job, levels)
 
 

@@ -6,11 +6,18 @@
     a function that only kernels call; compiled into them, not cached by itself; `inlined`: without a call.
 `parallel_kernel`
     one `prange` over independent work, used by the few drivers that need it.
+`address`, `Table`
+    how arrays get to kernels: an address, or a table of records that owns every array it names.
+`record_view`
+    how a kernel sees a record: named fields at an address.
+
+All kernels are called alike: they take numbers only, that is sizes, factors and addresses, and where these would be
+more than a handful, the address of a record that holds them. They return a number or nothing.
 """
 
+from nncjit.jit.addresses import StrayAddressError, address
 from nncjit.jit.compile import JIT, helper, inlined, kernel, parallel_kernel, prange
-from nncjit.jit.memory import (
-    address,
+from nncjit.jit.raw_memory import (
     atomic_add,
     byteswap32,
     copy_bytes,
@@ -30,13 +37,17 @@ from nncjit.jit.memory import (
     store_f32,
     zero_bytes,
 )
+from nncjit.jit.records import Table, field_offset, record_view
 
 __all__ = [
     "JIT",
+    "StrayAddressError",
+    "Table",
     "address",
     "atomic_add",
     "byteswap32",
     "copy_bytes",
+    "field_offset",
     "helper",
     "inlined",
     "kernel",
@@ -51,6 +62,7 @@ __all__ = [
     "load_u32",
     "parallel_kernel",
     "prange",
+    "record_view",
     "store_8",
     "store_16",
     "store_32",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nncjit.cabac.tables import BIN_COST, FAST, SLOW, START_WORDS
+from nncjit.cabac.tables import BIN_COST, FAST, INITIAL_WORDS, SLOW
 from nncjit.quant import rate_kernels
 from nncjit.quant import reference_rate_kernels as adaptive_kernels
 from nncjit.quant import trellis_kernels as plain
@@ -76,7 +76,7 @@ def as_reference(values: Floats, inverse: float, rate_weight: float, unary_lengt
         FAST,
         SLOW,
         plain.STEPS_BACK,
-        np.full((2, 8, n_models), START_WORDS[0], np.uint32),
+        np.full((2, 8, n_models), INITIAL_WORDS[0], np.uint32),
         np.empty((2, 8), np.float64),
         np.empty((2, 8), np.int64),
         levels,

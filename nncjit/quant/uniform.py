@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from nncjit.cabac.tables import BIN_COST, FAST, SLOW, START_WORDS
+from nncjit.cabac.tables import BIN_COST, FAST, INITIAL_WORDS, SLOW
 from nncjit.quant import rate_kernels
 from nncjit.quant import reference_rate_kernels as adaptive_kernels
 from nncjit.quant import uniform_kernels as kernels
@@ -120,7 +120,7 @@ def _as_reference(values: Floats, inverse: float, rate_weight: float, unary_leng
         BIN_COST,
         FAST,
         SLOW,
-        np.full(n_models, START_WORDS[0], np.uint32),
+        np.full(n_models, INITIAL_WORDS[0], np.uint32),
         levels,
     )
     return levels

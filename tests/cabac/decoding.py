@@ -10,7 +10,7 @@ import numpy as np
 
 from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan
 
@@ -27,9 +27,9 @@ class Coded(NamedTuple):
     base: np.ndarray | None = None
     history: np.ndarray | None = None
 
-    def job(self, out: np.ndarray, *, use_points: bool = True) -> StringJob:
+    def job(self, out: np.ndarray, *, use_points: bool = True) -> PayloadJob:
         points = self.points if use_points else self.points[:0]
-        return StringJob(
+        return PayloadJob(
             self.payload,
             (LayerJob(self.layer, out, points=points, base=self.base, history=self.history),),
             path="weights",
@@ -82,5 +82,5 @@ def coded(shape: tuple[int, ...], *, seed: int = 0, spread: float = 2.0, dq: boo
 def decode(*layers: Coded, threads: int = 1, use_points: bool = True) -> list[np.ndarray]:
     """Decode each layer; places that were never written hold 123456789."""
     outs = [np.full(one.layer.size, 123456789, np.int32) for one in layers]
-    decode_strings([one.job(out, use_points=use_points) for one, out in zip(layers, outs, strict=True)], threads)
+    decode_payloads([one.job(out, use_points=use_points) for one, out in zip(layers, outs, strict=True)], threads)
     return outs

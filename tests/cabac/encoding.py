@@ -11,7 +11,7 @@ import numpy as np
 
 from nncjit.cabac.entry_points import EntryPoint, as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
 
@@ -44,7 +44,7 @@ class Given(NamedTuple):
         base, history = (None if a is None else from_scan(a, layer) for a in (self.base, self.history))
         kept = as_array(points) if use_points else np.empty((0, 3), np.int64)
         job = LayerJob(layer, out, points=kept, base=base, history=history)
-        decode_strings([StringJob(np.frombuffer(payload, np.uint8), (job,))], 1)
+        decode_payloads([PayloadJob(np.frombuffer(payload, np.uint8), (job,))], 1)
         return to_scan(out, layer)
 
 

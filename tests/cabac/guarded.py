@@ -116,9 +116,9 @@ def main():
             base=guarded(np.full(layer.size, rng.choice([0, 1, -(2**31)]), np.int32)),
             history=guarded(np.ones(layer.size, np.int8)),
         )
-        string = module.StringJob(guarded(np.frombuffer(payload, np.uint8)), (job, job))
+        string = module.PayloadJob(guarded(np.frombuffer(payload, np.uint8)), (job, job))
         try:
-            module.decode_strings([string, string], rng.choice([1, 1, 2]))
+            module.decode_payloads([string, string], rng.choice([1, 1, 2]))
         except BitstreamError:
             refused += 1
         job = string = None

@@ -9,7 +9,7 @@ from oracle.write import EngineOut, encode_layer
 
 from nncjit.cabac import payload_decoder as module
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel
@@ -65,7 +65,7 @@ def job_of(layer, payload, points):
         base=np.array(layer.base, np.int32),
         history=np.array(layer.history, np.int8),
     )
-    return StringJob(np.frombuffer(payload, np.uint8), (one,))
+    return PayloadJob(np.frombuffer(payload, np.uint8), (one,))
 
 
 @pytest.mark.parametrize("seed", range(60 if JIT else 6))
@@ -80,6 +80,6 @@ def test_each_way_through_the_kernels_gives_the_oracles_levels(seed, monkeypatch
         monkeypatch.setattr(module, "STEPPED_RATES", stepped_rates)
         for threads in (1, 2):
             jobs = [job_of(layer, payload, points if use_points else []) for layer, _, payload, points in chosen]
-            decode_strings(jobs, threads)
+            decode_payloads(jobs, threads)
             for (_, levels, _, _), job in zip(chosen, jobs, strict=True):
                 assert job.layers[0].out.tolist() == levels

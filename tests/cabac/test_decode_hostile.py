@@ -17,7 +17,7 @@ from oracle.write import EngineOut, encode_layer
 import nncjit
 from nncjit.cabac.entry_points import EntryPoint, as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.errors import BitstreamError
 from nncjit.jit import JIT
@@ -32,7 +32,7 @@ BLOCKS = coded((70, 66), seed=2, scan=2, dq=True) if JIT else SMALL
 def decode_bytes(payload, layer, points=SMALL.points[:0], threads=1, bit=0):
     out = np.zeros(layer.size, np.int32)
     job = LayerJob(layer, out, points=points, history=np.ones(layer.size, np.int8))
-    decode_strings([StringJob(np.frombuffer(payload, np.uint8), (job,), "conv.weight", bit)], threads)
+    decode_payloads([PayloadJob(np.frombuffer(payload, np.uint8), (job,), "conv.weight", bit)], threads)
     return out
 
 
@@ -176,7 +176,7 @@ def test_what_a_layer_needs_and_was_not_given_is_named():
     encoder.layer(np.ones(180, np.int32), layer, hdsp=True, history=np.ones(180, np.int8))
     job = LayerJob(layer, np.zeros(180, np.int32))
     with pytest.raises(BitstreamError, match="no history"):
-        decode_strings([StringJob(np.frombuffer(encoder.finish(), np.uint8), (job,))])
+        decode_payloads([PayloadJob(np.frombuffer(encoder.finish(), np.uint8), (job,))])
 
 
 @pytest.mark.skipif(not (JIT and sys.platform.startswith("linux")), reason="compiled code, and mprotect to watch it")

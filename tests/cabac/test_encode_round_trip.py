@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.jit import JIT
@@ -51,7 +51,7 @@ def test_numbers_and_layers_follow_each_other_in_one_string(seed, n):
         layer = case.layer
         base, history = (from_scan(array, layer) for array in (case.base, case.history))
         jobs.append(LayerJob(layer, np.zeros(layer.size, np.int32), qp_bits=k, base=base, history=history))
-    assert decode_strings([StringJob(payload, tuple(jobs))], 1) == [numbers]
+    assert decode_payloads([PayloadJob(payload, tuple(jobs))], 1) == [numbers]
     for case, job in zip(cases, jobs, strict=True):
         assert to_scan(job.out, case.layer).tolist() == case.levels.tolist()
 

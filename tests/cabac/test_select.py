@@ -13,7 +13,7 @@ from nncjit.cabac import block_row_pieces as pieces
 from nncjit.cabac import context_initialisation as selection
 from nncjit.cabac import encoder_records as encode_record
 from nncjit.cabac.encoder_input import prepare
-from nncjit.cabac.layer import Layer, models_of
+from nncjit.cabac.layer import Layer, contexts_of
 from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel
@@ -44,7 +44,7 @@ def test_sample_of_a_large_layer_is_enough(dq, spread, scan):
 def costs_of(layer: Layer, levels: np.ndarray, every: int, limit: int | None) -> np.ndarray:
     source = prepare(levels, layer, None, None, False, None)
     costs = selection.simulate(source, pieces.cut(source, None), None, selection.plan(source, every), limit=limit)
-    return costs.by_start[models_of(layer, False)]
+    return costs.by_start[contexts_of(layer, False)]
 
 
 def test_small_layers_are_looked_at_whole():
@@ -69,7 +69,7 @@ def test_costs_predict_the_size_of_the_payload():
     levels = plain_levels(layer, 1.5)
     predicted = costs_of(layer, levels, 1, None)[:, 0].sum() / 2**15
     coded = 8 * len(Given(layer, levels).code(selection="none", row_skip=False)[0])
-    listed = len(models_of(layer, False))
+    listed = len(contexts_of(layer, False))
     # a flag for each model, mostly alike, and the end
     assert coded - 0.2 * listed - 64 < predicted < coded
 

@@ -8,7 +8,7 @@ from oracle import DamagedError, Engine, LayerShape, decode_layer
 from oracle.write import EngineOut, encode_layer
 
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import to_scan
 from nncjit.errors import BitstreamError
@@ -97,7 +97,7 @@ def package_decode(payload: bytes, layers: list[LayerShape], points: list, threa
         )
         for layer, listed in zip(layers, points, strict=True)
     ]
-    decode_strings([StringJob(np.frombuffer(payload, np.uint8), tuple(jobs))], threads=threads)
+    decode_payloads([PayloadJob(np.frombuffer(payload, np.uint8), tuple(jobs))], threads=threads)
     return [job.out for job in jobs]
 
 

@@ -10,7 +10,7 @@ from nncjit.cabac import payload_decoder as module
 from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.pair_decoder_kernels import LONGEST_UNARY, state_machine
-from nncjit.cabac.payload_decoder import LayerJob, StringJob, decode_strings
+from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.jit import JIT
@@ -55,7 +55,7 @@ def test_layers_of_one_string_read_back(chosen, paired_size, threads):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PAIRED_SIZE", paired_size)
         patch.setattr(module, "WORTH_A_THREAD", 1)
-        numbers = decode_strings([StringJob(payload, jobs)], threads)
+        numbers = decode_payloads([PayloadJob(payload, jobs)], threads)
     assert numbers == [[n - 2 for n in range(len(chosen))]]
     for (layer, levels), out in zip(chosen, outs, strict=True):
         np.testing.assert_array_equal(out, from_scan(levels, layer))
@@ -97,12 +97,12 @@ def test_a_step_turns_levels_into_the_float32_products(scan):
     payload, out = np.frombuffer(encoder.finish(), np.uint8), np.empty(levels.shape, np.float32)
     step = np.float32(0.1)
     job = LayerJob(layer, out.view(np.int32), 7, lambda qp: np.float32(step * qp), as_array(encoder.entry_points[0]))
-    assert decode_strings([StringJob(payload, (job,))]) == [[-5]]
+    assert decode_payloads([PayloadJob(payload, (job,))]) == [[-5]]
     np.testing.assert_array_equal(out, np.float32(step * -5) * levels.astype(np.float32))
 
 
 def test_empty_layers_and_no_strings_at_all():
-    assert decode_strings([]) == []
+    assert decode_payloads([]) == []
     for shape in [(0,), (0, 4), (4, 0), (2, 0, 3)]:
         one = coded(shape)
         assert decode(one)[0].size == 0

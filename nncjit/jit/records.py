@@ -1,0 +1,83 @@
+"""Records with named fields, at addresses: what a kernel's state and tables are made of.
+
+A record is declared once, as a NumPy dtype. The wrapper fills arrays of it, a kernel sees one through
+``record_view(DTYPE)(address)``, and plain mode sees the same memory as `numpy.record`. In compiled code a record is a
+bare pointer: reading a field is one load, nothing is counted or copied (measured 2.40 ns a step of a small state
+machine, 2.53 ns with numbered slots of an int64 array).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from nncjit.jit.addresses import address, check
+from nncjit.jit.compile import JIT
+
+__all__ = ["Table", "field_offset", "record_view"]
+
+if JIT:
+    import numba
+    from numba import types
+    from numba.extending import intrinsic
+
+    def record_view(dtype: np.dtype[Any]) -> Any:
+        """The function, for kernels, that sees the memory at an address as one record of this dtype."""
+        record = numba.from_dtype(dtype)
+
+        @intrinsic
+        def view(context, at):  # type: ignore[no-untyped-def]
+            def generate(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+                return builder.inttoptr(args[0], context.get_value_type(record))
+
+            return record(types.int64), generate
+
+        return view
+
+else:
+
+    def record_view(dtype: np.dtype[Any]) -> Any:
+        """The function, for kernels, that sees the memory at an address as one record of this dtype."""
+        named: Any = np.dtype((np.record, dtype))
+
+        def view(at: int) -> Any:
+            check(int(at), dtype.itemsize)
+            memory = (ctypes.c_char * dtype.itemsize).from_address(int(at))
+            return np.frombuffer(memory, named)[0]
+
+        return view
+
+
+def field_offset(dtype: np.dtype[Any], name: str) -> int:
+    """Where a field begins in its record, in bytes: an array inside a record has the record's address plus this."""
+    assert dtype.fields is not None
+    return int(dtype.fields[name][1])
+
+
+class Table:
+    """Records side by side, and every array whose address stands in one of them.
+
+    The arrays live as long as the table: whoever holds the table may call kernels on it.
+
+    Parameters
+    ----------
+    records : ndarray
+        1-D, of a structured dtype, C-contiguous and writeable.
+
+    Attributes
+    ----------
+    records : ndarray
+        The same array.
+    """
+
+    def __init__(self, records: np.ndarray[Any, Any]) -> None:
+        self.records = records
+        self.address = address(records, writes=True)
+        self._kept: list[np.ndarray[Any, Any]] = []
+
+    def keep(self, array: np.ndarray[Any, Any], *, writes: bool = False) -> int:
+        """The address of an array that this table owns from now on; see `address`."""
+        self._kept.append(array)
+        return address(array, writes=writes)
