@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from nncjit.decoder.update_state import UpdateState
     from nncjit.decoder.verification import verify
     from nncjit.encoder.model_encoder import encode
-    from nncjit.encoder.options import Options, Rule
+    from nncjit.encoder.options import Options
+    from nncjit.encoder.rules import Rule
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Options": "nncjit.encoder.options",
-    "Rule": "nncjit.encoder.options",
+    "Rule": "nncjit.encoder.rules",
     "UpdateState": "nncjit.decoder.update_state",
     "compress": "nncjit.convert",
     "decode": "nncjit.decoder.stream_decoder",

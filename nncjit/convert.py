@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from os import PathLike, fspath
-from typing import Any
+from typing import Unpack
+
+import numpy as np
 
 from nncjit import formats
 from nncjit.bits import as_source
 from nncjit.decoder.stream_decoder import MAX_BYTES, Array, decode_units
-from nncjit.encoder.model_encoder import Progress, encode_model, estimate_model
-from nncjit.encoder.options import Options
+from nncjit.encoder.execution import Data, Execution, Progress
+from nncjit.encoder.model_encoder import encode_model, estimate_model
+from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.errors import OptionError
 from nncjit.files import atomic_write
 from nncjit.formats import Writer
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
+from nncjit.reduce import Pruning
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.pruning_masks import Rebuilder
@@ -27,14 +31,18 @@ from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
 AnyPath = str | PathLike[str]
 
 
+@explains_options
 def compress(
     source: AnyPath,
     target: AnyPath,
     options: Options | None = None,
     *,
+    threads: int | None = None,
     progress: Progress | None = None,
+    sensitivity: Mapping[str, np.ndarray] | None = None,
+    pruning: Pruning | None = None,
     dry_run: bool = False,
-    **keywords: Any,
+    **choices: Unpack[OptionKeywords],
 ) -> CompressReport:
     """Compress a model file to an NNC file.
 
@@ -46,12 +54,16 @@ def compress(
         The NNC file to write; an old one is replaced only when the new one is complete.
     options : Options, optional
         What the encoder may choose.
+    threads : int, optional
+        Threads at work; default: all cores that the process may use. Never changes the result.
     progress : callable, optional
         Called with (weights done, weights in all, tensor name) after each tensor.
+    sensitivity, pruning : optional
+        As in `encode`.
     dry_run : bool
         Write nothing: estimate the sizes from samples.
-    **keywords
-        Single options; they come before those of `options`.
+    **choices
+        Single options of `Options`; they come before those of `options`.
 
     Returns
     -------
@@ -65,16 +77,18 @@ def compress(
     ModelError
         The source cannot be read, or the target not be written.
     """
-    chosen = Options.of(options, keywords)
+    chosen = Options.of(options, choices)
+    execution = Execution(threads=threads, progress=progress)
+    data = Data(sensitivity=sensitivity, pruning=pruning)
     if formats.is_known(target):
         raise OptionError(f"{fspath(target)}: the target is an NNC file, its name ends like one of another format")
     with formats.open_model(source) as model:
         original = sum(tensor.nbytes for tensor in model)
         if dry_run:
-            encoded = estimate_model(model, chosen)
+            encoded = estimate_model(model, chosen, execution, data)
         else:
             with atomic_write(target) as file:
-                encoded = encode_model(model, file, chosen, progress)
+                encoded = encode_model(model, file, chosen, execution, data)
     return CompressReport(
         source=fspath(source),
         target=fspath(target),

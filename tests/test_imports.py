@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "stream": "reduce syntax bits model dtypes errors",
     "encoder": "stream reduce quant cabac syntax model dtypes stages jit errors",
     "decoder": "stream reduce quant cabac syntax bits dtypes stages jit errors",
-    "convert": "encoder decoder stream formats bits model files stages jit errors",
+    "convert": "encoder decoder stream formats reduce bits model files stages jit errors",
     "demo": "errors",
     "report": "convert encoder decoder stream formats model files dtypes stages errors",
     "cli": "__init__ report demo convert encoder decoder stream formats reduce dtypes stages files jit errors",

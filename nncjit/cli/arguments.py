@@ -8,37 +8,8 @@ from argparse import ArgumentParser, Namespace, _ActionsContainer
 from collections.abc import Callable
 from typing import Any
 
-_ENCODER = (
-    "qp",
-    "bits",
-    "ratio",
-    "snr",
-    "quality",
-    "quantizer",
-    "rate_weight",
-    "scan_order",
-    "unary_length",
-    "selection",
-    "exact",
-    "qp_density",
-    "profile",
-    "threads",
-    "zeros",
-    "zeros_scope",
-    "pattern",
-    "unify",
-    "block_shape",
-    "rank",
-    "scale_rows",
-    "first_dimension",
-    "join",
-    "group",
-    "blocks",
-    "fold_batchnorm",
-    "references",
-    "max_unit_bytes",
-)
-"""Fields of `nncjit.Options` that have an argument of the same name."""
+from nncjit.encoder.choices import GROUPS, TABLE, FinenessKinds
+from nncjit.encoder.option_table import OptionGroup
 
 
 def add_output(parser: ArgumentParser) -> None:
@@ -67,17 +38,16 @@ def decoder_options(args: Namespace) -> dict[str, Any]:
 
 
 def add_encoder(parser: ArgumentParser) -> None:
-    """Everything that the encoder may choose, named as in `nncjit.Options`, which checks the values."""
-    fine = parser.add_argument_group("how small or how fine: one of these")
-    fine.add_argument("--ratio", type=float, metavar="PERCENT", help="target size in percent of the original")
-    fine.add_argument("--bits", type=float, metavar="B", help="target size in bits a weight")
-    fine.add_argument("--snr", type=float, metavar="DB", help="target signal-to-noise ratio of the weights, in dB")
-    fine.add_argument("--qp", type=int, metavar="QP", help="quantization parameter of the standard, for example -32")
-    fine.add_argument(
-        "--quality", type=float, metavar="F", help="finer default steps: 2 costs about one bit a weight more"
-    )
-    how = parser.add_argument_group("how it is coded")
-    how.add_argument(
+    """Everything that `nncjit.compress` takes as text, and ``--threads``."""
+    _add_group(parser, FinenessKinds)
+    add_choices(parser)
+    add_threads(parser.add_argument_group("execution"))
+
+
+def add_choices(parser: ArgumentParser) -> None:
+    """All options but those that say how fine. Their values are checked by `encoder_options`."""
+    rules = parser.add_argument_group("single tensors")
+    rules.add_argument(
         "--rule",
         action="append",
         dest="rules",
@@ -85,52 +55,31 @@ def add_encoder(parser: ArgumentParser) -> None:
         help="other options for tensors whose name matches a regular expression, for example '.*bias=raw' or "
         "'encoder.*=quality:2,quantizer:uniform'; repeatable, the first match wins",
     )
-    how.add_argument("--quantizer", metavar="NAME", help="trellis (default), uniform, codebook, auto or raw")
-    how.add_argument("--rate-weight", type=float, metavar="L", help="weight of size against error, 0 (default) to 100")
-    how.add_argument(
-        "--scan-order", type=number_or_auto, metavar="S", help="0..4, or auto (default): blocks for large tensors"
-    )
-    how.add_argument(
-        "--unary-length",
-        type=number_or_auto,
-        metavar="U",
-        help="greater-than flags of the binarisation, 1..256, or auto",
-    )
-    how.add_argument("--selection", metavar="HOW", help="starts of the models: fast (default), exact, reference, none")
-    how.add_argument("--exact", action="store_true", default=None, help="exact and slower searches everywhere")
-    how.add_argument("--qp-density", type=int, metavar="D", help="steps an octave are 2^D, 0..7 (default 2)")
-    how.add_argument("--profile", type=int, metavar="P", help="edition of the standard: 0 first, 1 second (default)")
-    add_threads(how)
-    add_tools(parser)
+    for group in GROUPS.values():
+        _add_group(parser, group)
 
 
-def add_tools(parser: ArgumentParser) -> None:
-    """The standard's toolbox; most of it is best used for single tensors, in a ``--rule``."""
-    tools = parser.add_argument_group("tools of the standard (also in a --rule, for example '.*fc.*=rank:auto')")
-    tools.add_argument("--zeros", type=float, metavar="SHARE", help="set the least important weights to zero")
-    tools.add_argument("--zeros-scope", metavar="WHAT", help="share of each tensor (default), or of the whole model")
-    tools.add_argument("--pattern", metavar="N:M", help="keep n of every m weights along a row")
-    tools.add_argument(
-        "--unify", type=float, metavar="LOSS", help="one magnitude in blocks where that loses at most this"
-    )
-    tools.add_argument("--block-shape", metavar="RxC", help="blocks of --zeros and --unify, for example 1x4")
-    tools.add_argument("--rank", type=rank, metavar="R", help="split into factors: rank, share of energy, or auto")
-    tools.add_argument("--scale-rows", action="store_true", default=None, help="one factor for each output row")
-    tools.add_argument("--first-dimension", type=int, metavar="D", help="dimension that is coded as rows (default 0)")
-    tools.add_argument("--join", metavar="LABEL", help="code tensors of one label and shape as one (in a --rule)")
-    tools.add_argument("--group", metavar="LABEL", help="aggregate with a parameter set of its own (in a --rule)")
-    tools.add_argument("--blocks", action="store_true", default=None, help="weight, bias and batch norm in one unit")
-    tools.add_argument(
-        "--fold-batchnorm", action="store_true", default=None, help="fold batch norms into the layer before"
-    )
-    tools.add_argument("--references", metavar="HOW", help="call tensors by name (default) or by index into a list")
-    tools.add_argument("--max-unit-bytes", type=int, metavar="N", help="split larger payloads into partial data units")
+def _add_group(parser: ArgumentParser, group: type[OptionGroup]) -> None:
+    arguments = parser.add_argument_group(group.TITLE)
+    for row in group.rows().values():
+        flag, text = f"--{row.name.replace('_', '-')}", row.does.replace("%", "%%")
+        if row.is_flag:
+            arguments.add_argument(flag, action="store_const", const="true", help=text)
+        elif row.has_text:
+            arguments.add_argument(flag, metavar=row.metavar, help=text)
 
 
 def encoder_options(args: Namespace) -> dict[str, Any]:
-    """The keywords for `nncjit.compress` that the user gave."""
-    given = {name: getattr(args, name) for name in _ENCODER}
-    return {name: value for name, value in (given | {"rules": args.rules}).items() if value is not None}
+    """The options that the user gave, as keywords of `nncjit.compress`.
+
+    Raises
+    ------
+    OptionError
+        A value is not one of its option's.
+    """
+    texts = {name: getattr(args, name, None) for name in TABLE}
+    given = {name: TABLE[name].parse(text) for name, text in texts.items() if text is not None}
+    return given | ({"rules": args.rules} if args.rules else {})
 
 
 def show(args: Namespace, report: Any, describe: Callable[[Any], str]) -> None:
@@ -145,15 +94,3 @@ def note(args: Namespace, text: str) -> None:
     """A remark for people, on stderr so that it never mixes with results."""
     if not (args.quiet or args.json):
         print(f"nncjit: {text}", file=sys.stderr)
-
-
-def rank(text: str) -> int | float | str:
-    """A rank as `Options` takes it."""
-    if text == "auto":
-        return text
-    return float(text) if "." in text else int(text)
-
-
-def number_or_auto(text: str) -> int | str:
-    """A scan order or a unary length as `Options` takes it."""
-    return text if text == "auto" else int(text)

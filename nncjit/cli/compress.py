@@ -39,13 +39,22 @@ def run(args: Namespace) -> None:
     import nncjit
 
     target = args.output or derived_target(args.source, ".nnc", dry_run=args.dry_run)
-    options = encoder_options(args)
+    options = nncjit.Options(**encoder_options(args))
+    pruning = None
     if args.prune is not None:
         from nncjit.cli.pruning import pruning_of
 
-        options["pruning"] = pruning_of(args.source, args.prune, args.prune_share, args.prune_scope, args.prune_by)
+        pruning = pruning_of(args.source, args.prune, args.prune_share, args.prune_scope, args.prune_by)
     with progress_bar("compress", quiet=args.quiet) as progress:
-        report = nncjit.compress(args.source, target, dry_run=args.dry_run, progress=progress, **options)
+        report = nncjit.compress(
+            args.source,
+            target,
+            options,
+            threads=args.threads,
+            progress=progress,
+            pruning=pruning,
+            dry_run=args.dry_run,
+        )
     show(args, report, lambda report: describe(report, tensors=args.tensors))
     if args.dry_run:
         note(args, "dry run: sizes are estimates, nothing was written")

@@ -48,11 +48,11 @@ def run(args: Namespace) -> None:
     """Compress, decompress, compare."""
     note(args, "working (the very first run compiles the kernels and takes longer) ...")
     with TemporaryDirectory(prefix="nncjit-demo-") as folder:
-        report = measure(Path(folder), encoder_options(args))
+        report = measure(Path(folder), encoder_options(args), args.threads)
     show(args, report, describe)
 
 
-def measure(folder: Path, options: dict[str, Any]) -> DemoReport:
+def measure(folder: Path, options: dict[str, Any], threads: int | None = None) -> DemoReport:
     """The way there and back in `folder`, twice: once with the kernels cold, once warm."""
     from safetensors.numpy import load_file
 
@@ -62,8 +62,8 @@ def measure(folder: Path, options: dict[str, Any]) -> DemoReport:
     small, back = folder / "digits.nnc", folder / "digits.safetensors"
     there, again = [], []
     for _ in range(2):
-        there.append(nncjit.compress(digits.MODEL, small, **options))
-        again.append(nncjit.decompress(small, back, threads=options.get("threads")))
+        there.append(nncjit.compress(digits.MODEL, small, threads=threads, **options))
+        again.append(nncjit.decompress(small, back, threads=threads))
     held_out = digits.load_held_out()
     before = digits.forward(load_file(digits.MODEL), held_out.images).argmax(1)
     after = digits.forward(load_file(back), held_out.images).argmax(1)

@@ -5,8 +5,9 @@
   nncjit eval model.safetensors --task task.py --png curve.png    quality: what your task measures
   nncjit eval resnet50 --weights resnet50.pth --data imagenet/val
 
-Grids multiply: --grid quantizer=trellis,uniform --grid bits=2,3,4 makes two curves of three points each. A task is a
-Python file or module with measure(weights) -> dict of numbers, and MAIN = (the one that counts, is more of it better).
+Grids multiply: --grid quantizer=trellis,uniform --grid bits=2,3,4 makes two curves of three points each. Other options
+hold at all points. A task is a Python file or module with measure(weights) -> dict of numbers, and MAIN = (the one that
+counts, is more of it better).
 NNCodec's curve is drawn beside ours where NNCodec is installed, or where --rival names an interpreter that has it.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_threads, note
+from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
 from nncjit.cli.progress import progress_bar
 from nncjit.errors import ModelError, OptionError
 
@@ -54,10 +55,8 @@ def configure(parser: ArgumentParser) -> None:
     how.add_argument(
         "--grid", action="append", default=[], metavar="OPTION=V,V,...", help="values of an encoder option; repeatable"
     )
-    how.add_argument(
-        "--rule", action="append", dest="rules", metavar="PATTERN=WHAT", help="as in compress, for all points"
-    )
     add_threads(how)
+    add_choices(parser)
     rival = parser.add_argument_group("beside NNCodec")
     rival.add_argument(
         "--rival", metavar="PYTHON", help="an interpreter that can import nncodec; 'none': do not look for it"
@@ -81,11 +80,17 @@ def run(args: Namespace) -> None:
     _check_outputs(args)
     if not 0 <= args.loss <= 100:
         raise OptionError(f"--loss is {args.loss:g}, must be 0..100 percent")
-    curves = series(args.grid, Options(rules=args.rules or (), threads=args.threads))
+    curves = series(args.grid, Options(**encoder_options(args)))
     qps = None if args.rival_qp is None else parse_qps(args.rival_qp)
     task = _task(args)
     request = Request(
-        model=_model(args, task), curves=curves, task=task, rival=_rival(args), rival_qps=qps, memory=args.memory
+        model=_model(args, task),
+        curves=curves,
+        task=task,
+        rival=_rival(args),
+        rival_qps=qps,
+        memory=args.memory,
+        threads=args.threads,
     )
     if request.rival is None:
         note(args, "NNCodec is not here to compare with; --rival PYTHON names an interpreter that has it")
@@ -186,6 +191,8 @@ def describe(found: Evaluation, loss: float = 1.0) -> str:
 
 def point_table(found: Evaluation) -> str:
     """One line for each point."""
+    from nncjit.report import grid
+
     names = list(dict.fromkeys(name for point in found.points for name in point.measures))
     memory = any(point.encode_peak is not None for point in found.points)
     head = ["", "options", "size", "of original", "bits/weight", *names, "encode", "decode"]
@@ -200,7 +207,7 @@ def point_table(found: Evaluation) -> str:
     whole += [_value(original.get(name)) for name in names] + ["", ""]
     rows = [head + (["memory"] if memory else []), whole + ([""] if memory else [])]
     for point in found.points:
-        row = [point.curve, ", ".join(f"{name}={value}" for name, value in point.options.items())]
+        row = [point.curve, grid.describe(point.options)]
         row += [text.size(point.bytes), f"{text.three_digits(point.ratio)} %", f"{point.bits_per_weight:.2f}"]
         row += [_value(point.measures.get(name)) for name in names]
         row += [text.seconds(point.encode_seconds), text.seconds(point.decode_seconds)]
@@ -222,14 +229,15 @@ def _peaks(point: Point) -> str:
 
 def _unchanged(found: Evaluation, loss: float) -> list[str]:
     """The smallest that each curve gets without losing more than `loss` percent of the main measure."""
+    from nncjit.report import grid
+
     lines = []
     for label, point in found.nearly_unchanged(loss).items():
         if point is None:
             said = "no point is that good"
         else:
-            options = ", ".join(f"{name}={value}" for name, value in point.options.items())
             said = f"{text.three_digits(point.ratio)} % of the original"
-            said += f" ({point.bits_per_weight:.2f} bits a weight, {options})"
+            said += f" ({point.bits_per_weight:.2f} bits a weight, {grid.describe(point.options)})"
         lines.append(f"  {label}: {said}")
     if not lines:
         return []

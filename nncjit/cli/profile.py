@@ -43,9 +43,9 @@ def run(args: Namespace) -> None:
         from nncjit.report import plot
 
         plot.check_target(args.png)
-    options = Options.of(None, encoder_options(args))
+    options = Options(**encoder_options(args))
     note(args, "working: several passes, the first of which compiles the kernels ...")
-    found = profile(args.source, options)
+    found = profile(args.source, options, threads=args.threads)
     if args.png is not None:
         draw(found, args.png, SORTS[args.sort], args.top or len(found.tensors))
     show(args, found, lambda found: describe(found, SORTS[args.sort], args.top or len(found.tensors)))

@@ -14,8 +14,8 @@ import numpy as np
 from nncjit import dtypes
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.encoder.candidates import resolve
+from nncjit.encoder.choices import Choices
 from nncjit.encoder.matrix import Matrix, estimated_bits, quantise_matrix
-from nncjit.encoder.options import Choices
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import reduced
 from nncjit.encoder.unit_encoder import (
@@ -54,7 +54,7 @@ def wants_block(tensor: Tensor, plan: Plan) -> bool:
     """Whether a tensor that stands alone needs a block: for its factors or its local scaling."""
     choices = plan.choices[tensor.name]
     matrix = len(tensor.shape) > 1 and plan.is_lossy(tensor.info)
-    return matrix and (choices.rank is not None or choices.scale_rows)
+    return matrix and (choices.reducing.rank is not None or choices.reducing.scale_rows)
 
 
 def encode_block(
@@ -80,9 +80,9 @@ def encode_block(
 
     scale_matrix: Matrix | None = None
     inner = rows_first
-    if vectors.scale is not None or choices.scale_rows:
+    if vectors.scale is not None or choices.reducing.scale_rows:
         wanted = rows_first if vectors.scale is None else multiply_rows(rows_first, vectors.scale, name=weight.name)
-        factors = scale_rows(wanted, name=weight.name).scale if choices.scale_rows else _safe(vectors.scale)
+        factors = scale_rows(wanted, name=weight.name).scale if choices.reducing.scale_rows else _safe(vectors.scale)
         scale_matrix = coder.vector(block.scale or weight.name, factors)
         inner = divide_rows(wanted, _safe(scale_matrix.values(factors.shape)), name=weight.name)
     else:
@@ -142,7 +142,7 @@ class _PartCoder:
 
     @property
     def dependent(self) -> bool:
-        return self.choices.quantizer == "trellis"
+        return self.choices.quantising.quantizer == "trellis"
 
     def vector(self, name: str, values: np.ndarray) -> Matrix:
         values = np.ascontiguousarray(values, np.float32)
@@ -151,7 +151,7 @@ class _PartCoder:
     def weights(self, name: str, values: np.ndarray) -> tuple[list[Matrix], int, np.ndarray]:
         """W, or G and H with their rank; and what the decoder will make of them."""
         self.scan = self.plan.scan(values.shape, self.choices)
-        rank = self.choices.rank
+        rank = self.choices.reducing.rank
         if rank is None:
             matrix = self._matrix(name, values)
             return [matrix], 0, matrix.values(values.shape)
@@ -203,7 +203,7 @@ def _vectors(arrays: dict[str, np.ndarray], block: Block, plan: Plan) -> Vectors
     named = (block.beta, block.gamma, block.mean, block.var)
     if not block.has_batchnorm:
         return Vectors(scale, bias, ())
-    if plan.options.fold_batchnorm:
+    if plan.options.stream.fold_batchnorm:
         mean, var = arrays[str(block.mean)], arrays[str(block.var)]
         folded = fold_batchnorm(
             mean,

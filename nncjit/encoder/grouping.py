@@ -51,7 +51,7 @@ def items_of(model: Model, plan: Plan) -> list[Item]:
     single = _joined(_blocks(stored, plan), plan)
     groups: dict[str, list[Item]] = {}
     for item in single:
-        groups.setdefault(plan.choices[item.tensors[0].name].group, []).append(item)
+        groups.setdefault(plan.choices[item.tensors[0].name].layout.group, []).append(item)
     alone = {id(item) for item in groups.pop("", [])}
     firsts = {id(members[0]): tuple(members) for members in groups.values()}
     return [
@@ -64,9 +64,9 @@ def items_of(model: Model, plan: Plan) -> list[Item]:
 def _blocks(stored: dict[str, Tensor], plan: Plan) -> list[Item]:
     """All tensors, those that belong to a block with its weight."""
     shapes = {name: t.shape for name, t in stored.items() if plan.is_lossy(t.info)}
-    given = plan.options.given_blocks
+    given = plan.options.stream.given_blocks
     check_blocks(given, {name: t.shape for name, t in stored.items()})
-    found = find_blocks(shapes, given) if plan.options.blocks or plan.options.fold_batchnorm else given
+    found = find_blocks(shapes, given) if plan.options.stream.blocks or plan.options.stream.fold_batchnorm else given
     blocks = {b.weight: b for b in found if b.vectors and _one_dtype(b, stored)}
     inside = {name for block in blocks.values() for name in block.vectors}
     return [
@@ -85,7 +85,7 @@ def _joined(items: list[Item], plan: Plan) -> list[Item]:
     """Items with the tensors of one `join` label in one."""
     labelled: dict[str, list[Tensor]] = {}
     for item in items:
-        label = plan.choices[item.tensors[0].name].join
+        label = plan.choices[item.tensors[0].name].layout.join
         if label and item.block is None:
             labelled.setdefault(label, []).append(item.tensors[0])
     for label, tensors in labelled.items():
@@ -96,7 +96,7 @@ def _joined(items: list[Item], plan: Plan) -> list[Item]:
                 raise OptionError(f"{t.name}: cannot be joined in {label!r}: it is {what}")
     result: list[Item] = []
     for item in items:
-        label = plan.choices[item.tensors[0].name].join
+        label = plan.choices[item.tensors[0].name].layout.join
         if not label or item.block is not None or len(labelled[label]) < 2:
             result.append(item)
         elif item.tensors[0] is labelled[label][0]:

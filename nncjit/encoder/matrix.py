@@ -14,7 +14,7 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.cabac.size_estimate import estimate_bits
-from nncjit.encoder.options import Choices
+from nncjit.encoder.choices import Choices
 from nncjit.quant import codebook, steps
 from nncjit.quant.moments import products
 from nncjit.quant.trellis import trellis, trellis_rd
@@ -44,7 +44,7 @@ class Matrix:
     ) -> None:
         """Append qp_delta and the layer to a string."""
         encoder.number(self.qp - base_qp, 6 + density)
-        encoder.layer(self.levels, self.layer, selection=choices.selection, workers=workers)
+        encoder.layer(self.levels, self.layer, selection=choices.coding.selection, workers=workers)
 
     def values(self, shape: tuple[int, ...]) -> np.ndarray:
         """The float32 values that the decoder will find."""
@@ -111,7 +111,7 @@ def quantise(
     """Levels of float32 values in scan order, int32[n], by trellis or uniform quantiser, with rate where it has a
     weight.
     """
-    exact, weight, unary = choices.exact, choices.rate_weight, int(choices.unary_length)
+    exact, weight, unary = choices.quantising.exact, choices.quantising.rate_weight, int(choices.coding.unary_length)
     if weight > 0.0:
         with_rate = trellis_rd if dependent else uniform_rd
         return with_rate(ordered, step, weight, unary_length=unary, exact=exact, workers=workers)

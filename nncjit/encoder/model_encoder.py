@@ -6,26 +6,29 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Unpack
+
+import numpy as np
 
 from nncjit import dtypes
 from nncjit.encoder import targets as target
 from nncjit.encoder.block_encoder import encode_block, encode_joined, wants_block
+from nncjit.encoder.execution import Data, Execution, Progress
 from nncjit.encoder.grouping import Item, items_of
-from nncjit.encoder.options import Options
+from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.stream_writer import Group, StreamWriter
 from nncjit.encoder.unit_encoder import CodedUnit, Fact, encode_tensor
 from nncjit.errors import NncWarning
-from nncjit.jit import threads
+from nncjit.jit import threads as thread_counts
 from nncjit.model import Model
 from nncjit.quant.moments import moments
-from nncjit.reduce import Block
+from nncjit.reduce import Block, Pruning
 from nncjit.stages import stage, staged
 from nncjit.stream.pruning_masks import pruned_model
 from nncjit.stream.reports import TensorReport, tied_row
@@ -35,9 +38,6 @@ ATTEMPTS = 3
 
 GROUP_QP = 1024
 """Largest magnitude of a group's quantization_parameter: differences to it fit for all steps in use."""
-
-Progress = Callable[[int, int, str], object]
-"""Called with (weights done, weights in all, name of the tensor)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,17 @@ class Encoded:
     threads: int
 
 
-def encode(arrays: Mapping[str, Any], options: Options | None = None, **keywords: Any) -> bytes:
+@explains_options
+def encode(
+    arrays: Mapping[str, Any],
+    options: Options | None = None,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    sensitivity: Mapping[str, np.ndarray] | None = None,
+    pruning: Pruning | None = None,
+    **choices: Unpack[OptionKeywords],
+) -> bytes:
     """Compress named arrays to an NNC bitstream.
 
     Parameters
@@ -63,9 +73,18 @@ def encode(arrays: Mapping[str, Any], options: Options | None = None, **keywords
         that share memory are stored once.
     options : Options, optional
         What the encoder may choose.
-    **keywords
-        Single options, for example ``qp=-32``, ``bits=4``, ``rules={".*bias": "raw"}``; they come before those of
-        `options`.
+    threads : int, optional
+        Threads at work; default: all cores that the process may use. Never changes the result.
+    progress : callable, optional
+        Called with (weights done, weights in all, tensor name) after each tensor.
+    sensitivity : mapping of str to array_like, optional
+        Importance of a weight is its magnitude times this, by tensor, where weights are set to zero; for example mean
+        squared gradients, of the tensor's shape.
+    pruning : Pruning, optional
+        Channels to remove, as `nncjit.reduce.plan_pruning` chooses them.
+    **choices
+        Single options of `Options`, for example ``qp=-32``, ``bits=4``, ``rules={".*bias": "raw"}``; they come before
+        those of `options`.
 
     Returns
     -------
@@ -79,28 +98,30 @@ def encode(arrays: Mapping[str, Any], options: Options | None = None, **keywords
     ModelError
         An array cannot be held: complex numbers, text, objects.
     """
-    chosen = Options.of(options, keywords)
+    chosen = Options.of(options, choices)
+    execution = Execution(threads=threads, progress=progress)
+    data = Data(sensitivity=sensitivity, pruning=pruning)
     file = io.BytesIO()
-    encode_model(Model.from_mapping(arrays), file, chosen)
+    encode_model(Model.from_mapping(arrays), file, chosen, execution, data)
     return file.getvalue()
 
 
-def encode_model(model: Model, file: BinaryIO, options: Options, progress: Progress | None = None) -> Encoded:
+def encode_model(model: Model, file: BinaryIO, options: Options, execution: Execution, data: Data) -> Encoded:
     """Write the stream of a model into a file open for writing, from its start; the file must be seekable.
 
     A target that is missed by more than 1 % is corrected from the size reached, and the file written again.
     """
     started = time.perf_counter()
     aim = target.model_target(options, model)
-    if options.pruning is not None:
+    if data.pruning is not None:
         with stage("reduce"):
-            model = pruned_model(model, options.pruning)
-    with threads.pool(options.threads) as pool:
-        plan = _plan(model, options, pool)
+            model = pruned_model(model, data.pruning)
+    with thread_counts.pool(execution.threads) as pool:
+        plan = _plan(model, options, data, pool)
         for _ in range(ATTEMPTS):
             file.seek(0)
             file.truncate()
-            written = _write(model, file, plan, pool, progress)
+            written = _write(model, file, plan, pool, execution.progress)
             if aim is None:
                 break
             reached = aim.measure(8.0 * written.size, written.error, written.power)
@@ -109,21 +130,21 @@ def encode_model(model: Model, file: BinaryIO, options: Options, progress: Progr
             plan = replace(plan, scale=plan.scale * 2.0 ** ((reached - aim.wanted) / aim.slope))
     snr = target.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
-    return Encoded(written.in_order_of(model), written.size, snr, seconds, threads.count(options.threads))
+    return Encoded(written.in_order_of(model), written.size, snr, seconds, thread_counts.count(execution.threads))
 
 
 @staged("plan")
-def _plan(model: Model, options: Options, pool: Executor | None) -> Plan:
-    plan = Plan.of((t.info for t in model), options)
+def _plan(model: Model, options: Options, data: Data, pool: Executor | None) -> Plan:
+    plan = Plan.of((t.info for t in model), options, data)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
     return target.solve(plan, target.take_samples(model, pool), model) if target.needs_samples(plan) else plan
 
 
-def estimate_model(model: Model, options: Options) -> Encoded:
+def estimate_model(model: Model, options: Options, execution: Execution, data: Data) -> Encoded:
     """What `encode_model` would write, estimated from samples of each tensor: a dry run."""
     started = time.perf_counter()
-    plan = Plan.of((t.info for t in model), options)
-    with threads.pool(options.threads) as pool:
+    plan = Plan.of((t.info for t in model), options, data)
+    with thread_counts.pool(execution.threads) as pool:
         samples = target.take_samples(model, pool)
         plan = target.solve(plan, samples, model)
     rows, power, error = [], 0.0, 0.0
@@ -134,7 +155,7 @@ def estimate_model(model: Model, options: Options) -> Encoded:
             error += noise
     snr = target.decibels(power, error) if power else None
     size = sum(row.bytes for row in rows)
-    return Encoded(tuple(rows), size, snr, time.perf_counter() - started, threads.count(options.threads))
+    return Encoded(tuple(rows), size, snr, time.perf_counter() - started, thread_counts.count(execution.threads))
 
 
 class _Written:

@@ -22,7 +22,9 @@ from dataclasses import dataclass, field, replace
 
 from nncjit import dtypes
 from nncjit.cabac.layer import MAX_LEVEL
-from nncjit.encoder.options import Choices, Options
+from nncjit.encoder.choices import Choices
+from nncjit.encoder.execution import Data
+from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
 from nncjit.model import TensorInfo
 from nncjit.quant import steps
@@ -60,6 +62,7 @@ class Plan:
     density: int
     median_size: float
     """Median number of weights of the model's matrices."""
+    data: Data = field(default_factory=Data)
     scale: float = 1.0
     """Factor on all default steps; a target of the model is hit by searching it."""
     own_scales: Mapping[str, float] = field(default_factory=dict)
@@ -68,23 +71,24 @@ class Plan:
     """How many weights (or blocks) of each tensor are set to zero by one ranking of the whole model."""
 
     @classmethod
-    def of(cls, infos: Iterable[TensorInfo], options: Options) -> Plan:
+    def of(cls, infos: Iterable[TensorInfo], options: Options, data: Data | None = None) -> Plan:
         infos = list(infos)
         choices = options.choices(info.name for info in infos)
         floats = [info for info in infos if dtypes.find(info.dtype).kind == "f"]
         sizes = [info.size for info in floats if is_matrix(info.shape)]
-        plan = cls(options, choices, options.qp_density, statistics.median(sizes) if sizes else 1.0)
+        median = statistics.median(sizes) if sizes else 1.0
+        plan = cls(options, choices, options.quantising.qp_density, median, data or Data())
         computed = not all(plan.is_explicit(info.name, info.shape) for info in floats)
         return replace(plan, density=FINE_DENSITY) if computed else plan
 
     def is_lossy(self, info: TensorInfo) -> bool:
         """Whether a tensor is to be quantised: a float tensor that has elements and no rule says raw."""
         floats = dtypes.find(info.dtype).kind == "f"
-        return floats and info.size > 0 and self.choices[info.name].quantizer != "raw"
+        return floats and info.size > 0 and self.choices[info.name].quantising.quantizer != "raw"
 
     def raw_reason(self, info: TensorInfo, moments: Moments) -> str:
         """Why a float tensor is stored as it is, or "" where it is quantised."""
-        if self.choices[info.name].quantizer == "raw":
+        if self.choices[info.name].quantising.quantizer == "raw":
             return "as asked for"
         if moments.non_finite:
             return f"{moments.non_finite} values are not finite in float32"
@@ -97,8 +101,8 @@ class Plan:
 
     def is_explicit(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether a qp is given for a tensor: by a rule, or for all matrices of the model."""
-        qp = self.choices[name].qp
-        return qp is not None and (is_matrix(shape) or qp != self.options.qp)
+        choices = self.choices[name]
+        return choices.fineness.qp is not None and (is_matrix(shape) or choices.own_fineness)
 
     def first_dimension(self, name: str, shape: tuple[int, ...]) -> int:
         """The dimension of a tensor that is coded as rows; vectors have but one.
@@ -108,7 +112,7 @@ class Plan:
         OptionError
             The tensor has too few dimensions.
         """
-        first = self.choices[name].first_dimension
+        first = self.choices[name].layout.first_dimension
         if first and len(shape) > 1 and first >= len(shape):
             raise OptionError(f"{name}: first_dimension is {first}, the tensor has {len(shape)} dimensions")
         return first if len(shape) > 1 else 0
@@ -124,7 +128,7 @@ class Plan:
 
     def quantizer(self, name: str, shape: tuple[int, ...]) -> str:
         """The quantiser of a tensor, "auto" perhaps; vectors are always quantised uniformly."""
-        return self.choices[name].quantizer if is_matrix(shape) else "uniform"
+        return self.choices[name].quantising.quantizer if is_matrix(shape) else "uniform"
 
     def qp(self, name: str, shape: tuple[int, ...], moments: Moments, *, dependent: bool | None = None) -> int:
         """The quantization parameter of a tensor, before overflow protection.
@@ -142,8 +146,8 @@ class Plan:
         """
         choices = self.choices[name]
         if self.is_explicit(name, shape):
-            assert choices.qp is not None
-            return choices.qp << (self.density - self.options.qp_density)
+            assert choices.fineness.qp is not None
+            return choices.fineness.qp << (self.density - self.options.quantising.qp_density)
         if dependent is None:
             dependent = self.quantizer(name, shape) in ("trellis", "auto")
         step = self._step(name, shape, moments, choices)
@@ -157,7 +161,7 @@ class Plan:
 
     def _step(self, name: str, shape: tuple[int, ...], moments: Moments, choices: Choices) -> float:
         """The step of the uniform quantiser."""
-        fine = self.own_scales.get(name, self.scale) / choices.quality
+        fine = self.own_scales.get(name, self.scale) / choices.fineness.quality
         if not is_matrix(shape):
             return VECTOR_STEP * moments.rms * min(fine, 1.0)
         spread = moments.std if moments.std > 1e-3 * moments.rms else moments.rms
@@ -168,8 +172,8 @@ class Plan:
 
     def scan(self, shape: tuple[int, ...], choices: Choices) -> int:
         """scan_order of a tensor."""
-        if isinstance(choices.scan_order, int):
-            return choices.scan_order
+        if choices.coding.scan_order != "auto":
+            return choices.coding.scan_order
         rows = shape[0] if shape else 1
         size = math.prod(shape)
         return BLOCK_SCAN if size >= PARALLEL_WEIGHTS and rows >= 2 * (4 << BLOCK_SCAN) and size > rows else 0

@@ -26,18 +26,19 @@ def reduced(info: TensorInfo, values: np.ndarray, plan: Plan) -> np.ndarray:
         An n:m that does not divide the row, a block of the wrong number of sides, a sensitivity of another shape.
     """
     choices, name = plan.choices[info.name], info.name
-    sensitivity = (plan.options.sensitivity or {}).get(name)
+    sensitivity = (plan.data.sensitivity or {}).get(name)
     if name in plan.zero_counts:
         values = sparsify(
-            values, count=plan.zero_counts[name], block=choices.block_sides, sensitivity=sensitivity, name=name
+            values, count=plan.zero_counts[name], block=choices.reducing.block_shape, sensitivity=sensitivity, name=name
         ).values
-    elif choices.zeros > 0.0 and len(info.shape) > 1:
-        values = sparsify(values, choices.zeros, block=choices.block_sides, sensitivity=sensitivity, name=name).values
-    if choices.pattern and len(info.shape) > 1:
-        n, m = (int(part) for part in choices.pattern.split(":"))
-        values = sparsify_n_m(values, n, m, sensitivity=sensitivity, name=name).values
-    if choices.unify > 0.0 and len(info.shape) > 1:
-        values = unify(values, choices.block_sides or UNIFY_SIDES, choices.unify, name=name).values
+    elif choices.reducing.zeros > 0.0 and len(info.shape) > 1:
+        values = sparsify(
+            values, choices.reducing.zeros, block=choices.reducing.block_shape, sensitivity=sensitivity, name=name
+        ).values
+    if choices.reducing.pattern and len(info.shape) > 1:
+        values = sparsify_n_m(values, *choices.reducing.pattern, sensitivity=sensitivity, name=name).values
+    if choices.reducing.unify > 0.0 and len(info.shape) > 1:
+        values = unify(values, choices.reducing.block_shape or UNIFY_SIDES, choices.reducing.unify, name=name).values
     return values
 
 
@@ -49,7 +50,7 @@ def zeros_of_model(model: Model, plan: Plan) -> dict[str, int]:
     The matrices whose choices have the model's own share of zeros take part.
     """
     options = plan.options
-    if options.zeros_scope != "model" or options.zeros == 0.0:
+    if options.stream.zeros_scope != "model" or options.reducing.zeros == 0.0:
         return {}
     names = [
         t.name
@@ -57,11 +58,11 @@ def zeros_of_model(model: Model, plan: Plan) -> dict[str, int]:
         if t.same_as is None
         and len(t.shape) > 1
         and plan.is_lossy(t.info)
-        and plan.choices[t.name].zeros == options.zeros
+        and plan.choices[t.name].reducing.zeros == options.reducing.zeros
     ]
-    sides = options.model_choices.block_sides
-    sensitivity = {name: s for name, s in (options.sensitivity or {}).items() if name in names}
-    return zeros_by_rank(_Values(model, names), options.zeros, block=sides, sensitivity=sensitivity)
+    sides = options.reducing.block_shape
+    sensitivity = {name: s for name, s in (plan.data.sensitivity or {}).items() if name in names}
+    return zeros_by_rank(_Values(model, names), options.reducing.zeros, block=sides, sensitivity=sensitivity)
 
 
 class _Values(Mapping[str, np.ndarray]):

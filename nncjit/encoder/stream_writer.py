@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from nncjit.encoder.grouping import Item
-from nncjit.encoder.options import Options
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.unit_encoder import CodedUnit
 from nncjit.model import Model
@@ -62,14 +61,14 @@ class StreamWriter:
         self._file, self._plan = file, plan
         self._size = self._crc32 = 0
         self._context = Context()
-        names = list(_names(items, plan)) if plan.options.references == "index" else []
+        names = list(_names(items, plan)) if plan.options.stream.references == "index" else []
         self._index = {name: i for i, name in enumerate(names)} if len(names) > 1 else {}
         self._head(model, items)
 
     @staged("syntax")
     def _head(self, model: Model, items: list[Item]) -> None:
         options = self._plan.options
-        self._unit(UnitType.STR, StrHeader(general_profile_idc=options.profile))
+        self._unit(UnitType.STR, StrHeader(general_profile_idc=options.stream.profile))
         parameters = MpsPayload(
             topology_carriage_flag=1,
             mps_topology_indexed_reference_flag=int(bool(self._index)),
@@ -80,12 +79,12 @@ class StreamWriter:
         )
         self._unit(UnitType.MPS, None, parameters)
         stored = [tensor for item in items for tensor in item.all_tensors]
-        self._unit(UnitType.TPL, carrier.HEADER, _carried(model, items, options).to_bytes())
+        self._unit(UnitType.TPL, carrier.HEADER, _carried(model, items, self._plan).to_bytes())
         if self._index:
             names = ReferenceList(topology_elem_ids=tuple(self._index))
             self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.REFLIST), names)
-        if options.pruning is not None:
-            body = container_of(options.pruning, [tensor.name for tensor in stored])
+        if self._plan.data.pruning is not None:
+            body = container_of(self._plan.data.pruning, [tensor.name for tensor in stored])
             header = TplHeader(
                 topology_storage_format=TopologyFormat.PRUN, topology_compression_format=CompressionFormat.DEFLATE
             )
@@ -120,7 +119,7 @@ class StreamWriter:
     def _data_units(self, coded: CodedUnit) -> list[bytes]:
         """A data unit, or the parts of one that is too large."""
         header = self._referenced(coded.header)
-        limit = self._plan.options.max_unit_bytes
+        limit = self._plan.options.stream.max_unit_bytes
         if limit is not None and len(coded.payload) > limit:
             parts = split_unit(UnitType.NDU, header, coded.payload, self._context, limit)
         else:
@@ -154,12 +153,12 @@ class StreamWriter:
         self._crc32 = zlib.crc32(data, self._crc32)
 
 
-def _carried(model: Model, items: list[Item], options: Options) -> carrier.Carried:
+def _carried(model: Model, items: list[Item], plan: Plan) -> carrier.Carried:
     """What the stream tells beside its tensors."""
     stored = [tensor.name for item in items for tensor in item.all_tensors]
     blocks = [inner.block for item in items for inner in (item, *item.members) if inner.block is not None]
-    folded = [block for block in blocks if block.has_batchnorm] if options.fold_batchnorm else []
-    before = options.pruning.full_shapes if options.pruning is not None else {}
+    folded = [block for block in blocks if block.has_batchnorm] if plan.options.stream.fold_batchnorm else []
+    before = plan.data.pruning.full_shapes if plan.data.pruning is not None else {}
     return carrier.Carried(
         closed=True,
         metadata=model.metadata,
@@ -177,8 +176,8 @@ def _names(items: list[Item], plan: Plan) -> Iterator[str]:
         for tensor in item.all_tensors:
             yield tensor.name
             choices = plan.choices[tensor.name]
-            if choices.rank is not None:
+            if choices.reducing.rank is not None:
                 yield f"{tensor.name}_G"
                 yield f"{tensor.name}_H"
-            if choices.scale_rows or plan.options.fold_batchnorm:
+            if choices.reducing.scale_rows or plan.options.stream.fold_batchnorm:
                 yield f"{tensor.name}_scaling"

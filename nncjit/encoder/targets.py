@@ -20,8 +20,9 @@ from nncjit import dtypes
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.size_estimate import estimate_bits
 from nncjit.encoder.candidates import resolve
+from nncjit.encoder.choices import Choices, Fineness
 from nncjit.encoder.matrix import estimated_bits, quantise_matrix
-from nncjit.encoder.options import Choices, Options
+from nncjit.encoder.options import Options
 from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.sampling import runs
@@ -58,7 +59,7 @@ class Sample:
         """Bits of the whole unit and sum of squared errors with the steps of `plan`, scaled up from the sample."""
         choices = resolve(plan.choices[self.info.name])
         if self.moments is None:
-            return self._integer_bits(choices, plan.options.profile), 0.0
+            return self._integer_bits(choices, plan.options.stream.profile), 0.0
         if plan.raw_reason(self.info, self.moments):
             return 8.0 * self.info.nbytes + UNIT_BITS, 0.0
         dependent = plan.quantizer(self.info.name, self.info.shape) in ("trellis", "auto")
@@ -67,8 +68,8 @@ class Sample:
             layer = Layer.of(
                 (1, self.values.size),
                 dq=dependent,
-                unary_length=int(choices.unary_length),
-                profile=plan.options.profile,
+                unary_length=int(choices.coding.unary_length),
+                profile=plan.options.stream.profile,
             )
             unbiased = plan.is_unbiased(self.info.name, self.info.shape)
             matrix = quantise_matrix(
@@ -81,7 +82,7 @@ class Sample:
         if not self.values.size:
             return UNIT_BITS
         if 0 not in self._known:
-            layer = Layer.of((1, self.values.size), unary_length=int(choices.unary_length), profile=profile)
+            layer = Layer.of((1, self.values.size), unary_length=int(choices.coding.unary_length), profile=profile)
             self._known[0] = self.share * estimate_bits(self.values, layer) + UNIT_BITS, 0.0
         return self._known[0][0]
 
@@ -116,17 +117,17 @@ class Target:
     """Bits for one of it; 0: it is a signal-to-noise ratio."""
 
     @classmethod
-    def of(cls, options: Options | Choices, weights: int, original_bytes: int) -> Target | None:
-        """The target of a model's options or of one tensor's choices, None where there is none."""
+    def of(cls, fineness: Fineness, weights: int, original_bytes: int) -> Target | None:
+        """The target of a model or of one tensor, None where its fineness is none."""
         weights, original_bytes = max(weights, 1), max(original_bytes, 1)
-        ratio = getattr(options, "ratio", None)
-        if options.snr is not None:
-            return cls(options.snr, 20 * math.log10(2), 0.0)
-        if options.bits is not None:
-            return cls(options.bits, 1.0, float(weights))
-        if ratio is not None:
-            slope = 100.0 * weights / (8 * original_bytes)
-            return cls(ratio, slope, original_bytes * 8 / 100.0)
+        match fineness.kind:
+            case "snr":
+                return cls(fineness.value, 20 * math.log10(2), 0.0)
+            case "bits":
+                return cls(fineness.value, 1.0, float(weights))
+            case "ratio":
+                slope = 100.0 * weights / (8 * original_bytes)
+                return cls(fineness.value, slope, original_bytes * 8 / 100.0)
         return None
 
     def measure(self, bits: float, error: float, power: float) -> float:
@@ -163,8 +164,8 @@ def solve(plan: Plan, samples: list[Sample], model: Model) -> Plan:
     own = {}
     for sample in samples:
         choices = plan.choices[sample.info.name]
-        target = Target.of(choices, sample.info.size, sample.info.nbytes)
-        if target is not None and sample.moments is not None:
+        target = Target.of(choices.fineness, sample.info.size, sample.info.nbytes)
+        if choices.own_fineness and target is not None and sample.moments is not None:
             name = sample.info.name
             x = target.solve([sample], partial(_plan_for_one, plan, name))
             own[name] = 2.0**-x
@@ -182,17 +183,12 @@ def _plan_for_one(plan: Plan, name: str, scale: float) -> Plan:
 
 def model_target(options: Options, model: Model) -> Target | None:
     """The target of a whole model; sizes count each tied tensor once for every name that it has."""
-    return Target.of(options, sum(t.size for t in model), sum(t.nbytes for t in model))
+    return Target.of(options.fineness, sum(t.size for t in model), sum(t.nbytes for t in model))
 
 
 def needs_samples(plan: Plan) -> bool:
     """Whether any target is set."""
-    options = plan.options
-    return any(
-        getattr(choices, name, None) is not None
-        for choices in (options, *plan.choices.values())
-        for name in ("bits", "ratio", "snr")
-    )
+    return plan.options.fineness.is_target or any(choices.fineness.is_target for choices in plan.choices.values())
 
 
 def estimate(plan: Plan, samples: list[Sample]) -> Iterator[tuple[TensorInfo, float, float]]:

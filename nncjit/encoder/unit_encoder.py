@@ -16,8 +16,8 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import to_scan
 from nncjit.encoder.candidates import resolve
+from nncjit.encoder.choices import Choices
 from nncjit.encoder.matrix import Matrix, quantise_matrix, with_codebook
-from nncjit.encoder.options import Choices
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import reduced
 from nncjit.model import Tensor, TensorInfo
@@ -106,7 +106,7 @@ def encode_integers(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: 
     levels = integers.split(storage) if limbs else storage.astype(np.int32, copy=False)
     layer = layer_of(levels.shape, plan, choices, dependent=False)
     encoder = PayloadEncoder()
-    encoder.layer(to_scan(levels, layer, workers=workers), layer, selection=choices.selection, workers=workers)
+    encoder.layer(to_scan(levels, layer, workers=workers), layer, selection=choices.coding.selection, workers=workers)
     payload = encoder.finish()
     code = integers.LIMB_CODES[info.dtype] if limbs else format_code(info.dtype, DataFormat.INT32)
     header = NduHeader(
@@ -178,7 +178,7 @@ def coded_matrix(
 ) -> tuple[Matrix, Choices]:
     """The matrix of a plain tensor by the quantiser that its choices name, and the choices with all "auto" decided."""
     choices = resolve(plan.choices[name], name, values, measured, plan)
-    quantizer = choices.quantizer if plan.quantizer(name, values.shape) != "uniform" else "uniform"
+    quantizer = choices.quantising.quantizer if plan.quantizer(name, values.shape) != "uniform" else "uniform"
     dependent = quantizer == "trellis"
     qp = plan.qp(name, values.shape, measured, dependent=dependent)
     layer = layer_of(values.shape, plan, choices, dependent=dependent)
@@ -214,9 +214,9 @@ def layer_of(shape: tuple[int, ...], plan: Plan, choices: Choices, *, dependent:
     return Layer.of(
         shape,
         dq=dependent,
-        unary_length=int(choices.unary_length),
+        unary_length=int(choices.coding.unary_length),
         scan=plan.scan(shape, choices),
-        profile=plan.options.profile,
+        profile=plan.options.stream.profile,
     )
 
 

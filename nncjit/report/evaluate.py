@@ -59,6 +59,8 @@ class Request:
     """None: where the rival's error is about ours."""
     memory: bool = False
     """Whether to measure peak memory, in a process for each figure."""
+    threads: int | None = None
+    """Threads at work; None: all cores that the process may use."""
 
 
 def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
@@ -119,18 +121,16 @@ def _plain(array: Array) -> Array:
 
 def _ours(request: Request, original: Arrays, options: Options, folder: Path, totals: _Totals) -> Point:
     target = folder / "model.nnc"
-    report = compress(request.model, target, options)
+    report = compress(request.model, target, options, threads=request.threads)
     started = time.perf_counter()
-    found = {name: _plain(array) for name, array in decode(target, threads=options.threads).items()}
+    found = {name: _plain(array) for name, array in decode(target, threads=request.threads).items()}
     decode_seconds = time.perf_counter() - started
     measures, task_seconds = _quality(original, found, request.task)
     peaks: tuple[int, int] | None = None
     if request.memory:
         back, source = folder / "back.safetensors", str(request.model)
-        given = {name: value for name, value in _given(options).items() if name != "rules"}
-        rules = {rule.pattern: dict(rule.changes) for rule in options.rules}
-        there = in_child("nncjit:compress", source, target, **given, rules=rules)
-        again = in_child("nncjit:decompress", target, back, threads=options.threads)
+        there = in_child("nncjit:compress", source, target, threads=request.threads, **options.keywords())
+        again = in_child("nncjit:decompress", target, back, threads=request.threads)
         peaks = there.peak_bytes, again.peak_bytes
     return Point(
         curve="",
@@ -145,13 +145,6 @@ def _ours(request: Request, original: Arrays, options: Options, folder: Path, to
         encode_peak=peaks[0] if peaks else None,
         decode_peak=peaks[1] if peaks else None,
     )
-
-
-def _given(options: Options) -> dict[str, Any]:
-    """The options that differ from the defaults."""
-    default = Options()
-    names = Options.__dataclass_fields__
-    return {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
 
 
 def _rivals(
@@ -204,7 +197,7 @@ def _warm(curves: Sequence[Series]) -> None:
     }
     for curve in curves:
         try:
-            decode(encode(tiny, replace(curve.points[0], rules=())))
+            decode(encode(tiny, curve.points[0], rules=()))
         except OptionError:  # what does not suit this toy may suit the model
             continue
 

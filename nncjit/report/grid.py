@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from nncjit.encoder.choices import TABLE, FinenessKinds
+from nncjit.encoder.option_values import unknown
 from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
 
-FINENESS = ("quality", "qp", "bits", "ratio", "snr")
+AXES = {name: row for name, row in TABLE.items() if row.has_text}
+"""Options that a grid may vary."""
+ALONG = tuple(FinenessKinds.rows())
 """Options that move along a curve; a grid of any other one makes a curve of each of its values."""
 DEFAULT: dict[str, tuple[Any, ...]] = {
     "quality": (0.01, 0.02, 0.03, 0.045, 0.06, 0.09, 0.125, 0.18, 0.25, 0.35, 0.5, 0.71, 1.0, 1.41)
 }
 """From where most models break to where nothing is lost."""
 MAX_POINTS = 512
-_NOT_FOR_GRIDS = {"threads": "never changes the result", "rules": "is given with --rule"}
+_NO_AXES = {"threads": "never changes the result", "rules": "is given with --rule"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Series:
     """What tells it from the other curves: its fixed options, for example "quantizer=uniform"; may be empty."""
     points: tuple[Options, ...]
     settings: tuple[dict[str, Any], ...]
-    """The options of each point that the grids name."""
+    """The options of each point that the grids name, with values as JSON has them."""
 
 
 def series(grids: Sequence[str], base: Options | None = None) -> tuple[Series, ...]:
@@ -38,7 +42,7 @@ def series(grids: Sequence[str], base: Options | None = None) -> tuple[Series, .
     Parameters
     ----------
     grids : sequence of str
-        Each ``option=value,value,...``. Without one of `FINENESS` among them, `DEFAULT` is added.
+        Each ``option=value,value,...``. Without one of `ALONG` among them, `DEFAULT` is added.
     base : Options, optional
         What all points have in common.
 
@@ -53,12 +57,12 @@ def series(grids: Sequence[str], base: Options | None = None) -> tuple[Series, .
         if name in axes:
             raise OptionError(f"grid {text!r}: there is another one for {name}")
         axes[name] = values
-    along = [name for name in axes if name in FINENESS]
+    along = [name for name in axes if name in ALONG]
     if len(along) > 1:
-        raise OptionError(f"grids for {' and '.join(along)} contradict each other: give one of {', '.join(FINENESS)}")
+        raise OptionError(f"grids for {' and '.join(along)} contradict each other: give one of {', '.join(ALONG)}")
     if not along:
         axes |= DEFAULT
-    way = next(name for name in axes if name in FINENESS)
+    way = next(name for name in axes if name in ALONG)
     fixed = [name for name in axes if name != way]
     count = math.prod(len(values) for values in axes.values())
     if count > MAX_POINTS:
@@ -68,39 +72,32 @@ def series(grids: Sequence[str], base: Options | None = None) -> tuple[Series, .
         common = dict(zip(fixed, combination, strict=True))
         settings = tuple(common | {way: value} for value in axes[way])
         varying = {name: value for name, value in common.items() if len(axes[name]) > 1 or len(fixed) == 1}
-        label = ", ".join(f"{name}={value}" for name, value in varying.items())
         points = tuple(Options.of(base, point) for point in settings)
-        made.append(Series(label, points, settings))
+        made.append(Series(describe(varying), points, settings))
     return tuple(made)
 
 
+def describe(settings: Mapping[str, Any]) -> str:
+    """Options and their values in words."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
 def parse(text: str) -> tuple[str, tuple[Any, ...]]:
-    """A grid as the command line writes it: name of an option and its values."""
+    """A grid as the command line writes it: name of an option and its values, as JSON has them."""
     name, equals, listed = (part.strip() for part in text.partition("="))
     name = name.replace("-", "_")
     words = [word.strip() for word in listed.split(",")]
     if not equals or not name or not all(words):
         raise OptionError(f"grid {text!r}: must be OPTION=VALUE,VALUE,... for example bits=2,3,4")
-    known = sorted(f.name for f in fields(Options) if f.name not in _NOT_FOR_GRIDS)
-    if name in _NOT_FOR_GRIDS:
-        raise OptionError(f"grid {text!r}: {name} {_NOT_FOR_GRIDS[name]}")
-    if name not in known:
-        raise OptionError(f"grid {text!r}: no option {name!r}; known are {', '.join(known)}")
-    values = tuple(_value(word) for word in words)
-    if len(set(words)) < len(words):
+    if name in _NO_AXES:
+        raise OptionError(f"grid {text!r}: {name} {_NO_AXES[name]}")
+    if name not in AXES:
+        raise OptionError(f"grid {text!r}: {unknown('option', name, AXES)}")
+    row = AXES[name]
+    try:
+        values = [row.parse(word) for word in words]
+    except OptionError as error:
+        raise OptionError(f"grid {text!r}: {error}") from None
+    if len(set(values)) < len(values):
         raise OptionError(f"grid {text!r}: a value is there twice")
-    for value in values:
-        try:
-            Options(**{name: value})
-        except OptionError as error:
-            raise OptionError(f"grid {text!r}: {error}") from None
-    return name, values
-
-
-def _value(word: str) -> Any:
-    for convert in (int, float):
-        try:
-            return convert(word)
-        except ValueError:
-            pass
-    return {"true": True, "false": False, "none": None}.get(word.lower(), word)
+    return name, tuple(row.plain(value) for value in values)

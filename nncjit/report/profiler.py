@@ -96,7 +96,7 @@ class Profile:
         return asdict(self)
 
 
-def profile(source: str | PathLike[str], options: Options | None = None) -> Profile:
+def profile(source: str | PathLike[str], options: Options | None = None, *, threads: int | None = None) -> Profile:
     """Profile a model file, both ways, or a stream, on its way back.
 
     Parameters
@@ -104,22 +104,24 @@ def profile(source: str | PathLike[str], options: Options | None = None) -> Prof
     source : path
         A model of any known format, or an NNC file.
     options : Options, optional
-        What the encoder may choose; `threads` for the passes that use more than one.
+        What the encoder may choose.
+    threads : int, optional
+        For the passes that use more than one; default: all cores that the process may use.
 
     Raises
     ------
     NncError
         What `nncjit.compress` and `nncjit.decompress` raise.
     """
-    options = options or Options()
+    options = Options.of(options, {})
     with tempfile.TemporaryDirectory(prefix="nncjit-profile-") as name:
         folder = Path(name)
         there = None
         stream, encoding = Path(source), Recorder()
         if formats.is_known(source):
             stream = folder / "model.nnc"
-            there, encoding = _way("nncjit:compress", compress, source, stream, options)
-        back, _ = _way("nncjit:decompress", decompress, stream, folder / "back.safetensors", options)
+            there, encoding = _way("nncjit:compress", compress, source, stream, threads, options.keywords())
+        back, _ = _way("nncjit:decompress", decompress, stream, folder / "back.safetensors", threads, {})
         found = inspect(stream)
         tensors = _tensors(stream, found, encoding)
     by_size = sorted(tensors, key=lambda row: (-row.bytes, row.name))
@@ -128,15 +130,18 @@ def profile(source: str | PathLike[str], options: Options | None = None) -> Prof
 
 
 def _way(
-    public: str, work: Callable[..., Any], source: str | PathLike[str], target: Path, options: Options
+    public: str,
+    work: Callable[..., Any],
+    source: str | PathLike[str],
+    target: Path,
+    threads: int | None,
+    keywords: Mapping[str, Any],
 ) -> tuple[Way, Recorder]:
     """Pass by pass: memory (which also compiles), time with one thread, time with all, peak in a process of its own."""
-    decoding = work is decompress
-    keywords = {"threads": options.threads} if decoding else _given(options)
 
     def run(threads: int | None) -> _Pass:
         wall, cpu = time.perf_counter(), time.process_time()
-        report = work(source, target, **(keywords | {"threads": threads}))
+        report = work(source, target, threads=threads, **keywords)
         return _Pass(time.perf_counter() - wall, time.process_time() - cpu, report.threads)
 
     with recording(memory=True) as memory:
@@ -146,14 +151,14 @@ def _way(
         with recording() as recorder:
             timed.append((run(1), recorder))
     best, recorder = min(timed, key=lambda pair: pair[0].cpu_seconds)
-    threads = run(options.threads).threads
-    together = [run(options.threads) for _ in range(REPEATS)] if threads > 1 else [best]
-    child = in_child(public, source, target, **_as_json(keywords))
+    at_work = run(threads).threads
+    together = [run(threads) for _ in range(REPEATS)] if at_work > 1 else [best]
+    child = in_child(public, source, target, threads=threads, **keywords)
     way = Way(
         stages=_stages(recorder, memory, best),
         seconds=best.seconds,
         cpu_seconds=best.cpu_seconds,
-        threads=threads,
+        threads=at_work,
         seconds_with_threads=min(run.seconds for run in together),
         peak_bytes=child.peak_bytes,
         idle_bytes=child.idle_bytes,
@@ -210,18 +215,3 @@ def _kinds(found: Inspection) -> dict[str, int]:
     payload = sum(int(unit["payload_size"]) for unit in units)
     headers = sum(int(unit["size"]) for unit in units) - payload
     return {"payloads": payload, "headers of units": headers, "the rest": found.bytes - payload - headers}
-
-
-def _given(options: Options) -> dict[str, Any]:
-    """The options that differ from the defaults, as keywords."""
-    default = Options()
-    names = Options.__dataclass_fields__
-    return {name: getattr(options, name) for name in names if getattr(options, name) != getattr(default, name)}
-
-
-def _as_json(keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords as a process of its own takes them."""
-    plain = dict(keywords)
-    if "rules" in plain:
-        plain["rules"] = {rule.pattern: dict(rule.changes) for rule in plain["rules"]}
-    return plain

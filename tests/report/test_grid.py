@@ -2,6 +2,7 @@
 
 import pytest
 
+from nncjit.encoder.choices import Fineness
 from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
 from nncjit.report import grid
@@ -11,7 +12,7 @@ def test_one_grid_is_one_curve():
     (curve,) = grid.series(["bits=2,3.5,4"])
     assert curve.label == ""
     assert curve.settings == ({"bits": 2}, {"bits": 3.5}, {"bits": 4})
-    assert [point.bits for point in curve.points] == [2, 3.5, 4]
+    assert [point.fineness for point in curve.points] == [Fineness("bits", bits) for bits in (2, 3.5, 4)]
 
 
 def test_grids_multiply_and_what_does_not_move_along_a_curve_labels_it():
@@ -22,20 +23,20 @@ def test_grids_multiply_and_what_does_not_move_along_a_curve_labels_it():
         "quantizer=uniform, rate_weight=0",
         "quantizer=uniform, rate_weight=0.5",
     ]
-    assert all([point.qp for point in curve.points] == [-30, -20] for curve in found)
+    assert all([point.fineness.qp for point in curve.points] == [-30, -20] for curve in found)
     assert found[3].points[0] == Options(quantizer="uniform", rate_weight=0.5, qp=-30)
 
 
 def test_without_a_fineness_the_quality_moves():
     (curve,) = grid.series([])
-    assert [point.quality for point in curve.points] == list(grid.DEFAULT["quality"])
+    assert [point.fineness.quality for point in curve.points] == list(grid.DEFAULT["quality"])
     assert len(grid.series(["quantizer=trellis,uniform"])) == 2
 
 
 def test_all_points_have_the_base_in_common():
-    base = Options(threads=1, rules={".*bias": "raw"})
+    base = Options(quantizer="uniform", rules={".*bias": "raw"})
     (curve,) = grid.series(["quality=1,2"], base)
-    assert all(point.rules == base.rules and point.threads == 1 for point in curve.points)
+    assert all(point.rules == base.rules and point.quantising == base.quantising for point in curve.points)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_tensors_are_sorted_and_each_is_charged(found):
 
 def test_a_stream_has_its_way_back_only(model, tmp_path):
     nncjit.compress(model, tmp_path / "model.nnc")
-    found = profile(tmp_path / "model.nnc", Options(threads=1))
+    found = profile(tmp_path / "model.nnc", threads=1)
     assert found.compress is None
     assert found.decompress.threads == 1
     assert found.decompress.seconds_with_threads == found.decompress.seconds

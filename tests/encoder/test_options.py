@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nncjit
-from nncjit.encoder.options import Rule
+from nncjit.encoder.rules import Rule
 from nncjit.jit import JIT
 
 

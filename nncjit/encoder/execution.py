@@ -1,0 +1,66 @@
+"""What a call of the encoder is given beside its options: how it runs, and data about the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nncjit.encoder.option_values import Whole, checked, shown
+from nncjit.errors import OptionError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nncjit.reduce import Pruning
+
+Progress = Callable[[int, int, str], object]
+"""Called with (weights done, weights in all, name of the tensor)."""
+
+THREADS = Whole(1, 4096)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How a call runs. Nothing here changes a byte of the stream.
+
+    Raises
+    ------
+    OptionError
+        A number of threads that no machine has, or a progress that cannot be called.
+    """
+
+    threads: int | None = None
+    """Threads at work; None: all cores that the process may use."""
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            object.__setattr__(self, "threads", checked("threads", THREADS, self.threads))
+        if self.progress is not None and not callable(self.progress):
+            raise OptionError(f"progress is {shown(self.progress)}, must be a function of three arguments")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Data:
+    """What is known of a model beside its weights.
+
+    Raises
+    ------
+    OptionError
+        A value of another kind.
+    """
+
+    sensitivity: Mapping[str, np.ndarray[Any, Any]] | None = None
+    """Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients."""
+    pruning: Pruning | None = None
+    """Channels to remove."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sensitivity, Mapping | None):
+            raise OptionError(f"sensitivity is {shown(self.sensitivity)}, must be arrays by name of a tensor")
+        if self.pruning is not None:
+            from nncjit.reduce import Pruning
+
+            if not isinstance(self.pruning, Pruning):
+                raise OptionError(f"pruning is {shown(self.pruning)}, must come from nncjit.reduce.plan_pruning")

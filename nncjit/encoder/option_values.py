@@ -1,0 +1,239 @@
+"""The values that options may have: how each is checked, read from text, and written as text.
+
+Python code gives an option its value; the command line, a rule and a grid give text. Both ways end in `Values.check`,
+so that an option has one range and one error, whoever sets it.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from reprlib import Repr
+from typing import TYPE_CHECKING, Any
+
+from nncjit.errors import OptionError
+
+if TYPE_CHECKING:
+    from nncjit.reduce import Block
+
+
+class Values(ABC):
+    """A set of values."""
+
+    says: str
+    """The set in words, after "must be": "a number in 0..1"."""
+    spelling: type | None = None
+    """`str` where Python code may also give the value as the command line writes it."""
+
+    @abstractmethod
+    def check(self, value: Any) -> Any:
+        """The value as the option keeps it; ValueError where it is not in the set."""
+
+    def parse(self, text: str) -> Any:
+        """The value that a text means; ValueError where it means none."""
+        return self.check(number(text))
+
+    def plain(self, value: Any) -> Any:
+        """The value as JSON and the command line write it."""
+        return value
+
+
+class Number(Values):
+    """Real numbers from `low` to `high`."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+        self.says = f"a number in {low:g}..{high:g}"
+
+    def check(self, value: Any) -> float:
+        found: float = _within(_scalar(value), int | float, self.low, self.high)
+        return found
+
+
+class Whole(Values):
+    """Whole numbers from `low` to `high`."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+        self.says = f"a whole number in {low}..{high}"
+
+    def check(self, value: Any) -> int:
+        return int(_within(_scalar(value), int, self.low, self.high))
+
+
+class Word(Values):
+    """One of some words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.says = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            raise ValueError(value)
+        return value
+
+
+class Flag(Values):
+    """True or False; "true" or "false" as text."""
+
+    says = "True or False"
+
+    def check(self, value: Any) -> bool:
+        value = _scalar(value)
+        if not isinstance(value, bool):
+            raise ValueError(value)  # noqa: TRY004 - one error for all that is not in the set
+        return value
+
+    def parse(self, text: str) -> bool:
+        return self.check({"true": True, "false": False}.get(text.lower(), text))
+
+
+class Label(Values):
+    """Any text."""
+
+    says = "text"
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(value)  # noqa: TRY004 - one error for all that is not in the set
+        return value
+
+    def parse(self, text: str) -> str:
+        return text
+
+
+class Counts(Values):
+    """Whole numbers from 1 on, two or more of them (or exactly `count`), which text joins by a sign."""
+
+    spelling = str
+
+    def __init__(self, says: str, sign: str, *, count: int | None = None, rising: bool = False) -> None:
+        self.says, self.sign, self.count, self.rising = says, sign, count, rising
+
+    def check(self, value: Any) -> tuple[int, ...]:
+        if isinstance(value, str):
+            if not re.fullmatch(rf"[0-9]+({self.sign}[0-9]+)+", value):
+                raise ValueError(value)
+            value = [int(part) for part in value.split(self.sign)]
+        if not isinstance(value, Iterable):
+            raise ValueError(value)  # noqa: TRY004 - one error for all that is not in the set
+        counts = tuple(int(_within(_scalar(part), int, 1, 1 << 31)) for part in value)
+        if len(counts) < 2 or self.count not in (None, len(counts)) or (self.rising and list(counts) != sorted(counts)):
+            raise ValueError(value)
+        return counts
+
+    def plain(self, value: Any) -> str:
+        return self.sign.join(map(str, value))
+
+
+class Either(Values):
+    """The values of several sets; the first that has a value takes it."""
+
+    def __init__(self, *sets: Values) -> None:
+        self.sets = sets
+        *first, last = (values.says for values in sets)
+        self.says = f"{', '.join(first)} or {last}"
+
+    def check(self, value: Any) -> Any:
+        for values in self.sets:
+            try:
+                return values.check(value)
+            except ValueError:
+                continue
+        raise ValueError(value)
+
+
+class Blocks(Values):
+    """Any number of `nncjit.reduce.Block`."""
+
+    says = "blocks (nncjit.reduce.Block)"
+
+    def check(self, value: Any) -> tuple[Block, ...]:
+        blocks = tuple(value) if isinstance(value, Iterable) else (value,)
+        if blocks:
+            from nncjit.reduce import Block
+
+            if not all(isinstance(block, Block) for block in blocks):
+                raise ValueError(value)
+        return blocks
+
+
+def checked(name: str, values: Values, value: Any) -> Any:
+    """The value as the option `name` keeps it.
+
+    Raises
+    ------
+    OptionError
+        The value is not in the set.
+    """
+    try:
+        return values.check(value)
+    except ValueError:
+        raise refusal(name, values, value) from None
+
+
+def parsed(name: str, values: Values, text: str) -> Any:
+    """The value of the option `name` that a text means.
+
+    Raises
+    ------
+    OptionError
+        It means none, or one that is not in the set.
+    """
+    try:
+        return values.parse(text)
+    except ValueError:
+        raise refusal(name, values, number(text)) from None
+
+
+def refusal(name: str, values: Values, value: Any) -> OptionError:
+    """The error for a value that is not in the set."""
+    return OptionError(f"{name} is {shown(value)}, must be {values.says}")
+
+
+def shown(value: Any) -> str:
+    """A value in an error: one line, cut short."""
+    return " ".join(_REPR.repr(value).split())
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """Says that there is no `what` of this name, which one may be meant, and which there are."""
+    from difflib import get_close_matches  # imported when it is needed: it takes some milliseconds
+
+    known = sorted(known)
+    near = get_close_matches(str(name), known, 1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"no {what} {shown(name)}{meant}; known are {', '.join(known)}"
+
+
+def number(text: str) -> int | float | str:
+    """The number that a text is, the text where it is none."""
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            pass
+    return text
+
+
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+
+
+def _scalar(value: Any) -> Any:
+    """A NumPy scalar as Python's own type, all else as it is."""
+    item = getattr(value, "item", None)
+    if item is None:
+        return value
+    try:
+        return item()
+    except (TypeError, ValueError, RuntimeError):  # an array of several values
+        return value
+
+
+def _within(value: Any, kind: Any, low: float, high: float) -> Any:
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        raise ValueError(value)
+    return value
