@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from os import PathLike, fspath
-from typing import Unpack
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Unpack
 
 from nncjit import formats
 from nncjit.bits import as_source
@@ -22,11 +20,13 @@ from nncjit.files import atomic_write
 from nncjit.formats import Writer
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
-from nncjit.reduce import Pruning
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport, decoded_row, with_tied_rows
+
+if TYPE_CHECKING:
+    from nncjit.reduce import Pruning
 
 AnyPath = str | PathLike[str]
 
@@ -39,10 +39,10 @@ def compress(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
-    sensitivity: Mapping[str, np.ndarray] | None = None,
-    pruning: Pruning | None = None,
     dry_run: bool = False,
-    **choices: Unpack[OptionKeywords],
+    sensitivity: Mapping[str, Any] | None = None,
+    pruning: Pruning | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> CompressReport:
     """Compress a model file to an NNC file.
 
@@ -55,15 +55,17 @@ def compress(
     options : Options, optional
         What the encoder may choose.
     threads : int, optional
-        Threads at work; default: all cores that the process may use. Never changes the result.
+        Threads at work; default: all cores that the process may use. The file does not depend on it.
     progress : callable, optional
         Called with (weights done, weights in all, tensor name) after each tensor.
-    sensitivity, pruning : optional
-        As in `encode`.
     dry_run : bool
         Write nothing: estimate the sizes from samples.
-    **choices
-        Single options of `Options`; they come before those of `options`.
+    sensitivity : mapping of str to array_like, optional
+        Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
+    pruning : Pruning, optional
+        Channels to remove (`nncjit.reduce.plan_pruning`).
+    **keywords
+        Single options; they come before those of `options`.
 
     Returns
     -------
@@ -77,9 +79,8 @@ def compress(
     ModelError
         The source cannot be read, or the target not be written.
     """
-    chosen = Options.of(options, choices)
-    execution = Execution(threads=threads, progress=progress)
-    data = Data(sensitivity=sensitivity, pruning=pruning)
+    chosen = Options.of(options, keywords)
+    execution, data = Execution(threads=threads, progress=progress), Data(sensitivity=sensitivity, pruning=pruning)
     if formats.is_known(target):
         raise OptionError(f"{fspath(target)}: the target is an NNC file, its name ends like one of another format")
     with formats.open_model(source) as model:

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 import nncjit
 from nncjit.demo import digits
-from nncjit.encoder.plan import is_matrix
+from nncjit.encoder.default_steps import is_matrix
 
 WEIGHTS = load_file(digits.MODEL)
 MATRICES = {name: w for name, w in WEIGHTS.items() if is_matrix(w.shape)}

@@ -8,7 +8,7 @@ from _style import BLUE, DARK, GREY, ORANGE, save
 from safetensors.numpy import load_file
 
 from nncjit.demo import digits
-from nncjit.encoder.plan import LEAST_FACTOR, MOST_NOISE, NOISE, is_matrix
+from nncjit.encoder.default_steps import LEAST_FACTOR, MOST_NOISE, NOISE, is_matrix
 
 RAISED = {"conv2.weight": 6, "conv3.weight": 6, "hidden.weight": -2, "conv4.weight": -5}
 """Names that would meet their neighbours'."""

@@ -64,9 +64,10 @@ def items_of(model: Model, plan: Plan) -> list[Item]:
 def _blocks(stored: dict[str, Tensor], plan: Plan) -> list[Item]:
     """All tensors, those that belong to a block with its weight."""
     shapes = {name: t.shape for name, t in stored.items() if plan.is_lossy(t.info)}
-    given = plan.options.stream.given_blocks
+    stream = plan.options.stream
+    given = stream.given_blocks
     check_blocks(given, {name: t.shape for name, t in stored.items()})
-    found = find_blocks(shapes, given) if plan.options.stream.blocks or plan.options.stream.fold_batchnorm else given
+    found = find_blocks(shapes, given) if stream.blocks or stream.fold_batchnorm else given
     blocks = {b.weight: b for b in found if b.vectors and _one_dtype(b, stored)}
     inside = {name for block in blocks.values() for name in block.vectors}
     return [

@@ -9,32 +9,33 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Unpack
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
-import numpy as np
-
-from nncjit import dtypes
-from nncjit.encoder import targets as target
-from nncjit.encoder.block_encoder import encode_block, encode_joined, wants_block
+from nncjit.encoder import targets
 from nncjit.encoder.execution import Data, Execution, Progress
 from nncjit.encoder.grouping import Item, items_of
+from nncjit.encoder.model_samples import UnitSample, take_samples
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.encoder.pipeline import in_order
-from nncjit.encoder.plan import Plan
+from nncjit.encoder.plan import NO_DATA, Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.stream_writer import Group, StreamWriter
-from nncjit.encoder.unit_encoder import CodedUnit, Fact, encode_tensor
+from nncjit.encoder.unit_contents import contents_of
+from nncjit.encoder.unit_encoder import CodedUnit, Outcome, code_unit, quantise_unit
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Model
-from nncjit.quant.moments import moments
-from nncjit.reduce import Block, Pruning
 from nncjit.stages import stage, staged
 from nncjit.stream.pruning_masks import pruned_model
 from nncjit.stream.reports import TensorReport, tied_row
 
+if TYPE_CHECKING:
+    from nncjit.reduce import Pruning
+
 ATTEMPTS = 3
 """Encodings at the most until a target is hit."""
+
+EXECUTION = Execution()
 
 GROUP_QP = 1024
 """Largest magnitude of a group's quantization_parameter: differences to it fit for all steps in use."""
@@ -60,9 +61,9 @@ def encode(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
-    sensitivity: Mapping[str, np.ndarray] | None = None,
+    sensitivity: Mapping[str, Any] | None = None,
     pruning: Pruning | None = None,
-    **choices: Unpack[OptionKeywords],
+    **keywords: Unpack[OptionKeywords],
 ) -> bytes:
     """Compress named arrays to an NNC bitstream.
 
@@ -74,17 +75,16 @@ def encode(
     options : Options, optional
         What the encoder may choose.
     threads : int, optional
-        Threads at work; default: all cores that the process may use. Never changes the result.
+        Threads at work; default: all cores that the process may use. The bytes do not depend on it.
     progress : callable, optional
         Called with (weights done, weights in all, tensor name) after each tensor.
     sensitivity : mapping of str to array_like, optional
-        Importance of a weight is its magnitude times this, by tensor, where weights are set to zero; for example mean
-        squared gradients, of the tensor's shape.
+        Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
     pruning : Pruning, optional
-        Channels to remove, as `nncjit.reduce.plan_pruning` chooses them.
-    **choices
-        Single options of `Options`, for example ``qp=-32``, ``bits=4``, ``rules={".*bias": "raw"}``; they come before
-        those of `options`.
+        Channels to remove (`nncjit.reduce.plan_pruning`).
+    **keywords
+        Single options, for example ``qp=-32``, ``bits=4``, ``rules={".*bias": "raw"}``; they come before those of
+        `options`.
 
     Returns
     -------
@@ -98,26 +98,26 @@ def encode(
     ModelError
         An array cannot be held: complex numbers, text, objects.
     """
-    chosen = Options.of(options, choices)
-    execution = Execution(threads=threads, progress=progress)
-    data = Data(sensitivity=sensitivity, pruning=pruning)
+    chosen = Options.of(options, keywords)
+    execution, data = Execution(threads=threads, progress=progress), Data(sensitivity=sensitivity, pruning=pruning)
     file = io.BytesIO()
     encode_model(Model.from_mapping(arrays), file, chosen, execution, data)
     return file.getvalue()
 
 
-def encode_model(model: Model, file: BinaryIO, options: Options, execution: Execution, data: Data) -> Encoded:
+def encode_model(
+    model: Model, file: BinaryIO, options: Options, execution: Execution = EXECUTION, data: Data = NO_DATA
+) -> Encoded:
     """Write the stream of a model into a file open for writing, from its start; the file must be seekable.
 
     A target that is missed by more than 1 % is corrected from the size reached, and the file written again.
     """
     started = time.perf_counter()
-    aim = target.model_target(options, model)
-    if data.pruning is not None:
-        with stage("reduce"):
-            model = pruned_model(model, data.pruning)
+    original = model
+    model = _prunable(model, data)
     with thread_counts.pool(execution.threads) as pool:
         plan = _plan(model, options, data, pool)
+        aim = targets.model_target(plan, original)
         for _ in range(ATTEMPTS):
             file.seek(0)
             file.truncate()
@@ -128,34 +128,51 @@ def encode_model(model: Model, file: BinaryIO, options: Options, execution: Exec
             if aim.met(reached) or not math.isfinite(reached):
                 break
             plan = replace(plan, scale=plan.scale * 2.0 ** ((reached - aim.wanted) / aim.slope))
-    snr = target.decibels(written.power, written.error) if written.power else None
+    snr = targets.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
     return Encoded(written.in_order_of(model), written.size, snr, seconds, thread_counts.count(execution.threads))
+
+
+def _prunable(model: Model, data: Data) -> Model:
+    """The model without what is to be removed."""
+    if data.pruning is None:
+        return model
+    with stage("reduce"):
+        return pruned_model(model, data.pruning)
 
 
 @staged("plan")
 def _plan(model: Model, options: Options, data: Data, pool: Executor | None) -> Plan:
     plan = Plan.of((t.info for t in model), options, data)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
-    return target.solve(plan, target.take_samples(model, pool), model) if target.needs_samples(plan) else plan
+    return targets.solve(plan, take_samples(model, plan, pool), model) if targets.has_targets(plan) else plan
 
 
-def estimate_model(model: Model, options: Options, execution: Execution, data: Data) -> Encoded:
+def estimate_model(model: Model, options: Options, execution: Execution = EXECUTION, data: Data = NO_DATA) -> Encoded:
     """What `encode_model` would write, estimated from samples of each tensor: a dry run."""
     started = time.perf_counter()
+    model = _prunable(model, data)
     plan = Plan.of((t.info for t in model), options, data)
     with thread_counts.pool(execution.threads) as pool:
-        samples = target.take_samples(model, pool)
-        plan = target.solve(plan, samples, model)
-    rows, power, error = [], 0.0, 0.0
-    for sample, (info, n_bytes, noise) in zip(samples, target.estimate(plan, samples), strict=True):
-        rows.append(TensorReport(info.name, info.shape, info.dtype, "estimate", None, round(n_bytes), info.nbytes))
-        if sample.moments is not None:
-            power += sample.moments.power * sample.moments.size
-            error += noise
-    snr = target.decibels(power, error) if power else None
+        plan = replace(plan, zero_counts=zeros_of_model(model, plan))
+        samples = take_samples(model, plan, pool)
+        plan = targets.solve(plan, samples, model)
+    rows: list[TensorReport] = []
+    power = error = 0.0
+    for sample in samples:
+        cost = sample.cost(plan)
+        power, error = power + sample.power, error + cost.error
+        rows += _estimated_rows(sample, round(cost.bits / 8))
+    snr = targets.decibels(power, error) if power else None
     size = sum(row.bytes for row in rows)
     return Encoded(tuple(rows), size, snr, time.perf_counter() - started, thread_counts.count(execution.threads))
+
+
+def _estimated_rows(sample: UnitSample, n_bytes: int) -> Iterator[TensorReport]:
+    """The first tensor stands for the whole unit."""
+    for info in sample.infos:
+        yield TensorReport(info.name, info.shape, info.dtype, "estimate", None, n_bytes, info.nbytes)
+        n_bytes = 0
 
 
 class _Written:
@@ -167,11 +184,11 @@ class _Written:
         self.power = self.error = 0.0
 
     def add(self, unit: CodedUnit, n_bytes: int) -> None:
-        for fact in unit.facts:
-            self.rows[fact.info.name] = _row(fact, n_bytes)
+        for outcome in unit.outcomes:
+            self.rows[outcome.info.name] = _row(outcome, n_bytes)
             n_bytes = 0  # the first tensor stands for the whole unit
-            if fact.step is not None:
-                self.power, self.error = self.power + fact.power, self.error + fact.error
+            if outcome.step is not None:
+                self.power, self.error = self.power + outcome.power, self.error + outcome.error
 
     def in_order_of(self, model: Model) -> tuple[TensorReport, ...]:
         return tuple(self.rows[t.name] if t.same_as is None else tied_row(t.name, self.rows[t.same_as]) for t in model)
@@ -201,44 +218,35 @@ def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tup
 
     def work(item: Item, workers: Executor | None) -> tuple[Item, list[CodedUnit] | Group]:
         with stage("plan", next(item.all_tensors).name):
-            if not item.members:
-                return item, encode_item(item, plan, 0, workers)
-            base_qp = _group_qp(item, plan)
-            return item, Group(
-                [unit for member in item.members for unit in encode_item(member, plan, base_qp, workers)], base_qp
-            )
+            return item, _group(item, plan, workers) if item.members else _units(item, plan, workers)
 
     return in_order(((item, item.size) for item in items), work, pool)
 
 
-def encode_item(item: Item, plan: Plan, base_qp: int, workers: Executor | None) -> list[CodedUnit]:
-    """The units of an item that is not an aggregate: one, or one for each tensor of a block that cannot be."""
-    if item.joined:
-        return [encode_joined(item.tensors, plan, base_qp=base_qp, workers=workers)]
-    weight = item.tensors[0]
-    block = item.block
-    if block is None and wants_block(weight, plan):
-        block = Block(weight=weight.name, axis=plan.first_dimension(weight.name, weight.shape))
-    if block is not None:
-        unit = encode_block(item.tensors, block, plan, base_qp=base_qp, workers=workers)
-        if unit is not None:
-            return [unit]
-    return [encode_tensor(t, plan, base_qp=base_qp, workers=workers) for t in item.tensors]
+def _units(item: Item, plan: Plan, workers: Executor | None) -> list[CodedUnit]:
+    """The units of an item that is not an aggregate."""
+    units = (quantise_unit(contents, plan, workers) for contents in contents_of(item, plan, workers))
+    return [code_unit(unit, 0, workers) for unit in units]
 
 
-def _group_qp(item: Item, plan: Plan) -> int:
-    """The parameter set of a group starts from the step of its first float tensor; units say the difference."""
-    for tensor in item.all_tensors:
-        if plan.is_lossy(tensor.info):
-            measured = moments(dtypes.to_float32(tensor.read(), tensor.dtype))
-            if not plan.raw_reason(tensor.info, measured):
-                return min(max(plan.qp(tensor.name, tensor.shape, measured), -GROUP_QP), GROUP_QP)
-    return 0
+def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:
+    """The units of an aggregate. Its parameter set has the qp of the first one; units say the difference."""
+    base_qp: int | None = None
+    coded = []
+    for member in item.members:
+        for contents in contents_of(member, plan, workers):
+            unit = quantise_unit(contents, plan, workers)
+            if base_qp is None and unit.qp is not None:
+                base_qp = min(max(unit.qp, -GROUP_QP), GROUP_QP)
+            coded.append(code_unit(unit, base_qp or 0, workers))
+    return Group(coded, base_qp or 0)
 
 
-def _row(fact: Fact, n_bytes: int) -> TensorReport:
-    info = fact.info
-    if "not finite" in fact.reason:
-        warnings.warn(f"{info.name}: {fact.reason}; the tensor is stored as it is", NncWarning, stacklevel=2)
-    snr = target.decibels(fact.power, fact.error) if fact.step is not None else math.inf
-    return TensorReport(info.name, info.shape, info.dtype, fact.tool, fact.step, n_bytes, info.nbytes, snr, fact.reason)
+def _row(outcome: Outcome, n_bytes: int) -> TensorReport:
+    info = outcome.info
+    if "not finite" in outcome.reason:
+        warnings.warn(f"{info.name}: {outcome.reason}; the tensor is stored as it is", NncWarning, stacklevel=2)
+    snr = targets.decibels(outcome.power, outcome.error) if outcome.step is not None else math.inf
+    return TensorReport(
+        info.name, info.shape, info.dtype, outcome.tool, outcome.step, n_bytes, info.nbytes, snr, outcome.reason
+    )

@@ -25,20 +25,20 @@ def reduced(info: TensorInfo, values: np.ndarray, plan: Plan) -> np.ndarray:
     OptionError
         An n:m that does not divide the row, a block of the wrong number of sides, a sensitivity of another shape.
     """
-    choices, name = plan.choices[info.name], info.name
+    if len(info.shape) < 2:
+        return values
+    name, reducing = info.name, plan.choices[info.name].reducing
     sensitivity = (plan.data.sensitivity or {}).get(name)
+    block = reducing.block_shape
     if name in plan.zero_counts:
-        values = sparsify(
-            values, count=plan.zero_counts[name], block=choices.reducing.block_shape, sensitivity=sensitivity, name=name
-        ).values
-    elif choices.reducing.zeros > 0.0 and len(info.shape) > 1:
-        values = sparsify(
-            values, choices.reducing.zeros, block=choices.reducing.block_shape, sensitivity=sensitivity, name=name
-        ).values
-    if choices.reducing.pattern and len(info.shape) > 1:
-        values = sparsify_n_m(values, *choices.reducing.pattern, sensitivity=sensitivity, name=name).values
-    if choices.reducing.unify > 0.0 and len(info.shape) > 1:
-        values = unify(values, choices.reducing.block_shape or UNIFY_SIDES, choices.reducing.unify, name=name).values
+        count = plan.zero_counts[name]
+        values = sparsify(values, count=count, block=block, sensitivity=sensitivity, name=name).values
+    elif reducing.zeros > 0.0:
+        values = sparsify(values, reducing.zeros, block=block, sensitivity=sensitivity, name=name).values
+    if reducing.pattern is not None:
+        values = sparsify_n_m(values, *reducing.pattern, sensitivity=sensitivity, name=name).values
+    if reducing.unify > 0.0:
+        values = unify(values, block or UNIFY_SIDES, reducing.unify, name=name).values
     return values
 
 
@@ -49,8 +49,8 @@ def zeros_of_model(model: Model, plan: Plan) -> dict[str, int]:
 
     The matrices whose choices have the model's own share of zeros take part.
     """
-    options = plan.options
-    if options.stream.zeros_scope != "model" or options.reducing.zeros == 0.0:
+    share = plan.options.reducing.zeros
+    if plan.options.stream.zeros_scope != "model" or share == 0.0:
         return {}
     names = [
         t.name
@@ -58,11 +58,11 @@ def zeros_of_model(model: Model, plan: Plan) -> dict[str, int]:
         if t.same_as is None
         and len(t.shape) > 1
         and plan.is_lossy(t.info)
-        and plan.choices[t.name].reducing.zeros == options.reducing.zeros
+        and plan.choices[t.name].reducing.zeros == share
     ]
-    sides = options.reducing.block_shape
     sensitivity = {name: s for name, s in (plan.data.sensitivity or {}).items() if name in names}
-    return zeros_by_rank(_Values(model, names), options.reducing.zeros, block=sides, sensitivity=sensitivity)
+    block = plan.options.reducing.block_shape
+    return zeros_by_rank(_Values(model, names), share, block=block, sensitivity=sensitivity)
 
 
 class _Values(Mapping[str, np.ndarray]):

@@ -67,8 +67,8 @@ class StreamWriter:
 
     @staged("syntax")
     def _head(self, model: Model, items: list[Item]) -> None:
-        options = self._plan.options
-        self._unit(UnitType.STR, StrHeader(general_profile_idc=options.stream.profile))
+        options, pruning = self._plan.options.stream, self._plan.data.pruning
+        self._unit(UnitType.STR, StrHeader(general_profile_idc=options.profile))
         parameters = MpsPayload(
             topology_carriage_flag=1,
             mps_topology_indexed_reference_flag=int(bool(self._index)),
@@ -83,8 +83,8 @@ class StreamWriter:
         if self._index:
             names = ReferenceList(topology_elem_ids=tuple(self._index))
             self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.REFLIST), names)
-        if self._plan.data.pruning is not None:
-            body = container_of(self._plan.data.pruning, [tensor.name for tensor in stored])
+        if pruning is not None:
+            body = container_of(pruning, [tensor.name for tensor in stored])
             header = TplHeader(
                 topology_storage_format=TopologyFormat.PRUN, topology_compression_format=CompressionFormat.DEFLATE
             )
@@ -175,9 +175,9 @@ def _names(items: list[Item], plan: Plan) -> Iterator[str]:
     for item in items:
         for tensor in item.all_tensors:
             yield tensor.name
-            choices = plan.choices[tensor.name]
-            if choices.reducing.rank is not None:
+            reducing = plan.choices[tensor.name].reducing
+            if reducing.rank is not None:
                 yield f"{tensor.name}_G"
                 yield f"{tensor.name}_H"
-            if choices.reducing.scale_rows or plan.options.stream.fold_batchnorm:
+            if reducing.scale_rows or plan.options.stream.fold_batchnorm:
                 yield f"{tensor.name}_scaling"

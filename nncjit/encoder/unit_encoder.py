@@ -1,35 +1,46 @@
-"""One item through the encoder: reduce, quantise, code, and the header that says how.
+"""One unit: its contents quantised, then coded or estimated, and the header that says how.
 
-Every unit holds one string of one or more matrices. A plain tensor is one matrix; a block is local scaling, bias and
-batch norm, then the weight or its two factors (spec, section 2, in the coding order of the payload).
+Every unit holds one payload of one or more matrices and vectors. A plain tensor is one; a block is local scaling, bias
+and batch norm, then the weight or its two factors (spec, section 2, in the coding order of the payload).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
 
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import to_scan
-from nncjit.encoder.candidates import resolve
-from nncjit.encoder.choices import Choices
-from nncjit.encoder.matrix import Matrix, quantise_matrix, with_codebook
+from nncjit.encoder.code import code, smaller_with_codebooks
+from nncjit.encoder.decide import decide, decide_integers
 from nncjit.encoder.plan import Plan
-from nncjit.encoder.reduction import reduced
-from nncjit.model import Tensor, TensorInfo
-from nncjit.quant import codebook
-from nncjit.quant.moments import Moments, moments
-from nncjit.stages import stage
-from nncjit.stream import integer_limbs as integers
-from nncjit.syntax import Codebook, DataFormat, NduHeader, PayloadType
+from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
+from nncjit.encoder.unit_contents import Contents, FloatContents, IntegerContents, RawContents, UnitLayout
+from nncjit.model import TensorInfo
+from nncjit.quant.codebook import Codebook
+from nncjit.reduce import Block
+from nncjit.stream import integer_limbs
+from nncjit.syntax import Codebook as CodebookSyntax
+from nncjit.syntax import DataFormat, NduHeader, ParameterTypes, PayloadType
+
+_ROLES = {
+    "LS": ParameterTypes.LS,
+    "BI": ParameterTypes.BI,
+    "BN_beta": ParameterTypes.BN,
+    "G": ParameterTypes.DC,
+}
+"""What a part's presence says in compressed_parameter_types."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class Outcome:
     """What became of one tensor, for the report."""
 
     info: TensorInfo
@@ -37,11 +48,42 @@ class Fact:
     step: float | None = None
     """None where nothing was lost."""
     power: float = 0.0
-    """Sum of squares of the values."""
+    """Sum of squares of the original values."""
     error: float = 0.0
-    """Sum of squared errors."""
+    """Sum of squared differences to them."""
     reason: str = ""
     """Why it is coded otherwise than asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedUnit:
+    """A unit whose levels are known."""
+
+    layout: UnitLayout
+    payload_type: PayloadType
+    roles: tuple[str, ...]
+    """Of the matrices."""
+    matrices: tuple[QuantisedMatrix, ...]
+    """In coding order."""
+    outcomes: tuple[Outcome, ...]
+    limbs: bool = False
+    """Whether the leading dimension is the 16-bit limbs of integers."""
+
+    @property
+    def qp(self) -> int | None:
+        """Of its first part; None where nothing is quantised."""
+        return self.matrices[0].qp
+
+
+@dataclass(frozen=True, slots=True)
+class RawUnit:
+    """A unit that holds a tensor's own bytes."""
+
+    contents: RawContents
+
+    @property
+    def qp(self) -> None:
+        """Nothing is quantised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,198 +92,193 @@ class CodedUnit:
 
     header: NduHeader
     payload: bytes
-    facts: tuple[Fact, ...]
+    outcomes: tuple[Outcome, ...]
 
 
-def encode_tensor(tensor: Tensor, plan: Plan, *, base_qp: int = 0, workers: Executor | None = None) -> CodedUnit:
-    """Code a tensor that stands alone in its unit.
+def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> QuantisedUnit | RawUnit:
+    """The levels of a unit's parts, each quantised as it is decided for it."""
+    if isinstance(contents, RawContents):
+        return RawUnit(contents)
+    if isinstance(contents, IntegerContents):
+        return _integer_levels(contents, plan, workers)
+    layout = contents.layout
+    roles, matrices = [], []
+    composed: np.ndarray | None = None
+    try:
+        part = next(contents.parts)
+        while True:
+            decision = decide(part.name, part.values.shape, part.measured, plan, layout.settled)
+            matrix = quantise(
+                part.values, decision, reference=part.reference, workers=workers, overwrite=part.overwrite
+            )
+            roles.append(part.role)
+            matrices.append(matrix)
+            part = contents.parts.send(matrix)
+    except StopIteration as end:
+        composed = end.value
+    reason = ""
+    if layout.settled.quantizer == "codebook":
+        weights = [k for k, role in enumerate(roles) if role in ("W", "G", "H")]
+        others = smaller_with_codebooks([matrices[k] for k in weights], workers)
+        matrices[weights[0] :] = others
+        asked = plan.choices[layout.infos[0].name].quantising.quantizer == "codebook"
+        reason = "a codebook would not be smaller" if asked and others[0].book is None else ""
+    payload_type = PayloadType.BLOCK if layout.block is not None else PayloadType.FLOAT
+    outcomes = tuple(_outcomes(contents, roles, matrices, composed, reason))
+    return QuantisedUnit(layout, payload_type, tuple(roles), tuple(matrices), outcomes)
+
+
+def _integer_levels(contents: IntegerContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
+    layout = contents.layout
+    (info,) = layout.infos
+    decision = decide_integers(info.name, plan, layout.settled)
+    layer = decision.layer(layout.shape)
+    levels = to_scan(contents.levels, layer, workers=workers)
+    matrix = QuantisedMatrix(levels, layer, decision, None, 0.0, 0.0)
+    outcome = Outcome(info, "integer", reason=contents.reason)
+    return QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (outcome,), contents.limbs)
+
+
+def _outcomes(
+    contents: FloatContents,
+    roles: list[str],
+    matrices: list[QuantisedMatrix],
+    composed: np.ndarray | None,
+    reason: str,
+) -> Iterator[Outcome]:
+    """What became of each tensor: measured against its original values."""
+    layout, last = contents.layout, matrices[-1]
+    if composed is None:
+        (info,) = layout.infos
+        yield Outcome(info, _tool(last), last.step, last.power, last.error, reason)
+        return
+    original = contents.original
+    assert original is not None
+    tool = "joined"
+    if layout.block is not None:
+        types = _types(roles)
+        tool = " + ".join([_tool(last), *(t.name or "" for t in ParameterTypes if t & types)])
+        yield Outcome(layout.infos[0], tool, last.step, energy(original), energy(original - composed), reason)
+        yield from (Outcome(info, "in the block") for info in layout.infos[1:])
+        return
+    start = 0
+    for info in layout.infos:
+        here = slice(start, start + info.shape[0])
+        start += info.shape[0]
+        yield Outcome(info, tool, last.step, energy(original[here]), energy(original[here] - composed[here]))
+
+
+def _tool(matrix: QuantisedMatrix) -> str:
+    return "codebook" if matrix.book is not None else "trellis" if matrix.layer.dq else "uniform"
+
+
+def code_unit(unit: QuantisedUnit | RawUnit, base_qp: int, workers: Executor | None) -> CodedUnit:
+    """The payload and the header of a unit.
 
     Parameters
     ----------
-    tensor : Tensor
-        Read here.
-    plan : Plan
-        The plan of the model.
     base_qp : int
         quantization_parameter of the parameter set in force.
-    workers : Executor, optional
-        Threads for the pieces of this tensor.
     """
-    info = tensor.info
-    with stage("read"):
-        storage = tensor.read()
-    if dtypes.find(info.dtype).kind != "f":
-        return encode_integers(info, storage, plan, workers)
-    if not storage.size:
-        return encode_raw(info, storage, "")
-    values = dtypes.to_float32(storage, info.dtype)
-    measured = moments(values, workers)
-    reason = plan.raw_reason(info, measured)
-    if reason:
-        return encode_raw(info, storage, reason)
-    overwrite = tensor.fresh or not np.may_share_memory(values, storage)
-    del storage
-    return encode_floats(info, values, measured, plan, base_qp, workers, overwrite=overwrite)
+    if isinstance(unit, RawUnit):
+        return _raw(unit.contents)
+    encoder = PayloadEncoder()
+    for matrix in unit.matrices:
+        code(matrix, encoder, base_qp, workers)
+    payload = encoder.finish()
+    points = tuple((p.value, p.state, p.offset) for points in encoder.entry_points for p in points)
+    return CodedUnit(_header(unit, points), payload, unit.outcomes)
 
 
-def encode_raw(info: TensorInfo, storage: np.ndarray, reason: str) -> CodedUnit:
+def _raw(contents: RawContents) -> CodedUnit:
     """RAW_FLOAT, or an empty tensor of any type."""
+    info, storage = contents.info, contents.storage
     header = NduHeader(
         nnr_compressed_data_unit_payload_type=PayloadType.RAW_FLOAT,
         topology_elem_id=info.name,
-        nnr_decompressed_data_format=format_code(info.dtype, DataFormat.FLOAT32),
+        nnr_decompressed_data_format=_format_code(info.dtype, DataFormat.FLOAT32),
         tensor_dimensions=info.shape,
     )
     payload = storage.astype(storage.dtype.newbyteorder("<"), copy=False).tobytes()
-    return CodedUnit(header, payload, (Fact(info, "raw", reason=reason),))
+    return CodedUnit(header, payload, (Outcome(info, "raw", reason=contents.reason),))
 
 
-def encode_integers(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: Executor | None) -> CodedUnit:
-    """INT: the values are the levels, or their 16-bit limbs are."""
-    if not storage.size:
-        return encode_raw(info, storage, "")
-    choices = resolve(plan.choices[info.name])
-    peak = integers.peak(storage)
-    limbs = plan.limbs(info, peak)
-    levels = integers.split(storage) if limbs else storage.astype(np.int32, copy=False)
-    layer = layer_of(levels.shape, plan, choices, dependent=False)
-    encoder = PayloadEncoder()
-    encoder.layer(to_scan(levels, layer, workers=workers), layer, selection=choices.coding.selection, workers=workers)
-    payload = encoder.finish()
-    code = integers.LIMB_CODES[info.dtype] if limbs else format_code(info.dtype, DataFormat.INT32)
-    header = NduHeader(
-        nnr_compressed_data_unit_payload_type=PayloadType.INT,
-        topology_elem_id=info.name,
-        nnr_decompressed_data_format=code,
-        tensor_dimensions=levels.shape,
-        cabac_unary_length_minus1=layer.unary_length - 1,
-        dq_flag=0,
-        scan_order=layer.scan,
-        entry_points=entry_points(encoder),
-    )
-    reason = f"values up to {peak} are split into {limbs} limbs" if limbs else ""
-    return CodedUnit(header, payload, (Fact(info, "integer", reason=reason),))
-
-
-def encode_floats(
-    info: TensorInfo,
-    values: np.ndarray,
-    measured: Moments,
-    plan: Plan,
-    base_qp: int,
-    workers: Executor | None,
-    *,
-    overwrite: bool = False,
-) -> CodedUnit:
-    """FLOAT: one matrix, its first dimension where the choices want it. With `overwrite`, the values may be lost."""
-    choices = plan.choices[info.name]
-    power = measured.power * measured.size
-    change = reduced(info, values, plan)
-    first = plan.first_dimension(info.name, info.shape)
-    coded_values = np.moveaxis(change, first, 0) if first else change
-    coded_values = np.asarray(coded_values, order="C")
-    if change is not values:
-        measured = moments(coded_values, workers)
-    overwrite = overwrite and coded_values is values
-    matrix, choices = coded_matrix(info.name, coded_values, measured, plan, workers, overwrite=overwrite)
-    error = matrix.error if change is values else _error(values, matrix, coded_values.shape, first)
-    del values, change, coded_values
-    encoder = PayloadEncoder()
-    matrix.code(encoder, plan.density, base_qp, choices, workers)
-    payload = encoder.finish()
-    header = NduHeader(
-        nnr_compressed_data_unit_payload_type=PayloadType.FLOAT,
-        topology_elem_id=info.name,
-        nnr_decompressed_data_format=float_code(info.dtype, matrix),
-        tensor_dimensions=_moved(info.shape, first),
-        cabac_unary_length_minus1=matrix.layer.unary_length - 1,
-        dq_flag=matrix.layer.dq,
-        codebook=syntax_codebook(matrix.book),
-        first_tensor_dimension_shift=first,
-        scan_order=matrix.layer.scan,
-        entry_points=entry_points(encoder),
-    )
-    tool = "codebook" if matrix.book is not None else "trellis" if matrix.layer.dq else "uniform"
-    wanted = plan.quantizer(info.name, info.shape)
-    reason = "a codebook would not be smaller" if wanted == "codebook" and tool != "codebook" else ""
-    return CodedUnit(header, payload, (Fact(info, tool, matrix.step, power, error, reason),))
-
-
-def coded_matrix(
-    name: str,
-    values: np.ndarray,
-    measured: Moments,
-    plan: Plan,
-    workers: Executor | None,
-    *,
-    overwrite: bool = False,
-) -> tuple[Matrix, Choices]:
-    """The matrix of a plain tensor by the quantiser that its choices name, and the choices with all "auto" decided."""
-    choices = resolve(plan.choices[name], name, values, measured, plan)
-    quantizer = choices.quantising.quantizer if plan.quantizer(name, values.shape) != "uniform" else "uniform"
-    dependent = quantizer == "trellis"
-    qp = plan.qp(name, values.shape, measured, dependent=dependent)
-    layer = layer_of(values.shape, plan, choices, dependent=dependent)
-    unbiased = plan.is_unbiased(name, values.shape)
-    matrix = quantise_matrix(
-        values, measured.peak, qp, plan.density, choices, layer, workers=workers, unbiased=unbiased, overwrite=overwrite
-    )
-    if quantizer == "codebook":
-        matrix = _smaller_with_codebook(matrix, plan, choices, workers)
-    return matrix, choices
-
-
-def _smaller_with_codebook(matrix: Matrix, plan: Plan, choices: Choices, workers: Executor | None) -> Matrix:
-    """The matrix with a codebook where that is smaller, measured by coding both."""
-    other = with_codebook(matrix)
-    if other is None or other.book is None:
-        return matrix
-    sizes = []
-    for candidate in (matrix, other):
-        encoder = PayloadEncoder()
-        candidate.code(encoder, plan.density, 0, choices, workers)
-        sizes.append(8 * len(encoder.finish()))
-    return other if sizes[1] + other.book.header_bits() < sizes[0] else matrix
-
-
-def _error(values: np.ndarray, matrix: Matrix, shape: tuple[int, ...], first: int) -> float:
-    decoded = np.moveaxis(matrix.values(shape), 0, first) if first else matrix.values(shape)
-    return float(np.square(values - decoded, dtype=np.float64).sum())
-
-
-def layer_of(shape: tuple[int, ...], plan: Plan, choices: Choices, *, dependent: bool) -> Layer:
-    """The layer that codes a tensor of this shape."""
-    return Layer.of(
-        shape,
-        dq=dependent,
-        unary_length=int(choices.coding.unary_length),
-        scan=plan.scan(shape, choices),
-        profile=plan.options.stream.profile,
+def _header(unit: QuantisedUnit, points: tuple[tuple[int, int, int], ...]) -> NduHeader:
+    """The header of a coded unit. Spec, sections 2, 9 and 11."""
+    layout, last = unit.layout, unit.matrices[-1]
+    books = [_codebook_syntax(m.book) for m in unit.matrices if m.book is not None]
+    more: dict[str, Any] = {}
+    if unit.payload_type != PayloadType.INT:
+        more |= {"codebook": books[0] if books else None, "codebook_h": books[1] if len(books) > 1 else None}
+    if layout.block is not None:
+        more |= _block_fields(unit, layout.block)
+    elif len(layout.infos) > 1:
+        bounds = np.cumsum([info.shape[0] for info in layout.infos]).tolist()
+        more["topology_elem_ids"] = tuple(info.name for info in layout.infos)
+        more |= {"concatenation_axis_index": 0, "split_index": tuple(bounds[:-1])}
+    else:
+        more["topology_elem_id"] = layout.infos[0].name
+        if unit.payload_type == PayloadType.FLOAT:
+            more["first_tensor_dimension_shift"] = layout.shift
+    return NduHeader(
+        nnr_compressed_data_unit_payload_type=unit.payload_type,
+        nnr_decompressed_data_format=_data_format(unit),
+        tensor_dimensions=layout.shape,
+        cabac_unary_length_minus1=last.layer.unary_length - 1,
+        dq_flag=last.layer.dq,
+        scan_order=layout.settled.scan_order if layout.block is not None else last.layer.scan,
+        entry_points=points,
+        **more,
     )
 
 
-def entry_points(encoder: PayloadEncoder) -> tuple[tuple[int, int, int], ...]:
-    """The entry points of all layers of a finished string, as the header lists them."""
-    return tuple((p.value, p.state, p.offset) for points in encoder.entry_points for p in points)
+def _block_fields(unit: QuantisedUnit, block: Block) -> dict[str, Any]:
+    """What the header of a BLOCK says beside that of a plain tensor."""
+    types = _types(unit.roles)
+    found = dict(zip(unit.roles, unit.matrices, strict=True))
+    factored = bool(types & ParameterTypes.DC)
+    return {
+        "topology_elem_ids": _block_names(block, types),
+        "compressed_parameter_types": types,
+        "decomposition_rank": found["G"].layer.width if factored else None,
+        "g_number_of_rows": found["G"].layer.rows if factored else None,
+        "first_tensor_dimension_shift": unit.layout.shift,
+    }
 
 
-def format_code(dtype: str, implied: DataFormat) -> int | None:
+def _types(roles: tuple[str, ...] | list[str]) -> ParameterTypes:
+    """compressed_parameter_types of a block with these parts."""
+    return reduce(or_, (_ROLES[role] for role in roles if role in _ROLES), ParameterTypes(0))
+
+
+def _block_names(block: Block, types: ParameterTypes) -> tuple[str, ...]:
+    """Element names in the order of a BLOCK's header. Spec, section 2."""
+    weight = block.weight
+    return (
+        *((f"{weight}_G", f"{weight}_H") if types & ParameterTypes.DC else (weight,)),
+        *((block.scale or f"{weight}_scaling",) if types & ParameterTypes.LS else ()),
+        *((str(block.beta), str(block.gamma), str(block.mean), str(block.var)) if types & ParameterTypes.BN else ()),
+        *((block.bias or str(block.beta),) if types & ParameterTypes.BI else ()),
+    )
+
+
+def _data_format(unit: QuantisedUnit) -> int | None:
     """nnr_decompressed_data_format; None where readers take this type without it."""
+    dtype = unit.layout.infos[0].dtype
+    if unit.limbs:
+        return integer_limbs.LIMB_CODES[dtype]
+    if unit.payload_type == PayloadType.INT:
+        return _format_code(dtype, DataFormat.INT32)
+    if any(matrix.book is not None for matrix in unit.matrices):
+        return dtypes.find(dtype).code  # readers take codebooks for float64 without one
+    return _format_code(dtype, DataFormat.FLOAT32)
+
+
+def _format_code(dtype: str, implied: DataFormat) -> int | None:
     code = dtypes.find(dtype).code
     return None if code == implied else code
 
 
-def float_code(dtype: str, *matrices: Matrix) -> int | None:
-    """nnr_decompressed_data_format of floats: readers take codebooks for float64 without one."""
-    if any(matrix.book is not None for matrix in matrices):
-        return dtypes.find(dtype).code
-    return format_code(dtype, DataFormat.FLOAT32)
-
-
-def syntax_codebook(book: codebook.Codebook | None) -> Codebook | None:
+def _codebook_syntax(book: Codebook) -> CodebookSyntax:
     """A codebook as the header has it."""
-    return None if book is None else Codebook(tuple(int(v) for v in book.values), book.zero, book.egk)
-
-
-def _moved(shape: tuple[int, ...], first: int) -> tuple[int, ...]:
-    return (shape[first], *shape[:first], *shape[first + 1 :]) if first else shape
+    return CodebookSyntax(tuple(int(v) for v in book.values), book.zero, book.egk)

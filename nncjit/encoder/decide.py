@@ -1,0 +1,183 @@
+"""Decisions: rules, defaults, targets and "auto" end here.
+
+`settle` chooses what all parts of a unit share: where quantiser or unary length are left to measurement, all candidates
+are tried on the same sample, and the coder's own estimate decides. `decide` adds the step of one part.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal
+
+import numpy as np
+
+from nncjit.encoder.choices import Choices
+from nncjit.encoder.code import estimate
+from nncjit.encoder.decision import Decision
+from nncjit.encoder.default_steps import default_step, is_matrix, trellis_step
+from nncjit.encoder.plan import Plan
+from nncjit.encoder.quantise import quantise, with_codebooks
+from nncjit.encoder.sampling import runs
+from nncjit.model import TensorInfo
+from nncjit.quant import steps
+from nncjit.quant.moments import Moments
+
+Quantizer = Literal["trellis", "uniform", "codebook"]
+
+DEFAULT_UNARY_LENGTH = 11
+UNARY_LENGTHS = (DEFAULT_UNARY_LENGTH, 2, 4, 7, 16, 24, 40)
+QUANTIZERS: tuple[Quantizer, ...] = ("trellis", "uniform", "codebook")
+SAMPLE = 1 << 15
+"""Weights on which candidates are compared."""
+
+BLOCK_SCAN = 4
+"""scan_order of large tensors: 64-row blocks."""
+PARALLEL_WEIGHTS = 1 << 18
+"""Tensors from this size on are coded in block rows, so that one tensor alone can be decoded by many threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What holds for all parts of a unit."""
+
+    quantizer: Quantizer
+    unary_length: int
+    scan_order: int
+
+
+def raw_reason(info: TensorInfo, measured: Moments, plan: Plan) -> str:
+    """Why a float tensor is stored as it is, or "" where it is quantised."""
+    quantizer = plan.choices[info.name].quantising.quantizer
+    if quantizer == "raw":
+        return "as asked for"
+    if measured.non_finite:
+        return f"{measured.non_finite} values are not finite in float32"
+    dependent = is_matrix(info.shape) and quantizer in ("trellis", "auto")
+    low, high = steps.qp_range(plan.density)
+    if not low <= _qp(info.name, info.shape, measured, plan, dependent=dependent) <= high:
+        return f"its step would be outside 2^{low >> plan.density} to 2^{high >> plan.density}"
+    return ""
+
+
+def settle(name: str, values: np.ndarray, measured: Moments, plan: Plan) -> Settled:
+    """Quantiser, unary length and scan order of a tensor, the first two by measured cost where its choices say "auto".
+
+    Parameters
+    ----------
+    name : str
+        Of the tensor whose choices count.
+    values : float32[shape]
+        What is coded, dimension 0 as rows; of a tensor with several parts the weights.
+    measured : Moments
+        Of the values.
+    plan : Plan
+    """
+    choices = plan.choices[name]
+    scan_order = scan_order_of(values.shape, choices)
+    wanted, length = choices.quantising.quantizer, choices.coding.unary_length
+    assert wanted != "raw", "raw tensors are not quantised"
+    lengths = UNARY_LENGTHS if length == "auto" else (length,)
+    if not is_matrix(values.shape):
+        return Settled("uniform", lengths[0], scan_order)
+    quantizers = QUANTIZERS if wanted == "auto" else (wanted,)
+    if len(quantizers) == len(lengths) == 1:
+        return Settled(quantizers[0], lengths[0], scan_order)
+    row = runs(values.reshape(-1), SAMPLE).reshape(1, -1)
+    costs: dict[Settled, float] = {}
+    for quantizer in quantizers:
+        first = Settled(quantizer, lengths[0], scan_order)
+        matrices = [quantise(row, decide(name, values.shape, measured, plan, first))]
+        if quantizer == "codebook":
+            matrices = with_codebooks(matrices) or []
+        for matrix, n in product(matrices, lengths):
+            layer = matrix.layer._replace(unary_length=n)
+            costs[replace(first, unary_length=n)] = estimate(replace(matrix, layer=layer), values.size / row.size)
+    return min(costs, key=costs.__getitem__)
+
+
+def settle_integers(name: str, shape: tuple[int, ...], plan: Plan) -> Settled:
+    """The same for integers, which are coded as they are."""
+    choices = plan.choices[name]
+    length = choices.coding.unary_length
+    return Settled("uniform", DEFAULT_UNARY_LENGTH if length == "auto" else length, scan_order_of(shape, choices))
+
+
+def decide(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan, settled: Settled) -> Decision:
+    """The decision for one part of a unit.
+
+    Parameters
+    ----------
+    name : str
+        Of the tensor whose choices count.
+    shape : tuple of int
+        Of what is coded.
+    measured : Moments
+        Of what is coded; all values are finite.
+    plan : Plan
+    settled : Settled
+        What holds for the whole unit.
+    """
+    choices = plan.choices[name]
+    quantizer = "uniform" if settled.quantizer == "codebook" and not is_matrix(shape) else settled.quantizer
+    return Decision(
+        quantizer=quantizer,
+        qp=_qp(name, shape, measured, plan, dependent=quantizer == "trellis"),
+        density=plan.density,
+        unbiased=is_matrix(shape) and not plan.has_qp(name, shape),
+        rate_weight=choices.quantising.rate_weight,
+        exact=choices.quantising.exact,
+        unary_length=settled.unary_length,
+        scan_order=settled.scan_order,
+        initialisation=choices.coding.selection,
+        profile=plan.options.stream.profile,
+    )
+
+
+def decide_integers(name: str, plan: Plan, settled: Settled) -> Decision:
+    """The decision for integers, whose levels are their values."""
+    return Decision(
+        quantizer=settled.quantizer,
+        qp=0,
+        density=plan.density,
+        unbiased=False,
+        rate_weight=0.0,
+        exact=False,
+        unary_length=settled.unary_length,
+        scan_order=settled.scan_order,
+        initialisation=plan.choices[name].coding.selection,
+        profile=plan.options.stream.profile,
+    )
+
+
+def scan_order_of(shape: tuple[int, ...], choices: Choices) -> int:
+    """scan_order of a matrix of this shape."""
+    wanted = choices.coding.scan_order
+    if wanted != "auto":
+        return wanted
+    rows = shape[0] if shape else 1
+    size = math.prod(shape)
+    return BLOCK_SCAN if size >= PARALLEL_WEIGHTS and rows >= 2 * (4 << BLOCK_SCAN) and size > rows else 0
+
+
+def relative_noise(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan) -> float:
+    """Root mean square error that quantising a matrix is allowed, as a share of its root mean square."""
+    step = float(steps.step(_wanted_qp(name, shape, measured, plan, dependent=False), plan.density))
+    return step / math.sqrt(12.0) / measured.rms if measured.rms else 0.0
+
+
+def _qp(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan, *, dependent: bool) -> int:
+    """The qp of a tensor, raised until all its levels fit."""
+    wanted = _wanted_qp(name, shape, measured, plan, dependent=dependent)
+    return steps.raise_qp(measured.peak, wanted, plan.density, dependent=dependent)
+
+
+def _wanted_qp(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan, *, dependent: bool) -> int:
+    """The qp that is given, or that of the default step."""
+    if plan.has_qp(name, shape):
+        return plan.given_qp(name)
+    step = default_step(shape, measured, plan.coarseness(name), plan.median_size)
+    if dependent:
+        step = trellis_step(step)
+    return steps.nearest_qp(step, plan.density) if step else 0

@@ -1,0 +1,40 @@
+"""What is decided for one matrix or vector before it is quantised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_encoder import Selection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """How one matrix or vector becomes levels and bits. Nothing is left to resolve: no "auto", no rule, no name."""
+
+    quantizer: Literal["trellis", "uniform", "codebook"]
+    qp: int
+    """In units of the density; all levels fit."""
+    density: int
+    """qp_density."""
+    unbiased: bool
+    """Whether the signalled step may differ from the quantiser's, to give the decoded matrix the original's gain."""
+    rate_weight: float
+    exact: bool
+    unary_length: int
+    scan_order: int
+    initialisation: Selection
+    """How the contexts' initialisations are chosen."""
+    profile: int
+
+    @property
+    def dependent(self) -> bool:
+        """dq_flag."""
+        return self.quantizer == "trellis"
+
+    def layer(self, shape: tuple[int, ...]) -> Layer:
+        """The layer that codes a tensor of this shape."""
+        return Layer.of(
+            shape, dq=self.dependent, unary_length=self.unary_length, scan=self.scan_order, profile=self.profile
+        )

@@ -1,0 +1,159 @@
+"""Samples of a model: what its units would cost at different steps, without encoding them.
+
+A sample goes the encoder's own way: the item is read, reduced and taken apart as for encoding; of each part some runs
+of elements are kept, and these are decided, quantised and estimated for every plan that is tried.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from nncjit.encoder.code import estimate
+from nncjit.encoder.decide import decide, decide_integers, raw_reason
+from nncjit.encoder.grouping import Item, items_of
+from nncjit.encoder.pipeline import in_order
+from nncjit.encoder.plan import Plan
+from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
+from nncjit.encoder.sampling import runs
+from nncjit.encoder.unit_contents import (
+    Contents,
+    FloatContents,
+    FloatPart,
+    IntegerContents,
+    RawContents,
+    UnitLayout,
+    contents_of,
+)
+from nncjit.model import Model, TensorInfo
+
+SAMPLE_WEIGHTS = 1 << 20
+"""Weights sampled of the whole model, shared among its tensors by size."""
+LEAST_SAMPLE = 1 << 13
+UNIT_BITS = 8 * 40
+"""Header of a unit: names and dimensions, on average."""
+
+
+class Cost(NamedTuple):
+    """What coding something takes and loses."""
+
+    bits: float
+    error: float
+    """Sum of squared errors."""
+
+
+@dataclass(slots=True)
+class PartSample:
+    """Some runs of one part, as a matrix of one row."""
+
+    part: FloatPart
+    """Its values are those runs."""
+    shape: tuple[int, ...]
+    """Of the whole part."""
+    layout: UnitLayout
+    share: float
+    """How often the runs fit into the whole part."""
+    _known: dict[int, Cost] = field(default_factory=dict)
+
+    def cost(self, plan: Plan) -> Cost:
+        """Of the whole part, scaled up."""
+        decision = decide(self.part.name, self.shape, self.part.measured, plan, self.layout.settled)
+        if decision.qp not in self._known:
+            matrix = quantise(self.part.values, decision)
+            error = self.share * self.part.gain * matrix.error
+            self._known[decision.qp] = Cost(estimate(matrix, self.share), error)
+        return self._known[decision.qp]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSample:
+    """What is kept of one unit."""
+
+    infos: tuple[TensorInfo, ...]
+    parts: tuple[PartSample, ...] = ()
+    """Empty where nothing is quantised."""
+    fixed_bits: float = 0.0
+    """Of what is not quantised."""
+    power: float = 0.0
+    """Sum of squares of the original values."""
+    lost: float = 0.0
+    """Sum of squared errors that reductions made already."""
+
+    def cost(self, plan: Plan) -> Cost:
+        """Of the whole unit with the steps of a plan."""
+        if not self.parts:
+            return Cost(self.fixed_bits + UNIT_BITS, 0.0)
+        if any(raw_reason(sample.layout.infos[0], sample.part.measured, plan) for sample in self.parts):
+            return Cost(8.0 * sum(info.nbytes for info in self.infos) + UNIT_BITS * len(self.infos), 0.0)
+        costs = [sample.cost(plan) for sample in self.parts]
+        return Cost(sum(c.bits for c in costs) + UNIT_BITS, sum(c.error for c in costs) + self.lost)
+
+
+def take_samples(model: Model, plan: Plan, pool: Executor | None) -> list[UnitSample]:
+    """Samples of all units that the model would be coded as."""
+    items = [member for item in items_of(model, plan) for member in (item.members or (item,))]
+    total = max(sum(item.size for item in items), 1)
+
+    def work(item: Item, workers: Executor | None) -> list[UnitSample]:
+        return [_sample(contents, plan, total) for contents in contents_of(item, plan, workers)]
+
+    sampled = in_order(((item, item.size) for item in items), work, pool)
+    return [sample for samples in sampled for sample in samples]
+
+
+def _sample(contents: Contents, plan: Plan, total: int) -> UnitSample:
+    if isinstance(contents, RawContents):
+        return UnitSample((contents.info,), fixed_bits=8.0 * contents.info.nbytes)
+    if isinstance(contents, IntegerContents):
+        return _integer_sample(contents, plan, total)
+    return _float_sample(contents, total)
+
+
+def _integer_sample(contents: IntegerContents, plan: Plan, total: int) -> UnitSample:
+    (info,) = contents.layout.infos
+    row = runs(contents.levels.reshape(-1), _wanted(info.size, total)).reshape(1, -1)
+    decision = decide_integers(info.name, plan, contents.layout.settled)
+    matrix = QuantisedMatrix(row.reshape(-1), decision.layer(row.shape), decision, None, 0.0, 0.0)
+    return UnitSample((info,), fixed_bits=estimate(matrix, contents.levels.size / row.size))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unquantised:
+    """A part that the decoder would find as it is."""
+
+    exactly: np.ndarray
+
+    def values(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self.exactly.reshape(shape)
+
+
+def _float_sample(contents: FloatContents, total: int) -> UnitSample:
+    kept = []
+    power = lost = 0.0
+    try:
+        part = next(contents.parts)
+        while True:
+            if part.reference is None:
+                power = part.measured.power * part.measured.size
+            else:
+                power, lost = energy(part.reference), energy(part.reference - part.values)
+            kept.append(_part_sample(part, contents.layout, total))
+            part = contents.parts.send(_Unquantised(part.values))
+    except StopIteration as end:
+        if end.value is not None:
+            assert contents.original is not None
+            power, lost = energy(contents.original), energy(contents.original - end.value)
+    return UnitSample(contents.layout.infos, tuple(kept), 0.0, power, lost)
+
+
+def _part_sample(part: FloatPart, layout: UnitLayout, total: int) -> PartSample:
+    shape, size = part.values.shape, part.values.size
+    row = runs(part.values.reshape(-1), _wanted(size, total)).reshape(1, -1)
+    return PartSample(replace(part, values=row, reference=None), shape, layout, size / row.size)
+
+
+def _wanted(size: int, total: int) -> int:
+    return max(LEAST_SAMPLE, SAMPLE_WEIGHTS * size // total)

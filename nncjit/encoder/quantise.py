@@ -1,0 +1,135 @@
+"""One matrix or vector becomes integer levels, as a `Decision` says.
+
+Nothing here knows of units, names or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nncjit.cabac.layer import Layer
+from nncjit.cabac.scan import from_scan, to_scan
+from nncjit.encoder.decision import Decision
+from nncjit.quant import codebook, steps
+from nncjit.quant.moments import Products, products
+from nncjit.quant.trellis import trellis, trellis_rd
+from nncjit.quant.uniform import uniform, uniform_rd
+from nncjit.stages import staged
+
+MOST_GAIN = 2.0
+"""Largest factor between the step of quantising and the one that is signalled."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedMatrix:
+    """Levels in scan order, what they stand for, and all that coding them needs."""
+
+    levels: np.ndarray
+    """int32[n]; with a codebook, its coded values."""
+    layer: Layer
+    decision: Decision
+    qp: int | None
+    """The one that is signalled, the parameter set's part included; None for integers, which have no step."""
+    power: float
+    """Sum of squares of the values that it is measured against."""
+    error: float
+    """Sum of squared differences to them."""
+    book: codebook.Codebook | None = None
+
+    @property
+    def step(self) -> float:
+        """Distance of two levels."""
+        return 1.0 if self.qp is None else float(steps.step(self.qp, self.decision.density))
+
+    def values(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The float32 values that the decoder will find."""
+        levels = self.levels if self.book is None else self.book.levels(self.levels)
+        return (from_scan(levels, self.layer).astype(np.float32) * np.float32(self.step)).reshape(shape)
+
+
+def quantise(
+    values: np.ndarray,
+    decision: Decision,
+    *,
+    reference: np.ndarray | None = None,
+    workers: Executor | None = None,
+    overwrite: bool = False,
+) -> QuantisedMatrix:
+    """Quantise float32 values of any shape, raster order, dimension 0 as rows.
+
+    Parameters
+    ----------
+    values : float32[shape]
+        C-contiguous and finite.
+    decision : Decision
+        With a qp at which all levels fit.
+    reference : float32[shape], optional
+        What the result is measured against, where a reduction changed the values already.
+    workers : Executor, optional
+        Threads that share the work; the levels do not depend on them.
+    overwrite : bool
+        The values may be overwritten, which saves a copy of them.
+
+    Returns
+    -------
+    QuantisedMatrix
+        Without codebook; see `with_codebooks`.
+    """
+    layer = decision.layer(values.shape)
+    step = float(steps.step(decision.qp, decision.density))
+    ordered = to_scan(values, layer, overwrite=overwrite, workers=workers)
+    levels = _levels(ordered, step, decision, workers)
+    sums = products(ordered, levels, workers)
+    qp = _unbiased_qp(decision, step, sums)
+    if reference is not None:
+        sums = products(to_scan(reference, layer, workers=workers), levels, workers)
+    error = sums.error(float(steps.step(qp, decision.density)))
+    return QuantisedMatrix(levels, layer, decision, qp, sums.power, error)
+
+
+@staged("quantise")
+def _levels(ordered: np.ndarray, step: float, decision: Decision, workers: Executor | None) -> np.ndarray:
+    """Levels of float32 values in scan order, int32[n]."""
+    exact, weight, unary = decision.exact, decision.rate_weight, decision.unary_length
+    if weight > 0.0:
+        with_rate = trellis_rd if decision.dependent else uniform_rd
+        return with_rate(ordered, step, weight, unary_length=unary, exact=exact, workers=workers)
+    if decision.dependent:
+        return trellis(ordered, step, exact=exact, workers=workers)
+    return uniform(ordered, step, workers=workers)
+
+
+def _unbiased_qp(decision: Decision, step: float, sums: Products) -> int:
+    """The qp to signal: where it may differ, that of the step with which the decoded matrix has the original's gain.
+
+    Quantising shrinks weights, small ones to zero, and a network multiplies that layer by layer; a slightly larger step
+    at the decoder makes up for it. A step far from the quantiser's own is not trusted.
+    """
+    wanted = sums.unbiased_step
+    if not decision.unbiased or not step / MOST_GAIN <= wanted <= step * MOST_GAIN:
+        return decision.qp
+    low, high = steps.qp_range(decision.density)
+    return min(max(steps.nearest_qp(wanted, decision.density), low), high)
+
+
+def energy(values: np.ndarray) -> float:
+    """Sum of squares, in float64."""
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def with_codebooks(matrices: Sequence[QuantisedMatrix]) -> list[QuantisedMatrix] | None:
+    """The same levels through codebooks of their distinct values; None where one of the matrices has too many."""
+    found = []
+    for matrix in matrices:
+        book = codebook.from_levels(matrix.levels)
+        if book is None:
+            return None
+        layer = matrix.layer
+        if layer.profile:  # the first edition codes indices without regard to the codebook's bounds
+            layer = layer._replace(codebook_size=book.size, codebook_zero=book.zero)
+        found.append(replace(matrix, levels=book.coded(matrix.levels), layer=layer, book=book))
+    return found

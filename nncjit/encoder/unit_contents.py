@@ -1,0 +1,385 @@
+"""What goes into a unit: tensors read, reduced, and taken apart into the matrices and vectors that are coded.
+
+An item (`grouping`) becomes contents of one of three kinds. The parts of floats come from a generator, since one part
+may depend on what the decoder will make of an earlier one: local scaling is divided out of the weights as it will be
+decoded, so that its rounding is taken up by the weights. Whoever runs the generator sends it each part as it will be
+found, quantised by the encoder, as it is by who only takes samples.
+
+Two other ways were weighed. Lists of parts, quantised one after another, cannot express that dependence. Functions that
+quantise as they go can, and were the way before: four of them, each with its own idea of what a tensor goes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from nncjit import dtypes
+from nncjit.cabac.layer import MAX_LEVEL
+from nncjit.encoder.code import estimate
+from nncjit.encoder.decide import SAMPLE, Settled, decide, raw_reason, relative_noise, settle, settle_integers
+from nncjit.encoder.grouping import Item
+from nncjit.encoder.plan import Plan
+from nncjit.encoder.quantise import energy, quantise
+from nncjit.encoder.reduction import reduced
+from nncjit.encoder.sampling import runs
+from nncjit.errors import OptionError
+from nncjit.model import Tensor, TensorInfo
+from nncjit.quant.moments import Moments, moments
+from nncjit.reduce import Block, LowRank, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
+from nncjit.stages import stage
+from nncjit.stream import integer_limbs
+
+SHARE_OF_NOISE = 0.7
+"""Relative error of automatic factors, as a share of the noise that quantising may add."""
+
+
+class Found(Protocol):
+    """A part as the decoder will find it."""
+
+    def values(self, shape: tuple[int, ...]) -> np.ndarray:
+        """float32[shape]."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloatPart:
+    """One matrix or vector that is coded."""
+
+    role: str
+    """"W", "G", "H", "LS", "BI", "BN_beta", "BN_gamma", "BN_mean" or "BN_var". Spec, section 2."""
+    name: str
+    """Of the tensor whose choices count."""
+    values: np.ndarray
+    """float32, C-contiguous, dimension 0 as rows."""
+    measured: Moments
+    """Of the values."""
+    reference: np.ndarray | None = None
+    """What the decoded values are measured against where a reduction changed them."""
+    gain: float = 1.0
+    """What a squared error of this part adds to the squared error of the tensor, about."""
+    overwrite: bool = False
+    """Whether the values may be lost."""
+
+    @classmethod
+    def of(cls, role: str, name: str, values: np.ndarray, gain: float = 1.0) -> FloatPart:
+        """A part whose values have not been measured."""
+        values = np.ascontiguousarray(values, np.float32)
+        return cls(role, name, values, moments(values), gain=gain)
+
+
+Parts = Generator[FloatPart, Found, np.ndarray | None]
+"""Parts in coding order; returns the weights that the parts, as found, compose, None where one part is the tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitLayout:
+    """How the parts of a unit lie in it."""
+
+    infos: tuple[TensorInfo, ...]
+    """The tensors, a block's weight first."""
+    shape: tuple[int, ...]
+    """tensor_dimensions: of the weights as they are coded."""
+    settled: Settled
+    shift: int = 0
+    """first_tensor_dimension_shift."""
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawContents:
+    """A tensor that is stored as it is."""
+
+    info: TensorInfo
+    storage: np.ndarray
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerContents:
+    """A tensor whose values are its levels."""
+
+    layout: UnitLayout
+    levels: np.ndarray
+    """int32[layout.shape]; with a leading dimension for limbs."""
+    limbs: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FloatContents:
+    """Tensors that are quantised."""
+
+    layout: UnitLayout
+    parts: Parts
+    original: np.ndarray | None = None
+    """float32[layout.shape]: what composed weights are measured against; None where one part is the tensor."""
+
+
+Contents = RawContents | IntegerContents | FloatContents
+
+
+def contents_of(item: Item, plan: Plan, workers: Executor | None) -> Iterator[Contents]:
+    """The contents of an item's units: one, or one for each tensor where they cannot stand together.
+
+    Raises
+    ------
+    OptionError
+        A reduction does not fit its tensor, or a tensor that is to be joined cannot be quantised.
+    """
+    if item.joined:
+        yield _joined(item.tensors, plan, workers)
+        return
+    weight = item.tensors[0]
+    block = item.block
+    if block is None and _needs_block(weight, plan):
+        block = Block(weight=weight.name, axis=plan.first_dimension(weight.name, weight.shape))
+    if block is not None:
+        block = block if plan.options.stream.fold_batchnorm else _with_whole_norm(block)
+        inside = tuple(t for t in item.tensors if t.name in (block.weight, *block.vectors))
+        contents = _block(inside, block, plan, workers)
+        if contents is not None:
+            yield contents
+            yield from (_tensor(t, plan, workers) for t in item.tensors if t not in inside)
+            return
+    yield from (_tensor(tensor, plan, workers) for tensor in item.tensors)
+
+
+def _with_whole_norm(block: Block) -> Block:
+    """The block without a batch norm that lacks gamma or beta: a BLOCK codes all four vectors or none."""
+    if None in (block.gamma, block.beta, block.mean, block.var):
+        return replace(block, gamma=None, beta=None, mean=None, var=None)
+    return block
+
+
+def _needs_block(tensor: Tensor, plan: Plan) -> bool:
+    """Whether a tensor that stands alone needs a block: for its factors or its local scaling."""
+    reducing = plan.choices[tensor.name].reducing
+    return len(tensor.shape) > 1 and plan.is_lossy(tensor.info) and (reducing.rank is not None or reducing.scale_rows)
+
+
+def _tensor(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents:
+    """A tensor that stands alone in its unit."""
+    info = tensor.info
+    with stage("read"):
+        storage = tensor.read()
+    if not storage.size:
+        return RawContents(info, storage, "")
+    if dtypes.find(info.dtype).kind != "f":
+        return _integers(info, storage, plan)
+    values = dtypes.to_float32(storage, info.dtype)
+    measured = moments(values, workers)
+    reason = raw_reason(info, measured, plan)
+    if reason:
+        return RawContents(info, storage, reason)
+    fresh = tensor.fresh or not np.may_share_memory(values, storage)
+    del storage
+    return _plain(info, values, reduced(info, values, plan), measured, plan, workers, fresh=fresh)
+
+
+def _plain(
+    info: TensorInfo,
+    values: np.ndarray,
+    changed: np.ndarray,
+    measured: Moments,
+    plan: Plan,
+    workers: Executor | None,
+    *,
+    fresh: bool,
+) -> FloatContents:
+    """One matrix or vector, its first dimension where the choices want it. `measured` is of `values`."""
+    first = plan.first_dimension(info.name, info.shape)
+    coded = _rows_first(changed, first)
+    reference = None
+    if changed is not values:
+        measured, reference = moments(coded, workers), _rows_first(values, first)
+    settled = settle(info.name, coded, measured, plan)
+    layout = UnitLayout(infos=(info,), shape=coded.shape, settled=settled, shift=first)
+    part = FloatPart("W", info.name, coded, measured, reference, overwrite=fresh and changed is values)
+    return FloatContents(layout, _alone(part))
+
+
+def _alone(part: FloatPart) -> Parts:
+    yield part
+    return None
+
+
+def _rows_first(values: np.ndarray, axis: int) -> np.ndarray:
+    """The values with this dimension in front, C-contiguous."""
+    return np.asarray(np.moveaxis(values, axis, 0) if axis else values, order="C")
+
+
+def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents:
+    """The values themselves, or their 16-bit limbs, as levels."""
+    peak = integer_limbs.peak(storage)
+    limbs = peak > MAX_LEVEL
+    levels = integer_limbs.split(storage) if limbs else storage.astype(np.int32, copy=False)
+    reason = f"values up to {peak} are split into {levels.shape[0]} limbs" if limbs else ""
+    settled = settle_integers(info.name, levels.shape, plan)
+    return IntegerContents(UnitLayout(infos=(info,), shape=levels.shape, settled=settled), levels, limbs, reason)
+
+
+def _joined(tensors: tuple[Tensor, ...], plan: Plan, workers: Executor | None) -> FloatContents:
+    """Tensors that are equal but for their first dimension as one, to be split by the decoder. Spec, section 11."""
+    first = tensors[0]
+    originals, pieces = [], []
+    for t in tensors:
+        with stage("read", t.name):
+            values = dtypes.to_float32(t.read(), t.dtype)
+        reason = raw_reason(t.info, moments(values), plan)
+        if reason:
+            raise OptionError(f"{t.name}: cannot be joined: {reason}")
+        originals.append(values)
+        pieces.append(reduced(t.info, values, plan))
+    whole = np.concatenate(pieces)
+    measured = moments(whole, workers)
+    layout = UnitLayout(
+        infos=tuple(t.info for t in tensors),
+        shape=whole.shape,
+        settled=settle(first.name, whole, measured, plan),
+    )
+    parts = _joined_parts(FloatPart("W", first.name, whole, measured))
+    return FloatContents(layout, parts, np.concatenate(originals))
+
+
+def _joined_parts(part: FloatPart) -> Parts:
+    found = yield part
+    return found.values(part.values.shape)
+
+
+def _block(tensors: tuple[Tensor, ...], block: Block, plan: Plan, workers: Executor | None) -> FloatContents | None:
+    """A weight and its vectors as one BLOCK; None where they are not all quantised.
+
+    Raises
+    ------
+    OptionError
+        A rank above the matrix, or a reduction that does not fit the weight.
+    """
+    with stage("read"):
+        arrays = {t.name: dtypes.to_float32(t.read(), t.dtype) for t in tensors}
+    if any(raw_reason(t.info, moments(arrays[t.name], workers), plan) for t in tensors):
+        return None
+    weight = tensors[0]
+    values = arrays[weight.name]
+    changed = reduced(weight.info, values, plan)
+    wanted, original = _rows_first(changed, block.axis), _rows_first(values, block.axis)
+    vectors = _vectors(arrays, block, plan)
+    if vectors.scale is not None:
+        wanted, original = (multiply_rows(w, vectors.scale, name=weight.name) for w in (wanted, original))
+    choices = plan.choices[weight.name]
+    measured = moments(wanted, workers)
+    settled = settle(weight.name, wanted, measured, plan)
+    factors = None
+    if vectors.scale is None and not choices.reducing.scale_rows:
+        factors = _factors(weight.name, wanted, measured, plan, settled)
+        if factors is None and not block.vectors:  # nothing is left that needs a block
+            return _plain(weight.info, values, changed, measured, plan, workers, fresh=weight.fresh)
+    layout = UnitLayout(
+        infos=tuple(t.info for t in tensors), shape=wanted.shape, settled=settled, shift=block.axis, block=block
+    )
+    return FloatContents(layout, _block_parts(layout, wanted, vectors, factors, plan), original)
+
+
+@dataclass(frozen=True, slots=True)
+class _Vectors:
+    """The vectors of a block as they will be coded, float32; None for what it does not have."""
+
+    scale: np.ndarray | None
+    bias: np.ndarray | None
+    norm: dict[str, tuple[str, np.ndarray]]
+    """Role -> (name, values)."""
+
+
+def _vectors(arrays: dict[str, np.ndarray], block: Block, plan: Plan) -> _Vectors:
+    """The vectors of a block, the batch norm folded into scaling and bias where the options want it."""
+    scale = arrays[block.scale] if block.scale else None
+    bias = arrays[block.bias] if block.bias else None
+    if not block.has_batchnorm:
+        return _Vectors(scale, bias, {})
+    if plan.options.stream.fold_batchnorm:
+        mean, var = arrays[str(block.mean)], arrays[str(block.var)]
+        gamma, beta = arrays.get(block.gamma or ""), arrays.get(block.beta or "")
+        folded = fold_batchnorm(mean, var, gamma, beta, eps=block.eps, scale=scale, bias=bias, name=block.weight)
+        return _Vectors(folded.scale, folded.bias, {})
+    names = {"BN_beta": block.beta, "BN_gamma": block.gamma, "BN_mean": block.mean, "BN_var": block.var}
+    return _Vectors(scale, bias, {role: (str(name), arrays[str(name)]) for role, name in names.items()})
+
+
+def _block_parts(
+    layout: UnitLayout, wanted: np.ndarray, vectors: _Vectors, factors: LowRank | None, plan: Plan
+) -> Parts:
+    """LS, BI, BN, then W or G and H. Spec, sections 2 and 9.
+
+    layout  : of the block
+    wanted  : float32[layout.shape], the weights that the block shall compose, local scaling included
+    factors : of the weights, where there is no local scaling; else they are found here
+    """
+    block = layout.block
+    assert block is not None
+    name = block.weight
+    scaled = vectors.scale is not None or plan.choices[name].reducing.scale_rows
+    inner, scale, gain = wanted, None, 1.0
+    if scaled:
+        own = plan.choices[name].reducing.scale_rows
+        wished = scale_rows(wanted, name=name).scale if own else _divisible(vectors.scale)
+        found = yield FloatPart.of("LS", block.scale or name, wished)
+        scale = found.values(wished.shape)
+        inner = divide_rows(wanted, _divisible(scale), name=name)
+        power = energy(inner)
+        gain = energy(wanted) / power if power else 1.0
+    if vectors.bias is not None:
+        yield FloatPart.of("BI", block.bias or block.beta or name, vectors.bias)
+    for role, (vector, values) in vectors.norm.items():
+        yield FloatPart.of(role, vector, values)
+    if scaled:
+        factors = _factors(name, inner, moments(inner), plan, layout.settled)
+    if factors is None:
+        found = yield FloatPart.of("W", name, inner, gain)
+        composed = found.values(inner.shape)
+    else:
+        found_g = yield FloatPart.of("G", name, factors.g, gain * _mean_square(factors.h, factors.rank))
+        found_h = yield FloatPart.of("H", name, factors.h, gain * _mean_square(factors.g, factors.rank))
+        g, h = found_g.values(factors.g.shape), found_h.values(factors.h.shape)
+        composed = compose(g, h, factors.shape, name=name)
+    return composed if scale is None else multiply_rows(composed, scale, name=name)
+
+
+def _mean_square(factor: np.ndarray, rank: int) -> float:
+    """What an error of 1 in one factor becomes by the other, on average: its energy for each rank."""
+    return energy(factor) / rank
+
+
+def _divisible(scale: np.ndarray | None) -> np.ndarray:
+    """Scaling factors that can be divided by: a row whose factor is zero is zero, whatever stands in its place."""
+    assert scale is not None
+    return np.where(scale == 0, np.float32(1), scale)
+
+
+def _factors(name: str, values: np.ndarray, measured: Moments, plan: Plan, settled: Settled) -> LowRank | None:
+    """The factors that the choices ask for; None where there are none, or where "auto" does not find smaller ones.
+
+    "auto" leaves out less than half of the noise power that quantising may add.
+    """
+    rank = plan.choices[name].reducing.rank
+    if rank is None:
+        return None
+    if isinstance(rank, float):
+        return decompose(values, energy=rank, name=name)
+    if rank != "auto":
+        return decompose(values, rank=rank, name=name)
+    noise = relative_noise(name, values.shape, measured, plan)
+    found = decompose(values, error=min(SHARE_OF_NOISE * noise, 1.0), name=name)
+    if not found.saves():
+        return None
+    bits = [_sampled_bits(name, part, plan, settled) for part in (found.g, found.h, values)]
+    return found if bits[0] + bits[1] < bits[2] else None
+
+
+def _sampled_bits(name: str, values: np.ndarray, plan: Plan, settled: Settled) -> float:
+    """About what coding a matrix takes, by a sample of it."""
+    row = runs(np.ascontiguousarray(values, np.float32).reshape(-1), SAMPLE).reshape(1, -1)
+    decision = decide(name, values.shape, moments(np.ascontiguousarray(values, np.float32)), plan, settled)
+    return estimate(quantise(row, decision), values.size / row.size)
