@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 from nncjit.encoder import targets
 from nncjit.encoder.execution import Data, Execution, Progress
 from nncjit.encoder.grouping import Item, items_of
-from nncjit.encoder.model_samples import UnitSample, take_samples
+from nncjit.encoder.model_samples import UnitSample
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import NO_DATA, Plan
@@ -145,7 +145,7 @@ def _prunable(model: Model, data: Data) -> Model:
 def _plan(model: Model, options: Options, data: Data, pool: Executor | None) -> Plan:
     plan = Plan.of((t.info for t in model), options, data)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
-    return targets.solve(plan, take_samples(model, plan, pool), model) if targets.has_targets(plan) else plan
+    return targets.solve(plan, model, pool)[0] if targets.has_targets(plan) else plan
 
 
 def estimate_model(model: Model, options: Options, execution: Execution = EXECUTION, data: Data = NO_DATA) -> Encoded:
@@ -155,8 +155,7 @@ def estimate_model(model: Model, options: Options, execution: Execution = EXECUT
     plan = Plan.of((t.info for t in model), options, data)
     with thread_counts.pool(execution.threads) as pool:
         plan = replace(plan, zero_counts=zeros_of_model(model, plan))
-        samples = take_samples(model, plan, pool)
-        plan = targets.solve(plan, samples, model)
+        plan, samples = targets.solve(plan, model, pool)
     rows: list[TensorReport] = []
     power = error = 0.0
     for sample in samples:

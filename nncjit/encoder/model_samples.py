@@ -82,6 +82,11 @@ class UnitSample:
     lost: float = 0.0
     """Sum of squared errors that reductions made already."""
 
+    @property
+    def rank(self) -> int:
+        """Of the factors; 0 without."""
+        return next((sample.shape[1] for sample in self.parts if sample.part.role == "G"), 0)
+
     def cost(self, plan: Plan) -> Cost:
         """Of the whole unit with the steps of a plan."""
         if not self.parts:

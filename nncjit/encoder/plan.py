@@ -37,6 +37,8 @@ class Plan:
     """Factor for each tensor that has a target of its own."""
     zero_counts: Mapping[str, int] = field(default_factory=dict)
     """How many weights (or blocks) of each tensor are set to zero by one ranking of the whole model."""
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Ranks that were left to "auto" and are decided; 0: no factors."""
 
     @classmethod
     def of(cls, infos: Iterable[TensorInfo], options: Options, data: Data = NO_DATA) -> Plan:

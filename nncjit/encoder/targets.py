@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from nncjit.encoder.choices import Fineness
-from nncjit.encoder.model_samples import UnitSample
+from nncjit.encoder.model_samples import UnitSample, take_samples
 from nncjit.encoder.plan import Plan
 from nncjit.model import Model
 
@@ -77,8 +78,24 @@ class Target:
         return best
 
 
-def solve(plan: Plan, samples: list[UnitSample], model: Model) -> Plan:
-    """The plan with the scales that meet the targets: first those of single tensors, then the model's."""
+def solve(plan: Plan, model: Model, pool: Executor | None) -> tuple[Plan, list[UnitSample]]:
+    """The plan with the scales that meet the targets, and samples of the model as it will then be coded.
+
+    Ranks that are left to "auto" depend on the noise that is allowed: they are decided anew at the scale that was
+    found, then kept while the search goes on from there.
+    """
+    samples = take_samples(model, plan, pool)
+    plan = _with_scales(plan, samples, model)
+    automatic = {name for name, choices in plan.choices.items() if choices.reducing.rank == "auto"}
+    if automatic and has_targets(plan):
+        samples = take_samples(model, plan, pool)
+        ranks = {s.infos[0].name: s.rank for s in samples if s.infos[0].name in automatic}
+        plan = _with_scales(replace(plan, ranks=ranks), samples, model)
+    return plan, samples
+
+
+def _with_scales(plan: Plan, samples: list[UnitSample], model: Model) -> Plan:
+    """First the scales of tensors with targets of their own, then the model's."""
     own: dict[str, float] = {}
     for sample in samples:
         name = sample.infos[0].name

@@ -363,8 +363,8 @@ def _factors(name: str, values: np.ndarray, measured: Moments, plan: Plan, settl
 
     "auto" leaves out less than half of the noise power that quantising may add.
     """
-    rank = plan.choices[name].reducing.rank
-    if rank is None:
+    rank = plan.ranks.get(name, plan.choices[name].reducing.rank)
+    if not rank:
         return None
     if isinstance(rank, float):
         return decompose(values, energy=rank, name=name)
