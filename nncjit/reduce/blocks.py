@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nncjit.errors import ModelError
-from nncjit.reduce.matching import Layer, Shapes, layers_of, match_batchnorms
+from nncjit.reduce.matching import NetworkLayer, Shapes, layers_of, match_batchnorms
 from nncjit.reduce.names import Module, modules_of
 
 PYTORCH_EPS, KERAS_EPS = 1e-5, 1e-3
@@ -112,7 +112,7 @@ def find_blocks(shapes: Shapes, given: Iterable[Block] = ()) -> tuple[Block, ...
     return tuple(sorted((*given, *filter(lambda block: block.vectors, found)), key=lambda block: place[block.weight]))
 
 
-def _block(layer: Layer, norm: Module | None, shapes: Shapes) -> Block:
+def _block(layer: NetworkLayer, norm: Module | None, shapes: Shapes) -> Block:
     """The block of a layer: what is there and long enough."""
     scale, bias = f"{layer.weight}_scaling", layer.module.tensors.get("bias")
     vectors = norm.tensors if norm else {}

@@ -14,7 +14,7 @@ CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")
 """Linear layers of Hugging Face's GPT-2 family, with the outputs as columns."""
 
 
-class Layer(NamedTuple):
+class NetworkLayer(NamedTuple):
     """A module with a weight of two axes or more."""
 
     module: Module
@@ -43,13 +43,13 @@ class Layer(NamedTuple):
         return channels != inputs if len(self.shape) == 2 else channels % max(inputs, 1) != 0
 
 
-def layers_of(modules: Mapping[str, Module], shapes: Shapes) -> dict[str, Layer]:
+def layers_of(modules: Mapping[str, Module], shapes: Shapes) -> dict[str, NetworkLayer]:
     """Path -> layer, for the modules that are one."""
     layers = {}
     for path, module in modules.items():
         weight = module.tensors.get("weight")
         if weight is not None and len(shapes[weight]) >= 2:
-            layers[path] = Layer(module, weight, shapes[weight], _output_axis(module, weight, shapes))
+            layers[path] = NetworkLayer(module, weight, shapes[weight], _output_axis(module, weight, shapes))
     return layers
 
 
@@ -63,7 +63,7 @@ def _output_axis(module: Module, weight: str, shapes: Shapes) -> int:
     return 1 if columns else 0
 
 
-def match_batchnorms(layers: Mapping[str, Layer], modules: Mapping[str, Module], shapes: Shapes) -> dict[str, Module]:
+def match_batchnorms(layers: Mapping[str, NetworkLayer], modules: Mapping[str, Module], shapes: Shapes) -> dict[str, Module]:
     """Path of a layer -> the batch norm that follows it."""
     rules: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, layer in layers.items():
@@ -82,7 +82,7 @@ def match_batchnorms(layers: Mapping[str, Layer], modules: Mapping[str, Module],
 def _holds(
     rule: str,
     pairs: list[tuple[str, str]],
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, NetworkLayer],
     modules: Mapping[str, Module],
     shapes: Shapes,
 ) -> bool:
@@ -97,6 +97,6 @@ def _holds(
     return any(layers[layer].cannot_take(layers[layer].outputs) for layer, _ in pairs)
 
 
-def _fits(layer: Layer, norm: Module, shapes: Shapes) -> bool:
+def _fits(layer: NetworkLayer, norm: Module, shapes: Shapes) -> bool:
     """Whether the batch norm has one channel for each output."""
     return all(shapes[name] == (layer.outputs,) for name in norm.tensors.values())
