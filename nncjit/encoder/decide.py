@@ -16,13 +16,13 @@ import numpy as np
 from nncjit.encoder.choices import Choices
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decision import Decision
-from nncjit.encoder.default_steps import default_step, is_matrix, trellis_step
+from nncjit.encoder.default_steps import WIDEST_VECTOR, default_step, is_matrix, trellis_step, vector_step
+from nncjit.encoder.measure import Measured
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import quantise, with_codebooks
 from nncjit.encoder.sampling import runs
 from nncjit.model import TensorInfo
 from nncjit.quant import steps
-from nncjit.quant.moments import Moments
 
 Quantizer = Literal["trellis", "uniform", "codebook"]
 
@@ -47,13 +47,17 @@ class Settled:
     scan_order: int
 
 
-def raw_reason(info: TensorInfo, measured: Moments, plan: Plan) -> str:
+def raw_reason(info: TensorInfo, measured: Measured, plan: Plan) -> str:
     """Why a float tensor is stored as it is, or "" where it is quantised."""
     quantizer = plan.choices[info.name].quantising.quantizer
     if quantizer == "raw":
         return "as asked for"
-    if measured.non_finite:
-        return f"{measured.non_finite} values are not finite in float32"
+    if measured.moments.non_finite:
+        return f"{measured.moments.non_finite} values are not finite in float32"
+    if not is_matrix(info.shape) and not plan.choices[info.name].own_fineness:
+        step = _vector_step(info.name, measured, plan)
+        if step * WIDEST_VECTOR < measured.peak:
+            return "its values are of too many magnitudes for one step"
     dependent = is_matrix(info.shape) and quantizer in ("trellis", "auto")
     low, high = steps.qp_range(plan.density)
     if not low <= _qp(info.name, info.shape, measured, plan, dependent=dependent) <= high:
@@ -61,7 +65,7 @@ def raw_reason(info: TensorInfo, measured: Moments, plan: Plan) -> str:
     return ""
 
 
-def settle(name: str, values: np.ndarray, measured: Moments, plan: Plan) -> Settled:
+def settle(name: str, values: np.ndarray, measured: Measured, plan: Plan) -> Settled:
     """Quantiser, unary length and scan order of a tensor, the first two by measured cost where its choices say "auto".
 
     Parameters
@@ -70,7 +74,7 @@ def settle(name: str, values: np.ndarray, measured: Moments, plan: Plan) -> Sett
         Of the tensor whose choices count.
     values : float32[shape]
         What is coded, dimension 0 as rows; of a tensor with several parts the weights.
-    measured : Moments
+    measured : Measured
         Of the values.
     plan : Plan
     """
@@ -104,7 +108,7 @@ def settle_integers(name: str, shape: tuple[int, ...], plan: Plan) -> Settled:
     return Settled("uniform", DEFAULT_UNARY_LENGTH if length == "auto" else length, scan_order_of(shape, choices))
 
 
-def decide(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan, settled: Settled) -> Decision:
+def decide(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, settled: Settled) -> Decision:
     """The decision for one part of a unit.
 
     Parameters
@@ -113,7 +117,7 @@ def decide(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan, set
         Of the tensor whose choices count.
     shape : tuple of int
         Of what is coded.
-    measured : Moments
+    measured : Measured
         Of what is coded; all values are finite.
     plan : Plan
     settled : Settled
@@ -126,7 +130,7 @@ def decide(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan, set
         qp=_qp(name, shape, measured, plan, dependent=quantizer == "trellis"),
         density=plan.density,
         unbiased=is_matrix(shape) and not plan.has_qp(name, shape),
-        rate_weight=choices.quantising.rate_weight,
+        rate_weight=choices.quantising.rate_weight * plan.rate_scale,
         exact=choices.quantising.exact,
         unary_length=settled.unary_length,
         scan_order=settled.scan_order,
@@ -161,23 +165,34 @@ def scan_order_of(shape: tuple[int, ...], choices: Choices) -> int:
     return BLOCK_SCAN if size >= PARALLEL_WEIGHTS and rows >= 2 * (4 << BLOCK_SCAN) and size > rows else 0
 
 
-def relative_noise(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan) -> float:
+def relative_noise(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan) -> float:
     """Root mean square error that quantising a matrix is allowed, as a share of its root mean square."""
     step = float(steps.step(_wanted_qp(name, shape, measured, plan, dependent=False), plan.density))
-    return step / math.sqrt(12.0) / measured.rms if measured.rms else 0.0
+    rms = measured.moments.rms
+    return step / math.sqrt(12.0) / rms if rms else 0.0
 
 
-def _qp(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan, *, dependent: bool) -> int:
+def _qp(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, *, dependent: bool) -> int:
     """The qp of a tensor, raised until all its levels fit."""
     wanted = _wanted_qp(name, shape, measured, plan, dependent=dependent)
     return steps.raise_qp(measured.peak, wanted, plan.density, dependent=dependent)
 
 
-def _wanted_qp(name: str, shape: tuple[int, ...], measured: Moments, plan: Plan, *, dependent: bool) -> int:
+def _wanted_qp(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, *, dependent: bool) -> int:
     """The qp that is given, or that of the default step."""
     if plan.has_qp(name, shape):
         return plan.given_qp(name)
-    step = default_step(shape, measured, plan.coarseness(name), plan.median_size)
+    if is_matrix(shape):
+        step = default_step(measured.moments.size, measured.spread, plan.coarseness(name), plan.median_size)
+    else:
+        step = _vector_step(name, measured, plan)
     if dependent:
         step = trellis_step(step)
     return steps.nearest_qp(step, plan.density) if step else 0
+
+
+def _vector_step(name: str, measured: Measured, plan: Plan) -> float:
+    """The step of a vector. Vectors are cheap: what a model must save, its matrices save."""
+    step = vector_step(measured.moments.rms, measured.grain)
+    coarseness = plan.coarseness(name)
+    return step * (coarseness if plan.choices[name].own_fineness else min(coarseness, 1.0))

@@ -20,8 +20,9 @@ from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import NO_DATA, Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.stream_writer import Group, StreamWriter
+from nncjit.encoder.targets import Aim
 from nncjit.encoder.unit_contents import contents_of
-from nncjit.encoder.unit_encoder import CodedUnit, Outcome, code_unit, quantise_unit
+from nncjit.encoder.unit_encoder import CodedUnit, Outcome, code_unit, not_grown, quantise_unit
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Model
@@ -110,30 +111,34 @@ def encode_model(
 ) -> Encoded:
     """Write the stream of a model into a file open for writing, from its start; the file must be seekable.
 
-    A target that is missed by more than 1 % is corrected from the size reached, and the file written again.
+    Where targets are missed by more than 1 %, their scales are corrected by what was reached, and the file is written
+    again; the nearest encoding stays. A target that is missed all the same is warned of.
     """
     started = time.perf_counter()
-    original = model
-    model = _prunable(model, data)
+    original, model = model, _shrunk(model, data)
     with thread_counts.pool(execution.threads) as pool:
-        plan = _plan(model, options, data, pool)
-        aim = targets.model_target(plan, original)
-        for _ in range(ATTEMPTS):
-            file.seek(0)
-            file.truncate()
+        plan, _, aims = _plan(model, original, options, data, pool)
+        tried: list[tuple[float, Plan]] = []
+        while True:
             written = _write(model, file, plan, pool, execution.progress)
-            if aim is None:
+            reached = [_reached(aim, written) for aim in aims]
+            missed = [aim.goal.miss(value) for aim, value in zip(aims, reached, strict=True)]
+            done = all(aim.goal.met(value) for aim, value in zip(aims, reached, strict=True))
+            tried.append((sum(missed), plan))
+            best = min(tried, key=lambda attempt: attempt[0])[1]
+            if done or (len(tried) >= ATTEMPTS and plan is best) or len(tried) > ATTEMPTS:
                 break
-            reached = aim.measure(8.0 * written.size, written.error, written.power)
-            if aim.met(reached) or not math.isfinite(reached):
+            plan = best if len(tried) == ATTEMPTS else targets.corrected(plan, aims, reached)
+            if plan == tried[-1][1]:
                 break
-            plan = replace(plan, scale=plan.scale * 2.0 ** ((reached - aim.wanted) / aim.slope))
+    for aim, value in zip(aims, reached, strict=True):
+        _warn_of_miss(aim, value, plan)
     snr = targets.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
     return Encoded(written.in_order_of(model), written.size, snr, seconds, thread_counts.count(execution.threads))
 
 
-def _prunable(model: Model, data: Data) -> Model:
+def _shrunk(model: Model, data: Data) -> Model:
     """The model without what is to be removed."""
     if data.pruning is None:
         return model
@@ -142,20 +147,53 @@ def _prunable(model: Model, data: Data) -> Model:
 
 
 @staged("plan")
-def _plan(model: Model, options: Options, data: Data, pool: Executor | None) -> Plan:
+def _plan(
+    model: Model, original: Model, options: Options, data: Data, pool: Executor | None, *, sampled: bool = False
+) -> tuple[Plan, list[UnitSample], list[Aim]]:
+    """The plan, and samples where there are targets or where they are wanted for themselves."""
     plan = Plan.of((t.info for t in model), options, data)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
-    return targets.solve(plan, model, pool)[0] if targets.has_targets(plan) else plan
+    if sampled or targets.has_targets(plan):
+        return targets.solve(plan, model, targets.model_target(plan, original), pool)
+    return plan, [], []
+
+
+def _reached(aim: Aim, written: _Written) -> float:
+    """What an encoding came to in terms of a target."""
+    if aim.name is None:
+        return aim.target.measure(8.0 * written.size, written.error, written.power)
+    row = written.rows[aim.name]
+    if not aim.target.unit:
+        return math.inf if row.snr is None else row.snr
+    return aim.target.measure(8.0 * row.bytes, 0.0, 0.0)
+
+
+def _warn_of_miss(aim: Aim, reached: float, plan: Plan) -> None:
+    """Say what was reached instead of a target, and why; or what was changed to reach it."""
+    target = aim.target
+    asked = f"{'' if aim.name is None else f'{aim.name}: '}{target.kind} is {target.wanted:g}"
+    if not target.met(reached):
+        found = "nothing is lost" if math.isinf(reached) else f"reached {reached:.4g}"
+        warnings.warn(f"{asked}, {found}: {_why(aim, reached)}", NncWarning, stacklevel=3)
+    elif plan.rate_scale != 1.0 and aim.name is None:
+        said = f"{asked}: reached with rate_weight times {plan.rate_scale:g}, as with more no step gives it"
+        warnings.warn(said, NncWarning, stacklevel=3)
+
+
+def _why(aim: Aim, reached: float) -> str:
+    if aim.goal != aim.target:
+        return "headers, vectors, integers and raw tensors take most of that, and the weights are kept usable"
+    if reached < aim.target.wanted:
+        return "what is not smaller than its own bytes is stored exactly, and no step comes nearer"
+    return "no step comes nearer"
 
 
 def estimate_model(model: Model, options: Options, execution: Execution = EXECUTION, data: Data = NO_DATA) -> Encoded:
     """What `encode_model` would write, estimated from samples of each tensor: a dry run."""
     started = time.perf_counter()
-    model = _prunable(model, data)
-    plan = Plan.of((t.info for t in model), options, data)
+    original, model = model, _shrunk(model, data)
     with thread_counts.pool(execution.threads) as pool:
-        plan = replace(plan, zero_counts=zeros_of_model(model, plan))
-        plan, samples = targets.solve(plan, model, pool)
+        plan, samples, _ = _plan(model, original, options, data, pool, sampled=True)
     rows: list[TensorReport] = []
     power = error = 0.0
     for sample in samples:
@@ -195,6 +233,8 @@ class _Written:
 
 def _write(model: Model, file: BinaryIO, plan: Plan, pool: Executor | None, progress: Progress | None) -> _Written:
     """One encoding."""
+    file.seek(0)
+    file.truncate()
     items = items_of(model, plan)
     written, writer = _Written(), StreamWriter(file, model, items, plan)
     done, total = 0, sum(t.size for t in model)
@@ -224,8 +264,12 @@ def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tup
 
 def _units(item: Item, plan: Plan, workers: Executor | None) -> list[CodedUnit]:
     """The units of an item that is not an aggregate."""
-    units = (quantise_unit(contents, plan, workers) for contents in contents_of(item, plan, workers))
-    return [code_unit(unit, 0, workers) for unit in units]
+    coded = []
+    for contents in contents_of(item, plan, workers):
+        unit = quantise_unit(contents, plan, workers)
+        del contents  # the values are not needed any more
+        coded += not_grown(code_unit(unit, 0, workers), item)
+    return coded
 
 
 def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:
@@ -237,7 +281,7 @@ def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:
             unit = quantise_unit(contents, plan, workers)
             if base_qp is None and unit.qp is not None:
                 base_qp = min(max(unit.qp, -GROUP_QP), GROUP_QP)
-            coded.append(code_unit(unit, base_qp or 0, workers))
+            coded += not_grown(code_unit(unit, base_qp or 0, workers), member)
     return Group(coded, base_qp or 0)
 
 

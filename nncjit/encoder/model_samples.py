@@ -14,6 +14,7 @@ import numpy as np
 
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import decide, decide_integers, raw_reason
+from nncjit.encoder.decision import Decision
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import Plan
@@ -56,16 +57,16 @@ class PartSample:
     layout: UnitLayout
     share: float
     """How often the runs fit into the whole part."""
-    _known: dict[int, Cost] = field(default_factory=dict)
+    _known: dict[Decision, Cost] = field(default_factory=dict)
 
     def cost(self, plan: Plan) -> Cost:
         """Of the whole part, scaled up."""
         decision = decide(self.part.name, self.shape, self.part.measured, plan, self.layout.settled)
-        if decision.qp not in self._known:
+        if decision not in self._known:
             matrix = quantise(self.part.values, decision)
             error = self.share * self.part.gain * matrix.error
-            self._known[decision.qp] = Cost(estimate(matrix, self.share), error)
-        return self._known[decision.qp]
+            self._known[decision] = Cost(estimate(matrix, self.share), error)
+        return self._known[decision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,12 @@ class UnitSample:
         """Of the whole unit with the steps of a plan."""
         if not self.parts:
             return Cost(self.fixed_bits + UNIT_BITS, 0.0)
+        raw = Cost(8.0 * sum(info.nbytes for info in self.infos) + UNIT_BITS * len(self.infos), 0.0)
         if any(raw_reason(sample.layout.infos[0], sample.part.measured, plan) for sample in self.parts):
-            return Cost(8.0 * sum(info.nbytes for info in self.infos) + UNIT_BITS * len(self.infos), 0.0)
+            return raw
         costs = [sample.cost(plan) for sample in self.parts]
-        return Cost(sum(c.bits for c in costs) + UNIT_BITS, sum(c.error for c in costs) + self.lost)
+        coded = Cost(sum(c.bits for c in costs) + UNIT_BITS, sum(c.error for c in costs) + self.lost)
+        return coded if coded.bits < raw.bits else raw
 
 
 def take_samples(model: Model, plan: Plan, pool: Executor | None) -> list[UnitSample]:
@@ -142,7 +145,7 @@ def _float_sample(contents: FloatContents, total: int) -> UnitSample:
         part = next(contents.parts)
         while True:
             if part.reference is None:
-                power = part.measured.power * part.measured.size
+                power = part.measured.moments.power * part.measured.moments.size
             else:
                 power, lost = energy(part.reference), energy(part.reference - part.values)
             kept.append(_part_sample(part, contents.layout, total))

@@ -35,6 +35,8 @@ class Plan:
     """Factor on all default steps; a target of the model is hit by searching it."""
     own_scales: Mapping[str, float] = field(default_factory=dict)
     """Factor for each tensor that has a target of its own."""
+    rate_scale: float = 1.0
+    """Factor on all rate weights: below 1 where a target cannot be hit with those that were asked for."""
     zero_counts: Mapping[str, int] = field(default_factory=dict)
     """How many weights (or blocks) of each tensor are set to zero by one ranking of the whole model."""
     ranks: Mapping[str, int] = field(default_factory=dict)

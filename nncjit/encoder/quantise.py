@@ -22,6 +22,8 @@ from nncjit.stages import staged
 
 MOST_GAIN = 2.0
 """Largest factor between the step of quantising and the one that is signalled."""
+LEAST_LIKENESS = 0.75
+"""Squared cosine between values and levels from which the gain is restored: at 6 dB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,10 @@ def quantise(
     ordered = to_scan(values, layer, overwrite=overwrite, workers=workers)
     levels = _levels(ordered, step, decision, workers)
     sums = products(ordered, levels, workers)
-    qp = _unbiased_qp(decision, step, sums)
+    qp = _signalled_qp(decision, step, sums)
+    if sums.error(float(steps.step(qp, decision.density))) > sums.power:  # worse than nothing
+        levels = np.zeros_like(levels)
+        sums = Products(sums.power, 0.0, 0.0)
     if reference is not None:
         sums = products(to_scan(reference, layer, workers=workers), levels, workers)
     error = sums.error(float(steps.step(qp, decision.density)))
@@ -103,14 +108,18 @@ def _levels(ordered: np.ndarray, step: float, decision: Decision, workers: Execu
     return uniform(ordered, step, workers=workers)
 
 
-def _unbiased_qp(decision: Decision, step: float, sums: Products) -> int:
-    """The qp to signal: where it may differ, that of the step with which the decoded matrix has the original's gain.
+def _signalled_qp(decision: Decision, step: float, sums: Products) -> int:
+    """The qp to signal: where it may differ, that of the step which serves the decoded matrix best.
 
     Quantising shrinks weights, small ones to zero, and a network multiplies that layer by layer; a slightly larger step
-    at the decoder makes up for it. A step far from the quantiser's own is not trusted.
+    at the decoder, with which the matrix has its original gain, makes up for it. At low rates that adds more error than
+    there was, and the step of least error is better. A step far from the quantiser's own is not trusted.
     """
-    wanted = sums.unbiased_step
-    if not decision.unbiased or not step / MOST_GAIN <= wanted <= step * MOST_GAIN:
+    if not decision.unbiased or sums.mixed <= 0.0:
+        return decision.qp
+    likeness = sums.mixed * sums.mixed / (sums.power * sums.size)
+    wanted = sums.unbiased_step if likeness >= LEAST_LIKENESS else sums.mixed / sums.size
+    if not step / MOST_GAIN <= wanted <= step * MOST_GAIN:
         return decision.qp
     low, high = steps.qp_range(decision.density)
     return min(max(steps.nearest_qp(wanted, decision.density), low), high)

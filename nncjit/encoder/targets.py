@@ -9,26 +9,39 @@ tells by how much.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
-from nncjit.encoder.choices import Fineness
+import numpy as np
+
+from nncjit.encoder.choices import Fineness, FinenessKind
+from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.model_samples import UnitSample, take_samples
 from nncjit.encoder.plan import Plan
 from nncjit.model import Model
 
 TOLERANCE = 0.01
 """How near a target must be hit, as a share of it."""
+LEAST_BUDGET = 0.25
+"""Share of its nominal rate that a size target must leave to the weights. Where headers, vectors and integers leave
+less, the weights get their nominal rate all the same: a target is no reason to ruin a model."""
+RATE_SCALES = (1.0, 0.5, 0.2, 0.05, 0.0)
+"""Factors on the rate weights that are tried, in turn, until a target can be hit."""
 
 _OCTAVES = 24.0
+_SCAN = np.arange(-14.0, 16.5, 0.5)
+"""Scales, as log2, that are tried where the secant does not lead to the target."""
+_HALVINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is to be hit, as a number that grows with finer steps."""
 
+    kind: FinenessKind
     wanted: float
     slope: float
     """Its change for one octave of finer steps."""
@@ -41,12 +54,12 @@ class Target:
         weights, original_bytes = max(weights, 1), max(original_bytes, 1)
         match fineness.kind:
             case "snr":
-                return cls(fineness.value, 20 * math.log10(2), 0.0)
+                return cls("snr", fineness.value, 20 * math.log10(2), 0.0)
             case "bits":
-                return cls(fineness.value, 1.0, float(weights))
+                return cls("bits", fineness.value, 1.0, float(weights))
             case "ratio":
                 slope = 100.0 * weights / (8 * original_bytes)
-                return cls(fineness.value, slope, original_bytes * 8 / 100.0)
+                return cls("ratio", fineness.value, slope, original_bytes * 8 / 100.0)
         return None
 
     def measure(self, bits: float, error: float, power: float) -> float:
@@ -54,65 +67,189 @@ class Target:
         return bits / self.unit if self.unit else decibels(power, error)
 
     def met(self, reached: float) -> bool:
+        """Whether this is the target within its tolerance."""
         return abs(reached - self.wanted) <= TOLERANCE * abs(self.wanted)
 
-    def solve(self, samples: Iterable[UnitSample], plan_at: Callable[[float], Plan]) -> float:
-        """log2 of the scale that hits the target on the samples: secant steps inside a shrinking bracket."""
-        samples = list(samples)
-        power = sum(sample.power for sample in samples)
+    def miss(self, reached: float) -> float:
+        """How far from the target this is, in octaves of the step, about; infinite where nothing is lost."""
+        return abs(reached - self.wanted) / self.slope
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """A target, and what the search goes for in its stead."""
+
+    name: str | None
+    """The tensor that has the target; None: the model."""
+    target: Target
+    goal: Target
+    """The same, or what is left of it where it cannot be reached."""
+    slope: float
+    """What one octave of finer steps changes, near the goal."""
+
+
+@dataclass(slots=True)
+class _Search:
+    """Looks for the scale that hits a target on samples."""
+
+    goal: Target
+    samples: Sequence[UnitSample]
+    plan_at: Callable[[float], Plan]
+    best: float = 0.0
+    """log2 of 1 / scale."""
+    miss: float = math.inf
+
+    def run(self) -> bool:
+        """Look in a bracket that shrinks, as if finer steps always gave more; where that fails, everywhere."""
+        return self._by_secant() or self._by_scan()
+
+    def _reached(self, x: float) -> float:
+        plan = self.plan_at(2.0**-x)
+        costs = [sample.cost(plan) for sample in self.samples]
+        power = sum(sample.power for sample in self.samples)
+        reached = self.goal.measure(sum(c.bits for c in costs), sum(c.error for c in costs), power)
+        if self.goal.miss(reached) < self.miss:
+            self.best, self.miss = x, self.goal.miss(reached)
+        return reached
+
+    def local_slope(self) -> float:
+        """What one octave of finer steps changes around the best scale: at low rates much less than at high ones."""
+        x, step = self.best, 0.125
+        change = (self._reached(x + step) - self._reached(x - step)) / (2 * step)
+        return change if math.isfinite(change) and change > 0.05 * self.goal.slope else self.goal.slope
+
+    @property
+    def _hit(self) -> bool:
+        return self.miss * self.goal.slope <= TOLERANCE * abs(self.goal.wanted)
+
+    def _by_secant(self) -> bool:
         coarse, fine, x = -_OCTAVES, _OCTAVES, 0.0
-        best, best_miss = x, math.inf
         for _ in range(30):
-            plan = plan_at(2.0**-x)
-            costs = [sample.cost(plan) for sample in samples]
-            reached = self.measure(sum(c.bits for c in costs), sum(c.error for c in costs), power)
-            miss = self.wanted - reached
-            if abs(miss) < best_miss:
-                best, best_miss = x, abs(miss)
-            if best_miss <= 0.1 * TOLERANCE * abs(self.wanted) or fine - coarse < 0.002:
+            more = self.goal.wanted - self._reached(x)
+            if self.miss * self.goal.slope <= 0.1 * TOLERANCE * abs(self.goal.wanted) or fine - coarse < 0.002:
                 break
-            coarse, fine = (x, fine) if miss > 0 else (coarse, x)
-            x += min(max(miss / self.slope, -4.0), 4.0) if math.isfinite(miss) else -4.0
+            coarse, fine = (x, fine) if more > 0 else (coarse, x)
+            x += min(max(more / self.goal.slope, -4.0), 4.0) if math.isfinite(more) else -4.0
             if not coarse < x < fine:
                 x = (coarse + fine) / 2
-        return best
+        return self._hit
+
+    def _by_scan(self) -> bool:
+        """Halve every interval of a grid in which the target is crossed, from the finest on."""
+        finer = [(x, self._reached(x) >= self.goal.wanted) for x in _SCAN[::-1].tolist()]
+        for (fine, above), (coarse, above_too) in pairwise(finer):
+            if above == above_too:
+                continue
+            low, high = coarse, fine
+            for _ in range(_HALVINGS):
+                if self._hit:
+                    return True
+                middle = (low + high) / 2
+                low, high = (low, middle) if (self._reached(middle) >= self.goal.wanted) == above else (middle, high)
+        return self._hit
 
 
-def solve(plan: Plan, model: Model, pool: Executor | None) -> tuple[Plan, list[UnitSample]]:
-    """The plan with the scales that meet the targets, and samples of the model as it will then be coded.
+def solve(
+    plan: Plan, model: Model, target: Target | None, pool: Executor | None
+) -> tuple[Plan, list[UnitSample], list[Aim]]:
+    """The plan with the scales that meet the targets, samples of the model as it will then be coded, and the aims.
 
     Ranks that are left to "auto" depend on the noise that is allowed: they are decided anew at the scale that was
     found, then kept while the search goes on from there.
+
+    Parameters
+    ----------
+    target : Target or None
+        Of the whole model.
     """
     samples = take_samples(model, plan, pool)
-    plan = _with_scales(plan, samples, model)
+    plan, aims = _with_scales(plan, samples, target)
     automatic = {name for name, choices in plan.choices.items() if choices.reducing.rank == "auto"}
-    if automatic and has_targets(plan):
+    if automatic and aims:
         samples = take_samples(model, plan, pool)
         ranks = {s.infos[0].name: s.rank for s in samples if s.infos[0].name in automatic}
-        plan = _with_scales(replace(plan, ranks=ranks), samples, model)
-    return plan, samples
+        plan, aims = _with_scales(replace(plan, ranks=ranks), samples, target)
+    return plan, samples, aims
 
 
-def _with_scales(plan: Plan, samples: list[UnitSample], model: Model) -> Plan:
+def _with_scales(plan: Plan, samples: list[UnitSample], model_target: Target | None) -> tuple[Plan, list[Aim]]:
     """First the scales of tensors with targets of their own, then the model's."""
     own: dict[str, float] = {}
+    aims = []
     for sample in samples:
         name = sample.infos[0].name
         target = own_target(plan, sample)
-        if target is not None and sample.parts:
-            x = target.solve([sample], partial(_plan_for_one, plan, name))
-            own[name] = 2.0**-x
+        if target is None:
+            continue
+        aim = _aim(name, target, [sample], partial(_plan_for_one, plan, name))
+        if sample.parts:
+            search = _Search(aim.goal, [sample], partial(_plan_for_one, plan, name))
+            search.run()
+            own[name] = 2.0**-search.best
+            aim = replace(aim, slope=search.local_slope())
+        aims.append(aim)
     plan = replace(plan, own_scales=own)
-    target = model_target(plan, model)
-    if target is None:
-        return plan
-    x = target.solve(samples, lambda scale: replace(plan, scale=scale))
-    return replace(plan, scale=2.0**-x)
+    if model_target is None:
+        return plan, aims
+    plan, aim = _model_plan(plan, _aim(None, model_target, samples, partial(_plan_at, plan)), samples)
+    return plan, [*aims, aim]
+
+
+def _model_plan(plan: Plan, aim: Aim, samples: list[UnitSample]) -> tuple[Plan, Aim]:
+    """The plan with the model's scale, and with lower rate weights where it cannot be hit with those asked for.
+
+    Rate-distortion decisions have two minima at low rates, one with next to no weights left: between them are rates
+    that no step gives.
+    """
+    weighted = any(choices.quantising.rate_weight for choices in plan.choices.values())
+    found: list[tuple[_Search, Plan]] = []
+    for rate_scale in RATE_SCALES if weighted else (1.0,):
+        trial = replace(plan, rate_scale=rate_scale)
+        search = _Search(aim.goal, samples, partial(_plan_at, trial))
+        hit = search.run()
+        found.append((search, replace(trial, scale=2.0**-search.best)))
+        if hit:
+            break
+    search, plan = found[-1] if hit else min(found, key=lambda pair: pair[0].miss)
+    return plan, replace(aim, slope=search.local_slope())
+
+
+def _plan_at(plan: Plan, scale: float) -> Plan:
+    return replace(plan, scale=scale)
 
 
 def _plan_for_one(plan: Plan, name: str, scale: float) -> Plan:
     return replace(plan, own_scales={name: scale})
+
+
+def _aim(name: str | None, target: Target, samples: Sequence[UnitSample], plan_at: Callable[[float], Plan]) -> Aim:
+    """The aim for a target: the target itself, unless what cannot give leaves too little of it to the weights."""
+    if not target.unit:
+        return Aim(name, target, target, target.slope)
+    coarsest = plan_at(2.0**_OCTAVES)
+    fixed = sum(sample.cost(coarsest).bits for sample in samples)
+    matrices = [info for sample in samples for info in sample.infos if sample.parts and is_matrix(info.shape)]
+    if target.kind == "bits":
+        nominal = target.wanted * sum(info.size for info in matrices)
+    else:
+        nominal = target.wanted / 100.0 * 8.0 * sum(info.nbytes for info in matrices)
+    if target.wanted * target.unit - fixed >= LEAST_BUDGET * nominal:
+        return Aim(name, target, target, target.slope)
+    return Aim(name, target, replace(target, wanted=(fixed + nominal) / target.unit), target.slope)
+
+
+def corrected(plan: Plan, aims: Sequence[Aim], reached: Sequence[float]) -> Plan:
+    """The plan with its scales moved by what an encoding with it has missed."""
+    own, scale = dict(plan.own_scales), plan.scale
+    for aim, value in zip(aims, reached, strict=True):
+        if not math.isfinite(value) or aim.goal.met(value):
+            continue
+        factor = 2.0 ** min(max((value - aim.goal.wanted) / aim.slope, -1.0), 1.0)
+        if aim.name is None:
+            scale *= factor
+        elif aim.name in own:
+            own[aim.name] *= factor
+    return replace(plan, own_scales=own, scale=scale)
 
 
 def own_target(plan: Plan, sample: UnitSample) -> Target | None:

@@ -23,13 +23,13 @@ from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import SAMPLE, Settled, decide, raw_reason, relative_noise, settle, settle_integers
 from nncjit.encoder.grouping import Item
+from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
 from nncjit.encoder.reduction import reduced
 from nncjit.encoder.sampling import runs
 from nncjit.errors import OptionError
 from nncjit.model import Tensor, TensorInfo
-from nncjit.quant.moments import Moments, moments
 from nncjit.reduce import Block, LowRank, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
 from nncjit.stages import stage
 from nncjit.stream import integer_limbs
@@ -55,7 +55,7 @@ class FloatPart:
     """Of the tensor whose choices count."""
     values: np.ndarray
     """float32, C-contiguous, dimension 0 as rows."""
-    measured: Moments
+    measured: Measured
     """Of the values."""
     reference: np.ndarray | None = None
     """What the decoded values are measured against where a reduction changed them."""
@@ -68,7 +68,7 @@ class FloatPart:
     def of(cls, role: str, name: str, values: np.ndarray, gain: float = 1.0) -> FloatPart:
         """A part whose values have not been measured."""
         values = np.ascontiguousarray(values, np.float32)
-        return cls(role, name, values, moments(values), gain=gain)
+        return cls(role, name, values, measure(values), gain=gain)
 
 
 Parts = Generator[FloatPart, Found, np.ndarray | None]
@@ -171,7 +171,7 @@ def _tensor(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents:
     if dtypes.find(info.dtype).kind != "f":
         return _integers(info, storage, plan)
     values = dtypes.to_float32(storage, info.dtype)
-    measured = moments(values, workers)
+    measured = measure(values, workers)
     reason = raw_reason(info, measured, plan)
     if reason:
         return RawContents(info, storage, reason)
@@ -184,7 +184,7 @@ def _plain(
     info: TensorInfo,
     values: np.ndarray,
     changed: np.ndarray,
-    measured: Moments,
+    measured: Measured,
     plan: Plan,
     workers: Executor | None,
     *,
@@ -195,7 +195,7 @@ def _plain(
     coded = _rows_first(changed, first)
     reference = None
     if changed is not values:
-        measured, reference = moments(coded, workers), _rows_first(values, first)
+        measured, reference = measure(coded, workers), _rows_first(values, first)
     settled = settle(info.name, coded, measured, plan)
     layout = UnitLayout(infos=(info,), shape=coded.shape, settled=settled, shift=first)
     part = FloatPart("W", info.name, coded, measured, reference, overwrite=fresh and changed is values)
@@ -229,13 +229,13 @@ def _joined(tensors: tuple[Tensor, ...], plan: Plan, workers: Executor | None) -
     for t in tensors:
         with stage("read", t.name):
             values = dtypes.to_float32(t.read(), t.dtype)
-        reason = raw_reason(t.info, moments(values), plan)
+        reason = raw_reason(t.info, measure(values), plan)
         if reason:
             raise OptionError(f"{t.name}: cannot be joined: {reason}")
         originals.append(values)
         pieces.append(reduced(t.info, values, plan))
     whole = np.concatenate(pieces)
-    measured = moments(whole, workers)
+    measured = measure(whole, workers)
     layout = UnitLayout(
         infos=tuple(t.info for t in tensors),
         shape=whole.shape,
@@ -260,7 +260,7 @@ def _block(tensors: tuple[Tensor, ...], block: Block, plan: Plan, workers: Execu
     """
     with stage("read"):
         arrays = {t.name: dtypes.to_float32(t.read(), t.dtype) for t in tensors}
-    if any(raw_reason(t.info, moments(arrays[t.name], workers), plan) for t in tensors):
+    if any(raw_reason(t.info, measure(arrays[t.name], workers), plan) for t in tensors):
         return None
     weight = tensors[0]
     values = arrays[weight.name]
@@ -270,7 +270,7 @@ def _block(tensors: tuple[Tensor, ...], block: Block, plan: Plan, workers: Execu
     if vectors.scale is not None:
         wanted, original = (multiply_rows(w, vectors.scale, name=weight.name) for w in (wanted, original))
     choices = plan.choices[weight.name]
-    measured = moments(wanted, workers)
+    measured = measure(wanted, workers)
     settled = settle(weight.name, wanted, measured, plan)
     factors = None
     if vectors.scale is None and not choices.reducing.scale_rows:
@@ -335,7 +335,7 @@ def _block_parts(
     for role, (vector, values) in vectors.norm.items():
         yield FloatPart.of(role, vector, values)
     if scaled:
-        factors = _factors(name, inner, moments(inner), plan, layout.settled)
+        factors = _factors(name, inner, measure(inner), plan, layout.settled)
     if factors is None:
         found = yield FloatPart.of("W", name, inner, gain)
         composed = found.values(inner.shape)
@@ -358,7 +358,7 @@ def _divisible(scale: np.ndarray | None) -> np.ndarray:
     return np.where(scale == 0, np.float32(1), scale)
 
 
-def _factors(name: str, values: np.ndarray, measured: Moments, plan: Plan, settled: Settled) -> LowRank | None:
+def _factors(name: str, values: np.ndarray, measured: Measured, plan: Plan, settled: Settled) -> LowRank | None:
     """The factors that the choices ask for; None where there are none, or where "auto" does not find smaller ones.
 
     "auto" leaves out less than half of the noise power that quantising may add.
@@ -381,5 +381,5 @@ def _factors(name: str, values: np.ndarray, measured: Moments, plan: Plan, settl
 def _sampled_bits(name: str, values: np.ndarray, plan: Plan, settled: Settled) -> float:
     """About what coding a matrix takes, by a sample of it."""
     row = runs(np.ascontiguousarray(values, np.float32).reshape(-1), SAMPLE).reshape(1, -1)
-    decision = decide(name, values.shape, moments(np.ascontiguousarray(values, np.float32)), plan, settled)
+    decision = decide(name, values.shape, measure(np.ascontiguousarray(values, np.float32)), plan, settled)
     return estimate(quantise(row, decision), values.size / row.size)

@@ -20,6 +20,7 @@ from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import to_scan
 from nncjit.encoder.code import code, smaller_with_codebooks
 from nncjit.encoder.decide import decide, decide_integers
+from nncjit.encoder.grouping import Item
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
 from nncjit.encoder.unit_contents import Contents, FloatContents, IntegerContents, RawContents, UnitLayout
@@ -37,6 +38,10 @@ _ROLES = {
     "G": ParameterTypes.DC,
 }
 """What a part's presence says in compressed_parameter_types."""
+
+
+WORTH_LOSING = 0.99
+"""A unit must be smaller than so much of its tensors' own bytes; else these are stored, and nothing is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,13 @@ class CodedUnit:
     header: NduHeader
     payload: bytes
     outcomes: tuple[Outcome, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the payload and of what its coding adds to the header, about."""
+        books = (self.header.codebook, self.header.codebook_h)
+        entries = sum(len(book.values) for book in books if book is not None)
+        return len(self.payload) + entries // 2 + 4 * len(self.header.entry_points or ())
 
 
 def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> QuantisedUnit | RawUnit:
@@ -201,6 +213,17 @@ def _raw(contents: RawContents) -> CodedUnit:
     )
     payload = storage.astype(storage.dtype.newbyteorder("<"), copy=False).tobytes()
     return CodedUnit(header, payload, (Outcome(info, "raw", reason=contents.reason),))
+
+
+def not_grown(coded: CodedUnit, item: Item) -> list[CodedUnit]:
+    """The unit; in its stead its tensors as they are where that is not larger, and exact."""
+    infos = [outcome.info for outcome in coded.outcomes]
+    if coded.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
+        return [coded]
+    if coded.n_bytes < WORTH_LOSING * sum(info.nbytes for info in infos):
+        return [coded]
+    own = {tensor.name: tensor for tensor in item.tensors}
+    return [_raw(RawContents(info, own[info.name].read(), "coded it would not be smaller")) for info in infos]
 
 
 def _header(unit: QuantisedUnit, points: tuple[tuple[int, int, int], ...]) -> NduHeader:

@@ -63,7 +63,9 @@ def _output_axis(module: Module, weight: str, shapes: Shapes) -> int:
     return 1 if columns else 0
 
 
-def match_batchnorms(layers: Mapping[str, NetworkLayer], modules: Mapping[str, Module], shapes: Shapes) -> dict[str, Module]:
+def match_batchnorms(
+    layers: Mapping[str, NetworkLayer], modules: Mapping[str, Module], shapes: Shapes
+) -> dict[str, Module]:
     """Path of a layer -> the batch norm that follows it."""
     rules: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for path, layer in layers.items():

@@ -1,0 +1,85 @@
+"""What a decision needs to know of the values: their sums, a spread that outliers do not move, and how fine they are.
+
+Moments alone mislead. One weight of 60 beside a million of 0.02 doubles their standard deviation, and a step that
+follows it costs the million their precision. A vector of frequencies from 1 down to 1e-6, or of variances that end
+under a square root, is used relative to each value and not to the largest.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from nncjit.encoder.default_steps import is_matrix
+from nncjit.encoder.sampling import runs
+from nncjit.quant.moments import Moments, moments
+
+SUSPICIOUS_PEAK = 16.0
+"""Peak in standard deviations above which a matrix is taken to have outliers. A Laplacian of 10^8 weights has 13."""
+CLIP = 8.0
+"""Outliers are cut off at so many standard deviations of a Gaussian of the same median."""
+MEDIAN_OF_GAUSSIAN = 0.6745
+"""Median magnitude of a Gaussian, in standard deviations."""
+SAMPLE = 1 << 16
+
+MOST_LOST = 0.01
+"""Share of a vector's values that may fall below half a default step. A Gaussian has 0.002."""
+LOST_BELOW = 2.0**-9
+"""Half a default step of a vector, in units of its root mean square."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Facts about a matrix or vector of float32."""
+
+    moments: Moments
+    spread: float
+    """Standard deviation without outliers; of constant values their magnitude."""
+    grain: float = math.inf
+    """Of a vector: the magnitude that a step must resolve. Infinite where the root mean square says enough."""
+
+    @property
+    def peak(self) -> float:
+        """Largest magnitude."""
+        return self.moments.peak
+
+
+def measure(values: np.ndarray, workers: Executor | None = None) -> Measured:
+    """Measure float32 values of any shape, C-contiguous."""
+    found = moments(values, workers)
+    if found.non_finite or not found.peak:
+        return Measured(found, found.rms)
+    if not is_matrix(values.shape):
+        return Measured(found, found.rms, _grain(values.reshape(-1), found))
+    spread = found.std if found.std > 1e-6 * found.rms else found.rms
+    if found.peak > SUSPICIOUS_PEAK * spread:
+        spread = min(spread, _clipped_spread(values) or spread)
+    return Measured(found, spread)
+
+
+def _clipped_spread(values: np.ndarray) -> float:
+    """Spread around the median of a sample with outliers cut off; 0 where all values are alike."""
+    some = runs(values.reshape(-1), SAMPLE).astype(np.float64)
+    sizes = np.abs(some - np.median(some))
+    some = sizes[sizes > 0]
+    if not some.size:
+        return 0.0
+    limit = CLIP / MEDIAN_OF_GAUSSIAN * float(np.median(some))
+    return math.sqrt(float(np.square(np.minimum(sizes, limit)).mean()))
+
+
+def _grain(values: np.ndarray, found: Moments) -> float:
+    """The smallest magnitude that counts.
+
+    Values of one sign are scales, variances or frequencies: all of them do. So do all where more than a few would be
+    lost to a step for the root mean square. Else the bulk does, whatever the outliers are.
+    """
+    sizes = np.abs(values[values != 0]).astype(np.float64)
+    one_sign = bool((values >= 0).all() or (values <= 0).all())
+    lost = np.count_nonzero(sizes < LOST_BELOW * found.rms)
+    if one_sign or lost > max(1.0, MOST_LOST * values.size):
+        return float(sizes.min())
+    return float(np.median(sizes))
