@@ -29,6 +29,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nncjit.jit.addresses import check
 from nncjit.jit.compile import JIT
 
 
@@ -337,9 +338,11 @@ class _NumpyMachine:
     def __init__(self, lanes):
         self.lanes = lanes
 
-    def _at(self, p, index, dtype, count):
+    def _at(self, p, index, dtype, count, writes=False):
         size = count * np.dtype(dtype).itemsize
-        return np.frombuffer((ctypes.c_char * size).from_address(int(p) + size * int(index)), dtype)
+        first = int(p) + size * int(index)
+        check(first, size, writes=writes)
+        return np.frombuffer((ctypes.c_char * size).from_address(first), dtype)
 
     def number(self, number):
         return np.full(self.lanes, number, np.float32)
@@ -369,17 +372,17 @@ class _NumpyMachine:
         return self._at(p, row, np.uint8, self.lanes).astype(np.int32)
 
     def store(self, p, row, x):
-        self._at(p, row, x.dtype, self.lanes)[:] = x
+        self._at(p, row, x.dtype, self.lanes, writes=True)[:] = x
 
     def store_to(self, p, index, x):
         self.store(p + 4 * index, 0, x)
 
     def store_u8(self, p, row, x):
-        self._at(p, row, np.uint8, self.lanes)[:] = x & 255
+        self._at(p, row, np.uint8, self.lanes, writes=True)[:] = x & 255
 
     def store_bits(self, p, index, mask):
         packed = np.packbits(mask, bitorder="little")
-        self._at(p, index, np.uint8, packed.size)[:] = packed
+        self._at(p, index, np.uint8, packed.size, writes=True)[:] = packed
 
     def gather(self, p, index):
         return np.array([self._at(p, i, np.float32, 1)[0] for i in index], np.float32)
