@@ -90,15 +90,13 @@ class _Owner:
         self.n_bytes = sys.getsizeof(owner) + _PAGE_BYTES
         self.intervals: dict[tuple[int, int], _Interval] = {}
 
-    def references(self) -> int:
-        return sys.getrefcount(self.owner)
-
     def lives(self) -> bool:
         """Whether anyone but the books holds the owner, and it has not given up its memory, as a closed mmap has."""
-        return self.references() > _REFERENCES_OF_BOOKS and not getattr(self.owner, "closed", False)
+        held = sys.getrefcount(self.owner) > sys.getrefcount(_UNHELD.owner)
+        return held and not getattr(self.owner, "closed", False)
 
 
-_REFERENCES_OF_BOOKS = _Owner(object()).references()
+_UNHELD = _Owner(object())
 
 
 class _Interval:
@@ -144,10 +142,10 @@ class _Books:
 
     def cover(self, start: int, stop: int, writes: bool) -> bool:
         with self._lock:
-            return any(
-                interval.covers(start, stop) and interval.writes >= writes and interval.owner.lives()
-                for interval in self._pages.get(start // _PAGE_BYTES, ())
-            )
+            for interval in self._pages.get(start // _PAGE_BYTES, ()):
+                if interval.covers(start, stop) and interval.writes >= writes and interval.owner.lives():
+                    return True
+        return False
 
     def reason(self, start: int, stop: int, writes: bool) -> str:
         """Why `cover` says no."""
