@@ -5,7 +5,6 @@ Run it once after installing, or while a container image is built. Set NUMBA_CAC
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass
@@ -89,11 +88,10 @@ def _model() -> dict[str, np.ndarray]:
 
 def _report(seconds: float) -> WarmupReport:
     """Numba's own counts of what it compiled and what it found, over all kernels of this package."""
-    from nncjit.jit.cache import KernelCache, folders
+    from nncjit.jit.cache import folders
+    from nncjit.jit.compile import KERNELS
 
-    modules = [module for name, module in sys.modules.items() if name.startswith("nncjit.")]
-    values = {id(value): value for module in modules for value in vars(module).values()}.values()
-    stats = [value.stats for value in values if isinstance(getattr(value, "_cache", None), KernelCache)]
+    stats = [kernel.stats for kernel in KERNELS]
     return WarmupReport(
         seconds=seconds,
         compiled=sum(sum(s.cache_misses.values()) for s in stats),

@@ -5,28 +5,31 @@ two duties to the caller, which nothing checks in compiled code: the array must 
 and every access must stay inside it. So an address comes from here and from nowhere else (`tests/test_addresses.py`
 holds the project to it).
 
-Three ways to check the duties were weighed. Guard pages find accesses outside of a buffer in compiled code, but only
-next to it; the tests use them as well. Numba's own bounds checks do not see addresses. What remains is to keep books in
-plain mode (``NUMBA_DISABLE_JIT=1``): `address` notes the interval and who owns the memory, and every load and store
-asks `check` whether its bytes lie in one interval whose owner somebody still holds. An owner that is held by nobody but
-the books is dead, even though its memory cannot yet have been given to another.
+Guard pages find accesses outside of a buffer in compiled code, but only next to it; the tests use them as well. Numba's
+own bounds checks do not see addresses. So plain mode (``NUMBA_DISABLE_JIT=1``) keeps books: `address` notes the
+interval and the object that owns the memory, and every load and store asks `check` whether its bytes lie inside one
+interval whose owner is alive. The books hold a reference to each owner. An owner that nobody else holds is dead; it
+stays in the books for a while, so that a new array cannot get its memory and make a stale address look right.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import deque
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from nncjit.jit.compile import JIT
 
-__all__ = ["StrayAddressError", "address", "check"]
+__all__ = ["StrayAddressError", "address", "check", "writeable"]
 
-_PAGE_BITS = 12
-_SWEEP_EVERY = 512
+_PAGE_BYTES = 1 << 12
+_SWEEP_BYTES = 1 << 21
+"""The books look for dead owners whenever so much memory was entered."""
 _QUARANTINE_BYTES = 1 << 26
+"""Dead owners are kept until there is more of them than this."""
 
 
 class StrayAddressError(AssertionError):
@@ -55,100 +58,121 @@ def address(array: np.ndarray[Any, Any], *, writes: bool = False) -> int:
 
 
 def check(start: int, n_bytes: int, *, writes: bool = False) -> None:
-    """Raise StrayAddressError unless these bytes lie in an interval that `address` gave out and whose owner lives."""
-    if n_bytes:
-        _books.check(start, start + n_bytes, writes)
+    """In plain mode, raise StrayAddressError unless these bytes lie in one interval that `address` gave out and whose
+    owner lives.
+    """
+    if n_bytes and not JIT and not _books.cover(start, start + n_bytes, writes):
+        raise StrayAddressError(_books.reason(start, start + n_bytes, writes))
 
 
-def _owner(array: np.ndarray[Any, Any]) -> object:
-    """What must stay alive for the array's memory to stay: the last of its chain of bases."""
+def writeable(start: int, n_bytes: int) -> bool:
+    """Whether `check` lets a kernel store there."""
+    return _books.cover(start, start + n_bytes, writes=True)
+
+
+def _owner_of(array: np.ndarray[Any, Any]) -> object:
+    """The object whose memory the array sees: the end of its chain of views."""
     owner: Any = array
-    while isinstance(owner, np.ndarray) and owner.base is not None:
-        owner = owner.base
-    return owner
+    while True:
+        below = owner.base if isinstance(owner, np.ndarray) else owner.obj if isinstance(owner, memoryview) else None
+        if below is None:
+            return owner
+        owner = below
 
 
-class _Entry:
-    """An owner in the books."""
+class _Owner:
+    """An object that owns memory, and what was given out of it."""
 
-    __slots__ = ("intervals", "owner")
+    __slots__ = ("intervals", "n_bytes", "owner")
 
     def __init__(self, owner: object) -> None:
         self.owner = owner
-        self.intervals: dict[tuple[int, int], bool] = {}
-        """(start, stop) -> whether kernels may write there."""
+        self.n_bytes = sys.getsizeof(owner) + _PAGE_BYTES
+        self.intervals: dict[tuple[int, int], _Interval] = {}
 
-    def references(self) -> int:
-        return sys.getrefcount(self.owner)
+    def lives(self) -> bool:
+        """Whether anyone but the books holds the owner, and it has not given up its memory, as a closed mmap has."""
+        held = sys.getrefcount(self.owner) > sys.getrefcount(_UNHELD.owner)
+        return held and not getattr(self.owner, "closed", False)
+
+
+_UNHELD = _Owner(object())
+
+
+class _Interval:
+    """Bytes that kernels may load, and store if `writes`."""
+
+    __slots__ = ("owner", "start", "stop", "writes")
+
+    def __init__(self, owner: _Owner, start: int, stop: int) -> None:
+        self.owner, self.start, self.stop, self.writes = owner, start, stop, False
+
+    def covers(self, start: int, stop: int) -> bool:
+        return self.start <= start <= stop <= self.stop
+
+    def pages(self) -> range:
+        return range(self.start // _PAGE_BYTES, (self.stop - 1) // _PAGE_BYTES + 1)
 
 
 class _Books:
-    """Who owns which memory that kernels were given."""
+    """Which memory kernels were given, by page. May be asked from many threads."""
 
     def __init__(self) -> None:
-        self._entries: dict[int, _Entry] = {}
-        self._pages: dict[int, list[_Entry]] = {}
-        self._dead: deque[_Entry] = deque()
-        self._dead_bytes = self._since_sweep = 0
-        self._held_by_books = _Entry(object()).references()
+        self._lock = Lock()
+        self._owners: dict[int, _Owner] = {}
+        self._pages: dict[int, list[_Interval]] = {}
+        self._dead: deque[_Owner] = deque()
+        self._dead_bytes = self._new_bytes = 0
 
     def enter(self, array: np.ndarray[Any, Any], start: int, stop: int, writes: bool) -> None:
-        self._since_sweep += 1
-        if self._since_sweep >= _SWEEP_EVERY:
-            self._sweep()
-        owner = _owner(array)
-        entry = self._entries.setdefault(id(owner), _Entry(owner))
-        known = entry.intervals.get((start, stop))
-        entry.intervals[start, stop] = writes or bool(known)
-        if known is None:
-            for page in self._pages_of(start, stop):
-                on_page = self._pages.setdefault(page, [])
-                if entry not in on_page:
-                    on_page.append(entry)
+        found = _owner_of(array)
+        with self._lock:
+            owner = self._owners.get(id(found))
+            if owner is None:
+                owner = self._owners[id(found)] = _Owner(found)
+                self._new_bytes += owner.n_bytes
+            interval = owner.intervals.get((start, stop))
+            if interval is None:
+                interval = owner.intervals[start, stop] = _Interval(owner, start, stop)
+                for page in interval.pages():
+                    self._pages.setdefault(page, []).append(interval)
+            interval.writes |= writes
+            if self._new_bytes > _SWEEP_BYTES:
+                self._sweep()
 
-    def check(self, start: int, stop: int, writes: bool) -> None:
-        for entry in self._pages.get(start >> _PAGE_BITS, ()):
-            for (first, behind), writeable in entry.intervals.items():
-                if first <= start and stop <= behind and writeable >= writes and self._lives(entry):
-                    return
-        raise StrayAddressError(self._reason(start, stop, writes))
+    def cover(self, start: int, stop: int, writes: bool) -> bool:
+        with self._lock:
+            for interval in self._pages.get(start // _PAGE_BYTES, ()):
+                if interval.covers(start, stop) and interval.writes >= writes and interval.owner.lives():
+                    return True
+        return False
 
-    def _lives(self, entry: _Entry) -> bool:
-        return entry.references() > self._held_by_books
-
-    def _reason(self, start: int, stop: int, writes: bool) -> str:
+    def reason(self, start: int, stop: int, writes: bool) -> str:
+        """Why `cover` says no."""
         what = f"{'store' if writes else 'load'} of {stop - start} bytes at {start:#x}"
-        for entry in self._pages.get(start >> _PAGE_BITS, ()):
-            for (first, behind), writeable in entry.intervals.items():
-                if first <= start and stop <= behind:
-                    if not self._lives(entry):
-                        return f"{what}: nobody keeps the {type(entry.owner).__name__} that owns this memory"
-                    if writes and not writeable:
-                        return f"{what}: byte {start - first} of {behind - first} that were given for loads only"
+        for interval in self._pages.get(start // _PAGE_BYTES, ()):
+            if interval.covers(start, stop):
+                if not interval.owner.lives():
+                    return f"{what}: nobody keeps the {type(interval.owner.owner).__name__} that owns this memory"
+                size = interval.stop - interval.start
+                return f"{what}: byte {start - interval.start} of {size} that were given for loads only"
         return f"{what}: no array that was given to a kernel lies there"
 
     def _sweep(self) -> None:
-        """Put the dead into quarantine, so that no new array gets their memory soon; free the oldest of them."""
-        self._since_sweep = 0
-        for key in [key for key, entry in self._entries.items() if not self._lives(entry)]:
-            entry = self._entries.pop(key)
-            self._dead.append(entry)
-            self._dead_bytes += self._size(entry)
+        """Set dead owners aside, and forget the oldest of them."""
+        self._new_bytes = 0
+        for key in [key for key, owner in self._owners.items() if not owner.lives()]:
+            owner = self._owners.pop(key)
+            self._dead.append(owner)
+            self._dead_bytes += owner.n_bytes
         while self._dead_bytes > _QUARANTINE_BYTES:
-            entry = self._dead.popleft()
-            self._dead_bytes -= self._size(entry)
-            for interval in entry.intervals:
-                for page in self._pages_of(*interval):
-                    if entry in self._pages[page]:
-                        self._pages[page].remove(entry)
-
-    @staticmethod
-    def _pages_of(start: int, stop: int) -> range:
-        return range(start >> _PAGE_BITS, (stop - 1 >> _PAGE_BITS) + 1)
-
-    @staticmethod
-    def _size(entry: _Entry) -> int:
-        return sum(stop - start for start, stop in entry.intervals)
+            owner = self._dead.popleft()
+            self._dead_bytes -= owner.n_bytes
+            for interval in owner.intervals.values():
+                for page in interval.pages():
+                    self._pages[page].remove(interval)
+                    if not self._pages[page]:
+                        del self._pages[page]
 
 
 _books = _Books()

@@ -16,25 +16,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding  # type: ignore[import-untyped]
+import llvmlite.binding
 import numba
-from numba.core import config
-from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
-from numba.core.runtime import rtsys
-from numba.misc.appdirs import AppDirs
+from numba import config
+
+from nncjit.jit import numba_internals
 
 PACKAGE = Path(__file__).parent.parent
-SETTINGS = ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT")
+SETTINGS = (
+    *("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT"),
+    *("CPU_NAME", "CPU_FEATURES", "ENABLE_AVX"),
+)
 """Settings of Numba that change what a kernel becomes."""
 _KEPT_SECONDS = 30 * 24 * 3600
 """Older versions of a kernel are kept for so long: another installation may use them."""
-_DECLARED = re.compile(r"^(?:declare .*?|)@\"?((?!llvm\.)[\w.$]+)\"?(?:\(| = external)", re.MULTILINE)
-"""A function or variable that LLVM code takes from elsewhere."""
 _IMPORT = re.compile(r"^\s*(?:from|import)\s+nncjit\.([\w.]+)(?:\s+import\s+(\w+))?", re.MULTILINE)
 
 
@@ -44,8 +44,28 @@ def folders() -> Iterator[Path]:
         yield Path(config.CACHE_DIR) / "nncjit"
         return
     yield PACKAGE / "__pycache__" / "kernels"
-    yield Path(AppDirs("nncjit", appauthor=False).user_cache_dir)
+    with suppress(RuntimeError):  # nobody knows this user's home
+        yield _user_folder() / "nncjit"
     yield Path(tempfile.gettempdir()) / f"nncjit-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
+def _user_folder() -> Path:
+    """Where the system wants a user's caches."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+@cache
+def _processor() -> tuple[str, ...]:
+    """The machine that code is compiled for."""
+    try:
+        features = llvmlite.binding.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM cannot tell: Numba then compiles for none
+        features = ""
+    return llvmlite.binding.get_process_triple(), llvmlite.binding.get_host_cpu_name(), features
 
 
 @cache
@@ -62,44 +82,49 @@ def sources(path: Path) -> frozenset[Path]:
     return frozenset(found)
 
 
-class KernelCache(NullCache):  # type: ignore[misc]
+class KernelCache:
     """What Numba's dispatcher asks for compiled code: one file for each signature of a kernel."""
+
+    cache_path = None
 
     def __init__(self, function: Any) -> None:
         self._function = function
         self._name = f"{function.__module__}.{function.__qualname__}"
 
-    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled kernel for a signature, or None."""
         try:
-            file_name = self._file_name(sig, target_context)
+            file_name = self._file_name(sig)
             for folder in folders():
                 data = _read(folder / file_name)
                 if data is not None:
-                    symbols, parts = pickle.loads(data)
-                    _prepare(target_context, symbols)
-                    return CompileResult._rebuild(target_context, *parts)
+                    return numba_internals.from_parts(target_context, *pickle.loads(data))
         except Exception:  # any fault of a cache is a miss
             pass
         return None
 
-    def save_overload(self, sig: Any, cres: CompileResult) -> None:
+    def save_overload(self, sig: Any, compiled: Any) -> None:
+        """Keep a kernel that was compiled for a signature."""
         try:
-            if cres.library.has_dynamic_globals:
+            parts = numba_internals.to_parts(compiled)
+            if parts is None:
                 return
-            symbols = set(_DECLARED.findall(cres.library.get_llvm_str()))
-            data = pickle.dumps((symbols, cres._reduce()), protocol=-1)
-            file_name = self._file_name(sig, cres.target_context)
+            data, file_name = pickle.dumps(parts, protocol=-1), self._file_name(sig)
             if any(_write(folder / file_name, data) for folder in folders()):
                 self._remove_old()
         except Exception:
             pass
 
-    def _file_name(self, sig: Any, target_context: Any) -> str:
+    def enable(self) -> None:
+        """Numba's dispatchers may ask for this; the cache is always on."""
+
+    disable = flush = enable
+
+    def _file_name(self, sig: Any) -> str:
         """The kernel and a digest of what its code depends on: signature, processor, versions, settings, sources."""
-        target = target_context.codegen().magic_tuple()
         versions = sys.version, numba.__version__, llvmlite.__version__
-        settings = [getattr(config, name, None) for name in SETTINGS]
-        depends = hashlib.sha256(repr((sig, target, versions, settings)).encode())
+        settings = [getattr(config, name, None) for name in SETTINGS], sorted(numba_internals.AVAILABLE)
+        depends = hashlib.sha256(repr((sig, _processor(), versions, settings)).encode())
         for path in sorted(sources(Path(self._function.__code__.co_filename))):
             depends.update(hashlib.sha256(path.read_bytes()).digest())
         return f"{self._name}-{depends.hexdigest()[:24]}"
@@ -109,16 +134,6 @@ class KernelCache(NullCache):  # type: ignore[misc]
             for path in folder.glob(f"{self._name}-*"):
                 if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
                     path.unlink()
-
-
-def _prepare(target_context: Any, symbols: set[str]) -> None:
-    """Make the functions known that loaded code calls.
-
-    All of Numba's take a third of a second to load; most kernels need none of them but those of its memory manager.
-    """
-    rtsys.initialize(target_context)
-    if any(llvmlite.binding.address_of_symbol(name) is None for name in symbols):
-        target_context.refresh()
 
 
 def _read(path: Path) -> bytes | None:

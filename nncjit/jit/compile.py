@@ -4,19 +4,22 @@ from typing import Any
 
 from numba import config, njit, prange
 
+from nncjit.jit import numba_internals
 from nncjit.jit.cache import KernelCache
 
-__all__ = ["JIT", "helper", "inlined", "kernel", "parallel_kernel", "prange"]
+__all__ = ["JIT", "KERNELS", "helper", "inlined", "kernel", "parallel_kernel", "prange"]
 
 JIT = not config.DISABLE_JIT
 """False when kernels run as plain Python (``NUMBA_DISABLE_JIT=1``)."""
 
-_compile = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-_compile_parallel = njit(nogil=True, parallel=True, error_model="numpy", no_cfunc_wrapper=True)
-_compile_helper = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True)
-_compile_inlined = njit(
-    nogil=True, error_model="numpy", no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True
-)
+KERNELS: list[Any] = []
+"""Every kernel that can be compiled; ``stats`` of one tells whether it was, or came from the cache."""
+
+_options = numba_internals.options
+_compile = njit(nogil=True, error_model="numpy", **_options())
+_compile_parallel = njit(nogil=True, parallel=True, error_model="numpy", **_options())
+_compile_helper = njit(nogil=True, error_model="numpy", **_options(python=False))
+_compile_inlined = njit(nogil=True, error_model="numpy", **_options(python=False, inline=True))
 
 
 def kernel(function: Any) -> Any:
@@ -41,17 +44,13 @@ def inlined(function: Any) -> Any:
 
 def _kept(compiled: Any) -> Any:
     if JIT:
-        compiled._cache = KernelCache(compiled.py_func)
+        numba_internals.set_cache(compiled, KernelCache(compiled.py_func))
+        KERNELS.append(compiled)
     return compiled
 
 
 def _not_for_python(compiled: Any) -> Any:
     """It has no wrapper for calls from Python, which takes a quarter of the time to compile: refuse them."""
     if JIT:
-
-        def refuse(*_args: Any, **_options: Any) -> Any:
-            raise TypeError(f"{compiled.__name__} is a helper: only kernels can call it")
-
-        compiled._insert = lambda *_args, **_options: None  # the direct way from a call to its code
-        compiled._compile_for_args = refuse
+        numba_internals.refuse_calls(compiled, f"{compiled.__name__} is a helper: only kernels can call it")
     return compiled

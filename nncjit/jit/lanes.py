@@ -26,10 +26,12 @@ import os
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nncjit.jit import llvm_ir
+from nncjit.jit.addresses import check
 from nncjit.jit.compile import JIT
+from nncjit.jit.llvm_ir import F32, I1, I8, I32, I64
 
 
 def enabled() -> bool:
@@ -37,16 +39,18 @@ def enabled() -> bool:
     return JIT and os.environ.get("NNCJIT_SCALAR", "0") in ("", "0")
 
 
-_F32, _I1, _I8, _I32, _I64 = ir.FloatType(), ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
-
-
 def _constant(kind, number):
     """A constant of a scalar or vector type."""
     return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
 
 
+def _index(number):
+    """An index as an IR value."""
+    return ir.Constant(I64, number) if isinstance(number, int) else number
+
+
 def _is_float(kind):
-    return (kind.element if isinstance(kind, ir.VectorType) else kind) == _F32
+    return (kind.element if isinstance(kind, ir.VectorType) else kind) == F32
 
 
 class _Vector:
@@ -107,11 +111,13 @@ class _Cell:
     """A vector that changes from step to step of a loop."""
 
     def __init__(self, builder, start):
-        self._builder, self._slots = builder, [cgutils.alloca_once(builder, part.type) for part in start.parts]
+        self._builder, self._kinds = builder, [part.type for part in start.parts]
+        self._slots = [llvm_ir.variable(builder, kind) for kind in self._kinds]
         self.set(start)
 
     def get(self):
-        return _Vector(self._builder, [self._builder.load(slot) for slot in self._slots])
+        slots = zip(self._slots, self._kinds, strict=True)
+        return _Vector(self._builder, [self._builder.load(slot, typ=kind) for slot, kind in slots])
 
     def set(self, vector):
         for slot, part in zip(self._slots, vector.parts, strict=True):
@@ -131,42 +137,37 @@ class _VectorMachine:
     def _all(self, element, number):
         return _Vector(self._builder, [_constant(self._kind(element), number)])
 
-    def _at(self, p, index, element):
-        """Pointer to element `index`, an IR value or an int, of an array at p."""
-        index = ir.Constant(_I64, index) if isinstance(index, int) else index
-        return self._builder.gep(self._builder.inttoptr(p, element.as_pointer()), [index])
-
     def _load_one(self, p, index, element):
-        value = self._builder.load(self._at(p, index, element))
-        value.align = 1
-        return value
+        return llvm_ir.load(self._builder, p, _index(index), element)
+
+    def _from(self, p, index):
+        """Address of float32 number `index`."""
+        return self._builder.ptrtoint(llvm_ir.pointer(self._builder, p, F32, _index(index)), I64)
 
     def _load_row(self, p, row, element):
         return _Vector(self._builder, [self._load_one(p, row, self._kind(element))])
 
     def _store_row(self, p, row, x):
         for part in x.parts:
-            self._builder.store(part, self._at(p, row, part.type)).align = 1
+            llvm_ir.store(self._builder, p, _index(row), part)
 
     def _call(self, name, x):
         kind = x.parts[0].type
         suffix = f"v{self.lanes}f32" if isinstance(kind, ir.VectorType) else "f32"
-        function = cgutils.get_or_insert_function(
-            self._builder.module, ir.FunctionType(kind, [kind]), f"llvm.{name}.{suffix}"
-        )
+        function = llvm_ir.declare(self._builder, f"llvm.{name}.{suffix}", ir.FunctionType(kind, [kind]))
         return x.map(lambda part: self._builder.call(function, [part]))
 
     def number(self, number):
         """All lanes the same float32."""
-        return self._all(_F32, number)
+        return self._all(F32, number)
 
     def constant(self, number):
         """All lanes the same int32."""
-        return self._all(_I32, number)
+        return self._all(I32, number)
 
     def mask(self, bits):
         """A constant mask, from a list of bools."""
-        return _Vector(self._builder, [ir.Constant(self._kind(_I1), [int(bit) for bit in bits])])
+        return _Vector(self._builder, [ir.Constant(self._kind(I1), [int(bit) for bit in bits])])
 
     def repeat(self, p, index):
         """All lanes the float32 at element `index`."""
@@ -174,28 +175,27 @@ class _VectorMachine:
 
     def spread(self, p, index, pattern):
         """Lane i is element pattern[i] of group `index` of float32; groups are as long as the pattern needs."""
-        group = self._load_one(p, index, ir.VectorType(_F32, max(pattern) + 1))
+        group = self._load_one(p, index, ir.VectorType(F32, max(pattern) + 1))
         undefined = ir.Constant(group.type, ir.Undefined)
         return _Vector(
-            self._builder, [self._builder.shuffle_vector(group, undefined, ir.Constant(self._kind(_I32), pattern))]
+            self._builder, [self._builder.shuffle_vector(group, undefined, ir.Constant(self._kind(I32), pattern))]
         )
 
     def load(self, p, row):
         """Row of float32."""
-        return self._load_row(p, row, _F32)
+        return self._load_row(p, row, F32)
 
     def load_from(self, p, index):
         """Consecutive float32 from element `index` on."""
-        first = self._at(p, index, _F32)
-        return self._load_row(self._builder.ptrtoint(first, _I64), 0, _F32)
+        return self._load_row(self._from(p, index), 0, F32)
 
     def load_int(self, p, row):
         """Row of int32."""
-        return self._load_row(p, row, _I32)
+        return self._load_row(p, row, I32)
 
     def load_u8(self, p, row):
         """Row of bytes, as int32."""
-        return self._load_row(p, row, _I8).map(lambda part: self._builder.zext(part, self._kind(_I32)))
+        return self._load_row(p, row, I8).map(lambda part: self._builder.zext(part, self._kind(I32)))
 
     def store(self, p, row, x):
         """Store a row of float32 or of int32."""
@@ -203,34 +203,24 @@ class _VectorMachine:
 
     def store_to(self, p, index, x):
         """Store float32 from element `index` on."""
-        self._store_row(self._builder.ptrtoint(self._at(p, index, _F32), _I64), 0, x)
+        self._store_row(self._from(p, index), 0, x)
 
     def store_u8(self, p, row, x):
         """Store the low bytes of a row of int32."""
-        self._store_row(p, row, x.map(lambda part: self._builder.trunc(part, self._kind(_I8))))
+        self._store_row(p, row, x.map(lambda part: self._builder.trunc(part, self._kind(I8))))
 
     def store_bits(self, p, index, mask):
         """Store a mask as integer `index` of as many bits as there are lanes, lane 0 lowest."""
         bits = self._builder.bitcast(mask.parts[0], ir.IntType(self.lanes))
-        self._builder.store(bits, self._at(p, index, bits.type)).align = 1
+        llvm_ir.store(self._builder, p, _index(index), bits)
 
     def gather(self, p, index):
         """The float32 at elements `index` (int32, not negative)."""
-        builder, row, mask = self._builder, self._kind(_F32), self._kind(_I1)
-        base = builder.inttoptr(p, _F32.as_pointer())
-        elements = builder.gep(base, [index.parts[0]], source_etype=_F32)
-        elements.type = ir.VectorType(_F32.as_pointer(), self.lanes)  # llvmlite does not see that the index is a vector
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(row, [elements.type, _I32, mask, row]),
-            f"llvm.masked.gather.v{self.lanes}f32.v{self.lanes}p0",
-        )
-        everywhere, undefined = _constant(mask, 1), ir.Constant(row, ir.Undefined)
-        return _Vector(builder, [builder.call(function, [elements, ir.Constant(_I32, 4), everywhere, undefined])])
+        return _Vector(self._builder, [llvm_ir.gather(self._builder, p, index.parts[0])])
 
     def shuffle(self, x, y, pattern):
         """Lane i is lane pattern[i] of x, or lane pattern[i] - lanes of y."""
-        pattern = ir.Constant(self._kind(_I32), pattern)
+        pattern = ir.Constant(self._kind(I32), pattern)
         return x.map(lambda a, b: self._builder.shuffle_vector(a, b, pattern), y)
 
     def absolute(self, x):
@@ -252,10 +242,10 @@ class _VectorMachine:
 
     def to_int(self, x):
         """float32 to int32, towards zero; must fit."""
-        return x.map(lambda part: self._builder.fptosi(part, self._kind(_I32)))
+        return x.map(lambda part: self._builder.fptosi(part, self._kind(I32)))
 
     def to_float(self, x):
-        return x.map(lambda part: self._builder.sitofp(part, self._kind(_F32)))
+        return x.map(lambda part: self._builder.sitofp(part, self._kind(F32)))
 
     def cell(self, start):
         """A variable that a loop can change: .get(), .set(vector)."""
@@ -263,17 +253,17 @@ class _VectorMachine:
 
     def loop(self, n, body):
         """body(row) for row = 0 .. n - 1."""
-        with cgutils.for_range(self._builder, n) as loop:
-            body(loop.index)
+        with llvm_ir.loop(self._builder, n) as row:
+            body(row)
 
     def loop_down(self, n, body):
         """body(row) for row = n - 1 .. 0."""
-        last = self._builder.sub(n, ir.Constant(_I64, 1))
+        last = self._builder.sub(n, ir.Constant(I64, 1))
         self.loop(n, lambda row: body(self._builder.sub(last, row)))
 
     def times(self, index, factor, plus=0):
         """index * factor + plus, for row numbers; each an argument, a loop's row, or an int."""
-        index, factor, plus = (ir.Constant(_I64, x) if isinstance(x, int) else x for x in (index, factor, plus))
+        index, factor, plus = map(_index, (index, factor, plus))
         return self._builder.add(self._builder.mul(index, factor), plus)
 
 
@@ -297,23 +287,23 @@ class _ScalarMachine(_VectorMachine):
     def _store_row(self, p, row, x):
         first = self.times(row, self.lanes)
         for lane, part in enumerate(x.parts):
-            self._builder.store(part, self._at(p, self.times(first, 1, lane), part.type)).align = 1
+            llvm_ir.store(self._builder, p, self.times(first, 1, lane), part)
 
     def mask(self, bits):
-        return _Vector(self._builder, [ir.Constant(_I1, int(bit)) for bit in bits])
+        return _Vector(self._builder, [ir.Constant(I1, int(bit)) for bit in bits])
 
     def spread(self, p, index, pattern):
-        return self._group(p, index, _F32, max(pattern) + 1, pattern)
+        return self._group(p, index, F32, max(pattern) + 1, pattern)
 
     def store_bits(self, p, index, mask):
         kind = ir.IntType(self.lanes)
         word = ir.Constant(kind, 0)
         for lane, part in enumerate(mask.parts):
             word = self._builder.or_(word, self._builder.shl(self._builder.zext(part, kind), ir.Constant(kind, lane)))
-        self._builder.store(word, self._at(p, index, kind)).align = 1
+        llvm_ir.store(self._builder, p, _index(index), word)
 
     def gather(self, p, index):
-        return index.map(lambda part: self._load_one(p, self._builder.sext(part, _I64), _F32))
+        return index.map(lambda part: self._load_one(p, self._builder.sext(part, I64), F32))
 
     def shuffle(self, x, y, pattern):
         both = x.parts + y.parts
@@ -337,9 +327,11 @@ class _NumpyMachine:
     def __init__(self, lanes):
         self.lanes = lanes
 
-    def _at(self, p, index, dtype, count):
+    def _at(self, p, index, dtype, count, writes=False):
         size = count * np.dtype(dtype).itemsize
-        return np.frombuffer((ctypes.c_char * size).from_address(int(p) + size * int(index)), dtype)
+        first = int(p) + size * int(index)
+        check(first, size, writes=writes)
+        return np.frombuffer((ctypes.c_char * size).from_address(first), dtype)
 
     def number(self, number):
         return np.full(self.lanes, number, np.float32)
@@ -369,17 +361,17 @@ class _NumpyMachine:
         return self._at(p, row, np.uint8, self.lanes).astype(np.int32)
 
     def store(self, p, row, x):
-        self._at(p, row, x.dtype, self.lanes)[:] = x
+        self._at(p, row, x.dtype, self.lanes, writes=True)[:] = x
 
     def store_to(self, p, index, x):
         self.store(p + 4 * index, 0, x)
 
     def store_u8(self, p, row, x):
-        self._at(p, row, np.uint8, self.lanes)[:] = x & 255
+        self._at(p, row, np.uint8, self.lanes, writes=True)[:] = x & 255
 
     def store_bits(self, p, index, mask):
         packed = np.packbits(mask, bitorder="little")
-        self._at(p, index, np.uint8, packed.size)[:] = packed
+        self._at(p, index, np.uint8, packed.size, writes=True)[:] = packed
 
     def gather(self, p, index):
         return np.array([self._at(p, i, np.float32, 1)[0] for i in index], np.float32)
@@ -434,8 +426,8 @@ def lane_program(lanes, scalar=False):
 
         @intrinsic
         def run(context, arguments):
-            def generate(context, builder, signature, args):
-                program(machine(builder, lanes), *cgutils.unpack_tuple(builder, args[0], len(signature.args[0])))
+            def generate(context, builder, _signature, args):
+                program(machine(builder, lanes), *llvm_ir.unpack(builder, args[0]))
                 return context.get_dummy_value()
 
             return types.void(arguments), generate

@@ -15,18 +15,12 @@ import ctypes
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nncjit.jit import llvm_ir
 from nncjit.jit.addresses import check
 from nncjit.jit.compile import JIT
-
-_WORD = ir.IntType(64)
-
-
-def _element(builder, element, args):
-    """Pointer to element args[1] of the array at address args[0]."""
-    return builder.gep(builder.inttoptr(args[0], element.as_pointer()), [args[1]])
+from nncjit.jit.llvm_ir import F32, I1, I32, I64
 
 
 def _make_load(bits, signed):
@@ -45,11 +39,10 @@ def _make_load(bits, signed):
     @intrinsic
     def load(context, p, i):
         def generate(_context, builder, _signature, args):
-            value = builder.load(_element(builder, element, args))
-            value.align = 1
+            value = llvm_ir.load(builder, *args, element)
             if bits == 64:
                 return value
-            return builder.sext(value, _WORD) if signed else builder.zext(value, _WORD)
+            return builder.sext(value, I64) if signed else builder.zext(value, I64)
 
         return types.int64(types.int64, types.int64), generate
 
@@ -73,7 +66,7 @@ def _make_store(bits):
     def store(context, p, i, value):
         def generate(context, builder, _signature, args):
             value = builder.trunc(args[2], element) if bits < 64 else args[2]
-            builder.store(value, _element(builder, element, args)).align = 1
+            llvm_ir.store(builder, args[0], args[1], value)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64), generate
@@ -94,9 +87,7 @@ if JIT:
         """The float32 at element i of the array at address p."""
 
         def generate(_context, builder, _signature, args):
-            value = builder.load(_element(builder, ir.FloatType(), args))
-            value.align = 1
-            return value
+            return llvm_ir.load(builder, *args, F32)
 
         return types.float32(types.int64, types.int64), generate
 
@@ -105,7 +96,7 @@ if JIT:
         """Store a float32 at element i of the array at address p."""
 
         def generate(context, builder, _signature, args):
-            builder.store(args[2], _element(builder, ir.FloatType(), args)).align = 1
+            llvm_ir.store(builder, *args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.float32), generate
@@ -115,7 +106,7 @@ if JIT:
         """Number of leading zero bits of the 64-bit word x; 64 for x = 0."""
 
         def generate(_context, builder, _signature, args):
-            return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
+            return builder.ctlz(args[0], ir.Constant(I1, 0))
 
         return types.int64(types.int64), generate
 
@@ -124,7 +115,7 @@ if JIT:
         """The low four bytes of x in reverse order."""
 
         def generate(_context, builder, _signature, args):
-            return builder.zext(builder.bswap(builder.trunc(args[0], ir.IntType(32))), _WORD)
+            return builder.zext(builder.bswap(builder.trunc(args[0], I32)), I64)
 
         return types.int64(types.int64), generate
 
@@ -133,8 +124,7 @@ if JIT:
         """Add value to the int64 at address p, in one step for all threads; returns what was there before."""
 
         def generate(_context, builder, _signature, args):
-            target = builder.inttoptr(args[0], _WORD.as_pointer())
-            return builder.atomic_rmw("add", target, args[1], "monotonic")
+            return builder.atomic_rmw("add", llvm_ir.pointer(builder, args[0], I64), args[1], "monotonic")
 
         return types.int64(types.int64, types.int64), generate
 
@@ -143,14 +133,7 @@ if JIT:
         """Copy n bytes between addresses; the two areas do not overlap."""
 
         def generate(context, builder, _signature, args):
-            pointer = ir.IntType(8).as_pointer()
-            cgutils.raw_memcpy(
-                builder,
-                builder.inttoptr(args[0], pointer),
-                builder.inttoptr(args[1], pointer),
-                args[2],
-                ir.Constant(_WORD, 1),
-            )
+            llvm_ir.copy(builder, *args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64), generate
@@ -160,7 +143,7 @@ if JIT:
         """Set n bytes from an address on to 0."""
 
         def generate(context, builder, _signature, args):
-            cgutils.memset(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()), args[1], 0)
+            llvm_ir.zero(builder, *args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64), generate

@@ -11,43 +11,49 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import numba
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
-from nncjit.jit.addresses import address, check
+from nncjit.jit.addresses import address, check, writeable
 from nncjit.jit.compile import JIT
 
 __all__ = ["Table", "field_offset", "record_view"]
 
-if JIT:
-    import numba
-    from numba import types
-    from numba.extending import intrinsic
 
-    def record_view(dtype: np.dtype[Any]) -> Any:
-        """The function, for kernels, that sees the memory at an address as one record of this dtype."""
-        record = numba.from_dtype(dtype)
+def record_view(dtype: np.dtype[Any]) -> Any:
+    """The function, for kernels, that sees the memory at an address as one record of this dtype.
 
-        @intrinsic
-        def view(context, at):  # type: ignore[no-untyped-def]
-            def generate(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-                return builder.inttoptr(args[0], context.get_value_type(record))
+    Its fields are read and written by name; a field that is an array is indexed. In plain mode the memory must be given
+    by `nncjit.jit.address`, and only memory given with ``writes=True`` can be stored to.
+    """
+    return _compiled_view(dtype) if JIT else _plain_view(dtype)
 
-            return record(types.int64), generate
 
-        return view
+def _compiled_view(dtype: np.dtype[Any]) -> Any:
+    record = numba.from_dtype(dtype)
 
-else:
+    @intrinsic
+    def view(context, at):  # type: ignore[no-untyped-def]
+        def generate(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+            return builder.inttoptr(args[0], context.get_value_type(record))
 
-    def record_view(dtype: np.dtype[Any]) -> Any:
-        """The function, for kernels, that sees the memory at an address as one record of this dtype."""
-        named: Any = np.dtype((np.record, dtype))
+        return record(types.int64), generate
 
-        def view(at: int) -> Any:
-            check(int(at), dtype.itemsize)
-            memory = (ctypes.c_char * dtype.itemsize).from_address(int(at))
-            return np.frombuffer(memory, named)[0]
+    return view
 
-        return view
+
+def _plain_view(dtype: np.dtype[Any]) -> Any:
+    named: Any = np.dtype((np.record, dtype))
+    size = dtype.itemsize
+
+    def view(at: int) -> Any:
+        check(int(at), size)
+        memory = memoryview((ctypes.c_char * size).from_address(int(at)))
+        return np.frombuffer(memory if writeable(int(at), size) else memory.toreadonly(), named)[0]
+
+    return view
 
 
 def field_offset(dtype: np.dtype[Any], name: str) -> int:

@@ -18,17 +18,14 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numba
-from numba import types
-from numba.core.compiler_lock import global_compiler_lock
-from numba.extending import intrinsic
-from numba.np.ufunc import parallel as numba_threads
 
 from nncjit.errors import OptionError
+from nncjit.jit import numba_internals
 from nncjit.jit.compile import JIT, parallel_kernel, prange
 
 Result = TypeVar("Result")
 
-_SIGNATURE = (types.int64, types.int64)
+_call_worker = numba_internals.call_worker
 
 
 def count(threads: int | None = None) -> int:
@@ -120,11 +117,11 @@ def run(kernel: Any, argument: int, workers: int) -> None:
             before = numba.get_num_threads()
             numba.set_num_threads(max(before, workers))  # of this thread only
             try:
-                _fan_out(_address_of(kernel), argument, workers)
+                _fan_out(numba_internals.code_address(kernel), argument, workers)
             finally:
                 numba.set_num_threads(before)
             return
-        _prepare(kernel)
+        numba_internals.compile_worker(kernel)
         try:
             with ThreadPoolExecutor(workers) as executor:
                 list(executor.map(kernel, [argument] * workers, range(workers)))
@@ -136,45 +133,19 @@ def run(kernel: Any, argument: int, workers: int) -> None:
         kernel(argument, k)
 
 
-@intrinsic
-def _call(context, function, argument, k):  # type: ignore[no-untyped-def]
-    """Call the kernel at this address."""
-
-    def generate(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        pointer = context.call_conv.get_function_type(types.none, _SIGNATURE).as_pointer()
-        kernel = builder.inttoptr(args[0], pointer)
-        context.call_conv.call_function(builder, kernel, types.none, _SIGNATURE, args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, *_SIGNATURE), generate
-
-
 @parallel_kernel
 def _fan_out(function, argument, workers):  # type: ignore[no-untyped-def]
     """The one `prange`. It knows the kernel by its address, so that neither is compiled into the other."""
     for k in prange(workers):
-        _call(function, argument, k)
+        _call_worker(function, argument, k)
 
 
-def _prepare(kernel: Any) -> None:
-    if _SIGNATURE not in kernel.overloads:
-        kernel.compile(_SIGNATURE)
-
-
-def _address_of(kernel: Any) -> int:
-    """The address of a kernel's machine code."""
-    _prepare(kernel)
-    compiled = kernel.overloads[_SIGNATURE]
-    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return address
-
-
-class _Layer:
+class _ThreadingLayer:
     """What this process may ask of Numba's threading layer."""
 
     def __init__(self) -> None:
         # Who loads this module with the layer already running may be a fork of the process that started it.
-        self._doubtful: bool = numba_threads._is_initialized
+        self._doubtful = _running_layer() is not None
         self._name: str | None = None
 
     def carries(self, workers: int) -> bool:
@@ -182,12 +153,17 @@ class _Layer:
         if self._doubtful or workers > numba.config.NUMBA_NUM_THREADS or self.is_crowded():
             return False
         if self._name is None:
-            try:
-                numba_threads._launch_threads()
-                self._name = numba.threading_layer()
-            except Exception:  # noqa: BLE001 - whatever stops Numba, a layer that is not there, say
-                self._name = "none"
+            self._name = self._start()
         return self._name in ("omp", "tbb")
+
+    def _start(self) -> str:
+        if "calls by address" not in numba_internals.AVAILABLE:
+            return "none"
+        try:
+            numba.get_num_threads()  # starts the layer
+        except Exception:  # noqa: BLE001 - whatever stops Numba, a layer that is not there, say
+            return "none"
+        return _running_layer() or "none"
 
     def is_crowded(self) -> bool:
         """Whether more work than cores has been waiting for them in the last minute."""
@@ -197,13 +173,20 @@ class _Layer:
         self._doubtful = True
 
 
-_layer = _Layer()
+def _running_layer() -> str | None:
+    """The name of Numba's threading layer, once it is running."""
+    try:
+        name: str = numba.threading_layer()
+    except ValueError:
+        return None
+    return name
+
+
+_layer = _ThreadingLayer()
 
 if hasattr(os, "register_at_fork"):
-    # A child of a parent that was compiling on another thread would wait for ever for Numba's lock: fork in between.
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
+    guard = numba_internals.fork_guard()
+    if guard is not None:
+        # The child of a parent that was compiling on another thread would wait for Numba's lock for ever.
+        os.register_at_fork(before=guard.acquire, after_in_parent=guard.release, after_in_child=guard.release)
     os.register_at_fork(after_in_child=_layer.forked)

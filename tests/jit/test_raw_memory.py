@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nncjit import jit
-from nncjit.jit import JIT, helper, kernel
+from nncjit.jit import JIT, address, helper, kernel
 
 pytestmark = pytest.mark.kernel
 
@@ -56,7 +56,7 @@ def test_loads_extend_by_sign_or_by_zeros_also_at_odd_addresses():
     data = np.arange(200, 225, dtype=np.uint8)
     for shift in (0, 1):
         raw, out = data[shift:], np.zeros(10, np.int64)
-        loads(raw.ctypes.data, out.ctypes.data)
+        loads(address(raw), address(out, writes=True))
         part = raw[: raw.size // 8 * 8].tobytes()
         want = [int(np.frombuffer(part, t)[1]) for t in ("u1", "i1", "<u2", "<i2", "<u4", "<i4", "<i8")]
         assert out[:7].tolist() == want
@@ -65,7 +65,7 @@ def test_loads_extend_by_sign_or_by_zeros_also_at_odd_addresses():
 
 def test_stores_keep_the_low_bits_and_touch_nothing_else():
     data = np.full(64, 7, np.uint8)
-    stores(data.ctypes.data)
+    stores(address(data, writes=True))
     for place, size in enumerate((1, 2, 4, 8)):
         want = bytes([7] * size) + (-2).to_bytes(size, "little", signed=True) + bytes([7] * (16 - 2 * size))
         assert data[16 * place : 16 * place + 16].tobytes() == want
@@ -73,13 +73,14 @@ def test_stores_keep_the_low_bits_and_touch_nothing_else():
 
 def test_floats_blocks_and_counters():
     values, out = np.array([1.5, 2.5, 3.5], np.float32), np.zeros(3, np.float32)
-    floats(values.ctypes.data, out.ctypes.data)
+    floats(address(values), address(out, writes=True))
     assert out.tolist() == [0, 3.5, 0]
     to, source = np.full(9, 1, np.uint8), np.arange(10, 19, dtype=np.uint8)
-    blocks(to.ctypes.data, source.ctypes.data, 8)
+    blocks(address(to, writes=True), address(source), 8)
     assert to.tolist() == [0, 10, 11, 12, 13, 14, 15, 0, 1]
     cell = np.array([37])
-    assert [count_up(cell.ctypes.data), count_up(cell.ctypes.data), int(cell[0])] == [37, 42, 47]
+    counter = address(cell, writes=True)
+    assert [count_up(counter), count_up(counter), int(cell[0])] == [37, 42, 47]
 
 
 @pytest.mark.skipif(not JIT, reason="a helper is a plain function then")

@@ -13,7 +13,7 @@ import pytest
 
 import nncjit
 from nncjit.errors import OptionError
-from nncjit.jit import JIT, atomic_add, kernel, load_i64, store_64, threads
+from nncjit.jit import JIT, address, atomic_add, kernel, load_i64, store_64, threads
 
 N = 20_000 if JIT else 50
 
@@ -30,8 +30,8 @@ def fill_share(work, worker):
 
 def squares(workers=2):
     out = np.zeros(N, np.int64)
-    work = np.array([0, out.ctypes.data])
-    threads.run(fill_share, work.ctypes.data, workers)
+    work = np.array([0, address(out, writes=True)])
+    threads.run(fill_share, address(work, writes=True), workers)
     return out
 
 

@@ -1,0 +1,97 @@
+"""Pieces of LLVM's intermediate representation (IR) that the functions for kernels are made of.
+
+A `builder` is llvmlite's `IRBuilder`, a `Value` is what its methods return. The pointers of newer versions of LLVM are
+opaque, so every load and every index into an array says the type of its elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+
+from nncjit.jit.numba_internals import pointer_to
+
+F32, I1, I8, I32, I64 = ir.FloatType(), ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+Value: TypeAlias = Any
+
+
+def pointer(builder: Any, address: Value, element: Any = I8, index: Value | None = None) -> Value:
+    """Pointer to an element, or to element `index`, of the array at an address."""
+    first = builder.inttoptr(address, pointer_to(element))
+    return first if index is None else builder.gep(first, [index], source_etype=element)
+
+
+def load(builder: Any, address: Value, index: Value, element: Any) -> Value:
+    """Element `index` of the array at an address, which need not be aligned."""
+    value = builder.load(pointer(builder, address, element, index), typ=element)
+    value.align = 1
+    return value
+
+
+def store(builder: Any, address: Value, index: Value, value: Value) -> None:
+    """Set element `index` of the array at an address, which need not be aligned."""
+    builder.store(value, pointer(builder, address, value.type, index)).align = 1
+
+
+def gather(builder: Any, address: Value, index: Value) -> Value:
+    """The float32 at a vector of indices (int32, not negative)."""
+    lanes = index.type.count
+    row, mask = ir.VectorType(F32, lanes), ir.VectorType(I1, lanes)
+    places = pointer(builder, address, F32, index)
+    places.type = ir.VectorType(pointer_to(F32), lanes)  # llvmlite does not see that the index is a vector
+    kind = ir.FunctionType(row, [places.type, I32, mask, row])
+    function = declare(builder, f"llvm.masked.gather.v{lanes}f32.v{lanes}p0", kind)
+    align, everywhere = ir.Constant(I32, 4), ir.Constant(mask, [1] * lanes)
+    return builder.call(function, [places, align, everywhere, ir.Constant(row, ir.Undefined)])
+
+
+def copy(builder: Any, to: Value, source: Value, n: Value) -> None:
+    """Copy n bytes between addresses that are not aligned; the two areas do not overlap."""
+    places = [pointer(builder, to), pointer(builder, source)]
+    function = builder.module.declare_intrinsic("llvm.memcpy", [*(place.type for place in places), n.type])
+    builder.call(function, [*places, n, ir.Constant(I1, 0)])
+
+
+def zero(builder: Any, to: Value, n: Value) -> None:
+    """Set n bytes from an address on to 0."""
+    place = pointer(builder, to)
+    function = builder.module.declare_intrinsic("llvm.memset", [place.type, n.type])
+    builder.call(function, [place, ir.Constant(I8, 0), n, ir.Constant(I1, 0)])
+
+
+def declare(builder: Any, name: str, kind: Any) -> Any:
+    """The function of LLVM's own with this name and type."""
+    known = builder.module.globals.get(name)
+    return ir.Function(builder.module, kind, name) if known is None else known
+
+
+def variable(builder: Any, kind: Any) -> Value:
+    """Pointer to a variable on the stack, allocated where the function begins."""
+    with builder.goto_entry_block():
+        return builder.alloca(kind)
+
+
+def unpack(builder: Any, values: Value) -> list[Value]:
+    """The elements of a tuple."""
+    return [builder.extract_value(values, k) for k in range(len(values.type))]
+
+
+@contextmanager
+def loop(builder: Any, n: Value) -> Iterator[Value]:
+    """Repeat what is written inside for each index below n."""
+    before, test = builder.basic_block, builder.append_basic_block("loop.test")
+    body, after = builder.append_basic_block("loop.body"), builder.append_basic_block("loop.after")
+    builder.branch(test)
+    builder.position_at_end(test)
+    index = builder.phi(n.type)
+    builder.cbranch(builder.icmp_signed("<", index, n), body, after)
+    builder.position_at_end(body)
+    yield index
+    index.add_incoming(ir.Constant(n.type, 0), before)
+    index.add_incoming(builder.add(index, ir.Constant(n.type, 1), flags=["nsw"]), builder.basic_block)
+    builder.branch(test)
+    builder.position_at_end(after)
