@@ -14,7 +14,7 @@ from nncjit.jit import Table, address
 
 Array = NDArray[Any]
 
-_FIRST_CAPACITY = 1 << 12
+FIRST_CAPACITY = 1 << 12
 _LIST_END = np.array([LIST_END, 0], np.uint16)
 
 
@@ -35,7 +35,7 @@ class ArithmeticEncoder:
         self._state["range"], self._state["pending"] = (256, 7) if piece else (510, 0)
         self._contexts: Array
         self._output: Array
-        self._use_output(np.empty(_FIRST_CAPACITY, np.uint8))
+        self._use_output(np.empty(FIRST_CAPACITY, np.uint8))
 
     def use_contexts(self, contexts: Array) -> None:
         """Code with these contexts from now on, uint32[n]; they adapt."""

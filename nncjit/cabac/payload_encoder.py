@@ -104,7 +104,7 @@ class PayloadEncoder:
         pieces = pieces_of(prepared, workers)
         initialisations = choose_initialisations(prepared, hdsp, selection, pieces, workers)
         contexts = np.full(prepared.n_contexts, INITIAL_WORDS[0], np.uint32)
-        self._encoder.use_contexts(contexts.copy())
+        self._encoder.use_contexts(np.copy(contexts))
         self._encoder.write(header_codes(layer, hdsp, skipped, initialisations))
         contexts[contexts_of(layer, hdsp)] = INITIAL_WORDS[initialisations]
         self._restarts.append(self._write_elements(prepared, pieces, contexts, workers))
@@ -173,7 +173,7 @@ def _write_piece(
     record["index"] = prepared.starts[piece.first]
     record["initial_contexts"] = run.keep(contexts)
     record["restarts"] = run.keep(restarts, writes=True)
-    encoder.use_contexts(contexts.copy())
+    encoder.use_contexts(np.copy(contexts))
     encoder.write_intervals(run, binariser)
     check_faults(int(levels["faults"]), prepared)
     return restarts, int(levels["state"]) >> 3
