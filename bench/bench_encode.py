@@ -1,8 +1,8 @@
 """How fast layers are coded, beside NNCodec's coder where it is installed: ``pytest bench/bench_encode.py``.
 
 ``python bench/bench_encode.py`` prints one line for each kind of layer: bits per weight, weights per second and the
-ratio to NNCodec without and with model selection, and what the selection gives up against looking at all bins. Times
-are thread CPU time, best of several runs in one process, so a busy neighbour hardly matters.
+ratio to NNCodec without and with chosen context initialisations, and what choosing from a sample gives up against
+looking at all bins. Times are thread CPU time, best of several runs in one process, so a busy neighbour hardly matters.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from timing import RIVAL, best_time, ratio
 
-from nncjit.cabac import binarisation_kernels as binarise_kernels
-from nncjit.cabac import encoder_records as encode_record
+from nncjit.cabac.binarisation_kernels import binarise
 from nncjit.cabac.encoder_input import prepare
+from nncjit.cabac.encoder_records import BYPASS, ROW_CODES
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.size_estimate import estimate_bits
@@ -66,15 +66,17 @@ def nncodec(levels: np.ndarray, dq: bool, selection: bool) -> bytes:
 
 def count_bins(levels: np.ndarray, layer: Layer) -> int:
     """How many bins the levels have, bypass bins not counted."""
-    source = prepare(levels.reshape(-1), layer, None, None, False, None)
-    run, codes = source.run()
-    bins, chunk = 0, int(run[encode_record.CHUNK])
+    binariser = prepare(levels.reshape(-1), layer, None, None, False, None).binariser()
+    chunk = int(binariser.records["chunk"][0])
+    codes = np.zeros(chunk * (layer.unary_length + 37) + 2 * ROW_CODES, np.uint16)
+    binariser.records["codes"] = binariser.keep(codes, writes=True)
+    bins = 0
     for start in range(0, levels.size, chunk):
-        found = codes[: binarise_kernels.binarise(run.ctypes.data, start, min(start + chunk, levels.size))]
-        plain = found < encode_record.BYPASS
-        zeros = np.flatnonzero(found >> 11 == encode_record.BYPASS >> 11)  # their number is the code behind
-        plain[zeros + 1] = False
-        bins += int(plain.sum()) + int(found[zeros + 1].sum())
+        found = codes[: binarise(binariser.address, start, min(start + chunk, levels.size))]
+        single = found < BYPASS
+        zeros = np.flatnonzero(found >> 11 == BYPASS >> 11)  # the code after such a one is their number
+        single[zeros + 1] = False
+        bins += int(single.sum()) + int(found[zeros + 1].sum())
     return bins
 
 

@@ -1,84 +1,43 @@
-"""What the encoder wants to know about levels before it codes them: the quantiser's state somewhere, empty rows,
-sizes."""
+"""What the encoder asks about levels before it codes them: which rows are empty, and how large the levels are."""
 
-from nncjit.cabac.binarisation_kernels import all_zero
-from nncjit.cabac.encoder_records import GROUP
-from nncjit.jit import (
-    kernel,
-    leading_zeros,
-    load_i32,
-    load_i64,
-    load_u8,
-    store_8,
-    store_64,
-)
+from nncjit.cabac.encoder_records import CELL, view_cell
+from nncjit.jit import helper, kernel, leading_zeros, load_i32, load_u8, store_8
+
+CELL_BYTES = CELL.itemsize
 
 
-@kernel
-def find_state(levels, steps, start, stop):
-    """The quantiser's state (times 8) before level `start`, as levels from there on show it; -1 where they leave it
-    open.
-
-    levels : address of int32[at least stop]
-    A level that is not 0 shows whether the state is odd, and no two states stay alike in that for more than a few
-    levels. So each of the eight is followed until one is left that fits.
-    """
-    now, first = 0x0706050403020100, 255
-    i = start
-    while i < stop and first & (first - 1):
-        if i + GROUP <= stop and all_zero(levels + 4 * i):
-            i += GROUP
-            continue
+@helper
+def _count_sizes(levels, cell):
+    """`count_sizes` for one cell."""
+    nonzeros, log_sizes = 0, 0
+    for i in range(cell.start, cell.stop):
         magnitude = abs(load_i32(levels, i))
-        i += 1
-        step = load_i64(steps, magnitude & 3)
-        after = 0
-        for k in range(8):
-            state = (now >> (8 * k)) & 7
-            if magnitude and (magnitude ^ state) & 1:
-                first &= ~(1 << k)
-            after |= ((step >> (8 * state)) & 56) >> 3 << (8 * k)
-        now = after
-    if first == 0 or first & (first - 1):
-        return -1
-    return 8 * (63 - leading_zeros(first))
+        top = 63 - leading_zeros(magnitude | 1)
+        some = min(magnitude, 1)
+        nonzeros += some
+        log_sizes += some * ((top << 8) + ((magnitude << 8) >> top))
+    cell.nonzeros = nonzeros
+    cell.log_sizes = log_sizes
 
 
 @kernel
-def walk(levels, steps, start, stop, state):
-    """The quantiser's state (times 8) after the levels start..stop-1. levels : address of int32[at least stop]"""
-    for i in range(start, stop):
-        state = (load_i64(steps, abs(load_i32(levels, i)) & 3) >> state) & 56
-    return state
-
-
-@kernel
-def count_sizes(levels, ranges, n, found):
-    """Count the levels of some ranges that are not 0, and sum 256 * (1 + log2 of the magnitude) of these, about.
+def count_sizes(levels, cells, n):
+    """Fill in what the cells say of their levels.
 
     levels : address of int32[any]
-    ranges : address of int64[n, 2], first element and the one behind the last
-    found  : address of int64[n, 2], the results
+    cells  : address of CELL[n], whose elements are inside the levels
     """
     for k in range(n):
-        nonzero, total = 0, 0
-        for i in range(load_i64(ranges, 2 * k), load_i64(ranges, 2 * k + 1)):
-            magnitude = abs(load_i32(levels, i))
-            top = 63 - leading_zeros(magnitude | 1)
-            some = min(magnitude, 1)
-            nonzero += some
-            total += some * ((top << 8) + ((magnitude << 8) >> top))
-        store_64(found, 2 * k, nonzero)
-        store_64(found, 2 * k + 1, total)
+        _count_sizes(levels, view_cell(cells + CELL_BYTES * k))
 
 
 @kernel
-def mark_rows(levels, rows, width, block_rows, block_columns, used):
-    """Set used[row] to 1 for each row of the matrix that has a non-zero level; returns the number of such levels.
+def mark_nonzero_rows(levels, rows, width, block_rows, block_columns, marks):
+    """Set marks[row] to 1 for each row of the matrix with a level that is not zero; returns the number of such levels.
 
-    levels : address of int32[rows * width] in scan order
+    levels : address of int32[rows * width] in coding order
     block_rows, block_columns : int  sides of a block, >= 1; the whole matrix without block scan
-    used   : address of uint8[rows]
+    marks  : address of uint8[rows], all zero
     """
     place, total = levels, 0
     for top in range(0, rows, block_rows):
@@ -89,7 +48,7 @@ def mark_rows(levels, rows, width, block_rows, block_columns, used):
                 found = 0
                 for i in range(count):
                     found += 1 if load_i32(place, i) != 0 else 0
-                store_8(used, row, load_u8(used, row) | min(found, 1))
+                store_8(marks, row, load_u8(marks, row) | min(found, 1))
                 total += found
                 place += 4 * count
     return total

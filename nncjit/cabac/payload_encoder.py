@@ -1,46 +1,44 @@
-"""Coding layers into a payload: the wrapper of the encoder's kernels."""
+"""Coding layers into a payload."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nncjit.cabac import arithmetic_encoder_kernels as kernels
-from nncjit.cabac import encoder_records as er
-from nncjit.cabac.arithmetic_encoder import Coder
-from nncjit.cabac.block_row_pieces import Piece, cut
-from nncjit.cabac.context_initialisation import select
-from nncjit.cabac.encoder_input import Source, check_arrays, check_levels, prepare, wrong_states, zero_rows
+from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
+from nncjit.cabac.block_row_pieces import Piece, pieces_of
+from nncjit.cabac.context_initialisation import Selection, choose_initialisations
+from nncjit.cabac.encoder_input import PreparedLayer, check_arrays, check_faults, prepare, wrong_states
+from nncjit.cabac.encoder_records import RESTART, RUN
 from nncjit.cabac.entry_points import EntryPoint
 from nncjit.cabac.layer import Layer, contexts_of
-from nncjit.cabac.layer_header import bypass_codes, header_codes, row_flags_pay
+from nncjit.cabac.layer_header import bypass_codes, header_codes
+from nncjit.cabac.row_skipping import RowSkip, skipped_rows
 from nncjit.cabac.tables import INITIAL_WORDS
 from nncjit.errors import OptionError
+from nncjit.jit import Table
 from nncjit.jit.threads import share
 from nncjit.stages import staged
 
 Array = NDArray[Any]
-Selection = Literal["none", "fast", "exact", "reference"]
-RowSkip = bool | Literal["auto"]
 
-_SELECTIONS = ("none", "fast", "exact", "reference")
-_NO_MODELS = np.zeros(1, np.uint32)
+_SELECTIONS = get_args(Selection)
 
 
 class PayloadEncoder:
-    """One arithmetic-coded string, the payload of a unit. Spec, sections 3 to 7 and 12.
+    """One arithmetic-coded payload of a unit. Spec, sections 3 to 7 and 12.
 
     Code the numbers and layers in their order, then `finish`; after that `entry_points` has the points of each layer.
     An encoder that has raised must be thrown away.
     """
 
     def __init__(self) -> None:
-        self._coder = Coder()
-        self._marks: list[Array] = []
+        self._encoder = ArithmeticEncoder()
+        self._restarts: list[Array] = []
         self._payload: bytes | None = None
 
     def number(self, value: int, n_bits: int) -> None:
@@ -53,7 +51,7 @@ class PayloadEncoder:
         """
         if not -(1 << (n_bits - 1)) <= value < 1 << (n_bits - 1):
             raise OptionError(f"{value} does not fit into {n_bits} bits")
-        self._coder.code(bypass_codes(value & ((1 << n_bits) - 1), n_bits), _NO_MODELS)
+        self._encoder.write(bypass_codes(value & ((1 << n_bits) - 1), n_bits))
 
     @staged("code")
     def layer(
@@ -73,17 +71,17 @@ class PayloadEncoder:
         Parameters
         ----------
         levels : int32[layer.size]
-            In scan order; at most `MAX_LEVEL` in magnitude, inside the codebook, and with `layer.dq` as a quantiser
+            In coding order; at most `MAX_LEVEL` in magnitude, inside the codebook, and with `layer.dq` as a quantiser
             made them (odd only in odd states).
         layer : Layer
         base : int32[layer.size]
-            The base levels in scan order, where `layer.temporal`.
+            The base levels in coding order, where `layer.temporal`.
         history : int8[layer.size] or uint8[layer.size]
-            1 where an earlier update was not zero, in scan order, where `hdsp`.
+            1 where an earlier update was not zero, in coding order, where `hdsp`.
         hdsp : bool
             Use the history; needs `layer.parent`. Without effect on layers that have no flag for it, such as vectors.
         selection : "none", "fast", "exact" or "reference"
-            How the starts of the probability models are chosen: all 0; from a sample of large layers; from all bins; as
+            How the contexts' initialisations are chosen: all 0; from a sample of large layers; from all bins; as
             NNCodec does.
         row_skip : bool or "auto"
             Leave out rows that are all zero; "auto": where that makes the layer smaller.
@@ -102,25 +100,25 @@ class PayloadEncoder:
         hdsp = hdsp and layer.has_row_flags
         check_arrays(levels, layer, base, history, hdsp)
         skipped = skipped_rows(levels, layer, row_skip)
-        source = prepare(levels, layer, base, history, hdsp, skipped)
-        pieces = cut(source, workers)
-        starts = select(source, hdsp, selection, pieces, workers)
-        words = np.full(int(source.record[er.N_MODELS]), INITIAL_WORDS[0], np.uint32)
-        self._coder.code(header_codes(layer, hdsp, skipped, starts), words)
-        words[:] = INITIAL_WORDS[0]
-        words[contexts_of(layer, hdsp)] = INITIAL_WORDS[starts]
-        self._marks.append(self._code_spans(source, pieces, words, workers))
+        prepared = prepare(levels, layer, base, history, hdsp, skipped)
+        pieces = pieces_of(prepared, workers)
+        initialisations = choose_initialisations(prepared, hdsp, selection, pieces, workers)
+        contexts = np.full(prepared.n_contexts, INITIAL_WORDS[0], np.uint32)
+        self._encoder.use_contexts(np.copy(contexts))
+        self._encoder.write(header_codes(layer, hdsp, skipped, initialisations))
+        contexts[contexts_of(layer, hdsp)] = INITIAL_WORDS[initialisations]
+        self._restarts.append(self._write_elements(prepared, pieces, contexts, workers))
 
     @staged("code")
     def finish(self) -> bytes:
-        """End the string with the terminating bin and the stop bit; the payload. Spec, sections 3 and 12."""
-        self._payload = self._coder.finish()
+        """End the payload with the terminating bin and the stop bit, and return it. Spec, sections 3 and 12."""
+        self._payload = self._encoder.finish()
         return self._payload
 
     @property
     def bits(self) -> int:
         """Bits written so far."""
-        return self._coder.bits
+        return self._encoder.bits
 
     @property
     def entry_points(self) -> list[list[EntryPoint]]:
@@ -128,68 +126,64 @@ class PayloadEncoder:
         3.
         """
         assert self._payload is not None, "finish first"
-        return [_points(self._payload, marks) for marks in self._marks]
+        return [_entry_points(self._payload, restarts) for restarts in self._restarts]
 
-    def _code_spans(self, source: Source, pieces: list[Piece], starts: Array, workers: Executor | None) -> Array:
-        """Code the elements; `starts`, uint32[models], are the models at a restart. The restarts: int64[k, 3], see
-        `encode_kernels`.
-        """
+    def _write_elements(
+        self, prepared: PreparedLayer, pieces: list[Piece], contexts: Array, workers: Executor | None
+    ) -> Array:
+        """Code the elements; `contexts`, uint32[contexts], are the contexts at a restart. The restarts: RESTART[k]."""
         if len(pieces) == 1:
-            return _code_piece(self._coder, source, pieces[0], starts)[0]
+            return _write_piece(self._encoder, prepared, pieces[0], contexts)[0]
 
-        def task(piece: Piece) -> Callable[[], tuple[Coder, Array, int]]:
-            def code() -> tuple[Coder, Array, int]:
-                coder = Coder(256, 7)
-                return coder, *_code_piece(coder, source, piece, starts)
+        def task(piece: Piece) -> Callable[[], tuple[ArithmeticEncoder, Array, int]]:
+            def code() -> tuple[ArithmeticEncoder, Array, int]:
+                encoder = ArithmeticEncoder(piece=True)
+                return encoder, *_write_piece(encoder, prepared, piece, contexts)
 
             return code
 
         joined: list[Array] = []
         state = 0
-        for piece, (coder, marks, after) in zip(pieces, share([task(p) for p in pieces], workers), strict=True):
+        coded = share([task(piece) for piece in pieces], workers)
+        for piece, (encoder, restarts, after) in zip(pieces, coded, strict=True):
             if piece.state != state:
                 raise wrong_states()
             state = after
             # a piece counts its bits from 7, and its low from 0
-            marks[:, 0] -= 7
-            marks[:, 2] += self._coder.low << np.minimum(marks[:, 0], 9)
-            marks[:, 0] += self._coder.bits
-            self._coder.append(coder)
-            joined.append(marks)
+            restarts["bits"] -= 7
+            restarts["low"] += self._encoder.low << np.minimum(restarts["bits"], 9)
+            restarts["bits"] += self._encoder.bits
+            self._encoder.append(encoder)
+            joined.append(restarts)
         return np.concatenate(joined)
 
 
-def _code_piece(coder: Coder, source: Source, piece: Piece, starts: Array) -> tuple[Array, int]:
-    """Code some spans. Returns the marks of their restarts, int64[k, 3], and the quantiser's state after them."""
-    run, codes = source.run()
-    words, spans = starts.copy(), source.spans[piece.first : piece.stop]
-    marks = np.zeros((int(spans[:, er.RESTART].sum()), 3), np.int64)
-    run[er.WORDS], run[er.STARTS], run[er.POINTS] = words.ctypes.data, starts.ctypes.data, marks.ctypes.data
-    run[er.SPAN], run[er.STOP_SPAN], run[er.QUANTISER] = piece.first, piece.stop, 8 * piece.state
-    run[er.INDEX] = source.spans[piece.first - 1, er.SPAN_STOP] if piece.first else 0
-    coder.drive(kernels.encode, run)
-    del codes  # the record has only its address
-    check_levels(int(run[er.MISMATCH]), source)
-    return marks, int(run[er.QUANTISER]) >> 3
+def _write_piece(
+    encoder: ArithmeticEncoder, prepared: PreparedLayer, piece: Piece, contexts: Array
+) -> tuple[Array, int]:
+    """Code the intervals of a piece. Returns their restarts, RESTART[k], and the quantiser's state after them."""
+    binariser = prepared.binariser()
+    levels = binariser.records[0]
+    levels["state"] = 8 * piece.state
+    intervals = prepared.intervals
+    restarts = np.zeros(int(intervals["restart"][piece.first : piece.stop].sum()), RESTART)
+    run = Table(np.zeros(1, RUN))
+    record = run.records[0]
+    record["intervals"], record["interval"], record["stop_interval"] = run.keep(intervals), piece.first, piece.stop
+    record["index"] = prepared.starts[piece.first]
+    record["initial_contexts"] = run.keep(contexts)
+    record["restarts"] = run.keep(restarts, writes=True)
+    encoder.use_contexts(np.copy(contexts))
+    encoder.write_intervals(run, binariser)
+    check_faults(int(levels["faults"]), prepared)
+    return restarts, int(levels["state"]) >> 3
 
 
-def _points(payload: bytes, marks: Array) -> list[EntryPoint]:
-    """The entry points from the finished string: the decoder's offset is the string less the coder's low."""
+def _entry_points(payload: bytes, restarts: Array) -> list[EntryPoint]:
+    """The entry points from the finished payload: the decoder's offset is the payload less the coder's low."""
     points = []
-    for before, (bits, state, low) in zip(marks[:-1].tolist(), marks[1:].tolist(), strict=True):
+    for before, (bits, state, low) in zip(restarts["bits"][:-1].tolist(), restarts[1:].tolist(), strict=True):
         window = int.from_bytes(payload[bits // 8 : bits // 8 + 3], "big") << 8 * max(0, bits // 8 + 3 - len(payload))
         value = ((window >> (15 - bits % 8)) - low) & 511
-        points.append(EntryPoint(value, state, bits - before[0]))
+        points.append(EntryPoint(value, state, bits - before))
     return points
-
-
-def skipped_rows(levels: Array, layer: Layer, row_skip: RowSkip) -> Array | None:
-    """bool[rows], the rows to leave out; None: code them all. Spec, section 5."""
-    if row_skip is False or not layer.has_row_flags:
-        return None
-    zero, nonzero = zero_rows(levels, layer)
-    if row_skip is True:
-        return zero
-    if not zero.any() or (layer.dq and layer.scan and layer.width % 4):
-        return None
-    return zero if row_flags_pay(zero, layer.width, nonzero) else None

@@ -87,3 +87,9 @@ class Table:
         """The address of an array that this table owns from now on; see `address`."""
         self._kept.append(array)
         return address(array, writes=writes)
+
+    def copy(self) -> Table:
+        """A table with records of its own that name the same arrays, which it owns as well."""
+        table = Table(self.records.copy())
+        table._kept = list(self._kept)
+        return table

@@ -4,52 +4,18 @@
 outside a buffer ends the process with a signal; anything but a result or a BitstreamError ends it with a traceback.
 """
 
-import ctypes
-import mmap
 import random
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 from cabac.decoding import coded
+from cabac.guard_pages import GuardPages
 
 from nncjit.cabac import payload_decoder as module
 from nncjit.cabac.layer import Layer
 from nncjit.errors import BitstreamError
 
-LIBC = ctypes.CDLL(None, use_errno=True)
-PAGE = mmap.PAGESIZE
-NOTHING = 0
-AREAS: list[mmap.mmap] = []
-SIDE = sys.argv[1]
-
-
-def guarded(array):
-    """A copy of the array whose first or last byte touches a forbidden page."""
-    array = np.ascontiguousarray(array)
-    pages = -(-array.nbytes // PAGE)
-    area = mmap.mmap(-1, (pages + 1) * PAGE)
-    AREAS.append(area)
-    first = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    forbidden = first if SIDE == "before" else first + pages * PAGE
-    start = PAGE if SIDE == "before" else pages * PAGE - array.nbytes
-    copy = np.frombuffer(area, np.uint8, array.nbytes, start).view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    assert LIBC.mprotect(ctypes.c_void_p(forbidden), PAGE, NOTHING) == 0
-    return copy
-
-
-def guarding(name):
-    return lambda *args, **options: guarded(getattr(np, name)(*args, **options))
-
-
-class Guarding(SimpleNamespace):
-    """NumPy, but what the decoder allocates is guarded."""
-
-    zeros, empty, array, take, equal = (staticmethod(guarding(n)) for n in ("zeros", "empty", "array", "take", "equal"))
-
-    def __getattr__(self, name):
-        return getattr(np, name)
+PAGES = GuardPages(sys.argv[1])
 
 
 def any_layer(rng):
@@ -96,7 +62,7 @@ def any_points(rng, layer):
 
 def main():
     rng = random.Random(int(sys.argv[2]))
-    module.np = Guarding()
+    module.np = PAGES.numpy("zeros", "empty", "array", "take", "equal")
     module.WORTH_A_THREAD = 1
     refused = 0
     for _ in range(int(sys.argv[3])):
@@ -109,20 +75,18 @@ def main():
             points = any_points(rng, layer) if rng.random() < 0.5 else module.NO_POINTS
         job = module.LayerJob(
             layer,
-            guarded(np.zeros(layer.size, np.int32)),
+            PAGES.copy(np.zeros(layer.size, np.int32)),
             qp_bits=rng.choice([0, 7, 13]),
             step_of=rng.choice([None, np.float32]),
             points=points,
-            base=guarded(np.full(layer.size, rng.choice([0, 1, -(2**31)]), np.int32)),
-            history=guarded(np.ones(layer.size, np.int8)),
+            base=PAGES.copy(np.full(layer.size, rng.choice([0, 1, -(2**31)]), np.int32)),
+            history=PAGES.copy(np.ones(layer.size, np.int8)),
         )
-        string = module.PayloadJob(guarded(np.frombuffer(payload, np.uint8)), (job, job))
+        string = module.PayloadJob(PAGES.copy(np.frombuffer(payload, np.uint8)), (job, job))
         try:
             module.decode_payloads([string, string], rng.choice([1, 1, 2]))
         except BitstreamError:
             refused += 1
-        job = string = None
-        AREAS.clear()
     print("refused", refused)
 
 
