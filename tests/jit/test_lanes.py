@@ -43,17 +43,16 @@ as_vectors, as_scalars = lane_program(16)(everything), lane_program(16, scalar=T
 
 @kernel
 def run_vectors(floats, ints, small, table, out, masks, rows):
-    as_vectors((address(floats), address(ints), address(small), address(table), address(out), address(masks), rows))
+    as_vectors((floats, ints, small, table, out, masks, rows))
 
 
 @kernel
 def run_scalars(floats, ints, small, table, out, masks, rows):
-    as_scalars((address(floats), address(ints), address(small), address(table), address(out), address(masks), rows))
+    as_scalars((floats, ints, small, table, out, masks, rows))
 
 
-def run_numpy(*arrays_and_rows):
-    *arrays, rows = arrays_and_rows
-    everything(_NumpyMachine(16), *(array.ctypes.data for array in arrays), rows)
+def run_numpy(*addresses_and_rows):
+    everything(_NumpyMachine(16), *addresses_and_rows)
 
 
 def outcome(run):
@@ -63,8 +62,9 @@ def outcome(run):
     small = rng.integers(0, 256, 16 * ROWS).astype(np.uint8)
     table = rng.normal(0, 1, 32).astype(np.float32)
     out, masks = np.zeros(16 * (3 * ROWS + 1), np.float32), np.zeros(ROWS, np.uint16)
-    run(floats, ints, small, table, out, masks, ROWS)
-    return b"".join(array.tobytes() for array in (floats, ints, small, table, out, masks))
+    arrays = [(floats, False), (ints, False), (small, True), (table, False), (out, True), (masks, True)]
+    run(*(address(array, writes=writes) for array, writes in arrays), ROWS)
+    return b"".join(array.tobytes() for array, _ in arrays)
 
 
 @pytest.mark.parametrize("run", [run_vectors, run_scalars], ids=["vectors", "scalars"])

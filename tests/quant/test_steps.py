@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.errors import OptionError
 from nncjit.quant.steps import bit_weight, fits, nearest_qp, qp_range, raise_qp, step
+from quant.oracle import CASES, case
 
 DENSITIES = st.integers(0, 7)
 
@@ -37,6 +38,12 @@ def test_step_ends_where_float32_ends():
     assert step(127 << 2, 2) == np.float32(2.0**127)
     assert step(128 << 2, 2) == np.inf
     assert step(-149 << 0, 0) == np.float32(2.0**-149)
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_steps_give_the_values_of_the_vectors(path):
+    meta, _, levels, values = case(path)
+    assert (step(meta["qp_used"], meta["qp_density"]) * levels.astype(np.float32) == values).all()
 
 
 @given(DENSITIES, st.floats(2.0**-100, 2.0**100))
