@@ -17,7 +17,6 @@ from timing import RIVAL, best_time, ratio
 
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
-from nncjit.quant.dequantise import dequantise
 from nncjit.quant.steps import bit_weight, step
 from nncjit.quant.trellis import trellis, trellis_rd
 from nncjit.quant.uniform import uniform, uniform_rd
@@ -90,14 +89,6 @@ def bench_quantise(measured, benchmark, work, qp):
     measured(work.run, values, size, weights=values.size, check=check)
     if RIVAL:
         benchmark.extra_info["ratio"] = ratio(lambda: nncodec(values, work, qp), lambda: work.run(values, size))
-
-
-def bench_dequantise(benchmark):
-    levels, size = uniform(weights(), 0.01), step(-28, DENSITY)
-    out = np.empty(levels.size, np.float32)
-    benchmark.extra_info["weights"] = levels.size
-    benchmark(dequantise, levels, size, out=out)
-    assert (out == size * levels.astype(np.float32)).all()
 
 
 def main() -> None:

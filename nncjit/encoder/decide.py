@@ -175,7 +175,7 @@ def relative_noise(name: str, shape: tuple[int, ...], measured: Measured, plan: 
 def _qp(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, *, dependent: bool) -> int:
     """The qp of a tensor, raised until all its levels fit."""
     wanted = _wanted_qp(name, shape, measured, plan, dependent=dependent)
-    return steps.raise_qp(measured.peak, wanted, plan.density, dependent=dependent)
+    return steps.raise_qp(measured.peak, wanted, plan.density)
 
 
 def _wanted_qp(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, *, dependent: bool) -> int:

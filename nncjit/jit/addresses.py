@@ -176,11 +176,3 @@ class _Books:
 
 
 _books = _Books()
-
-
-if JIT:  # kernels that still take arrays
-    from numba.extending import overload
-
-    @overload(address)
-    def _address_in_kernel(array):  # type: ignore[no-untyped-def]
-        return lambda array: np.int64(array.ctypes.data)

@@ -11,19 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nncjit.errors import OptionError
+from nncjit.jit import address
 from nncjit.quant import codebook_kernels as kernels
-from nncjit.quant.uniform import uniform
-from nncjit.quant.work_sharing import frozen, run_pieces
-
-Floats = NDArray[np.float32]
-Levels = NDArray[np.int32]
+from nncjit.quant.flat_arrays import Levels, flat_levels
+from nncjit.quant.work_sharing import run_pieces
 
 LARGEST_SIZE = 4096
 """Most entries of a codebook that is derived here."""
 
 _WIDEST_TABLE = 1 << 20
 _ORDERS = 16
-_ROUNDS = 40
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,45 +58,24 @@ class Codebook:
         return bits + int(_ue_bits_of(np.diff(self.values) - 1, self.egk).sum())
 
     def coded(self, levels: Levels, *, workers: Executor | None = None) -> Levels:
-        """Coded values of the entries nearest to the levels, int32[n]: place in the codebook minus zero offset."""
-        low, high, levels = int(self.values[0]), int(self.values[-1]), frozen(levels)
-        out = np.empty(levels.size, np.int32)
+        """Coded values of levels that are all in the codebook, int32[n]: their places minus the zero offset."""
+        low, high, levels = int(self.values[0]), int(self.values[-1]), flat_levels(levels)
         if high - low < _WIDEST_TABLE:
-            table = self._nearest(np.arange(low, high + 1))
-            run_pieces(lambda a, b: kernels.look_up(levels[a:b], low, table, out[a:b]), levels.size, workers)
-        else:
+            return _looked_up(levels, low, self._places(np.arange(low, high + 1)), workers)
+        out = np.empty(levels.size, np.int32)
 
-            def piece(start: int, stop: int) -> None:
-                out[start:stop] = self._nearest(levels[start:stop])
+        def piece(start: int, stop: int) -> None:
+            out[start:stop] = self._places(levels[start:stop])
 
-            run_pieces(piece, levels.size, workers)
+        run_pieces(piece, levels.size, workers)
         return out
 
     def levels(self, coded: Levels, *, workers: Executor | None = None) -> Levels:
         """The levels of coded values, int32[n]."""
-        coded = frozen(coded)
-        out = np.empty(coded.size, np.int32)
-        table = self.values.astype(np.int32)
-        run_pieces(lambda a, b: kernels.look_up(coded[a:b], -self.zero, table, out[a:b]), coded.size, workers)
-        return out
+        return _looked_up(flat_levels(coded), -self.zero, self.values.astype(np.int32), workers)
 
-    def quantise(self, values: Floats, step: float, *, workers: Executor | None = None) -> Levels:
-        """Coded values of the entries nearest to ``values / step``, int32[n]."""
-        return self.coded(uniform(values, step, workers=workers), workers=workers)
-
-    def table(self, step: float) -> Floats:
-        """What each entry stands for: float32 ``step * value``. Spec, section 8."""
-        return np.float32(step) * self.values.astype(np.float32)
-
-    def _nearest(self, levels: NDArray[np.int64] | Levels) -> Levels:
-        """Coded values of the nearest entries; of two the one nearer to 0."""
-        above = np.searchsorted(self.values, levels).clip(1, max(self.size - 1, 1))
-        below = above - 1
-        if self.size == 1:
-            return np.full(levels.size, -self.zero, np.int32)
-        up, down = self.values[above] - levels, levels - self.values[below]
-        take_below = (down < up) | ((down == up) & (np.sign(levels) > 0))
-        return (np.where(take_below, below, above) - self.zero).astype(np.int32)
+    def _places(self, levels: NDArray[np.int64] | Levels) -> Levels:
+        return (np.searchsorted(self.values, levels) - self.zero).astype(np.int32)
 
 
 def from_levels(levels: Levels, *, max_size: int = LARGEST_SIZE) -> Codebook | None:
@@ -118,62 +94,32 @@ def from_levels(levels: Levels, *, max_size: int = LARGEST_SIZE) -> Codebook | N
     """
     if not levels.size:
         return None
-    found = _distinct(frozen(levels), max_size)
+    found = _distinct(flat_levels(levels), max_size)
     return None if found is None else _best(*found)
 
 
-def fit(values: Floats, step: float, size: int, *, workers: Executor | None = None) -> Codebook:
-    """A codebook of least squared error for some values: Lloyd's method on the grid of the step.
+def _looked_up(levels: Levels, low: int, table: Levels, workers: Executor | None) -> Levels:
+    """``table[level - low]`` of each level."""
+    out = np.empty(levels.size, np.int32)
+    source, entries, target = address(levels), address(table), address(out, writes=True)
 
-    Parameters
-    ----------
-    values : float32[n]
-        n >= 1.
-    step : float
-        Entries are whole multiples of it; much finer than the entries' distances.
-    size : int
-        Most entries, 1..LARGEST_SIZE; fewer where the values need no more.
-    workers : Executor or None
+    def piece(start: int, stop: int) -> None:
+        kernels.look_up(source + 4 * start, stop - start, low, entries, table.size, target + 4 * start)
 
-    Raises
-    ------
-    OptionError
-        `size` is out of range or there are no values.
-    """
-    if not 1 <= size <= LARGEST_SIZE or not values.size:
-        raise OptionError(f"a codebook of {size} entries for {values.size} values cannot be made")
-    levels = uniform(values, step, workers=workers)
-    places, counts = _histogram(frozen(levels))
-    if places.size > size:
-        places, counts = _lloyd(places, counts, size)
-    return _best(places, counts)
-
-
-def _extent(levels: Levels) -> tuple[int, int]:
-    ends = np.empty(2, np.int64)
-    kernels.extent(levels, ends)
-    return int(ends[0]), int(ends[1])
-
-
-def _histogram(levels: Levels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Levels that occur and how often; where they spread too far, multiples of a power of two in their stead."""
-    low, high = _extent(levels)
-    shift = max(0, (high - low).bit_length() - _WIDEST_TABLE.bit_length() + 1)
-    if shift:
-        levels = frozen(levels >> shift)
-        low, high = low >> shift, high >> shift
-    counts = np.zeros(high - low + 1, np.int64)
-    kernels.tally(levels, low, counts)
-    places = np.flatnonzero(counts)
-    return (places + low << shift) + ((1 << shift) >> 1), counts[places]
+    run_pieces(piece, levels.size, workers)
+    return out
 
 
 def _distinct(levels: Levels, max_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """Levels that occur and how often, None where there are more than max_size."""
-    low, high = _extent(levels)
+    ends = np.empty(1, kernels.EXTENT)
+    kernels.extent(address(levels), levels.size, address(ends, writes=True))
+    low, high = ends.item()
     if high - low < _WIDEST_TABLE:
-        places, counts = _histogram(levels)
-        return None if places.size > max_size else (places, counts)
+        counts = np.zeros(high - low + 1, np.int64)
+        kernels.tally(address(levels), levels.size, low, address(counts, writes=True))
+        places = np.flatnonzero(counts)
+        return None if places.size > max_size else (places + low, counts[places])
     found: dict[int, int] = {}
     for start in range(0, levels.size, _WIDEST_TABLE):
         for level, count in zip(*np.unique(levels[start : start + _WIDEST_TABLE], return_counts=True), strict=True):
@@ -182,31 +128,6 @@ def _distinct(levels: Levels, max_size: int) -> tuple[NDArray[np.int64], NDArray
                 return None
     ordered = sorted(found.items())
     return np.array([level for level, _ in ordered], np.int64), np.array([count for _, count in ordered], np.int64)
-
-
-def _lloyd(
-    places: NDArray[np.int64], counts: NDArray[np.int64], size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """At most `size` whole centres for weighted places on a line, and how many values each one gets."""
-    weight = np.concatenate([[0.0], np.cumsum(counts, dtype=np.float64)])
-    moment = np.concatenate([[0.0], np.cumsum(counts * places, dtype=np.float64)])
-    # centres spread as the cube root of the density, which is best where they are many
-    spread = np.cumsum((counts / np.gradient(places)) ** (1 / 3) * np.gradient(places))
-    centres = np.interp((np.arange(size) + 0.5) / size * spread[-1], spread, places).astype(np.float64)
-    for _ in range(_ROUNDS):
-        cuts = np.concatenate([[0], np.searchsorted(places, (centres[1:] + centres[:-1]) / 2), [places.size]])
-        inside = np.diff(weight[cuts])
-        filled = inside > 0
-        moved = np.diff(moment[cuts])[filled] / inside[filled]
-        if moved.size == centres.size and np.abs(moved - centres).max() < 0.25:
-            break
-        centres = moved
-    whole = np.unique(np.rint(centres).astype(np.int64))
-    zeros = counts[places == 0].sum()
-    if zeros * size > weight[-1] and 0 not in whole:
-        whole[np.argmin(np.abs(whole))] = 0
-    cuts = np.concatenate([[0], np.searchsorted(places, (whole[1:] + whole[:-1]) / 2), [places.size]])
-    return whole, np.diff(weight[cuts]).astype(np.int64)
 
 
 def _best(values: NDArray[np.int64], counts: NDArray[np.int64]) -> Codebook:

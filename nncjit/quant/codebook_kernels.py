@@ -2,44 +2,56 @@
 
 import numpy as np
 
-from nncjit.jit import kernel
+from nncjit.jit import kernel, load_i32, load_i64, record_view, store_32, store_64
+
+EXTENT = np.dtype([("low", "i8"), ("high", "i8")])
+"""Smallest and largest level."""
+
+_extent_at = record_view(EXTENT)
 
 
 @kernel
-def tally(levels, low, counts):
+def tally(levels, n, low, counts):
     """Count levels.
 
-    levels : int32[n]  low .. low + m - 1
+    levels : address of int32[n]  low .. low + m - 1
+    n      : int
     low    : int
-    counts : int64[m]  counts[level - low] is added to
+    counts : address of int64[m]  element level - low is added to
     """
-    for i in range(levels.size):
-        counts[np.uint64(levels[i] - low)] += 1
+    for i in range(n):
+        place = load_i32(levels, i) - low
+        store_64(counts, place, load_i64(counts, place) + 1)
 
 
 @kernel
-def extent(levels, ends):
+def extent(levels, n, ends):
     """Smallest and largest level.
 
-    levels : int32[n]  n >= 1
-    ends   : int64[2]  out
+    levels : address of int32[n]
+    n      : int                  at least 1
+    ends   : address of EXTENT    out
     """
-    low = high = levels[0]
-    for i in range(levels.size):
-        low = min(low, levels[i])
-        high = max(high, levels[i])
-    ends[0], ends[1] = low, high
+    low = high = np.int32(load_i32(levels, 0))
+    for i in range(n):
+        level = np.int32(load_i32(levels, i))
+        low = min(low, level)
+        high = max(high, level)
+    out = _extent_at(ends)
+    out.low, out.high = low, high
 
 
 @kernel
-def look_up(levels, low, table, out):
+def look_up(levels, n, low, table, size, out):
     """out = table[level - low]; levels outside of the table take its nearest end.
 
-    levels : int32[n]
+    levels : address of int32[n]
+    n      : int
     low    : int
-    table  : int32[m]  m >= 1
-    out    : int32[n]  out; may be `levels`
+    table  : address of int32[size]
+    size   : int                     at least 1
+    out    : address of int32[n]     out; may be `levels`
     """
-    last = table.size - 1
-    for i in range(levels.size):
-        out[i] = table[np.uint64(min(max(levels[i] - low, 0), last))]
+    for i in range(n):
+        place = min(max(load_i32(levels, i) - low, 0), size - 1)
+        store_32(out, i, load_i32(table, place))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from nncjit.jit import address
 from nncjit.quant import moments_kernels as kernels
-from nncjit.quant.work_sharing import frozen, run_pieces
+from nncjit.quant.flat_arrays import flat_floats, flat_levels
+from nncjit.quant.work_sharing import run_pieces
 
 
 class Moments(NamedTuple):
@@ -35,14 +37,15 @@ class Moments(NamedTuple):
 
 def moments(values: np.ndarray, workers: Executor | None = None) -> Moments:
     """Moments of a contiguous float32 array of any shape. They do not depend on the workers, which share its pieces."""
-    flat = frozen(values)
+    flat = flat_floats(values)
+    source = address(flat)
 
-    def piece(start: int, stop: int) -> np.ndarray:
-        sums = np.zeros(4)
-        kernels.moments(flat[start:stop], sums)
-        return sums
+    def piece(start: int, stop: int) -> Any:
+        sums = np.empty(1, kernels.MOMENTS)
+        kernels.moments(source + 4 * start, stop - start, address(sums, writes=True))
+        return sums.item()
 
-    parts = np.array(run_pieces(piece, flat.size, workers) or [np.zeros(4)])
+    parts = np.array(run_pieces(piece, flat.size, workers) or [(0.0, 0.0, 0.0, 0)])
     total, power, _, bad = parts.sum(axis=0).tolist()
     n = max(flat.size - int(bad), 1)
     return Moments(flat.size, total / n, power / n, float(parts[:, 2].max()), int(bad))
@@ -72,11 +75,14 @@ class Products(NamedTuple):
 
 def products(values: np.ndarray, levels: np.ndarray, workers: Executor | None = None) -> Products:
     """Products of float32 values and their int32 levels (same order, contiguous), as `moments` finds its sums."""
-    w, q = frozen(values), frozen(levels)
+    w, q = flat_floats(values), flat_levels(levels)
+    assert w.size == q.size
+    source, target = address(w), address(q)
 
-    def piece(start: int, stop: int) -> np.ndarray:
-        sums = np.zeros(3)
-        kernels.products(w[start:stop], q[start:stop], sums)
-        return sums
+    def piece(start: int, stop: int) -> Any:
+        sums = np.empty(1, kernels.PRODUCTS)
+        kernels.products(source + 4 * start, target + 4 * start, stop - start, address(sums, writes=True))
+        return sums.item()
 
-    return Products(*np.sum(run_pieces(piece, w.size, workers) or [np.zeros(3)], axis=0).tolist())
+    parts = np.array(run_pieces(piece, w.size, workers) or [(0.0, 0.0, 0.0)])
+    return Products(*parts.sum(axis=0).tolist())

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nncjit.jit import lanes
+from nncjit.jit import Table, address, lanes
 from nncjit.quant import rate_kernels
+from nncjit.quant.flat_arrays import Floats, Levels
 from nncjit.quant.steps import bit_weight
-from nncjit.quant.work_sharing import frozen
-
-Floats = NDArray[np.float32]
-Levels = NDArray[np.int32]
 
 PILOT_SPANS = 4
 PILOT = 1024
@@ -48,14 +46,35 @@ class Setting:
         self, values: Floats, inverse: float, rate_weight: float, unary_length: int, *, dependent: bool
     ) -> None:
         self.values = values
-        self.inverse = np.array([inverse], np.float32)
+        self.inverse = np.float32(inverse)
         self.weight = np.float32(bit_weight(rate_weight, dependent=dependent))
         self.sparse = min(0.1 * (1.0 + rate_weight), 0.5)
         self.unary_length = min(unary_length, rate_kernels.LONGEST_UNARY)
         self.vector = int(lanes.enabled())
         self.width = 2 if dependent else 1
-        self.counts = np.empty(rate_kernels.COUNTS, np.float32)
-        rate_kernels.guess(frozen(self.pilot()), inverse / self.width, self.counts)
+        self.counts = np.zeros(rate_kernels.COUNTS, np.float32)
+        pilot = self.pilot()
+        rate_kernels.guess(address(pilot), pilot.size, inverse / self.width, address(self.counts, writes=True))
+
+    def worker(self, record: np.dtype[Any], values: Floats, levels: Levels, counts: Floats) -> Table:
+        """The record of a worker that quantises values into levels.
+
+        Parameters
+        ----------
+        record : dtype
+            WORKER of the quantiser's kernels.
+        values : float32[n]
+        levels : int32[n]
+        counts : float32[COUNTS]
+            To start with; the worker gets a copy.
+        """
+        table = Table(np.empty(1, record))
+        row = table.records[0]
+        row["values"], row["n"], row["levels"] = table.keep(values), values.size, table.keep(levels, writes=True)
+        row["inverse"], row["weight"], row["fade"] = self.inverse, self.weight, FADE
+        row["sample"], row["vector"], row["unary_length"] = FEWEST_COUNTED, self.vector, self.unary_length
+        row["counts"] = counts
+        return table
 
     def pilot(self) -> Floats:
         """Some values from four places, all of a small tensor."""
@@ -88,7 +107,7 @@ class Setting:
         places = np.flatnonzero(levels)
         if not places.size:
             return float(self.weight) * (_LEAST_BITS * levels.size - _MODEL_BITS)
-        x = np.abs(self.values[places] * self.inverse[0]).astype(np.float64)
+        x = np.abs(self.values[places] * self.inverse).astype(np.float64)
         sizes = np.abs(levels[places])
         gain = float(np.sum(x * x - (x - sizes) ** 2))
         kinds = np.unique((sizes + self.width - 1) // self.width, return_counts=True)[1]

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from nncjit.jit import helper, kernel, leading_zeros
+from nncjit.jit import helper, kernel, leading_zeros, load_f32, store_f32
 
 SIGNS = 32
 SIZES = 34
@@ -21,6 +21,22 @@ SIZE_CLASSES = 64
 COUNTS = SIZES + 2 * SIZE_CLASSES
 LEVELS = 512
 LONGEST_UNARY = 30
+
+SETTING_FIELDS = [
+    ("values", "i8"),  # address of float32[n]; |value / step| stays below trellis_lanes_kernels.EXACT_BELOW
+    ("n", "i8"),
+    ("levels", "i8"),  # address of int32[n], out
+    ("sample", "i8"),  # values of a block that are counted, at least; all where zeros abound
+    ("vector", "i8"),  # 1: lane programs as vectors, 0: as scalars; the levels are the same
+    ("unary_length", "i8"),  # 1..LONGEST_UNARY
+    ("inverse", "f4"),  # 1 / step
+    ("weight", "f4"),  # what a bit costs in squared steps
+    ("fade", "f4"),  # factor of the counts from block to block
+    ("counts", "f4", COUNTS),  # to start with; after the last block
+    ("zero_rates", "f4", (4, 8)),
+    ("level_rates", "f4", (2, LEVELS)),
+]
+"""What the records of both quantisers begin with; the last two are scratch."""
 
 _FLOOR = np.float32(0.4)
 
@@ -40,40 +56,36 @@ def rate(part, other):
 
 
 @kernel
-def guess(values, inverse, counts):
+def guess(values, n, inverse, counts):
     """Counts to start with, from the mean magnitude of some values.
 
-    values  : float32[n]
-    inverse : float64           1 / step of the coded values (twice the level's step with the trellis)
-    counts  : float32[COUNTS]   out
+    values  : address of float32[n]
+    n       : int
+    inverse : float64                     1 / step of the coded values (twice the level's step with the trellis)
+    counts  : address of float32[COUNTS]  out; the two places of size 0 are left alone
     """
     total, finite = 0.0, 0
-    for i in range(values.size):
-        size = abs(values[i] * inverse)
+    for i in range(n):
+        size = abs(np.float64(load_f32(values, i)) * inverse)
         if size < 1e9:
             total += size
             finite += 1
     mean = max(total / max(finite, 1), 0.15)
     for i in range(SIZES):
-        counts[i] = np.float32(0.5)
+        store_f32(counts, i, np.float32(0.5))
     for size in range(1, SIZE_CLASSES):
-        counts[SIZES + size] = counts[SIZES + SIZE_CLASSES + size] = np.float32(4.0 * math.exp(-size / mean))
+        count = np.float32(4.0 * math.exp(-size / mean))
+        store_f32(counts, SIZES + size, count)
+        store_f32(counts, SIZES + SIZE_CLASSES + size, count)
 
 
-@kernel
-def update(counts, weight, unary_length, fade, zero_rates, level_rates):
-    """Rates from counts, which then fade.
-
-    counts       : float32[COUNTS]
-    weight       : float32  what a bit costs
-    unary_length : int      1..LONGEST_UNARY
-    fade         : float32  factor of the counts for the next time
-    zero_rates   : float32[4, 8]       out
-    level_rates  : float32[2, LEVELS]  out
-    """
+@helper
+def update(at):
+    """Work out the rates from the counts of a record with SETTING_FIELDS; the counts then fade."""
+    counts, zero_rates, level_rates, weight, fade = at.counts, at.zero_rates, at.level_rates, at.weight, at.fade
     for state in range(8):
         for was in range(2):
-            zero, other = counts[(2 * state + was) * 2], counts[(2 * state + was) * 2 + 1]
+            zero, other = counts[4 * state + 2 * was], counts[4 * state + 2 * was + 1]
             zero_rates[was, state] = weight * rate(zero, other)
             zero_rates[2 + was, state] = weight * rate(other, zero)
     for negative in range(2):
@@ -93,7 +105,7 @@ def update(counts, weight, unary_length, fade, zero_rates, level_rates):
             for k in range(size, after):
                 level_rates[negative, k] = stop
             size = after
-            order += 1 if place > unary_length else 0
+            order += 1 if place > at.unary_length else 0
             place += 1
     for i in range(COUNTS):
         counts[i] *= fade

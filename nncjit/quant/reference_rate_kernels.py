@@ -9,13 +9,33 @@ Costs are in units of 2^-15 bit.
 import numpy as np
 
 from nncjit.cabac.tables import ZERO_BIAS
-from nncjit.jit import address, helper, kernel, load_i32, load_u32, store_32
-from nncjit.quant.trellis_kernels import cheapest, magnitude, member, window
+from nncjit.jit import helper, kernel, load_f32, load_i32, load_u32, record_view, store_32
+from nncjit.quant.trellis_kernels import cheapest, magnitude, member, way_back, window
 
 SIGN, GREATER = 24, 27
 REST_BINS = 32
 BYPASS = 1 << 15
 FAR = 0.5 * 1.7976931348623157e308
+
+SEARCH = np.dtype(
+    [
+        ("values", "i8"),  # address of float32[n]
+        ("n", "i8"),
+        ("levels", "i8"),  # address of int32[n], out; with the trellis, holds decision and zero bits on the way
+        ("inverse", "f8"),  # 1 / step
+        ("weight", "f8"),  # what one squared step costs, in units of 2^-15 bit
+        ("unary_length", "i8"),  # 1..256
+        ("bin_costs", "i8"),  # address of BIN_COST, see nncjit.cabac.tables
+        ("fast", "i8"),  # address of FAST
+        ("slow", "i8"),  # address of SLOW
+        ("models", "i8"),  # scratch: address of uint32[coders, model_count(unary_length)], in their starting state
+        ("path_costs", "f8", (2, 8)),
+        ("path_classes", "i8", (2, 8)),  # sign classes of the paths' last values
+    ]
+)
+"""A tensor and what a search over it needs. `uniform` has one coder; `trellis` has 16, and all of the last two."""
+
+_search_at = record_view(SEARCH)
 
 
 @helper
@@ -87,28 +107,21 @@ def code_value(models, value, previous, state, unary_length, fast, slow):
 
 
 @kernel
-def uniform(values, inverse, fine_inverse, weight, unary_length, bin_costs, fast, slow, models, levels):
+def uniform(search):
     """Choose for each value in turn among 0, round - 1 and round.
 
-    values       : float32[n]
-    inverse      : float32        1 / step: what is rounded
-    fine_inverse : float64        1 / step: what distances are taken from
-    weight       : float64        what one squared step costs, in the units of `bin_costs`
-    unary_length : int            1..256
-    bin_costs    : int32[1024, 2]
-    fast, slow   : int32[512]     see nncjit.cabac.tables
-    models       : uint32[model_count(unary_length)]  in their starting state; updated in place
-    levels       : int32[n]       out
+    search : address of SEARCH
     """
-    table, coder = address(bin_costs), address(models)
-    up_fast, up_slow = address(fast), address(slow)
+    at = _search_at(search)
+    values, levels, coder, table, unary_length = at.values, at.levels, at.models, at.bin_costs, at.unary_length
+    inverse, weight, fast, slow = at.inverse, at.weight, at.fast, at.slow
     previous = 0
-    for i in range(values.size):
-        x = values[np.uint64(i)]
-        rounded = magnitude(np.float64(x * inverse))
+    for i in range(at.n):
+        x = load_f32(values, i)
+        rounded = magnitude(np.float64(x * np.float32(inverse)))
         nearest = np.int64(rounded)
         nearest += 1 if rounded - nearest >= 0.5 else 0
-        size = magnitude(np.float64(x) * fine_inverse)
+        size = magnitude(np.float64(x) * inverse)
         best, best_cost = 0, size * size * weight + value_cost(coder, 0, previous, 0, unary_length, table)
         for candidate in range(max(nearest - 1, 1), nearest + 1):
             # the reference rates a negative level as if it were positive
@@ -116,35 +129,28 @@ def uniform(values, inverse, fine_inverse, weight, unary_length, bin_costs, fast
             cost = (size - candidate) * (size - candidate) * weight + rate
             if cost < best_cost:
                 best, best_cost = -candidate if x < 0.0 else candidate, cost
-        code_value(coder, best, previous, 0, unary_length, up_fast, up_slow)
+        code_value(coder, best, previous, 0, unary_length, fast, slow)
         previous = sign_class(best)
-        levels[np.uint64(i)] = best
+        store_32(levels, i, best)
 
 
 @kernel
-def trellis(values, inverse, weight, unary_length, bin_costs, fast, slow, steps_back, models, paths, classes, levels):
+def trellis(search):
     """The 8-state trellis in which each state carries the models of the path that leads to it.
 
-    values       : float32[n]
-    inverse      : float64        1 / step
-    weight       : float64        what one squared step costs, in the units of `bin_costs`
-    unary_length : int            1..256
-    bin_costs    : int32[1024, 2]
-    fast, slow   : int32[512]     see nncjit.cabac.tables
-    steps_back   : int64[16]      see nncjit.quant.trellis_kernels
-    models       : uint32[2, 8, model_count(unary_length)]  in their starting state; scratch
-    paths        : float64[2, 8]  scratch: path costs
-    classes      : int64[2, 8]    scratch: sign classes of the paths' last values
-    levels       : int32[n]       out; holds decision and zero bits between the passes
+    search : address of SEARCH
     """
-    count = model_count(unary_length)
-    table, up_fast, up_slow = address(bin_costs), address(fast), address(slow)
+    at = _search_at(search)
+    values, levels, models, table, unary_length = at.values, at.levels, at.models, at.bin_costs, at.unary_length
+    inverse, weight, fast, slow = at.inverse, at.weight, at.fast, at.slow
+    costs, classes = at.path_costs, at.path_classes
+    coder_size = 4 * model_count(unary_length)
     here = 0
     for state in range(8):
-        paths[0, state] = 0.0 if state == 0 else FAR
+        costs[0, state] = 0.0 if state == 0 else FAR
         classes[0, state] = classes[1, state] = 0
-    for i in range(values.size):
-        x = np.float64(values[np.uint64(i)]) * inverse
+    for i in range(at.n):
+        x = np.float64(load_f32(values, i)) * inverse
         size = magnitude(x)
         first = window(size)
         there = 1 - here
@@ -152,44 +158,44 @@ def trellis(values, inverse, weight, unary_length, bin_costs, fast, slow, steps_
         for state in range(8):
             best, best_cost, best_bit, best_value = 0, np.inf, 0, 0
             for bit in range(2):
-                back = steps_back[2 * state + bit]
-                before, quantiser, parity = back >> 2, (back >> 1) & 1, back & 1
-                coder = address(models) + 4 * count * (8 * here + before)
+                back = way_back(state, bit)
+                before, quantiser, parity = back >> 1, (back >> 1) & 1, back & 1
+                coder = models + coder_size * (8 * here + before)
                 previous = classes[here, before]
                 level = member(first, (parity ^ quantiser) << 1 | quantiser)
                 distance = size - level
                 value = (level + quantiser) >> 1
                 value = -value if x < 0.0 else value
-                cost = paths[here, before] + (
+                cost = costs[here, before] + (
                     distance * distance * weight + value_cost(coder, value, previous, before, unary_length, table)
                 )
                 if cost < best_cost:
                     best, best_cost, best_bit, best_value = before, cost, bit, value
                 if parity == 0:
-                    cost = paths[here, before] + (
+                    cost = costs[here, before] + (
                         size * size * weight + value_cost(coder, 0, previous, before, unary_length, table)
                     )
                     if cost < best_cost:
                         best, best_cost, best_bit, best_value = before, cost, bit, 0
             word |= best_bit << state | (1 if best_value == 0 else 0) << (8 + state)
-            paths[there, state] = best_cost
-            source = address(models) + 4 * count * (8 * here + best)
-            target = address(models) + 4 * count * (8 * there + state)
-            for k in range(count):
-                store_32(target, k, load_u32(source, k))
+            costs[there, state] = best_cost
+            coder = models + coder_size * (8 * there + state)
+            source = models + coder_size * (8 * here + best)
+            for k in range(model_count(unary_length)):
+                store_32(coder, k, load_u32(source, k))
             # the reference adapts for the new state instead of the old one, with a sign class that is two values old
-            code_value(target, best_value, classes[there, state], state, unary_length, up_fast, up_slow)
+            code_value(coder, best_value, classes[there, state], state, unary_length, fast, slow)
             classes[there, state] = sign_class(best_value)
-        levels[np.uint64(i)] = word
-        here = 1 - here
-    last = paths[here]
+        store_32(levels, i, word)
+        here = there
+    last = costs[here]
     state = cheapest(last[0], last[1], last[2], last[3], last[4], last[5], last[6], last[7])
-    for i in range(values.size - 1, -1, -1):
-        x = np.float64(values[np.uint64(i)]) * inverse
-        word = np.int64(levels[np.uint64(i)])
-        back = steps_back[2 * state + ((word >> state) & 1)]
+    for i in range(at.n - 1, -1, -1):
+        x = np.float64(load_f32(values, i)) * inverse
+        word = load_i32(levels, i)
+        back = way_back(state, (word >> state) & 1)
         parity, quantiser = back & 1, (back >> 1) & 1
         level = member(window(magnitude(x)), (parity ^ quantiser) << 1 | quantiser)
         level = 0 if (word >> (8 + state)) & 1 else level
-        levels[np.uint64(i)] = -level if x < 0.0 else level
-        state = back >> 2
+        store_32(levels, i, -level if x < 0.0 else level)
+        state = back >> 1

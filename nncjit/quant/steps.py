@@ -12,17 +12,17 @@ from nncjit.errors import OptionError
 MAX_DENSITY = 7
 """Largest qp_density that its three bits hold."""
 
-LARGEST_UNIFORM = 2.0**30 - 64
-"""Largest |value / step| of the uniform quantiser: the last float32 below 2^30, so |level| <= MAX_LEVEL."""
+LARGEST_RATIO = 2.0**30 - 64
+"""Largest |value / step| whose level the coder takes: the last float32 below 2^30. The trellis may choose a level that
+is up to 2 above the value."""
 
-LARGEST_DEPENDENT = 2.0**31 - 256
-"""Largest |value / step| of the trellis: room for a candidate beside the value; the coded value is half of the
-level."""
+assert LARGEST_RATIO + 2 <= MAX_LEVEL
 
-assert LARGEST_UNIFORM <= MAX_LEVEL
-assert LARGEST_DEPENDENT / 2 + 2 <= MAX_LEVEL
+FINEST, COARSEST = 2.0**-126, 2.0**126
+"""The steps that have an inverse: normal float32 numbers both."""
 
 _LN2_BY_6 = math.log(2.0) / 6.0
+_LARGEST_VALUE = float(np.finfo(np.float32).max)
 
 
 def step(qp: int, density: int) -> np.float32:
@@ -59,7 +59,7 @@ def inverse_of(step: float) -> float:
         The step or its inverse is not a positive normal float32.
     """
     size = np.float32(step)
-    if not np.float32(2.0**-126) <= size <= np.float32(2.0**126):
+    if not FINEST <= size <= COARSEST:
         raise OptionError(f"step is {step}, must be a normal float32 above 0")
     return 1.0 / float(size)
 
@@ -97,42 +97,43 @@ def qp_range(density: int, base: int = 0) -> tuple[int, int]:
     return base - half, base + half - 1
 
 
-def fits(largest: float, qp: int, density: int, *, dependent: bool = False) -> bool:
-    """Whether values up to `largest` in magnitude have levels that can be coded with this qp."""
-    size = step(qp, density)
-    if not np.float32(2.0**-126) <= size <= np.float32(2.0**126):
-        return False
-    return abs(largest) / float(size) <= (LARGEST_DEPENDENT if dependent else LARGEST_UNIFORM) * (1 - 2.0**-22)
+def fits(largest: float, qp: int, density: int) -> bool:
+    """Whether values up to `largest` in magnitude have levels that can be coded with this qp, by any quantiser."""
+    size = float(step(qp, density))
+    return FINEST <= size <= COARSEST and abs(largest) / size <= LARGEST_RATIO * (1 - 2.0**-22)
 
 
-def raise_qp(largest: float, qp: int, density: int, *, dependent: bool = False) -> int:
-    """The first qp, from `qp` up, with which values up to `largest` have levels that can be coded. Spec, section 12.
+def raise_qp(largest: float, qp: int, density: int) -> int:
+    """The qp nearest to `qp` with which values up to `largest` have levels that can be coded. Spec, section 12.
+
+    There is one for every finite float32. It is `qp` itself, or above it where the levels would be too large, or below
+    it where the step would leave the range of float32.
 
     Parameters
     ----------
     largest : float
-        Largest magnitude of the values.
+        Largest magnitude of the values, at most that of a float32.
     qp : int
         The qp that is wished for.
     density : int
         qp_density, 0..7.
-    dependent : bool
-        Whether the trellis quantises them (its levels are twice as large for the same coded value).
+
+    Returns
+    -------
+    int
+        Compare it with `qp` to see whether the wish could be met. It may be outside `qp_range`.
 
     Raises
     ------
     OptionError
-        `largest` is not finite, or no step is coarse enough.
+        `largest` is not a finite float32.
     """
-    if not math.isfinite(largest):
+    if not abs(largest) <= _LARGEST_VALUE:
         raise OptionError(f"the largest magnitude is {largest}: only finite values can be quantised")
-    limit = LARGEST_DEPENDENT if dependent else LARGEST_UNIFORM
-    qp = max(qp, (-126) << density)
+    qp = min(max(qp, -126 << density), 126 << density)
     if largest:
-        qp = max(qp, nearest_qp(max(abs(largest) / limit, 2.0**-126), density) - 1)
-    while not fits(largest, qp, density, dependent=dependent):
-        if qp > 126 << density:
-            raise OptionError(f"no step is fit for a value of {largest:g} and qp {qp}")
+        qp = max(qp, nearest_qp(max(abs(largest) / LARGEST_RATIO, FINEST), density) - 1)
+    while not fits(largest, qp, density):
         qp += 1
     return qp
 

@@ -6,15 +6,16 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from nncjit.jit import lanes
+from nncjit.jit import Table, address, lanes
+from nncjit.quant import reference_rate
 from nncjit.quant import trellis_kernels as scalar
 from nncjit.quant import trellis_lanes_kernels as vector
-from nncjit.quant.rate import Floats, Levels
+from nncjit.quant.flat_arrays import Floats, Levels, flat_floats
 from nncjit.quant.steps import inverse_of
-from nncjit.quant.trellis_chunks import FEWEST, LANES, Chunks, Scratch
-from nncjit.quant.trellis_rate import RateTrellis, as_reference
+from nncjit.quant.trellis_chunks import FEWEST, LANES, Chunks
+from nncjit.quant.trellis_rate import RateTrellis
 from nncjit.quant.uniform import largest_magnitude
-from nncjit.quant.work_sharing import frozen, run_pieces
+from nncjit.quant.work_sharing import run_pieces
 
 _SPARSE, _VERY_SPARSE = 0.4, 0.1
 """Shares of values that are not near 0: below the first chunks must be long, below the second they cannot be used."""
@@ -40,26 +41,37 @@ def trellis(values: Floats, step: float, *, exact: bool = False, workers: Execut
     int32[n]
         Levels q; the path that they walk starts in state 0.
     """
-    inverse, values = inverse_of(step), frozen(values)
+    inverse, values = inverse_of(step), flat_floats(values)
     levels = np.empty(values.size, np.int32)
+    source, target = address(values), address(levels, writes=True)
     chunks = None if exact else _chunks(values, inverse, workers)
     if chunks is None:
-        scalar.quantise(values, inverse, 0, -1, scalar.STEPS_BACK, levels)
+        scalar.quantise(source, values.size, inverse, 0, -1, target)
         return levels
-    inverses = np.array([inverse], np.float32)
+
+    table = chunk_table(values, inverse, levels, chunks)
 
     def task(start: int, stop: int) -> int:
+        scratch = np.empty(vector.scratch_size(chunks.depth), np.uint8)
         count = (stop - start) // (LANES * chunks.length)
-        state = -1 if start else 0
-        end: int = vector.quantise_blocks(
-            values, start, count, chunks.length, chunks.window, inverses, state, *Scratch.of(chunks), levels
-        )
+        memory = address(scratch, writes=True)
+        end: int = vector.quantise_blocks(table.address, memory, start, count, -1 if start else 0)
         return end
 
-    ends = run_pieces(task, chunks.blocks_end, workers, chunks.task)
-    tail = slice(chunks.blocks_end, None)
-    scalar.quantise(values[tail], inverse, ends[-1], -1, scalar.STEPS_BACK, levels[tail])
+    done = chunks.blocks_end
+    ends = run_pieces(task, done, workers, chunks.task)
+    scalar.quantise(source + 4 * done, values.size - done, inverse, ends[-1], -1, target + 4 * done)
     return levels
+
+
+def chunk_table(values: Floats, inverse: float, levels: Levels, chunks: Chunks) -> Table:
+    """The record of a tensor in chunks, for any number of workers."""
+    table = Table(np.zeros(1, vector.CHUNKS))
+    row = table.records[0]
+    row["values"], row["n"], row["levels"] = table.keep(values), values.size, table.keep(levels, writes=True)
+    row["length"], row["window"], row["depth"] = chunks.length, chunks.window, chunks.depth
+    row["inverse"] = inverse
+    return table
 
 
 def trellis_rd(
@@ -93,11 +105,11 @@ def trellis_rd(
     int32[n]
         Levels q; the path that they walk starts in state 0.
     """
-    inverse, values = inverse_of(step), frozen(values)
+    inverse, values = inverse_of(step), flat_floats(values)
     if rate_weight <= 0.0 or not values.size:
         return trellis(values, step, exact=exact, workers=workers)
     if exact:
-        return as_reference(values, inverse, rate_weight, unary_length)
+        return reference_rate.search(values, inverse, rate_weight, unary_length, dependent=True)
     if largest_magnitude(values, workers=workers) * inverse >= vector.EXACT_BELOW:
         return trellis(values, step, exact=True)  # levels so large that their rates hardly differ
     return RateTrellis(values, inverse, rate_weight, unary_length, dependent=True).run(workers)

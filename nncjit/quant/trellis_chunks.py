@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 LANES = 16
 
 FEWEST = 8192
@@ -27,6 +24,11 @@ class Chunks(NamedTuple):
     blocks_end: int
     """Where the tail starts."""
 
+    @property
+    def depth(self) -> int:
+        """Rows of 16 that a block or the windows around its boundaries fill."""
+        return max(self.length, 2 * self.window)
+
     @classmethod
     def of(cls, n: int, *, sparse: bool = False) -> Chunks:
         """Chunks for n >= FEWEST values.
@@ -40,19 +42,3 @@ class Chunks(NamedTuple):
             length -= 8  # 16 streams at such distances would meet in the same sets of the cache
         block = LANES * length
         return cls(length, window, _TASK // block * block, n // block * block)
-
-
-class Scratch(NamedTuple):
-    """Memory of one task, under 400 kB."""
-
-    rows: NDArray[np.float32]
-    decisions: NDArray[np.uint8]
-    costs: NDArray[np.float32]
-    states: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, chunks: Chunks) -> Scratch:
-        n = LANES * max(chunks.length, 2 * chunks.window)
-        return cls(
-            np.empty(n, np.float32), np.empty(n, np.uint8), np.empty(8 * LANES, np.float32), np.empty(LANES, np.int32)
-        )

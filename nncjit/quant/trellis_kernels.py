@@ -12,28 +12,37 @@ parity.
 import numpy as np
 
 from nncjit.cabac.tables import DQ_NEXT_STATE
-from nncjit.jit import helper, kernel
+from nncjit.jit import helper, kernel, load_f32, load_i32, store_32
 
 LIMIT = 2.0**31 - 256
+"""Greater |value / step| count as this, so that levels fit into int32."""
+
 UNREACHED = 1e300
 
-
-def _steps_back() -> np.ndarray:
-    words = np.zeros(16, np.int64)
-    for state in range(8):
-        ways = [(before, parity) for before in range(8) for parity in (0, 1) if DQ_NEXT_STATE[before, parity] == state]
-        for bit, (before, parity) in enumerate(ways):
-            words[2 * state + bit] = before << 2 | (before & 1) << 1 | parity
-    return words
+WAYS = [
+    [(before, parity) for before in range(8) for parity in (0, 1) if DQ_NEXT_STATE[before, parity] == state]
+    for state in range(8)
+]
+"""For each state its two predecessors, ascending, and the parity that leads from there."""
 
 
-STEPS_BACK = _steps_back()
-"""int64[16], index 2 * state + decision bit: predecessor << 2 | quantiser << 1 | parity of the coded value."""
+WAYS_BACK = int.from_bytes(
+    bytes(sum((before << 1 | parity) << (4 * bit) for bit, (before, parity) in enumerate(ways)) for ways in WAYS),
+    "little",
+    signed=True,
+)
+"""Byte s holds predecessor << 1 | parity of state s, four bits for each decision bit."""
+
+
+@helper
+def way_back(state, bit):
+    """Predecessor << 1 | parity of the coded value, from a state and its decision bit."""
+    return (WAYS_BACK >> (8 * state + 4 * bit)) & 15
 
 
 @helper
 def magnitude(x):
-    """|x| as a finite number that an int32 holds, NaN as 0."""
+    """|x| up to LIMIT, NaN as 0."""
     size = min(abs(x), LIMIT)
     return size if size >= 0.0 else 0.0
 
@@ -72,15 +81,15 @@ def level_of(size, quantiser, parity):
 
 
 @kernel
-def quantise(values, inverse, start, end, steps_back, levels):
+def quantise(values, n, inverse, start, end, levels):
     """The levels of least distortion along one path; returns the state in which it starts.
 
-    values     : float32[n]
-    inverse    : float64    1 / step
-    start      : int        state before the first value, 0..7; -1: any
-    end        : int        state after the last value, 0..7; -1: any
-    steps_back : int64[16]  STEPS_BACK
-    levels     : int32[n]   out; holds the decision bits between the passes
+    values  : address of float32[n]
+    n       : int
+    inverse : float64                1 / step
+    start   : int                    state before the first value, 0..7; -1: any
+    end     : int                    state after the last value, 0..7; -1: any
+    levels  : address of int32[n]    out; holds the decision bits between the passes
     """
     free = 0.0 if start < 0 else UNREACHED
     c0 = 0.0 if start == 0 else free
@@ -91,8 +100,8 @@ def quantise(values, inverse, start, end, steps_back, levels):
     c5 = 0.0 if start == 5 else free
     c6 = 0.0 if start == 6 else free
     c7 = 0.0 if start == 7 else free
-    for i in range(values.size):
-        even0, even1, odd0, odd1 = distances(magnitude(np.float64(values[np.uint64(i)]) * inverse))
+    for i in range(n):
+        even0, even1, odd0, odd1 = distances(magnitude(np.float64(load_f32(values, i)) * inverse))
         a0, b0 = c0 + even0, c4 + even1
         a1, b1 = c2 + even0, c6 + even1
         a2, b2 = c0 + even1, c4 + even0
@@ -101,7 +110,7 @@ def quantise(values, inverse, start, end, steps_back, levels):
         a5, b5 = c1 + odd1, c5 + odd0
         a6, b6 = c3 + odd0, c7 + odd1
         a7, b7 = c1 + odd0, c5 + odd1
-        levels[np.uint64(i)] = (
+        bits = (
             (b0 < a0)
             | (b1 < a1) << 1
             | (b2 < a2) << 2
@@ -111,17 +120,18 @@ def quantise(values, inverse, start, end, steps_back, levels):
             | (b6 < a6) << 6
             | (b7 < a7) << 7
         )
+        store_32(levels, i, bits)
         c0, c1, c2, c3 = min(a0, b0), min(a1, b1), min(a2, b2), min(a3, b3)
         c4, c5, c6, c7 = min(a4, b4), min(a5, b5), min(a6, b6), min(a7, b7)
     state = end
     if end < 0:
         state = cheapest(c0, c1, c2, c3, c4, c5, c6, c7)
-    for i in range(values.size - 1, -1, -1):
-        x = np.float64(values[np.uint64(i)]) * inverse
-        back = steps_back[np.uint64(2 * state + ((levels[np.uint64(i)] >> state) & 1))]
-        level = level_of(magnitude(x), (back >> 1) & 1, back & 1)
-        levels[np.uint64(i)] = -level if x < 0.0 else level
-        state = back >> 2
+    for i in range(n - 1, -1, -1):
+        x = np.float64(load_f32(values, i)) * inverse
+        back = way_back(state, (load_i32(levels, i) >> state) & 1)
+        state = back >> 1
+        level = level_of(magnitude(x), state & 1, back & 1)
+        store_32(levels, i, -level if x < 0.0 else level)
     return state
 
 

@@ -16,31 +16,42 @@ still holds fractions.
 
 import numpy as np
 
-from nncjit.cabac.tables import DQ_NEXT_STATE
-from nncjit.jit import address, kernel, load_i32, store_32
+from nncjit.jit import field_offset, helper, kernel, load_i32, record_view, store_32, store_f32
 from nncjit.jit.lanes import lane_program
 from nncjit.quant.trellis_chunks import LANES
+from nncjit.quant.trellis_kernels import WAYS, WAYS_BACK
 
 EXACT_BELOW = 2.0**20
 """Largest |value / step| that the lanes are given."""
 
 UNREACHED = np.float32(1e20)
 
-WAYS = [
-    [(before, parity) for before in range(8) for parity in (0, 1) if DQ_NEXT_STATE[before, parity] == state]
-    for state in range(8)
-]
-"""For each state its two predecessors, ascending, and the parity that leads from there."""
+CHUNKS = np.dtype(
+    [
+        ("values", "i8"),  # address of float32[n]
+        ("n", "i8"),
+        ("levels", "i8"),  # address of int32[n], out
+        ("length", "i8"),  # values of a chunk
+        ("window", "i8"),  # values on either side of a boundary, fewer where the tensor ends
+        ("depth", "i8"),  # rows in the scratch: max(length, 2 * window)
+        ("inverse", "f4"),  # 1 / step; |value / step| stays below EXACT_BELOW
+    ]
+)
+"""A tensor in chunks; kernels do not change it."""
 
-_BACK = [before << 1 | parity for ways in WAYS for before, parity in ways]
+_chunks_at = record_view(CHUNKS)
+INVERSE = field_offset(CHUNKS, "inverse")
+
+# The scratch of a worker: float32[8][16] costs, int32[16] states, float32[depth][16] rows, uint8[depth][16] decisions.
+STATES, ROWS = 32 * LANES, 36 * LANES
 
 
-def _packed(entries):
-    word = sum(entry << (4 * i) for i, entry in enumerate(entries))
-    return word - (1 << 32) if word >> 31 else word
+def scratch_size(depth: int) -> int:
+    """Bytes of a worker's scratch."""
+    return ROWS + 5 * LANES * depth
 
 
-_BACK_LOW, _BACK_HIGH = _packed(_BACK[:8]), _packed(_BACK[8:])
+_BACK_LOW, _BACK_HIGH = np.array([WAYS_BACK]).view(np.int32).tolist()
 
 
 def way_back(m, state, bit):
@@ -65,7 +76,7 @@ def forward(m, values, inverse, costs, decisions, n):
 
     values    : float32[n][16]
     inverse   : float32[1]       1 / step
-    costs     : float32[8][16]   path costs before the first step; not changed
+    costs     : float32[8][16]   path costs before the first step; out: after the last
     decisions : uint8[n][16]     out
     """
     scale = m.repeat(inverse, 0)
@@ -192,72 +203,68 @@ def emit(m, values, inverse, decisions, states, n):
     m.loop_down(n, step)
 
 
-@kernel
-def boundary_states(values, first, length, window, inverse, rows, decisions, costs, states):
-    """The states in which 16 chunks end, each from a window around its end.
+@helper
+def fill(p, n, number):
+    """Store a float32 n times."""
+    for i in range(n):
+        store_f32(p, i, number)
 
-    values    : float32[n]
-    first     : int            where the first chunk starts
-    length    : int            of a chunk; first + 16 * length <= n
-    window    : int            values on either side of an end, fewer where the tensor ends
-    inverse   : float32[1]     1 / step
-    rows      : float32[2 * window * 16]  scratch
-    decisions : uint8[2 * window * 16]    scratch
-    costs     : float32[8 * 16]           scratch
-    states    : int32[16]      out
-    """
+
+@helper
+def boundary_states(chunks, scratch, first):
+    """Write the states in which the 16 chunks from value `first` on end, each from a window around its end."""
+    at = _chunks_at(chunks)
+    costs, states, rows, decisions = scratch, scratch + STATES, scratch + ROWS, scratch + ROWS + 4 * LANES * at.depth
+    window = at.window
     for lane in range(LANES):
-        begin = first + (lane + 1) * length - window
-        inside = max(-begin, 0), max(min(2 * window, values.size - begin), 0)
+        begin = first + (lane + 1) * at.length - window
+        source = at.values + 4 * begin
+        inside = max(-begin, 0), max(min(2 * window, at.n - begin), 0)
         for t in range(inside[0]):
-            rows[np.uint64(t * LANES + lane)] = np.float32(0.0)
+            store_32(rows, t * LANES + lane, 0)
         for t in range(inside[0], inside[1]):
-            rows[np.uint64(t * LANES + lane)] = values[np.uint64(begin + t)]
+            store_32(rows, t * LANES + lane, load_i32(source, t))
         for t in range(inside[1], 2 * window):
-            rows[np.uint64(t * LANES + lane)] = np.float32(0.0)
-    costs[:] = np.float32(0.0)
-    forward((address(rows), address(inverse), address(costs), address(decisions), 2 * window))
-    last_states((address(costs), address(states)))
-    trace((address(decisions) + window * LANES, address(states), window))
+            store_32(rows, t * LANES + lane, 0)
+    fill(costs, 8 * LANES, np.float32(0.0))
+    forward((rows, chunks + INVERSE, costs, decisions, 2 * window))
+    last_states((costs, states))
+    trace((decisions + window * LANES, states, window))
 
 
 @kernel
-def quantise_blocks(values, first, count, length, window, inverse, start, rows, decisions, costs, states, levels):
+def quantise_blocks(chunks, scratch, first, count, start):
     """Levels of `count` blocks of 16 chunks; returns the state after the last one.
 
-    values    : float32[n]
-    first     : int        where the first block starts
-    count     : int        first + count * 16 * length <= n
-    length    : int        values of a chunk
-    window    : int        see boundary_states
-    inverse   : float32[1] 1 / step; |value / step| must stay below EXACT_BELOW
-    start     : int        state before the first value; -1: taken from the window around it (first >= 16 * length)
-    rows      : float32[max(length, 2 * window) * 16]  scratch
-    decisions : uint8[max(length, 2 * window) * 16]    scratch
-    costs     : float32[8 * 16]                        scratch
-    states    : int32[16]                              scratch
-    levels    : int32[n]   out
+    chunks  : address of CHUNKS
+    scratch : address of scratch_size(depth) bytes
+    first   : int  where the first block starts
+    count   : int  first + count * 16 * length <= n
+    start   : int  state before the first value; -1: taken from the window around it (first >= 16 * length)
     """
+    at = _chunks_at(chunks)
+    costs, states, rows, decisions = scratch, scratch + STATES, scratch + ROWS, scratch + ROWS + 4 * LANES * at.depth
+    length, by = at.length, chunks + INVERSE
     block = LANES * length
     if start < 0:
-        boundary_states(values, first - block, length, window, inverse, rows, decisions, costs, states)
-        start = np.int64(states[LANES - 1])
+        boundary_states(chunks, scratch, first - block)
+        start = load_i32(states, LANES - 1)
     for base in range(first, first + count * block, block):
-        boundary_states(values, base, length, window, inverse, rows, decisions, costs, states)
-        costs[:] = UNREACHED
+        boundary_states(chunks, scratch, base)
+        fill(costs, 8 * LANES, UNREACHED)
         for lane in range(LANES):
-            before = start if lane == 0 else np.int64(states[lane - 1])
-            costs[before * LANES + lane] = np.float32(0.0)
-        start = np.int64(states[LANES - 1])
-        source, target, work = address(values) + 4 * base, address(levels) + 4 * base, address(rows)
-        spread_chunks((source, length, work, length // LANES))
+            before = start if lane == 0 else load_i32(states, lane - 1)
+            store_f32(costs, before * LANES + lane, np.float32(0.0))
+        start = load_i32(states, LANES - 1)
+        source, target = at.values + 4 * base, at.levels + 4 * base
+        spread_chunks((source, length, rows, length // LANES))
         for t in range(length // LANES * LANES, length):
             for lane in range(LANES):
-                store_32(work, t * LANES + lane, load_i32(source, lane * length + t))
-        forward((work, address(inverse), address(costs), address(decisions), length))
-        emit((work, address(inverse), address(decisions), address(states), length))
-        gather_chunks((work, length, target, length // LANES))
+                store_32(rows, t * LANES + lane, load_i32(source, lane * length + t))
+        forward((rows, by, costs, decisions, length))
+        emit((rows, by, decisions, states, length))
+        gather_chunks((rows, length, target, length // LANES))
         for t in range(length // LANES * LANES, length):
             for lane in range(LANES):
-                store_32(target, lane * length + t, load_i32(work, t * LANES + lane))
+                store_32(target, lane * length + t, load_i32(rows, t * LANES + lane))
     return start

@@ -13,11 +13,23 @@ The other stages have 16 values in the lanes.
 
 import numpy as np
 
-from nncjit.jit import address, helper, kernel, load_f32, load_i32, load_u8, store_8, store_32, store_f32
+from nncjit.jit import (
+    field_offset,
+    helper,
+    kernel,
+    load_f32,
+    load_i32,
+    load_u8,
+    record_view,
+    store_8,
+    store_32,
+    store_f32,
+    zero_bytes,
+)
 from nncjit.jit.lanes import lane_program
 from nncjit.quant import rate_kernels
-from nncjit.quant.rate_kernels import LEVELS, SIGNS, SIZE_CLASSES, SIZES
-from nncjit.quant.trellis_lanes_kernels import WAYS
+from nncjit.quant.rate_kernels import LEVELS, SETTING_FIELDS, SIGNS, SIZE_CLASSES, SIZES
+from nncjit.quant.trellis_kernels import WAYS
 
 BLOCK = 4096
 LOOK = 64
@@ -26,6 +38,37 @@ ROOM = STREAMS * (BLOCK + 2 * LOOK)
 """Values that the scratch arrays hold: of all streams a block, what may be left behind it, and the look beyond."""
 
 UNREACHED = np.float32(1e20)
+
+WORKER = np.dtype(
+    [
+        # scratch; whole cache lines, so that rows of 16 lanes are aligned
+        ("work", "f4", ROOM),
+        ("zero", "f4", ROOM),
+        ("pairs0", "f4", 2 * ROOM),
+        ("pairs1", "f4", 2 * ROOM),
+        ("masks", "u1", 2 * ROOM),
+        ("codes", "u1", ROOM),  # out, of the last block: predecessor << 2 | zero << 1 | parity
+        ("costs", "f4", (STREAMS, 8)),
+        ("last_nonzero", "i4", (STREAMS, 8)),
+        # what is to be done
+        ("path_back", "i8"),  # address of PATH_BACK
+        ("cuts", "i8", STREAMS + 1),  # ascending; streams are equally long, or shorter at the tensor's end
+        ("cut_states", "i8", STREAMS + 1),  # states at the cuts; -1: any; the values before a cut count as zero
+        ("states", "i8", STREAMS),  # of the streams' paths
+        ("was", "i8", STREAMS),  # 1: the last value of the stream is not zero
+        *SETTING_FIELDS,
+    ]
+)
+"""Four streams of a tensor, and the memory of one worker: about 450 kB."""
+
+_worker_at = record_view(WORKER)
+INVERSE, COUNTS_AT, ZERO_RATES, LEVEL_RATES, COSTS, LAST_NONZERO, WORK, ZERO, PAIRS0, PAIRS1, MASKS, CODES = (
+    field_offset(WORKER, name)
+    for name in (
+        *("inverse", "counts", "zero_rates", "level_rates", "costs", "last_nonzero"),
+        *("work", "zero", "pairs0", "pairs1", "masks", "codes"),
+    )
+)
 
 
 def _path_back() -> np.ndarray:
@@ -167,18 +210,19 @@ def step_back(masks, path_back, codes, i, stream, state):
 
 
 @helper
-def trace(masks, path_back, codes, begin, end, states):
-    """Follow all paths from `states` (int64[4]) after values end - 1 back to values `begin`.
+def trace(at, masks, codes, begin, end):
+    """Follow the paths of all streams from `at.states` after values end - 1 back to values `begin`.
 
-    `states` becomes the states before these.
+    `at.states` becomes the states before these.
     """
-    s0, s1, s2, s3 = states[0], states[1], states[2], states[3]
+    path_back = at.path_back
+    s0, s1, s2, s3 = at.states[0], at.states[1], at.states[2], at.states[3]
     for i in range(end - 1, begin - 1, -1):
         s0 = step_back(masks, path_back, codes, i, 0, s0)
         s1 = step_back(masks, path_back, codes, i, 1, s1)
         s2 = step_back(masks, path_back, codes, i, 2, s2)
         s3 = step_back(masks, path_back, codes, i, 3, s3)
-    states[0], states[1], states[2], states[3] = s0, s1, s2, s3
+    at.states[0], at.states[1], at.states[2], at.states[3] = s0, s1, s2, s3
 
 
 @helper
@@ -205,18 +249,18 @@ def count(levels, codes, counts, begin, end, was, stream, unary_length):
 
 
 @helper
-def load_streams(values, cuts, offset, n, at):
+def load_streams(at, work, offset, n):
     """Put n values of each stream side by side, zeros where the tensor ends; returns the rows of 16 that they fill."""
     rows = (STREAMS * n + 15) >> 4
-    for k in range(STREAMS * n, 16 * rows):
-        at.work[np.uint64(k)] = np.float32(0.0)
+    zero_bytes(work + 4 * STREAMS * n, 4 * (16 * rows - STREAMS * n))
     for stream in range(STREAMS):
-        begin = cuts[stream] + offset
-        inside = min(max(values.size - begin, 0), n)
+        begin = at.cuts[stream] + offset
+        source = at.values + 4 * begin
+        inside = min(max(at.n - begin, 0), n)
         for i in range(inside):
-            at.work[np.uint64(STREAMS * i + stream)] = values[np.uint64(begin + i)]
+            store_32(work, STREAMS * i + stream, load_i32(source, i))
         for i in range(inside, n):
-            at.work[np.uint64(STREAMS * i + stream)] = np.float32(0.0)
+            store_32(work, STREAMS * i + stream, 0)
     return rows
 
 
@@ -241,43 +285,35 @@ def best_state(costs, wanted, stream):
 
 
 @kernel
-def quantise(
-    values, cuts, states, block, sample, inverse, weight, unary_length, fade, vector, path_back, counts, at, levels
-):
-    """Levels of four streams, values[cuts[s]:cuts[s + 1]].
+def quantise(worker, block):
+    """Levels of four streams.
 
-    values       : float32[n]   |value / step| must stay below trellis_lanes_kernels.EXACT_BELOW
-    cuts         : int64[5]     ascending; streams are equally long, or shorter at the tensor's end
-    states       : int64[5]     states at the cuts; -1: any; the values before a cut count as zero
-    block        : int          values of each stream's first block, LOOK..BLOCK; doubles from block to block
-    sample       : int          values of a block and stream that are counted, at least; all where zeros abound
-    inverse      : float32[1]   1 / step
-    weight       : float32      what a bit costs in squared steps
-    unary_length : int          1..rate_kernels.LONGEST_UNARY
-    fade         : float32      see rate_kernels.update
-    vector       : int          1: lane programs as vectors, 0: as scalars; the levels are the same
-    path_back    : uint8[256, 8]  PATH_BACK
-    counts       : float32[rate_kernels.COUNTS]  in: to start with; out: after the last block
-    at           : RdScratch    see trellis_rate
-    levels       : int32[n]     out: [cuts[0]:cuts[4]]
+    worker : address of WORKER
+    block  : int   values of each stream's first block, LOOK..BLOCK; doubles from block to block up to BLOCK
     """
-    work, zero, pairs0, pairs1 = address(at.work), address(at.zero), address(at.pairs0), address(at.pairs1)
-    costs, nonzero, masks, codes = address(at.costs), address(at.nonzero), address(at.masks), address(at.codes)
-    zero_rates, level_rates, by = address(at.zero_rates), address(at.level_rates), address(inverse)
-    back, counted, whole = address(path_back), address(counts), at.work.view(np.int32)
-    length = cuts[1] - cuts[0]
+    at = _worker_at(worker)
+    by, counts, zero_rates, level_rates = (
+        worker + INVERSE,
+        worker + COUNTS_AT,
+        worker + ZERO_RATES,
+        worker + LEVEL_RATES,
+    )
+    work, zero, pairs0, pairs1 = worker + WORK, worker + ZERO, worker + PAIRS0, worker + PAIRS1
+    costs, nonzero, masks, codes = worker + COSTS, worker + LAST_NONZERO, worker + MASKS, worker + CODES
+    unary_length = at.unary_length
+    length = at.cuts[1] - at.cuts[0]
     for stream in range(STREAMS):
-        at.states[stream], at.was[stream] = states[stream], 0
+        at.states[stream], at.was[stream] = at.cut_states[stream], 0
     i = 0
     while i < length:
-        rate_kernels.update(counts, weight, unary_length, fade, at.zero_rates, at.level_rates)
+        rate_kernels.update(at)
         n = length - i if length - i < block + LOOK else block
         last = i + n == length
         steps = n if last else n + LOOK
-        rows = load_streams(values, cuts, i, steps, at)
+        rows = load_streams(at, work, i, steps)
         for stream in range(STREAMS):
             start_paths(costs, nonzero, at.states[stream], at.was[stream], stream)
-        if vector:
+        if at.vector:
             prepare((work, by, level_rates, zero, pairs0, pairs1, rows))
             walk((zero, pairs0, pairs1, zero_rates, costs, nonzero, masks, steps))
         else:
@@ -285,27 +321,27 @@ def quantise(
             walk_scalar((zero, pairs0, pairs1, zero_rates, costs, nonzero, masks, steps))
         for stream in range(STREAMS):
             # a stream that the next one continues must end where that begins
-            at.states[stream] = best_state(costs, states[stream + 1] if last else -1, stream)
-        trace(masks, back, codes, n, steps, at.states)
-        for stream in range(STREAMS):
-            at.ends[stream] = at.states[stream]
-        trace(masks, back, codes, 0, n, at.states)
+            at.states[stream] = best_state(costs, at.cut_states[stream + 1] if last else -1, stream)
+        trace(at, masks, codes, n, steps)
+        ends = at.states[0], at.states[1], at.states[2], at.states[3]
+        trace(at, masks, codes, 0, n)
         rows = (STREAMS * n + 15) >> 4
-        if vector:
+        if at.vector:
             emit((work, by, codes, rows))
         else:
             emit_scalar((work, by, codes, rows))
         for stream in range(STREAMS):
-            begin = cuts[stream] + i
-            inside = min(max(cuts[stream + 1] - begin, 0), n)
+            begin = at.cuts[stream] + i
+            target = at.levels + 4 * begin
+            inside = min(max(at.cuts[stream + 1] - begin, 0), n)
             for k in range(inside):
-                levels[np.uint64(begin + k)] = whole[np.uint64(STREAMS * k + stream)]
-            some = min(max(sample, n >> 2), inside)
-            found = count(work, codes, counted, 0, some, at.was[stream], stream, unary_length)
+                store_32(target, k, load_i32(work, STREAMS * k + stream))
+            some = min(max(at.sample, n >> 2), inside)
+            found = count(work, codes, counts, 0, some, at.was[stream], stream, unary_length)
             if some < inside and 8 * found < some:
-                was = 1 if whole[STREAMS * (some - 1) + stream] else 0
-                count(work, codes, counted, some, inside, was, stream, unary_length)
-            at.was[stream] = 1 if whole[STREAMS * (n - 1) + stream] else 0
-            at.states[stream] = at.ends[stream]
+                was = 1 if load_i32(work, STREAMS * (some - 1) + stream) else 0
+                count(work, codes, counts, some, inside, was, stream, unary_length)
+            at.was[stream] = 1 if load_i32(work, STREAMS * (n - 1) + stream) else 0
+        at.states[0], at.states[1], at.states[2], at.states[3] = ends
         i += n
         block = min(2 * block, BLOCK)

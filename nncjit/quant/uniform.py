@@ -7,15 +7,15 @@ from concurrent.futures import Executor
 
 import numpy as np
 
-from nncjit.cabac.tables import BIN_COST, FAST, INITIAL_WORDS, SLOW
-from nncjit.quant import rate_kernels
-from nncjit.quant import reference_rate_kernels as adaptive_kernels
+from nncjit.jit import address
+from nncjit.quant import reference_rate
 from nncjit.quant import uniform_kernels as kernels
 from nncjit.quant import uniform_rd_kernels as rd_kernels
-from nncjit.quant.rate import FADE, FEWEST_COUNTED, FIRST_BLOCK, NEXT_BLOCK, Floats, Levels, Setting
-from nncjit.quant.steps import bit_weight, inverse_of
+from nncjit.quant.flat_arrays import Floats, Levels, flat_floats
+from nncjit.quant.rate import FIRST_BLOCK, NEXT_BLOCK, Setting
+from nncjit.quant.steps import inverse_of
 from nncjit.quant.trellis_lanes_kernels import EXACT_BELOW
-from nncjit.quant.work_sharing import PIECE, frozen, run_pieces
+from nncjit.quant.work_sharing import PIECE, run_pieces
 
 
 def largest_magnitude(values: Floats, *, workers: Executor | None = None) -> float:
@@ -26,8 +26,9 @@ def largest_magnitude(values: Floats, *, workers: Executor | None = None) -> flo
     values : float32[n]
     workers : Executor or None
     """
-    bits = frozen(values).view(np.int32)
-    most = max(run_pieces(lambda a, b: kernels.largest(bits[a:b]), values.size, workers), default=0)
+    values = flat_floats(values)
+    source = address(values)
+    most = max(run_pieces(lambda a, b: kernels.largest(source + 4 * a, b - a), values.size, workers), default=0)
     size = float(np.int32(most).view(np.float32))
     return size if math.isfinite(size) else math.inf
 
@@ -48,9 +49,14 @@ def uniform(values: Floats, step: float, *, workers: Executor | None = None) -> 
     int32[n]
         Levels, at most 2^30 - 64 in magnitude (values beyond are clamped).
     """
-    inverse, values = np.float32(inverse_of(step)), frozen(values)
+    inverse, values = np.float32(inverse_of(step)), flat_floats(values)
     levels = np.empty(values.size, np.int32)
-    run_pieces(lambda a, b: kernels.round_half_away(values[a:b], inverse, levels[a:b]), values.size, workers)
+    source, target = address(values), address(levels, writes=True)
+
+    def piece(start: int, stop: int) -> None:
+        kernels.round_half_away(source + 4 * start, stop - start, inverse, target + 4 * start)
+
+    run_pieces(piece, values.size, workers)
     return levels
 
 
@@ -84,66 +90,28 @@ def uniform_rd(
     -------
     int32[n]
     """
-    inverse, values = inverse_of(step), frozen(values)
+    inverse, values = inverse_of(step), flat_floats(values)
     if rate_weight <= 0.0 or not values.size:
         return uniform(values, step, workers=workers)
     if exact:
-        return _as_reference(values, inverse, rate_weight, unary_length)
+        return reference_rate.search(values, inverse, rate_weight, unary_length, dependent=False)
     if largest_magnitude(values, workers=workers) * inverse >= EXACT_BELOW:
         return uniform(values, step, workers=workers)  # levels so large that their rates hardly differ
     setting = Setting(values, inverse, rate_weight, unary_length, dependent=False)
-    pilot = frozen(setting.pilot())
+    pilot = setting.pilot()
+    learner = setting.worker(rd_kernels.WORKER, pilot, np.empty(pilot.size, np.int32), setting.counts)
     for first_block in (FIRST_BLOCK, NEXT_BLOCK):
-        _quantise(setting, pilot, np.empty(pilot.size, np.int32), 0, pilot.size, first_block, setting.counts)
+        rd_kernels.quantise(learner.address, 0, pilot.size, first_block)
+    setting.counts = learner.records[0]["counts"].copy()
 
     def run(counts: Floats) -> Levels:
         levels = np.empty(values.size, np.int32)
 
         def piece(start: int, stop: int) -> None:
-            _quantise(setting, values, levels, start, stop, NEXT_BLOCK, counts.copy())
+            worker = setting.worker(rd_kernels.WORKER, values, levels, counts)
+            rd_kernels.quantise(worker.address, start, stop, NEXT_BLOCK)
 
-        run_pieces(piece, values.size, workers, PIECE)
+        run_pieces(piece, values.size, workers, PIECE)  # the rates of a piece are its own: its size decides levels
         return levels
 
     return setting.best(run)
-
-
-def _as_reference(values: Floats, inverse: float, rate_weight: float, unary_length: int) -> Levels:
-    levels = np.empty(values.size, np.int32)
-    n_models = adaptive_kernels.GREATER + 2 * unary_length + adaptive_kernels.REST_BINS
-    adaptive_kernels.uniform(
-        values,
-        np.float32(inverse),
-        inverse,
-        adaptive_kernels.BYPASS / bit_weight(rate_weight, dependent=False),
-        unary_length,
-        BIN_COST,
-        FAST,
-        SLOW,
-        np.full(n_models, INITIAL_WORDS[0], np.uint32),
-        levels,
-    )
-    return levels
-
-
-def _quantise(
-    setting: Setting, values: Floats, levels: Levels, start: int, stop: int, first_block: int, counts: Floats
-) -> None:
-    rd_kernels.quantise(
-        values,
-        start,
-        stop,
-        first_block,
-        FEWEST_COUNTED,
-        setting.inverse,
-        setting.weight,
-        setting.unary_length,
-        FADE,
-        setting.vector,
-        counts,
-        np.empty(rd_kernels.BLOCK, np.float32),
-        np.empty(rd_kernels.BLOCK, np.uint8),
-        np.empty((4, 8), np.float32),
-        np.empty((2, rate_kernels.LEVELS), np.float32),
-        levels,
-    )

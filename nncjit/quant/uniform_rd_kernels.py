@@ -7,12 +7,32 @@ then one bit runs through the block and picks.
 
 import numpy as np
 
-from nncjit.jit import address, helper, kernel, load_f32, load_i32, load_u8, store_32, store_f32
+from nncjit.jit import (
+    copy_bytes,
+    field_offset,
+    helper,
+    kernel,
+    load_f32,
+    load_i32,
+    load_u8,
+    record_view,
+    store_32,
+    store_f32,
+    zero_bytes,
+)
 from nncjit.jit.lanes import lane_program
 from nncjit.quant import rate_kernels
-from nncjit.quant.rate_kernels import LEVELS, SIGNS, SIZE_CLASSES, SIZES
+from nncjit.quant.rate_kernels import LEVELS, SETTING_FIELDS, SIGNS, SIZE_CLASSES, SIZES
 
 BLOCK = 8192
+
+WORKER = np.dtype([("work", "f4", BLOCK), ("codes", "u1", BLOCK), *SETTING_FIELDS])
+"""Scratch, first because rows of 16 lanes want to be aligned, and a tensor."""
+
+_worker_at = record_view(WORKER)
+INVERSE, COUNTS_AT, ZERO_RATES, LEVEL_RATES, WORK, CODES = (
+    field_offset(WORKER, name) for name in ("inverse", "counts", "zero_rates", "level_rates", "work", "codes")
+)
 
 
 def prepare_program(m, values, inverse, zero_rates, level_rates, codes, rows):
@@ -77,65 +97,37 @@ def count(levels, counts, begin, end, was, unary_length):
 
 
 @kernel
-def quantise(
-    values,
-    start,
-    stop,
-    block,
-    sample,
-    inverse,
-    weight,
-    unary_length,
-    fade,
-    vector,
-    counts,
-    work,
-    codes,
-    zero_rates,
-    level_rates,
-    levels,
-):
-    """Levels of values[start:stop].
+def quantise(worker, start, stop, block):
+    """Levels of values start to stop - 1.
 
-    values       : float32[n]  |value / step| must stay below trellis_lanes_kernels.EXACT_BELOW
-    start, stop  : int         the value before `start` counts as zero
-    block        : int         values of the first block, 1..BLOCK; doubles from block to block up to BLOCK
-    sample       : int         values of a block that are counted, at least; all where zeros abound
-    inverse      : float32[1]  1 / step
-    weight       : float32     what a bit costs in squared steps
-    unary_length : int         1..rate_kernels.LONGEST_UNARY
-    fade         : float32     see rate_kernels.update
-    vector       : int         1: lane programs as vectors, 0: as scalars; the levels are the same
-    counts       : float32[rate_kernels.COUNTS]  in: to start with; out: after the last block
-    work         : float32[BLOCK]                scratch
-    codes        : uint8[BLOCK]                  scratch
-    zero_rates   : float32[4, 8]                 scratch
-    level_rates  : float32[2, LEVELS]            scratch
-    levels       : int32[n]    out: [start:stop]
+    worker      : address of WORKER
+    start, stop : int   0 <= start <= stop <= n; the value before `start` counts as zero
+    block       : int   values of the first block, 1..BLOCK; doubles from block to block up to BLOCK
     """
-    places = address(work), address(inverse), address(zero_rates), address(level_rates), address(codes)
-    out = address(levels)
+    at = _worker_at(worker)
+    levels, unary_length = at.levels, at.unary_length
+    by, counts, work, codes = worker + INVERSE, worker + COUNTS_AT, worker + WORK, worker + CODES
+    zero_rates, level_rates = worker + ZERO_RATES, worker + LEVEL_RATES
     was = 0
     i = start
     while i < stop:
-        rate_kernels.update(counts, weight, unary_length, fade, zero_rates, level_rates)
+        rate_kernels.update(at)
         n = min(stop - i, block)
         rows = (n + 15) >> 4
-        for k in range(n):
-            work[np.uint64(k)] = values[np.uint64(i + k)]
-        for k in range(n, 16 * rows):
-            work[np.uint64(k)] = np.float32(0.0)
-        if vector:
-            prepare((places[0], places[1], places[2], places[3], places[4], rows))
+        copy_bytes(work, at.values + 4 * i, 4 * n)
+        zero_bytes(work + 4 * n, 4 * (16 * rows - n))
+        if at.vector:
+            prepare((work, by, zero_rates, level_rates, codes, rows))
         else:
-            prepare_scalar((places[0], places[1], places[2], places[3], places[4], rows))
+            prepare_scalar((work, by, zero_rates, level_rates, codes, rows))
         before = was
         for k in range(n):
-            was = (load_u8(places[4], k) >> was) & 1
-            store_32(out, i + k, load_i32(places[0], k) & -was)
-        some = min(max(sample, n >> 2), n)
-        found = count(out, address(counts), i, i + some, before, unary_length)
+            was = (load_u8(codes, k) >> was) & 1
+            store_32(levels, i + k, load_i32(work, k) & -was)
+        some = min(max(at.sample, n >> 2), n)
+        found = count(levels, counts, i, i + some, before, unary_length)
         if some < n and 8 * found < some:
-            count(out, address(counts), i + some, i + n, 1 if levels[i + some - 1] else 0, unary_length)
+            was_some = 1 if load_i32(levels, i + some - 1) else 0
+            count(levels, counts, i + some, i + n, was_some, unary_length)
         i += n
         block = min(2 * block, BLOCK)

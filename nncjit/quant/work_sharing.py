@@ -5,25 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from nncjit.jit.threads import share
 
 T = TypeVar("T")
-A = TypeVar("A", bound=np.generic)
 
 PIECE = 1 << 18
 """Elements of a piece: large enough that handing it out costs nothing, small enough to balance a pool."""
-
-
-def frozen(array: NDArray[A]) -> NDArray[A]:
-    """A read-only flat view: kernels are compiled once for their inputs, whether those can be written to or not."""
-    flat: NDArray[Any] = np.ascontiguousarray(array).reshape(-1).view()
-    flat.flags.writeable = False
-    return flat
 
 
 def run_tasks(work: Callable[[int], T], count: int, workers: Executor | None) -> list[T]:

@@ -1,4 +1,4 @@
-"""Codebooks: lossless ones, fitted ones, and the bits of their headers."""
+"""Codebooks: the levels come back through them, and the bits of their headers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from hypothesis.extra.numpy import arrays
 
 from nncjit.bits import BitWriter
 from nncjit.errors import OptionError
-from nncjit.jit import JIT
-from nncjit.quant.codebook import Codebook, fit, from_levels
-from quant.oracle import weights
+from nncjit.quant.codebook import Codebook, from_levels
 
 pytestmark = pytest.mark.kernel
-N = 20_000 if JIT else 300
 
 
 def written_bits(book):
@@ -68,43 +65,7 @@ def test_order_fits_the_distances():
     assert wide.header_bits() < Codebook(wide.values, wide.zero, 0).header_bits()
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 16, 64])
-def test_fitted_entries_are_the_means_of_what_they_take(size):
-    values, step = weights(N), 2.0**-14
-    book = fit(values, step, size)
-    assert 1 <= book.size <= size
-    coded = book.quantise(values, step)
-    found = book.table(step)[coded + book.zero]
-    best = np.abs(values[:, None] - book.table(step)[None, :]).min(axis=1)
-    assert (np.abs(values - found) <= best + step).all()
-    if size > 1:
-        uniform = np.linspace(values.min(), values.max(), size)
-        other = np.abs(values[:, None] - uniform[None, :]).min(axis=1)
-        assert np.sum((values - found) ** 2) < np.sum(other**2)
-
-
-def test_sparse_values_keep_their_zero():
-    values = weights(N)
-    values[::2] = 0
-    book = fit(values, 2.0**-14, 8)
-    assert 0 in book.values
-    assert (book.levels(book.quantise(values, 2.0**-14))[::2] == 0).all()
-
-
-def test_values_that_spread_too_far_still_get_a_codebook():
-    book = fit(np.float32([-1e4, 0, 1, 1e4]), 2.0**-10, 3)
-    assert book.size <= 3
-    assert book.values[0] < 0 < book.values[-1]
-
-
 @pytest.mark.parametrize(("values", "zero", "egk"), [([3, 3], 0, 0), ([], 0, 0), ([1, 2], 2, 0), ([1, 2], 0, 16)])
 def test_no_codebook_of_what_the_header_cannot_hold(values, zero, egk):
     with pytest.raises(OptionError):
         Codebook(np.array(values, np.int64), zero, egk)
-
-
-def test_sizes_out_of_range_are_refused():
-    with pytest.raises(OptionError, match="entries"):
-        fit(weights(9), 0.1, 0)
-    with pytest.raises(OptionError, match="entries"):
-        fit(weights(0), 0.1, 4)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.errors import OptionError
 from nncjit.quant.steps import bit_weight, fits, nearest_qp, qp_range, raise_qp, step
+from quant.oracle import CASES, case
 
 DENSITIES = st.integers(0, 7)
 
@@ -39,6 +40,12 @@ def test_step_ends_where_float32_ends():
     assert step(-149 << 0, 0) == np.float32(2.0**-149)
 
 
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_steps_give_the_values_of_the_vectors(path):
+    meta, _, levels, values = case(path)
+    assert (step(meta["qp_used"], meta["qp_density"]) * levels.astype(np.float32) == values).all()
+
+
 @given(DENSITIES, st.floats(2.0**-100, 2.0**100))
 def test_nearest_qp_is_nearest_in_ratio(density, wanted):
     qp = nearest_qp(wanted, density)
@@ -62,31 +69,34 @@ def test_range_is_what_its_bits_hold():
     assert qp_range(0, -38) == (-70, -7)
 
 
+FINITE = st.floats(0, float(np.finfo(np.float32).max), width=32)
+QPS = st.integers(-4096, 4095)
+
+
 @settings(deadline=None)
-@given(st.floats(0, 1e30), st.integers(-600, 100), DENSITIES, st.booleans())
-def test_raised_parameter_fits_and_is_the_first(largest, qp, density, dependent):
-    raised = raise_qp(largest, qp, density, dependent=dependent)
-    assert raised >= qp
-    assert fits(largest, raised, density, dependent=dependent)
-    assert raised == qp or not fits(largest, raised - 1, density, dependent=dependent)
-    level = largest / float(step(raised, density)) + (2 if dependent else 0)
-    assert (level / 2 if dependent else level) <= MAX_LEVEL
+@given(FINITE, QPS, DENSITIES)
+def test_there_is_a_parameter_for_any_finite_value_and_wish(largest, qp, density):
+    found = raise_qp(largest, qp, density)
+    assert fits(largest, found, density)
+    assert largest / float(step(found, density)) + 2 <= MAX_LEVEL
+    if fits(largest, qp, density):
+        assert found == qp
+    elif found > qp:
+        assert not fits(largest, found - 1, density)
+    else:
+        assert not fits(0.0, qp, density)
+        assert not fits(0.0, found + 1, density)
 
 
 def test_a_step_that_fits_is_left_alone():
     assert raise_qp(1.0, -118, 2) == -118
-    assert raise_qp(2.0, -120, 2, dependent=True) > -120
-    assert raise_qp(1.0, -120, 2, dependent=True) == -120
+    assert raise_qp(2.0, -120, 2) > -120
 
 
 def test_values_that_are_not_finite_are_refused():
-    with pytest.raises(OptionError, match="finite"):
-        raise_qp(math.inf, -20, 2)
-
-
-def test_no_parameter_is_raised_beyond_float32():
-    with pytest.raises(OptionError, match="no step"):
-        raise_qp(1.0, 1000, 2)
+    for largest in (math.inf, math.nan, 1e40):
+        with pytest.raises(OptionError, match="finite"):
+            raise_qp(largest, -20, 2)
 
 
 def test_a_bit_weighs_more_in_the_trellis():

@@ -16,13 +16,12 @@ from hypothesis.extra.numpy import arrays
 
 import nncjit
 from nncjit.errors import OptionError
-from nncjit.jit import JIT
+from nncjit.jit import JIT, address
 from nncjit.quant import trellis_kernels, trellis_lanes_kernels
 from nncjit.quant.steps import step
-from nncjit.quant.trellis import trellis, trellis_rd
-from nncjit.quant.trellis_chunks import FEWEST, LANES, Chunks, Scratch
+from nncjit.quant.trellis import chunk_table, trellis, trellis_rd
+from nncjit.quant.trellis_chunks import FEWEST, LANES, Chunks
 from nncjit.quant.uniform import uniform
-from nncjit.quant.work_sharing import frozen
 from quant.oracle import best_path_error, case, cases, coded_values, squared_error, weights
 
 pytestmark = pytest.mark.kernel
@@ -113,18 +112,21 @@ def test_odd_numbers_in_a_large_tensor_leave_a_path(odd):
 def test_a_block_in_lanes_is_a_path_between_its_states():
     length, window = 24, 12
     chunks = Chunks(length, window, task=0, blocks_end=0)
-    values = frozen(weights(2 * LANES * length + 3, spread=2.0))
-    inverse, levels = np.ones(1, np.float32), np.zeros(values.size, np.int32)
-    scratch = Scratch.of(chunks)
-    end = trellis_lanes_kernels.quantise_blocks(values, 0, 2, length, window, inverse, 0, *scratch, levels)
+    values = weights(2 * LANES * length + 3, spread=2.0)
+    levels, again = np.zeros(values.size, np.int32), np.zeros(values.size, np.int32)
+    table = chunk_table(values, 1.0, levels, chunks)
+    scratch = np.zeros(trellis_lanes_kernels.scratch_size(chunks.depth), np.uint8)
+    memory = address(scratch, writes=True)
+    end = trellis_lanes_kernels.quantise_blocks(table.address, memory, 0, 2, 0)
     tail = slice(2 * LANES * length, None)
-    trellis_kernels.quantise(values[tail], 1.0, end, -1, trellis_kernels.STEPS_BACK, levels[tail])
+    last, last_levels = values[tail], levels[tail]
+    trellis_kernels.quantise(address(last), last.size, 1.0, end, -1, address(last_levels, writes=True))
     assert coded_values(levels) is not None
     assert squared_error(values, levels, 1.0) < 1.25 * best_path_error(values.astype(np.float64))
     # a worker that begins with the second block takes up the same path
-    again = np.zeros_like(levels)
     second = slice(LANES * length, tail.start)
-    trellis_lanes_kernels.quantise_blocks(values, second.start, 1, length, window, inverse, -1, *scratch, again)
+    table = chunk_table(values, 1.0, again, chunks)
+    trellis_lanes_kernels.quantise_blocks(table.address, memory, second.start, 1, -1)
     assert (again[second] == levels[second]).all()
 
 
