@@ -101,7 +101,9 @@ def explains_options(documented: Documented) -> Documented:
 def _explanation() -> str:
     """The options as a section of a docstring in NumPy's style."""
     lines = ["Other Parameters", "----------------"]
-    for name, (values, about) in ({n: (row.range, row.about) for n, row in TABLE.items()} | {"rules": RULES}).items():
+    for name, (values, about) in (
+        {n: (row.values.says, row.about) for n, row in TABLE.items()} | {"rules": RULES}
+    ).items():
         lines += [f"{name} : {values}", *wrap(about, 92, initial_indent="    ", subsequent_indent="    ")]
     return "\n".join(lines)
 
@@ -193,7 +195,7 @@ class Options:
             used.update(matching)
         for i, rule in enumerate(self.rules):
             if i not in used:
-                raise OptionError(f"rule {rule.pattern!r} matches no tensor")
+                raise OptionError(f"rule {shown(rule.pattern)} matches no tensor")
         return chosen
 
 
