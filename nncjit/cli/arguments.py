@@ -62,7 +62,7 @@ def add_choices(parser: ArgumentParser) -> None:
 def _add_group(parser: ArgumentParser, group: type[OptionGroup]) -> None:
     arguments = parser.add_argument_group(group.TITLE)
     for row in group.rows().values():
-        flag, text = f"--{row.name.replace('_', '-')}", row.does.replace("%", "%%")
+        flag, text = f"--{row.name.replace('_', '-')}", row.in_brief.replace("%", "%%")
         if row.is_flag:
             arguments.add_argument(flag, action="store_const", const="true", help=text)
         elif row.has_text:

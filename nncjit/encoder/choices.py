@@ -34,11 +34,11 @@ class FinenessKinds(OptionGroup):
     TITLE: ClassVar[str] = "how small or how fine: one of these"
 
     ratio: float | None = option(
-        None, Number(0.01, 100.0), "PERCENT", "target size in percent of the original", "Hit within 1 %."
+        None, Number(0.01, 100.0), "PERCENT", "target size in percent of the original", "It is met within 1 %."
     )
-    bits: float | None = option(None, Number(0.01, 32.0), "B", "target size in bits a weight", "Hit within 1 %.")
+    bits: float | None = option(None, Number(0.01, 32.0), "B", "target size in bits a weight", "It is met within 1 %.")
     snr: float | None = option(
-        None, Number(0.0, 120.0), "DB", "target signal-to-noise ratio of the weights, in dB", "Hit within 1 %."
+        None, Number(0.0, 120.0), "DB", "target signal-to-noise ratio of the weights, in dB", "It is met within 1 %."
     )
     qp: int | None = option(
         None,
@@ -52,9 +52,9 @@ class FinenessKinds(OptionGroup):
         None,
         Number(1e-3, 1e3),
         "F",
-        "finer default steps: 2 costs about one bit a weight more",
-        "A factor on the precision of the default steps, which follow from each tensor's own spread: 2 halves every "
-        "step, for 6 dB more. Without any of these options it is 1.",
+        "precision of the default steps: 2 costs about one bit a weight more",
+        "The default steps follow from each tensor's own spread; 2 halves every step, for 6 dB more. Without any of "
+        "these options it is 1.",
     )
 
 
@@ -121,22 +121,27 @@ class Quantising(OptionGroup):
         "trellis",
         Word(*get_args(Quantizer)),
         "NAME",
-        "trellis (default), uniform, codebook, auto or raw",
-        '"auto" takes the cheapest of the first three on a sample, "raw" stores the tensor as it is. Vectors are '
-        "always quantised uniformly.",
+        "how weights become levels",
+        '"auto" takes the cheapest of trellis, uniform and codebook on a sample, "raw" stores the tensor as it is. '
+        "Vectors are always quantised uniformly.",
     )
     rate_weight: float = option(
         0.0,
         Number(0.0, 100.0),
         "L",
-        "weight of size against error, 0 (default) to 100",
+        "weight of size against error",
         "Lambda of rate-distortion decisions: 0 is least error, 1 the reference software's usual compromise.",
     )
     exact: bool = option(
         False, Flag(), "", "exact and slower searches everywhere", "The trellis in float64, and no samples."
     )
     qp_density: int = option(
-        2, Whole(0, 7), "D", "steps an octave in which qp counts are 2^D, 0..7 (default 2)", per_tensor=False
+        2,
+        Whole(0, 7),
+        "D",
+        "steps an octave in which qp counts: 2^D",
+        "It holds for the whole model: no rule changes it.",
+        per_tensor=False,
     )
 
 
@@ -150,7 +155,7 @@ class Coding(OptionGroup):
         11,
         Either(Whole(1, 256), Word("auto")),
         "U",
-        "greater-than flags of the binarisation, 1..256 (default 11), or auto",
+        "greater-than flags of the binarisation",
         'They come before the Exp-Golomb rest (cabac_unary_length_minus1 + 1). "auto" takes the cheapest length on a '
         "sample.",
     )
@@ -158,16 +163,17 @@ class Coding(OptionGroup):
         "auto",
         Either(Whole(0, 4), Word("auto")),
         "S",
-        "0..4, or auto (default): blocks for large tensors",
-        "0 scans row by row, s from 1 on in blocks of 4 * 2^s rows, which can be decoded in parallel.",
+        "order in which levels are coded: 0 by rows, 1 to 4 in blocks",
+        "Order s from 1 on has blocks of 4 * 2^s rows, which can be decoded in parallel. "
+        '"auto" takes them for large tensors.',
     )
     selection: Selection = option(
         "fast",
         Word(*get_args(Selection)),
         "HOW",
-        "choice of the context initialisation: fast (default), exact, reference or none",
-        '"exact" tries every initialisation, "reference" chooses as the reference software does, "none" starts all '
-        "contexts alike.",
+        "how the context initialisation is chosen",
+        '"fast" compares the candidates on a sample of large tensors, "exact" on all of each. "reference" '
+        'chooses as the reference software does, "none" takes the first.',
     )
 
 
@@ -181,7 +187,7 @@ class Reducing(OptionGroup):
         0.0,
         Number(0.0, 1.0),
         "SHARE",
-        "set this share of the weights to zero, the least important first",
+        "share of the weights to set to zero, the least important first",
         "With `block_shape`, this share of the blocks.",
     )
     pattern: tuple[int, int] | None = option(
@@ -194,7 +200,7 @@ class Reducing(OptionGroup):
         0.0,
         Number(0.0, 1.0),
         "LOSS",
-        "give blocks of weights one magnitude where that loses at most this share of their energy",
+        "give blocks one magnitude where that loses at most this share of their energy",
         "Blocks are 1x4 unless `block_shape` is given.",
     )
     block_shape: tuple[int, ...] | None = option(
@@ -205,13 +211,13 @@ class Reducing(OptionGroup):
     )
     rank: int | float | Auto | None = option(
         None,
-        Either(Whole(1, 1 << 20), Number(0.0, 1.0), Word("auto")),
+        Either(Whole(1, 1 << 20), Number(0.0, 1.0, fraction=True), Word("auto")),
         "R",
-        "split a matrix into two factors: their rank, the share of energy to keep (0.9), or auto",
+        "split a matrix into two factors: their rank, or below 1 the share of energy to keep",
         '"auto" splits where that is smaller at the same noise.',
     )
     scale_rows: bool = option(
-        False, Flag(), "", "one factor for each output row (local scaling)", "So one step suits all rows."
+        False, Flag(), "", "one factor for each output row (local scaling)", "With it, one step suits all rows."
     )
 
 
@@ -225,7 +231,7 @@ class Layout(OptionGroup):
         0,
         Whole(0, 31),
         "D",
-        "dimension that is coded as rows (default 0)",
+        "dimension that is coded as rows",
         "For example 3 for kernels with output channels last.",
     )
     join: str = option(
@@ -253,22 +259,21 @@ class StreamLayout(OptionGroup):
         Flag(),
         "",
         "fold batch norms into the layer before",
-        "Into its scaling and bias; they come back as identities with that bias.",
+        "They go into its scaling and bias, and come back as identities with that bias.",
     )
     given_blocks: tuple[Block, ...] = option((), Blocks(), "", "blocks that names do not tell (`nncjit.reduce.Block`)")
     zeros_scope: Scope = option(
         "tensor",
         Word(*get_args(Scope)),
         "WHAT",
-        "whether zeros is a share of each tensor (default) or of the whole model",
-        'For "model", the weights of all tensors stand in one ranking.',
+        "what zeros is a share of: each tensor, or the whole model in one ranking",
     )
-    profile: int = option(1, Whole(0, 1), "P", "edition of the standard: 0 first, 1 second (default)")
+    profile: int = option(1, Whole(0, 1), "P", "edition of the standard: 0 is the first, 1 the second")
     references: References = option(
         "name",
         Word(*get_args(References)),
         "HOW",
-        "whether units call tensors by name (default) or by index into a list",
+        "how units call tensors: by name, or by index into a list",
     )
     max_unit_bytes: int | None = option(
         None, Whole(256, 1 << 31), "N", "split data units above this size into partial data units"

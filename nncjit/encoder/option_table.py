@@ -60,15 +60,23 @@ class Option:
         return None if value is None else self.values.plain(value)
 
     @property
-    def range(self) -> str:
-        """The values and the default, in words."""
-        default = "" if self.default is None else f", default {self.plain(self.default)!r}"
-        return self.values.says + default
+    def default_text(self) -> str:
+        """The default as the command line writes it; empty where the option is not given by default."""
+        if self.default in (None, "", ()) or self.is_flag:
+            return ""
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.plain(self.default))
 
     @property
     def about(self) -> str:
         """What it does, in whole sentences."""
         return f"{self.does[:1].upper()}{self.does[1:]}. {self.more}".rstrip()
+
+    @property
+    def in_brief(self) -> str:
+        """What it does, its values and its default, in one line."""
+        default = f"default {self.default_text}" if self.default_text else ""
+        limits = "; ".join(filter(None, (self.values.brief, default)))
+        return f"{self.does} ({limits})" if limits else self.does
 
     @property
     def is_flag(self) -> bool:

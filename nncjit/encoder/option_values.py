@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from reprlib import Repr
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ class Values(ABC):
 
     says: str
     """The set in words, after "must be": "a number in 0..1"."""
+    brief: str = ""
+    """The set in a few signs, "0..1", where it is not clear from an example."""
     spelling: type | None = None
     """`str` where Python code may also give the value as the command line writes it."""
 
@@ -40,14 +42,16 @@ class Values(ABC):
 
 
 class Number(Values):
-    """Real numbers from `low` to `high`."""
+    """Real numbers from `low` to `high`; with `fraction`, not those that are written as whole numbers."""
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: float, high: float, *, fraction: bool = False) -> None:
         self.low, self.high = low, high
-        self.says = f"a number in {low:g}..{high:g}"
+        self.kind = float if fraction else int | float
+        self.brief = f"{low:g}..{high:g}"
+        self.says = f"a {'fraction' if fraction else 'number'} in {self.brief}"
 
     def check(self, value: Any) -> float:
-        found: float = _within(_scalar(value), int | float, self.low, self.high)
+        found: float = _within(_scalar(value), self.kind, self.low, self.high)
         return found
 
 
@@ -56,7 +60,8 @@ class Whole(Values):
 
     def __init__(self, low: int, high: int) -> None:
         self.low, self.high = low, high
-        self.says = f"a whole number in {low}..{high}"
+        self.brief = f"{low}..{high}"
+        self.says = f"a whole number in {self.brief}"
 
     def check(self, value: Any) -> int:
         return int(_within(_scalar(value), int, self.low, self.high))
@@ -67,6 +72,7 @@ class Word(Values):
 
     def __init__(self, *words: str) -> None:
         self.words = words
+        self.brief = _listed(words)
         self.says = f"one of {', '.join(words)}" if len(words) > 1 else words[0]
 
     def check(self, value: Any) -> str:
@@ -133,8 +139,8 @@ class Either(Values):
 
     def __init__(self, *sets: Values) -> None:
         self.sets = sets
-        *first, last = (values.says for values in sets)
-        self.says = f"{', '.join(first)} or {last}"
+        self.brief = _listed([values.brief for values in sets])
+        self.says = _listed([values.says for values in sets])
 
     def check(self, value: Any) -> Any:
         for values in self.sets:
@@ -219,7 +225,12 @@ def number(text: str) -> int | float | str:
 
 
 _REPR = Repr()
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+_REPR.maxstring = _REPR.maxother = 120
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _scalar(value: Any) -> Any:

@@ -86,12 +86,6 @@ class OptionKeywords(TypedDict, total=False):
     rules: RulesLike | None
 
 
-RULES_HELP = (
-    "Other choices for tensors whose whole name matches a regular expression: a mapping of patterns to options, or "
-    "texts ``PATTERN=WHAT``. The first pattern that matches wins; one that matches no tensor is an error."
-)
-
-
 def explains_options(documented: Documented) -> Documented:
     """Add what each option does to the docstring of a class or function that takes them as keywords."""
     documented.__doc__ = f"{cleandoc(documented.__doc__ or '')}\n\n{_explanation()}"
@@ -100,8 +94,9 @@ def explains_options(documented: Documented) -> Documented:
 
 def _explanation() -> str:
     """The options as a section of a docstring in NumPy's style."""
+    entries = {name: (row.values.says, row.about) for name, row in TABLE.items()} | {"rules": RULES}
     lines = ["Other Parameters", "----------------"]
-    for name, (values, about) in ({n: (row.range, row.about) for n, row in TABLE.items()} | {"rules": RULES}).items():
+    for name, (values, about) in entries.items():
         lines += [f"{name} : {values}", *wrap(about, 92, initial_indent="    ", subsequent_indent="    ")]
     return "\n".join(lines)
 
@@ -193,7 +188,7 @@ class Options:
             used.update(matching)
         for i, rule in enumerate(self.rules):
             if i not in used:
-                raise OptionError(f"rule {rule.pattern!r} matches no tensor")
+                raise OptionError(f"rule {shown(rule.pattern)} matches no tensor")
         return chosen
 
 

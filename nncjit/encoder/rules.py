@@ -42,7 +42,7 @@ class Rule:
             changes = {name: _row(name).check(value) for name, value in self.changes}
             Fineness.of(changes, Fineness())
         except OptionError as error:
-            raise OptionError(f"rule {self.pattern!r}: {error}") from None
+            raise OptionError(f"rule {shown(self.pattern)}: {error}") from None
         object.__setattr__(self, "changes", tuple(changes.items()))
 
     def matches(self, name: str) -> bool:
@@ -65,7 +65,7 @@ class Rule:
         """
         pattern, equals, what = text.rpartition("=")
         if not equals or not pattern or not what:
-            raise OptionError(f"rule {text!r}: must be PATTERN=WHAT, for example '.*bias=raw'")
+            raise OptionError(f"rule {shown(text)}: must be PATTERN=WHAT, for example '.*bias=raw'")
         return cls(pattern, _changes(pattern, what))
 
 
@@ -128,5 +128,5 @@ def _change(text: str) -> tuple[str, Any]:
         return name, _row(name).parse(value)
     quantizers: tuple[str, ...] = get_args(Quantizer)
     if name not in quantizers:
-        raise OptionError(f"{name!r} is neither option:value nor one of {', '.join(quantizers)}")
+        raise OptionError(f"{shown(name)} is neither option:value nor one of {', '.join(quantizers)}")
     return "quantizer", name

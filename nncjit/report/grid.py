@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncjit.encoder.choices import TABLE, FinenessKinds
-from nncjit.encoder.option_values import unknown
+from nncjit.encoder.option_values import shown, unknown
 from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
 
@@ -55,7 +55,7 @@ def series(grids: Sequence[str], base: Options | None = None) -> tuple[Series, .
     for text in grids:
         name, values = parse(text)
         if name in axes:
-            raise OptionError(f"grid {text!r}: there is another one for {name}")
+            raise OptionError(f"grid {shown(text)}: there is another one for {name}")
         axes[name] = values
     along = [name for name in axes if name in ALONG]
     if len(along) > 1:
@@ -88,16 +88,16 @@ def parse(text: str) -> tuple[str, tuple[Any, ...]]:
     name = name.replace("-", "_")
     words = [word.strip() for word in listed.split(",")]
     if not equals or not name or not all(words):
-        raise OptionError(f"grid {text!r}: must be OPTION=VALUE,VALUE,... for example bits=2,3,4")
+        raise OptionError(f"grid {shown(text)}: must be OPTION=VALUE,VALUE,... for example bits=2,3,4")
     if name in _NO_AXES:
-        raise OptionError(f"grid {text!r}: {name} {_NO_AXES[name]}")
+        raise OptionError(f"grid {shown(text)}: {name} {_NO_AXES[name]}")
     if name not in AXES:
-        raise OptionError(f"grid {text!r}: {unknown('option', name, AXES)}")
+        raise OptionError(f"grid {shown(text)}: {unknown('option', name, AXES)}")
     row = AXES[name]
     try:
         values = [row.parse(word) for word in words]
     except OptionError as error:
-        raise OptionError(f"grid {text!r}: {error}") from None
+        raise OptionError(f"grid {shown(text)}: {error}") from None
     if len(set(values)) < len(values):
-        raise OptionError(f"grid {text!r}: a value is there twice")
+        raise OptionError(f"grid {shown(text)}: a value is there twice")
     return name, tuple(row.plain(value) for value in values)

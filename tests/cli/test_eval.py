@@ -68,9 +68,20 @@ def test_json_alone_is_printed_and_nothing_else(folder, run):
     assert json.loads(out)["points"][0]["bits_per_weight"] == pytest.approx(3, rel=0.1)
 
 
+def test_options_that_are_given_alone_hold_at_all_points(folder, run):
+    chosen = "--quantizer uniform --pattern 2:5 --rule .*=exact:true"
+    out = run(f"eval model.safetensors --grid bits=2,4 {chosen} --rival none --json")[1]
+    for bits, point in zip((2, 4), json.loads(out)["points"], strict=True):
+        report = json.loads(run(f"compress model.safetensors -o {bits}.nnc --bits {bits} {chosen} --json")[1])
+        assert point["bytes"] == report["compressed_bytes"]
+        assert [row["tool"] for row in report["tensors"]] == ["uniform"]
+
+
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
+        ("eval model.safetensors --grid quality=1 --rank 3.5", 2, "rank is 3.5"),
+        ("eval model.safetensors --grid qualty=1", 2, "did you mean 'quality'"),
         ("eval", 2, "which MODEL?"),
         ("eval none.safetensors", 1, "none.safetensors"),
         ("eval task_of_eval.py", 2, "suffix"),

@@ -34,7 +34,8 @@ def fails(monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["compress", "--help"], ["inspect", "--help"], ["--version"], ["nonsense"]]
+    "words",
+    [["--help"], ["compress", "--help"], ["eval", "--help"], ["inspect", "--help"], ["--version"], ["nonsense"]],
 )
 def test_help_needs_nothing_heavy(words, tmp_path):
     done = python(

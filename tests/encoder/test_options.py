@@ -10,6 +10,7 @@ import pytest
 import nncjit
 from nncjit.encoder.rules import Rule
 from nncjit.jit import JIT
+from nncjit.quant import steps
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,23 @@ def test_the_first_rule_that_matches_wins(arrays: dict[str, np.ndarray]) -> None
         ({"rules": [".*=best"]}, "best"),
         ({"rules": [".*=quality:0"]}, "quality"),
         ({"rules": {".*": {"stepsize": 3}}}, "stepsize"),
+        ({"rules": {".*": {"bits": 3, "snr": 20}}}, "bits and snr"),
+        ({"rules": {".*": "profile:0"}}, "no rule can change it"),
+        ({"rules": {".*": 5}}, "5 must be options by name"),
+        ({"rules": 5}, "rules is 5"),
+        ({"bits": 3, "quality": 2}, "bits and quality"),
+        ({"bitz": 4}, "did you mean 'bits'"),
+        ({"options": 4}, "options is 4, must be nncjit.Options"),
+        ({"scale_rows": "no"}, "scale_rows is 'no', must be True or False"),
+        ({"pattern": "4:2"}, "pattern is '4:2', must be n:m"),
+        ({"pattern": (2, 4, 8)}, "pattern is"),
+        ({"block_shape": "4"}, "block_shape is '4', must be two or more sides"),
+        ({"rank": 0}, "rank is 0"),
+        ({"max_unit_bytes": 3}, "a whole number in 256..2147483648"),
+        ({"threads": 10**6}, "threads is 1000000, must be a whole number in 1..4096"),
+        ({"sensitivity": 3}, "sensitivity is 3"),
+        ({"pruning": 3}, "pruning is 3"),
+        ({"progress": 3}, "progress is 3"),
     ],
 )
 def test_wrong_options_are_refused_by_name(
@@ -106,6 +124,50 @@ def test_options_can_be_made_once_and_changed_by_keyword(arrays: dict[str, np.nd
     options = nncjit.Options(qp=-20, rules=[".*bias=raw"])
     assert nncjit.encode(arrays, options) == nncjit.encode(arrays, qp=-20, rules=[".*bias=raw"])
     assert nncjit.encode(arrays, options, qp=-8) == nncjit.encode(arrays, qp=-8, rules=[".*bias=raw"])
+
+
+def test_what_is_no_option_is_refused_with_a_hint() -> None:
+    with pytest.raises(nncjit.OptionError, match="threads is no option of a stream: give it to encode or compress"):
+        nncjit.Options(threads=2)
+
+
+def test_a_new_kind_of_fineness_takes_the_place_of_the_old_one() -> None:
+    options = nncjit.Options(qp=-20, zeros=0.5)
+    assert options.replace(bits=3) == nncjit.Options(bits=3, zeros=0.5)
+    assert options.replace(bits=None) == options
+    assert options.replace(qp=None) == nncjit.Options(zeros=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [({"pattern": "2:4"}, {"pattern": (2, 4)}), ({"zeros": 0.5, "block_shape": "1x4"}, {"block_shape": [1, 4]})],
+)
+def test_text_and_numbers_spell_the_same(
+    arrays: dict[str, np.ndarray], text: dict[str, object], number: dict[str, object]
+) -> None:
+    assert nncjit.encode(arrays, **text) == nncjit.encode(arrays, **(text | number))
+
+
+@pytest.mark.parametrize("qp", [-33, -20, -6])
+@pytest.mark.parametrize("quantizer", ["trellis", "uniform"])
+def test_a_rule_counts_also_where_it_says_what_the_model_says(
+    arrays: dict[str, np.ndarray], qp: int, quantizer: str
+) -> None:
+    both = nncjit.encode(arrays, qp=qp, quantizer=quantizer, rules={".*bias": f"qp:{qp}"})
+    decoded = nncjit.decode(both)["enc.bias"]
+    step = float(steps.step(qp, 2))
+    assert np.array_equal(decoded, (np.rint(arrays["enc.bias"] / step) * step).astype(np.float32))
+    rule_alone = nncjit.encode(arrays, quantizer=quantizer, rules={".*bias": f"qp:{qp}"})
+    assert np.array_equal(nncjit.decode(rule_alone)["enc.bias"], decoded)
+
+
+def test_the_number_of_threads_and_a_progress_never_change_the_stream(arrays: dict[str, np.ndarray]) -> None:
+    told: list[tuple[int, int, str]] = []
+    with_three = nncjit.encode(arrays, threads=3, progress=lambda *args: told.append(args))
+    assert with_three == nncjit.encode(arrays, threads=1)
+    total = sum(a.size for a in arrays.values())
+    assert [name for _, _, name in told] == list(arrays)
+    assert told[-1][:2] == (total, total)
 
 
 def test_quality_trades_size_for_precision(arrays: dict[str, np.ndarray]) -> None:

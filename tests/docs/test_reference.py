@@ -1,0 +1,13 @@
+"""The reference of the options is what the encoder's table says."""
+
+from __future__ import annotations
+
+from docs.pages import script
+
+MAKE = script("make_reference")
+
+
+def test_the_page_of_the_options_is_current() -> None:
+    text = MAKE.PAGE.read_text(encoding="utf-8")
+    assert "| `rate_weight` |" in text
+    assert MAKE.filled(text) == text, "run docs/make_reference.py"
