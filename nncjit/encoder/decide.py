@@ -188,7 +188,8 @@ def _wanted_qp(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan
         step = _vector_step(name, measured, plan)
     if dependent:
         step = trellis_step(step)
-    return steps.nearest_qp(step, plan.density) if step else 0
+    coarsest = steps.qp_range(plan.density)[1]
+    return min(steps.nearest_qp(step, plan.density), coarsest) if step else 0
 
 
 def _vector_step(name: str, measured: Measured, plan: Plan) -> float:

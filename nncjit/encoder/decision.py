@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.payload_encoder import Selection
+from nncjit.encoder.choices import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
