@@ -17,7 +17,7 @@ from nncjit import dtypes
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob
 from nncjit.quant import steps
-from nncjit.stream import integer_limbs as integers
+from nncjit.stream import integer_limbs
 from nncjit.stream.data_units import DataUnit
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import Codebook, PayloadType
@@ -158,8 +158,8 @@ def _step_of(opened: DataUnit) -> Callable[[int], np.float32]:
 def _fill(opened: DataUnit, part: Part, out: Array, levels: Array, qp_delta: int) -> None:
     """Turn levels into the numbers that were asked for. Spec, section 8."""
     if opened.unit.header.nnr_compressed_data_unit_payload_type == PayloadType.INT:
-        if opened.limbs:
-            out[...] = integers.join(levels.reshape(part.coded_shape), part.dtype)
+        if opened.limbs is not None:
+            out[...] = integer_limbs.join(levels.reshape(part.coded_shape), opened.limbs)
         elif dtypes.find(part.dtype).kind == "f":
             out[...] = dtypes.from_float32(levels.astype(np.float32).reshape(out.shape), part.dtype)
         else:
@@ -174,7 +174,7 @@ def _fill(opened: DataUnit, part: Part, out: Array, levels: Array, qp_delta: int
         numbers = levels.astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # a damaged stream may have any step
             numbers *= step
-    if part.dtype == "float64":
+    if part.dtype == "float64" or dtypes.find(part.dtype).kind != "f":
         out[...] = numbers.reshape(out.shape)
     else:
         out[...] = dtypes.from_float32(numbers.astype(np.float32, copy=False).reshape(out.shape), part.dtype)

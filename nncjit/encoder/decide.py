@@ -101,11 +101,12 @@ def settle(name: str, values: np.ndarray, measured: Measured, plan: Plan) -> Set
     return min(costs, key=costs.__getitem__)
 
 
-def settle_integers(name: str, shape: tuple[int, ...], plan: Plan) -> Settled:
-    """The same for integers, which are coded as they are."""
+def settle_integers(name: str, shape: tuple[int, ...], plan: Plan, limb_bits: int = 0) -> Settled:
+    """The same for integers, which are coded as they are; nibbles get a flag for each of their values."""
     choices = plan.choices[name]
     length = choices.coding.unary_length
-    return Settled("uniform", DEFAULT_UNARY_LENGTH if length == "auto" else length, scan_order_of(shape, choices))
+    length = DEFAULT_UNARY_LENGTH if length == "auto" else length
+    return Settled("uniform", max(length, 15) if limb_bits == 4 else length, scan_order_of(shape, choices))
 
 
 def decide(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, settled: Settled) -> Decision:

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from nncjit.encoder.code import estimate
-from nncjit.encoder.decide import decide, decide_integers, raw_reason
+from nncjit.encoder.decide import decide, raw_reason
 from nncjit.encoder.decision import Decision
 from nncjit.encoder.grouping import Item, items_of
+from nncjit.encoder.integer_coding import integer_matrix
 from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import Plan
-from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
+from nncjit.encoder.quantise import energy, quantise
 from nncjit.encoder.sampling import runs
 from nncjit.encoder.unit_contents import (
     Contents,
@@ -123,8 +124,7 @@ def _sample(contents: Contents, plan: Plan, total: int) -> UnitSample:
 def _integer_sample(contents: IntegerContents, plan: Plan, total: int) -> UnitSample:
     (info,) = contents.layout.infos
     row = runs(contents.levels.reshape(-1), _wanted(info.size, total)).reshape(1, -1)
-    decision = decide_integers(info.name, plan, contents.layout.settled)
-    matrix = QuantisedMatrix(row.reshape(-1), decision.layer(row.shape), decision, None, 0.0, 0.0)
+    matrix = integer_matrix(info.name, row, contents.limb_bits, plan, contents.layout.settled, None)
     return UnitSample((info,), fixed_bits=estimate(matrix, contents.levels.size / row.size))
 
 

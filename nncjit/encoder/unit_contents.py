@@ -19,10 +19,10 @@ from typing import Protocol
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import SAMPLE, Settled, decide, raw_reason, relative_noise, settle, settle_integers
 from nncjit.encoder.grouping import Item
+from nncjit.encoder.integer_coding import limb_bits
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
@@ -105,7 +105,8 @@ class IntegerContents:
     layout: UnitLayout
     levels: np.ndarray
     """int32[layout.shape]; with a leading dimension for limbs."""
-    limbs: bool
+    limb_bits: int
+    """Of a limb; 0 without limbs."""
     reason: str
 
 
@@ -212,14 +213,15 @@ def _rows_first(values: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.moveaxis(values, axis, 0) if axis else values, order="C")
 
 
-def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents:
-    """The values themselves, or their 16-bit limbs, as levels."""
-    peak = integer_limbs.peak(storage)
-    limbs = peak > MAX_LEVEL
-    levels = integer_limbs.split(storage) if limbs else storage.astype(np.int32, copy=False)
-    reason = f"values up to {peak} are split into {levels.shape[0]} limbs" if limbs else ""
-    settled = settle_integers(info.name, levels.shape, plan)
-    return IntegerContents(UnitLayout(infos=(info,), shape=levels.shape, settled=settled), levels, limbs, reason)
+def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents | RawContents:
+    """The values themselves, or their limbs, as levels."""
+    bits = limb_bits(info.name, storage, plan)
+    if bits is None:
+        return RawContents(info, storage, "coded it would not be smaller")
+    levels = integer_limbs.split(storage, bits) if bits else storage.astype(np.int32, copy=False)
+    layout = UnitLayout(infos=(info,), shape=levels.shape, settled=settle_integers(info.name, levels.shape, plan, bits))
+    reason = f"words are split into {levels.shape[0]} limbs of {bits} bits" if bits else ""
+    return IntegerContents(layout, levels, bits, reason)
 
 
 def _joined(tensors: tuple[Tensor, ...], plan: Plan, workers: Executor | None) -> FloatContents:

@@ -17,10 +17,10 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.cabac.payload_encoder import PayloadEncoder
-from nncjit.cabac.scan import to_scan
 from nncjit.encoder.code import code, smaller_with_codebooks
-from nncjit.encoder.decide import decide, decide_integers
+from nncjit.encoder.decide import decide
 from nncjit.encoder.grouping import Item
+from nncjit.encoder.integer_coding import integer_matrix
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
 from nncjit.encoder.unit_contents import Contents, FloatContents, IntegerContents, RawContents, UnitLayout
@@ -71,8 +71,8 @@ class QuantisedUnit:
     matrices: tuple[QuantisedMatrix, ...]
     """In coding order."""
     outcomes: tuple[Outcome, ...]
-    limbs: bool = False
-    """Whether the leading dimension is the 16-bit limbs of integers."""
+    limb_bits: int = 0
+    """Bits of the limbs of integers, which are the leading dimension; 0 without."""
 
     @property
     def qp(self) -> int | None:
@@ -143,12 +143,10 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
 def _integer_levels(contents: IntegerContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
     layout = contents.layout
     (info,) = layout.infos
-    decision = decide_integers(info.name, plan, layout.settled)
-    layer = decision.layer(layout.shape)
-    levels = to_scan(contents.levels, layer, workers=workers)
-    matrix = QuantisedMatrix(levels, layer, decision, None, 0.0, 0.0)
+    matrix = integer_matrix(info.name, contents.levels, contents.limb_bits, plan, layout.settled, workers)
+    payload_type = PayloadType.INT if matrix.book is None else PayloadType.FLOAT
     outcome = Outcome(info, "integer", reason=contents.reason)
-    return QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (outcome,), contents.limbs)
+    return QuantisedUnit(layout, payload_type, ("W",), (matrix,), (outcome,), contents.limb_bits)
 
 
 def _outcomes(
@@ -288,8 +286,8 @@ def _block_names(block: Block, types: ParameterTypes) -> tuple[str, ...]:
 def _data_format(unit: QuantisedUnit) -> int | None:
     """nnr_decompressed_data_format; None where readers take this type without it."""
     dtype = unit.layout.infos[0].dtype
-    if unit.limbs:
-        return integer_limbs.LIMB_CODES[dtype]
+    if unit.limb_bits:
+        return integer_limbs.CODES[integer_limbs.LimbFormat(dtype, unit.limb_bits)]
     if unit.payload_type == PayloadType.INT:
         return _format_code(dtype, DataFormat.INT32)
     if any(matrix.book is not None for matrix in unit.matrices):

@@ -10,7 +10,7 @@ from typing import TypeVar
 from nncjit import dtypes
 from nncjit.bits import Source
 from nncjit.errors import BitstreamError, ModelError
-from nncjit.stream import integer_limbs as integers
+from nncjit.stream import integer_limbs
 from nncjit.stream import metadata_unit as carrier
 from nncjit.stream import tensor_mapping as arrange
 from nncjit.stream.pruning_masks import Rebuilder
@@ -27,8 +27,8 @@ class DataUnit:
     unit: Unit
     parts: tuple[Part, ...]
     """In coding order."""
-    limbs: bool = False
-    """Whether the leading coded dimension is the limbs of an integer."""
+    limbs: integer_limbs.LimbFormat | None = None
+    """What the leading coded dimension holds where it is the limbs of integers."""
     folded: carrier.FoldedNorm | None = None
     """The batch norm that was folded into this block."""
 
@@ -103,8 +103,8 @@ def open_unit(unit: Unit) -> DataUnit:
         raise _error(unit, "its dimensions are neither in the stream nor given")
     code = header.nnr_decompressed_data_format
     dtype = _dtype(unit, code, payload_type)
-    limbs = code in integers.LIMB_DTYPES
-    if limbs and (payload_type != PayloadType.INT or shape[:1] != (dtypes.find(dtype).itemsize // 2,)):
+    limbs = integer_limbs.FORMATS.get(code) if code is not None else None
+    if limbs and (payload_type != PayloadType.INT or shape[:1] != (limbs.n_limbs,)):
         raise _error(unit, f"data format {code} is for integers in limbs, the dimensions are {list(shape)}")
     if limbs and (header.first_tensor_dimension_shift or len(unit.names) > 1):
         raise _error(unit, "integers in limbs cannot be joined or have their dimensions moved")
@@ -122,8 +122,8 @@ def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
             return "int32"
         # what the reference gives for codebooks
         return "float64" if unit.header.codebook is not None else "float32"
-    if code in integers.LIMB_DTYPES:
-        return integers.LIMB_DTYPES[code]
+    if code in integer_limbs.FORMATS:
+        return integer_limbs.FORMATS[code].dtype
     try:
         return dtypes.by_code(code).name
     except ModelError as error:

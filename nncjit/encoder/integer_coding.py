@@ -1,0 +1,79 @@
+"""Integers without loss: which of four ways takes the fewest bits.
+
+As they are, where the coder can hold them. Through a codebook, where few values lie far apart; a constant then costs
+nothing but its header. In limbs of 16 bits, or of 4 where the words are packed nibbles, where the coder cannot hold
+them. And their own bytes, where nothing is gained. A sample of large tensors decides, by the coder's own estimate.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import numpy as np
+
+from nncjit.cabac.layer import MAX_LEVEL
+from nncjit.cabac.scan import to_scan
+from nncjit.encoder.code import estimate
+from nncjit.encoder.decide import Settled, decide_integers, settle_integers
+from nncjit.encoder.plan import Plan
+from nncjit.encoder.quantise import QuantisedMatrix, with_codebooks
+from nncjit.encoder.sampling import runs
+from nncjit.stream import integer_limbs
+
+SAMPLE = 1 << 16
+"""Integers on which limbs and codebooks are compared."""
+WORTH_A_CODEBOOK = 128
+"""Bits that a codebook must save: other readers take its values for floats."""
+FAR_APART = 2
+"""Range of the values beside their number from which a codebook is tried."""
+
+
+def limb_bits(name: str, storage: np.ndarray, plan: Plan) -> int | None:
+    """Bits of the limbs of an integer tensor, 0 where its values are levels; None where its own bytes are smaller.
+
+    Parameters
+    ----------
+    storage : integers or bool, any shape, not empty
+    """
+    if integer_limbs.peak(storage) <= MAX_LEVEL:
+        return 0
+    sample = runs(storage.reshape(-1), SAMPLE)
+    bits = {width: _sampled_bits(name, sample, width, plan) for width in integer_limbs.WIDTHS}
+    best = min(bits, key=bits.__getitem__)
+    return best if bits[best] < 8 * sample.nbytes else None
+
+
+def integer_matrix(
+    name: str, levels: np.ndarray, limb_bits: int, plan: Plan, settled: Settled, workers: Executor | None
+) -> QuantisedMatrix:
+    """The levels in scan order; through a codebook where they are no limbs and that is smaller.
+
+    A codebook stands for numbers with a step, so its qp is that of the step 1.
+    """
+    decision = decide_integers(name, plan, settled)
+    layer = decision.layer(levels.shape)
+    matrix = QuantisedMatrix(to_scan(levels, layer, workers=workers), layer, decision, None, 0.0, 0.0)
+    if limb_bits or not _lies_far_apart(levels):
+        return matrix
+    with_book = with_codebooks([matrix])
+    if with_book is None:
+        return matrix
+    other = replace(with_book[0], qp=0)
+    return other if estimate(other) + WORTH_A_CODEBOOK < estimate(matrix) else matrix
+
+
+def _lies_far_apart(levels: np.ndarray) -> bool:
+    """Whether the values, by a sample, are few for the range that they take; or all alike, and not 0."""
+    low, high = int(levels.min()), int(levels.max())
+    if low == high:
+        return low != 0
+    some = runs(levels.reshape(-1), SAMPLE)
+    return high - low + 1 > FAR_APART * np.unique(some).size
+
+
+def _sampled_bits(name: str, sample: np.ndarray, width: int, plan: Plan) -> float:
+    limbs = integer_limbs.split(sample, width)
+    decision = decide_integers(name, plan, settle_integers(name, limbs.shape, plan, width))
+    layer = replace(decision, scan_order=0).layer(limbs.shape)
+    return estimate(QuantisedMatrix(limbs.reshape(-1), layer, decision, None, 0.0, 0.0))
