@@ -21,6 +21,7 @@ from nncjit.encoder.measure import Measured
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import quantise, with_codebooks
 from nncjit.encoder.sampling import runs
+from nncjit.errors import OptionError
 from nncjit.model import TensorInfo
 from nncjit.quant import steps
 
@@ -36,6 +37,10 @@ BLOCK_SCAN = 4
 """scan_order of large tensors: 64-row blocks."""
 PARALLEL_WEIGHTS = 1 << 18
 """Tensors from this size on are coded in block rows, so that one tensor alone can be decoded by many threads."""
+
+
+class UnfitStepError(OptionError):
+    """A part of a unit needs a step that its header cannot signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +128,21 @@ def decide(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, se
     plan : Plan
     settled : Settled
         What holds for the whole unit.
+
+    Raises
+    ------
+    UnfitStepError
+        The step is out of the range of qp_delta, for a tensor that `raw_reason` has not been asked about: a factor.
     """
     choices = plan.choices[name]
     quantizer = "uniform" if settled.quantizer == "codebook" and not is_matrix(shape) else settled.quantizer
+    qp = _qp(name, shape, measured, plan, dependent=quantizer == "trellis")
+    low, high = steps.qp_range(plan.density)
+    if not low <= qp <= high:
+        raise UnfitStepError(f"{name}: a part of its unit needs qp {qp}, outside {low}..{high}")
     return Decision(
         quantizer=quantizer,
-        qp=_qp(name, shape, measured, plan, dependent=quantizer == "trellis"),
+        qp=qp,
         density=plan.density,
         unbiased=is_matrix(shape) and not plan.has_qp(name, shape),
         rate_weight=choices.quantising.rate_weight * plan.rate_scale,
@@ -157,13 +171,15 @@ def decide_integers(name: str, plan: Plan, settled: Settled) -> Decision:
 
 
 def scan_order_of(shape: tuple[int, ...], choices: Choices) -> int:
-    """scan_order of a matrix of this shape."""
+    """scan_order of a tensor of this shape: what is given or pays; 0 where one row or one column leaves no choice."""
     wanted = choices.coding.scan_order
-    if wanted != "auto":
-        return wanted
     rows = shape[0] if shape else 1
     size = math.prod(shape)
-    return BLOCK_SCAN if size >= PARALLEL_WEIGHTS and rows >= 2 * (4 << BLOCK_SCAN) and size > rows else 0
+    if rows <= 1 or size <= rows:
+        return 0
+    if wanted != "auto":
+        return wanted
+    return BLOCK_SCAN if size >= PARALLEL_WEIGHTS and rows >= 2 * (4 << BLOCK_SCAN) else 0
 
 
 def relative_noise(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan) -> float:

@@ -21,8 +21,7 @@ from nncjit.encoder.plan import NO_DATA, Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.stream_writer import Group, StreamWriter
 from nncjit.encoder.targets import Aim
-from nncjit.encoder.unit_contents import contents_of
-from nncjit.encoder.unit_encoder import CodedUnit, Outcome, code_unit, not_grown, quantise_unit
+from nncjit.encoder.unit_encoder import CodedUnit, Outcome, code_unit, not_grown, quantised_units
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Model
@@ -264,12 +263,8 @@ def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tup
 
 def _units(item: Item, plan: Plan, workers: Executor | None) -> list[CodedUnit]:
     """The units of an item that is not an aggregate."""
-    coded = []
-    for contents in contents_of(item, plan, workers):
-        unit = quantise_unit(contents, plan, workers)
-        del contents  # the values are not needed any more
-        coded += not_grown(code_unit(unit, 0, workers), item)
-    return coded
+    units = quantised_units(item, plan, workers)
+    return [coded for unit in units for coded in not_grown(code_unit(unit, 0, workers), item)]
 
 
 def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:
@@ -277,8 +272,7 @@ def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:
     base_qp: int | None = None
     coded = []
     for member in item.members:
-        for contents in contents_of(member, plan, workers):
-            unit = quantise_unit(contents, plan, workers)
+        for unit in quantised_units(member, plan, workers):
             if base_qp is None and unit.qp is not None:
                 base_qp = min(max(unit.qp, -GROUP_QP), GROUP_QP)
             coded += not_grown(code_unit(unit, base_qp or 0, workers), member)

@@ -85,9 +85,13 @@ class Plan:
         Raises
         ------
         OptionError
-            The tensor has too few dimensions.
+            The tensor has too few dimensions, or the edition no place for it.
         """
         first = self.choices[name].layout.first_dimension
+        if first and self.options.stream.profile == 0:
+            raise OptionError(
+                f"{name}: first_dimension is {first}, which the first edition (profile 0) has no place for"
+            )
         if first and len(shape) > 1 and first >= len(shape):
             raise OptionError(f"{name}: first_dimension is {first}, the tensor has {len(shape)} dimensions")
         return first if len(shape) > 1 else 0

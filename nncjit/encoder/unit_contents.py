@@ -30,7 +30,7 @@ from nncjit.encoder.reduction import reduced
 from nncjit.encoder.sampling import runs
 from nncjit.errors import OptionError
 from nncjit.model import Tensor, TensorInfo
-from nncjit.reduce import Block, LowRank, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
+from nncjit.reduce import Block, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
 from nncjit.stages import stage
 from nncjit.stream import integer_limbs
 
@@ -144,9 +144,9 @@ def contents_of(item: Item, plan: Plan, workers: Executor | None) -> Iterator[Co
         contents = _block(inside, block, plan, workers)
         if contents is not None:
             yield contents
-            yield from (_tensor(t, plan, workers) for t in item.tensors if t not in inside)
+            yield from (contents_alone(t, plan, workers) for t in item.tensors if t not in inside)
             return
-    yield from (_tensor(tensor, plan, workers) for tensor in item.tensors)
+    yield from (contents_alone(tensor, plan, workers) for tensor in item.tensors)
 
 
 def _with_whole_norm(block: Block) -> Block:
@@ -162,7 +162,7 @@ def _needs_block(tensor: Tensor, plan: Plan) -> bool:
     return len(tensor.shape) > 1 and plan.is_lossy(tensor.info) and (reducing.rank is not None or reducing.scale_rows)
 
 
-def _tensor(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents:
+def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents:
     """A tensor that stands alone in its unit."""
     info = tensor.info
     with stage("read"):
@@ -274,15 +274,21 @@ def _block(tensors: tuple[Tensor, ...], block: Block, plan: Plan, workers: Execu
     choices = plan.choices[weight.name]
     measured = measure(wanted, workers)
     settled = settle(weight.name, wanted, measured, plan)
-    factors = None
-    if vectors.scale is None and not choices.reducing.scale_rows:
-        factors = _factors(weight.name, wanted, measured, plan, settled)
-        if factors is None and not block.vectors:  # nothing is left that needs a block
-            return _plain(weight.info, values, changed, measured, plan, workers, fresh=weight.fresh)
+    scaled = vectors.scale is not None or choices.reducing.scale_rows
+    inner = (
+        divide_rows(wanted, _divisible(_scaling(wanted, vectors, plan, weight.name)), name=weight.name)
+        if scaled
+        else wanted
+    )
+    rank = _rank(weight.name, inner, plan, settled)
+    if not rank and not scaled and not block.vectors:  # nothing is left that needs a block
+        return _plain(weight.info, values, changed, measured, plan, workers, fresh=weight.fresh)
+    if rank == 1:  # two vectors
+        settled = replace(settled, scan_order=0)
     layout = UnitLayout(
         infos=tuple(t.info for t in tensors), shape=wanted.shape, settled=settled, shift=block.axis, block=block
     )
-    return FloatContents(layout, _block_parts(layout, wanted, vectors, factors, plan), original)
+    return FloatContents(layout, _block_parts(block, wanted, vectors, rank, plan, scaled=scaled), original)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,23 +316,17 @@ def _vectors(arrays: dict[str, np.ndarray], block: Block, plan: Plan) -> _Vector
     return _Vectors(scale, bias, {role: (str(name), arrays[str(name)]) for role, name in names.items()})
 
 
-def _block_parts(
-    layout: UnitLayout, wanted: np.ndarray, vectors: _Vectors, factors: LowRank | None, plan: Plan
-) -> Parts:
+def _block_parts(block: Block, wanted: np.ndarray, vectors: _Vectors, rank: int, plan: Plan, *, scaled: bool) -> Parts:
     """LS, BI, BN, then W or G and H. Spec, sections 2 and 9.
 
-    layout  : of the block
-    wanted  : float32[layout.shape], the weights that the block shall compose, local scaling included
-    factors : of the weights, where there is no local scaling; else they are found here
+    wanted : float32, the weights that the block shall compose, local scaling included, outputs as rows
+    rank   : of the factors, 0 without
+    scaled : whether there is local scaling
     """
-    block = layout.block
-    assert block is not None
     name = block.weight
-    scaled = vectors.scale is not None or plan.choices[name].reducing.scale_rows
     inner, scale, gain = wanted, None, 1.0
     if scaled:
-        own = plan.choices[name].reducing.scale_rows
-        wished = scale_rows(wanted, name=name).scale if own else _divisible(vectors.scale)
+        wished = _scaling(wanted, vectors, plan, name)
         found = yield FloatPart.of("LS", block.scale or name, wished)
         scale = found.values(wished.shape)
         inner = divide_rows(wanted, _divisible(scale), name=name)
@@ -336,17 +336,23 @@ def _block_parts(
         yield FloatPart.of("BI", block.bias or block.beta or name, vectors.bias)
     for role, (vector, values) in vectors.norm.items():
         yield FloatPart.of(role, vector, values)
-    if scaled:
-        factors = _factors(name, inner, measure(inner), plan, layout.settled)
-    if factors is None:
-        found = yield FloatPart.of("W", name, inner, gain)
-        composed = found.values(inner.shape)
-    else:
-        found_g = yield FloatPart.of("G", name, factors.g, gain * _mean_square(factors.h, factors.rank))
-        found_h = yield FloatPart.of("H", name, factors.h, gain * _mean_square(factors.g, factors.rank))
+    if rank:
+        factors = decompose(inner, rank=rank, name=name)
+        found_g = yield FloatPart.of("G", name, factors.g, gain * _mean_square(factors.h, rank))
+        found_h = yield FloatPart.of("H", name, factors.h, gain * _mean_square(factors.g, rank))
         g, h = found_g.values(factors.g.shape), found_h.values(factors.h.shape)
         composed = compose(g, h, factors.shape, name=name)
+    else:
+        found = yield FloatPart.of("W", name, inner, gain)
+        composed = found.values(inner.shape)
     return composed if scale is None else multiply_rows(composed, scale, name=name)
+
+
+def _scaling(wanted: np.ndarray, vectors: _Vectors, plan: Plan, name: str) -> np.ndarray:
+    """The local scaling as it is wished for, float32[rows]."""
+    if plan.choices[name].reducing.scale_rows:
+        return scale_rows(wanted, name=name).scale
+    return _divisible(vectors.scale)
 
 
 def _mean_square(factor: np.ndarray, rank: int) -> float:
@@ -360,24 +366,24 @@ def _divisible(scale: np.ndarray | None) -> np.ndarray:
     return np.where(scale == 0, np.float32(1), scale)
 
 
-def _factors(name: str, values: np.ndarray, measured: Measured, plan: Plan, settled: Settled) -> LowRank | None:
-    """The factors that the choices ask for; None where there are none, or where "auto" does not find smaller ones.
+def _rank(name: str, values: np.ndarray, plan: Plan, settled: Settled) -> int:
+    """The rank that the choices ask for; 0 where there shall be no factors, or where "auto" does not find smaller ones.
 
     "auto" leaves out less than half of the noise power that quantising may add.
     """
     rank = plan.ranks.get(name, plan.choices[name].reducing.rank)
-    if not rank:
-        return None
+    if rank is None:
+        return 0
     if isinstance(rank, float):
-        return decompose(values, energy=rank, name=name)
+        return decompose(values, energy=rank, name=name).rank
     if rank != "auto":
-        return decompose(values, rank=rank, name=name)
-    noise = relative_noise(name, values.shape, measured, plan)
+        return rank
+    noise = relative_noise(name, values.shape, measure(values), plan)
     found = decompose(values, error=min(SHARE_OF_NOISE * noise, 1.0), name=name)
     if not found.saves():
-        return None
+        return 0
     bits = [_sampled_bits(name, part, plan, settled) for part in (found.g, found.h, values)]
-    return found if bits[0] + bits[1] < bits[2] else None
+    return found.rank if bits[0] + bits[1] < bits[2] else 0
 
 
 def _sampled_bits(name: str, values: np.ndarray, plan: Plan, settled: Settled) -> float:

@@ -18,12 +18,20 @@ import numpy as np
 from nncjit import dtypes
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.encoder.code import code, smaller_with_codebooks
-from nncjit.encoder.decide import decide
+from nncjit.encoder.decide import UnfitStepError, decide
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.integer_coding import integer_matrix
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
-from nncjit.encoder.unit_contents import Contents, FloatContents, IntegerContents, RawContents, UnitLayout
+from nncjit.encoder.unit_contents import (
+    Contents,
+    FloatContents,
+    IntegerContents,
+    RawContents,
+    UnitLayout,
+    contents_alone,
+    contents_of,
+)
 from nncjit.model import TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
@@ -105,6 +113,23 @@ class CodedUnit:
         books = (self.header.codebook, self.header.codebook_h)
         entries = sum(len(book.values) for book in books if book is not None)
         return len(self.payload) + entries // 2 + 4 * len(self.header.entry_points or ())
+
+
+def quantised_units(item: Item, plan: Plan, workers: Executor | None) -> Iterator[QuantisedUnit | RawUnit]:
+    """The units of an item that is not an aggregate, one after another, their levels known.
+
+    Tensors whose parts have no step that a common unit can signal stand alone.
+    """
+    for contents in contents_of(item, plan, workers):
+        try:
+            unit = quantise_unit(contents, plan, workers)
+        except UnfitStepError:
+            for info in contents.layout.infos:
+                tensor = next(t for t in item.tensors if t.name == info.name)
+                yield quantise_unit(contents_alone(tensor, plan, workers), plan, workers)
+        else:
+            del contents  # the values are not needed any more
+            yield unit
 
 
 def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> QuantisedUnit | RawUnit:
