@@ -245,7 +245,7 @@ os.supports_dir_fd = set()
     assert [path.parent for path in install.files()] == [install.package / "__pycache__" / "kernels"]
 
 
-def test_importing_the_room_loads_numba_and_no_other_room():
+def test_importing_the_package_loads_numba_and_no_other_package_but_errors():
     program = "import sys, nncjit.jit; print(*sorted(m for m in sys.modules if m.startswith('nncjit.')))"
     done = subprocess.run(
         [sys.executable, "-c", program],
