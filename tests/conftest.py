@@ -10,21 +10,12 @@ TWO_SIGNATURES = frozenset[str]()
 """Kernels that must take more than one kind of array, as ``nncjit.room.module.name``."""
 
 
-def is_helper(kernel):
-    """Compiled into the kernels that call it, for the types they hold, and not cached by itself."""
-    return type(kernel._cache).__name__ == "NullCache"
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
     """One signature a kernel: a second one means a stray dtype, stride or read-only flag, and time to compile it."""
-    extra = {
-        f"{kernel.__module__}.{kernel.__name__}": len(kernel.signatures)
-        for name, module in list(sys.modules.items())
-        if name.startswith("nncjit.")
-        for kernel in vars(module).values()
-        if len(getattr(kernel, "signatures", ())) > 1 and hasattr(kernel, "py_func") and not is_helper(kernel)
-    }
+    kernels = getattr(sys.modules.get("nncjit.jit.compile"), "KERNELS", ())
+    several = [kernel for kernel in kernels if kernel.__module__.startswith("nncjit.") and len(kernel.signatures) > 1]
+    extra = {f"{kernel.__module__}.{kernel.__name__}": len(kernel.signatures) for kernel in several}
     extra = {name: n for name, n in extra.items() if name not in TWO_SIGNATURES}
     if extra:
         session.exitstatus = 1

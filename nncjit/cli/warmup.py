@@ -88,13 +88,14 @@ def _model() -> dict[str, np.ndarray]:
 
 def _report(seconds: float) -> WarmupReport:
     """Numba's own counts of what it compiled and what it found, over all kernels of this package."""
-    from nncjit.jit.cache import folders
+    from nncjit.jit.cache import folder_in_use
     from nncjit.jit.compile import KERNELS
 
     stats = [kernel.stats for kernel in KERNELS]
+    folder = folder_in_use()
     return WarmupReport(
         seconds=seconds,
         compiled=sum(sum(s.cache_misses.values()) for s in stats),
         cached=sum(sum(s.cache_hits.values()) for s in stats),
-        cache=next((str(folder) for folder in folders() if folder.is_dir()), None),
+        cache=None if folder is None else str(folder),
     )

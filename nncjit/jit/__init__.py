@@ -1,4 +1,4 @@
-"""The only room that imports numba: how kernels are compiled, and how they touch memory.
+"""The only package that imports numba: how kernels are compiled, and how they touch memory.
 
 `kernel`
     compiled on first call, cached on disk, releases the GIL, allocates nothing, raises nothing.

@@ -14,9 +14,8 @@ import pickle
 import re
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import numba
 from numba import config
 
 from nncjit.jit import numba_internals
+from nncjit.jit.trusted_folder import TrustedFolder, open_folder
 
 PACKAGE = Path(__file__).parent.parent
 SETTINGS = (
@@ -38,15 +38,26 @@ _KEPT_SECONDS = 30 * 24 * 3600
 _IMPORT = re.compile(r"^\s*(?:from|import)\s+nncjit\.([\w.]+)(?:\s+import\s+(\w+))?", re.MULTILINE)
 
 
-def folders() -> Iterator[Path]:
-    """Where compiled kernels may stand, the best place first."""
+def folders() -> Iterator[tuple[Path, int]]:
+    """Where compiled kernels may stand, the best place first, each with what others may do there at most.
+
+    The place for temporary files is shared with everybody, so that nobody else may even look into a folder there.
+    """
     if config.CACHE_DIR:  # NUMBA_CACHE_DIR: the user wants them there and nowhere else
-        yield Path(config.CACHE_DIR) / "nncjit"
+        yield Path(config.CACHE_DIR) / "nncjit", 0o755
         return
-    yield PACKAGE / "__pycache__" / "kernels"
+    yield PACKAGE / "__pycache__" / "kernels", 0o755
     with suppress(RuntimeError):  # nobody knows this user's home
-        yield _user_folder() / "nncjit"
-    yield Path(tempfile.gettempdir()) / f"nncjit-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+        yield _user_folder() / "nncjit", 0o755
+    yield Path(tempfile.gettempdir()) / f"nncjit-{os.geteuid() if hasattr(os, 'geteuid') else 'user'}", 0o700
+
+
+def folder_in_use() -> Path | None:
+    """The first folder that can hold compiled kernels; None where there is none yet."""
+    for path, mode in folders():
+        with suppress(OSError), _open(path, mode):
+            return path
+    return None
 
 
 def _user_folder() -> Path:
@@ -95,8 +106,8 @@ class KernelCache:
         """The compiled kernel for a signature, or None."""
         try:
             file_name = self._file_name(sig)
-            for folder in folders():
-                data = _read(folder / file_name)
+            for path, mode in folders():
+                data = _read(path, mode, file_name)
                 if data is not None:
                     return numba_internals.from_parts(target_context, *pickle.loads(data))
         except Exception:  # any fault of a cache is a miss
@@ -110,8 +121,10 @@ class KernelCache:
             if parts is None:
                 return
             data, file_name = pickle.dumps(parts, protocol=-1), self._file_name(sig)
-            if any(_write(folder / file_name, data) for folder in folders()):
-                self._remove_old()
+            for path, mode in folders():
+                if _write(path, mode, file_name, data):
+                    break
+            self._remove_old()
         except Exception:
             pass
 
@@ -130,36 +143,33 @@ class KernelCache:
         return f"{self._name}-{depends.hexdigest()[:24]}"
 
     def _remove_old(self) -> None:
-        for folder in folders():
-            for path in folder.glob(f"{self._name}-*"):
-                if time.time() - path.stat().st_mtime > _KEPT_SECONDS:
-                    path.unlink()
+        for path, mode in folders():
+            with suppress(OSError), _open(path, mode) as folder:
+                folder.remove_old(f"{self._name}-", _KEPT_SECONDS)
 
 
-def _read(path: Path) -> bytes | None:
-    """The data of a cache file that is whole and is ours: loading it runs code."""
+def _open(path: Path, mode: int) -> AbstractContextManager[TrustedFolder]:
+    """Open a folder of kernels. Who owns the package is trusted: its code runs anyway."""
+    return open_folder(path, mode, frozenset([PACKAGE.stat().st_uid]))
+
+
+def _read(path: Path, mode: int, name: str) -> bytes | None:
+    """The data of a file in the folder `path`; None where it is not there, not whole, or maybe somebody else's."""
     try:
-        if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), PACKAGE.stat().st_uid):
-            return None
-        content = path.read_bytes()
+        with _open(path, mode) as folder:
+            content = folder.read(name)
     except OSError:
         return None
     data = content[32:]
     return data if hashlib.sha256(data).digest() == content[:32] else None
 
 
-def _write(path: Path, data: bytes) -> bool:
-    """Write a cache file, all at once; False where that cannot be done."""
+def _write(path: Path, mode: int, name: str, data: bytes) -> bool:
+    """Write a file into the folder `path`, all at once; False where that cannot be done."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent)
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        with _open(path, mode) as folder:
+            folder.write(name, hashlib.sha256(data).digest() + data)
     except OSError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(data).digest() + data)
-        Path(draft).replace(path)
-    except OSError:
-        Path(draft).unlink(missing_ok=True)
         return False
     return True

@@ -22,10 +22,9 @@ import numba
 from nncjit.errors import OptionError
 from nncjit.jit import numba_internals
 from nncjit.jit.compile import JIT, parallel_kernel, prange
+from nncjit.jit.numba_internals import call_worker
 
 Result = TypeVar("Result")
-
-_call_worker = numba_internals.call_worker
 
 
 def count(threads: int | None = None) -> int:
@@ -137,7 +136,7 @@ def run(kernel: Any, argument: int, workers: int) -> None:
 def _fan_out(function, argument, workers):  # type: ignore[no-untyped-def]
     """The one `prange`. It knows the kernel by its address, so that neither is compiled into the other."""
     for k in prange(workers):
-        _call_worker(function, argument, k)
+        call_worker(function, argument, k)
 
 
 class _ThreadingLayer:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nncjit
-from nncjit.jit import JIT, cache
+from nncjit.jit import JIT
 
 pytestmark = pytest.mark.skipif(not JIT, reason="nothing is compiled")
 
@@ -134,15 +134,16 @@ def test_where_the_package_cannot_be_written_the_users_folder_serves(install):
 
 
 def test_without_a_home_the_folder_for_temporary_files_serves(install):
-    for name in ("site/nncjit/__pycache__", "cache", "home"):
-        (install.root / name).write_text("in the way")
+    folder = put_in_the_way(install)
     assert [install.run(), install.run()] == [(11, 0), (11, 1)]
-    assert all(install.root / "tmp" in path.parents for path in install.files())
+    assert [path.parent for path in install.files()] == [folder]
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_nowhere_to_write_is_no_error(install):
     program = (
-        "from nncjit.jit import cache\ncache.folders = lambda: iter([cache.Path('/dev/null/nowhere')])\n" + PROGRAM
+        "from nncjit.jit import cache\ncache.folders = lambda: iter([(cache.Path('/dev/null/nowhere'), 0o755)])\n"
+        + PROGRAM
     )
     assert result(install.start(program)) == (11, 0)
     assert install.files() == []
@@ -175,16 +176,76 @@ def test_versions_not_used_for_long_are_removed(install):
     assert old not in install.files()
 
 
-def test_files_of_another_user_are_not_loaded(tmp_path, monkeypatch):
-    path = tmp_path / "kernel"
-    assert cache._write(path, b"code")
-    assert cache._read(path) == b"code"
-    monkeypatch.setattr(cache.os, "getuid", lambda: 12345, raising=False)
-    monkeypatch.setattr(cache, "PACKAGE", Path("/dev/null"))
-    assert (cache._read(path) is None) == (path.stat().st_uid not in (12345, Path("/dev/null").stat().st_uid))
+def put_in_the_way(install):
+    """Leave only the folder for temporary files to the cache; its path."""
+    for name in ("site/nncjit/__pycache__", "cache", "home"):
+        (install.root / name).write_text("in the way")
+    return install.root / "tmp" / f"nncjit-{os.geteuid()}"
 
 
-def test_importing_the_room_loads_numba_and_no_other_room():
+posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no numbers of users")
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o770, 0o777])
+def test_a_folder_among_temporary_files_that_others_may_enter_is_not_used(install, mode):
+    folder = put_in_the_way(install)
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    assert [install.run(), install.run()] == [(11, 0), (11, 0)]
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o700)
+    assert [install.run(), install.run()] == [(11, 0), (11, 1)]
+
+
+@posix
+def test_what_lies_where_the_folder_should_be_is_not_followed(install):
+    folder = put_in_the_way(install)
+    own = install.root / "own"
+    own.mkdir(mode=0o700)
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to(own)
+    assert [install.run(), install.run()] == [(11, 0), (11, 0)]
+    assert list(own.iterdir()) == []
+    folder.unlink()
+    os.mkfifo(folder)
+    assert install.run() == (11, 0)
+
+
+@posix
+@pytest.mark.parametrize("replace", [lambda path, copy: path.symlink_to(copy), lambda path, _: os.mkfifo(path)])
+def test_a_link_or_a_pipe_in_place_of_a_kernel_is_a_miss_and_is_replaced(install, replace):
+    install.run()
+    (path,) = install.files()
+    copy = shutil.copy(path, install.root / "copy")
+    path.unlink()
+    replace(path, copy)
+    assert [install.run(), install.run()] == [(11, 0), (11, 1)]
+    assert path.is_file()
+    assert not path.is_symlink()
+
+
+@posix
+def test_a_kernel_that_others_may_write_is_a_miss(install):
+    install.run()
+    (path,) = install.files()
+    path.chmod(0o666)
+    assert [install.run(), install.run()] == [(11, 0), (11, 1)]
+
+
+def test_the_cache_works_where_the_system_has_no_flags_and_no_users(install):
+    windows = """
+import os
+for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY", "O_CLOEXEC", "geteuid", "getuid"):
+    vars(os).pop(name, None)
+os.supports_dir_fd = set()
+"""
+    results = [result(install.start(windows + PROGRAM)) for _ in range(2)]
+    assert results == [(11, 0), (11, 1)]
+    assert [path.parent for path in install.files()] == [install.package / "__pycache__" / "kernels"]
+
+
+def test_importing_the_package_loads_numba_and_no_other_package_but_errors():
     program = "import sys, nncjit.jit; print(*sorted(m for m in sys.modules if m.startswith('nncjit.')))"
     done = subprocess.run(
         [sys.executable, "-c", program],
