@@ -67,7 +67,7 @@ class Costs(NamedTuple):
     """Number of bypass bins."""
 
 
-@staged("select models")
+@staged("initialise")
 def choose_initialisations(
     prepared: PreparedLayer, hdsp: bool, selection: Selection, pieces: Sequence[Piece], workers: Executor | None
 ) -> Array:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nncjit.cabac.context_initialisation import Selection
 from nncjit.cabac.layer import Layer
-from nncjit.encoder.choices import Selection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nncjit.encoder.code import estimate
-from nncjit.encoder.decide import decide, raw_reason
+from nncjit.encoder.decide import UnfitStepError, decide
 from nncjit.encoder.decision import Decision
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.integer_coding import integer_matrix
@@ -94,9 +94,10 @@ class UnitSample:
         if not self.parts:
             return Cost(self.fixed_bits + UNIT_BITS, 0.0)
         raw = Cost(8.0 * sum(info.nbytes for info in self.infos) + UNIT_BITS * len(self.infos), 0.0)
-        if any(raw_reason(sample.layout.infos[0], sample.part.measured, plan) for sample in self.parts):
+        try:
+            costs = [sample.cost(plan) for sample in self.parts]
+        except UnfitStepError:
             return raw
-        costs = [sample.cost(plan) for sample in self.parts]
         coded = Cost(sum(c.bits for c in costs) + UNIT_BITS, sum(c.error for c in costs) + self.lost)
         return coded if coded.bits < raw.bits else raw
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.encoder.code import estimate
-from nncjit.encoder.decide import SAMPLE, Settled, decide, raw_reason, relative_noise, settle, settle_integers
+from nncjit.encoder.decide import SAMPLE, Settled, UnfitStepError, decide, raw_reason, relative_noise, settle, settle_integers
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.integer_coding import limb_bits
 from nncjit.encoder.measure import Measured, measure
@@ -382,7 +382,10 @@ def _rank(name: str, values: np.ndarray, plan: Plan, settled: Settled) -> int:
     found = decompose(values, error=min(SHARE_OF_NOISE * noise, 1.0), name=name)
     if not found.saves():
         return 0
-    bits = [_sampled_bits(name, part, plan, settled) for part in (found.g, found.h, values)]
+    try:
+        bits = [_sampled_bits(name, part, plan, settled) for part in (found.g, found.h, values)]
+    except UnfitStepError:
+        return 0
     return found.rank if bits[0] + bits[1] < bits[2] else 0
 
 

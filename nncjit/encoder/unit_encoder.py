@@ -124,9 +124,10 @@ def quantised_units(item: Item, plan: Plan, workers: Executor | None) -> Iterato
         try:
             unit = quantise_unit(contents, plan, workers)
         except UnfitStepError:
-            for info in contents.layout.infos:
-                tensor = next(t for t in item.tensors if t.name == info.name)
-                yield quantise_unit(contents_alone(tensor, plan, workers), plan, workers)
+            assert isinstance(contents, FloatContents)
+            inside = {info.name for info in contents.layout.infos}
+            alone = (contents_alone(tensor, plan, workers) for tensor in item.tensors if tensor.name in inside)
+            yield from (quantise_unit(tensor, plan, workers) for tensor in alone)
         else:
             del contents  # the values are not needed any more
             yield unit

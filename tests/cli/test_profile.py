@@ -26,7 +26,7 @@ def test_a_model_is_profiled_both_ways(folder, run):
     assert "compress: " in out
     assert "decompress: " in out
     stages = {line.split("  ")[0] for line in out.splitlines()}
-    assert stages >= {"read", "plan", "quantise", "select models", "code", "syntax", "write", "parse", "decode", "rest"}
+    assert stages >= {"read", "plan", "quantise", "initialise", "code", "syntax", "write", "parse", "decode", "rest"}
     assert stages >= {"payloads", "headers of units", "the rest", "layer3.weight", "layer2.weight", "3 others"}
     assert "layer1.weight" not in out
     assert (folder / "p.png").read_bytes().startswith(b"\x89PNG")

@@ -45,35 +45,25 @@ class Pair:
 def any_values(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """float64 values as networks have them, and worse."""
     normal = rng.standard_normal(shape)
-    kind = rng.integers(14)
-    if kind == 0:
-        return normal * np.exp(rng.normal(0, 4, shape))
-    if kind == 1:
-        return np.abs(normal) * np.exp(rng.normal(0, 3, shape))
-    if kind == 2:
-        return normal + 10.0 ** rng.uniform(-2, 4)
-    if kind == 3:
-        values = 0.02 * normal
-        values.reshape(-1)[: max(1, values.size // 500)] = 60 if values.size else 0
-        return values
-    if kind == 4:
-        return np.full(shape, rng.choice([0.0, 1.0, -3.3, 1e-7, 5e8]))
-    if kind == 5:
-        return normal * (rng.random(shape) < 0.05)
-    if kind == 6:
-        return rng.choice([-0.9, 0.0, 0.31, 0.77], shape)
-    if kind == 7:
-        return normal * 10.0 ** rng.uniform(-36, 36)
-    if kind == 8:
-        values = normal.copy()
-        if values.size:
-            values.reshape(-1)[0] = rng.choice([np.nan, np.inf])
-        return values
-    if kind == 9 and len(shape) > 1:
-        return normal * np.exp(rng.normal(0, 2, (shape[0], *[1] * (len(shape) - 1))))
-    if kind == 10:
-        return 1e6 ** -np.linspace(0, 1, max(int(np.prod(shape)), 1))[: int(np.prod(shape))].reshape(shape)
-    return 0.05 * normal
+    outlier, broken = 0.02 * normal, normal.copy()
+    outlier.reshape(-1)[: outlier.size // 500 + 1] = 60
+    broken.reshape(-1)[:1] = rng.choice([np.nan, np.inf])
+    rows = (shape[0], *[1] * (len(shape) - 1)) if shape else ()
+    kinds = [
+        normal * np.exp(rng.normal(0, 4, shape)),
+        np.abs(normal) * np.exp(rng.normal(0, 3, shape)),
+        normal + 10.0 ** rng.uniform(-2, 4),
+        outlier,
+        np.full(shape, rng.choice([0.0, 1.0, -3.3, 1e-7, 5e8])),
+        normal * (rng.random(shape) < 0.05),
+        rng.choice([-0.9, 0.0, 0.31, 0.77], shape),
+        normal * 10.0 ** rng.uniform(-36, 36),
+        broken,
+        normal * np.exp(rng.normal(0, 2, rows)),
+        (1e6 ** -np.linspace(0, 1, normal.size)).reshape(shape),
+        *[0.05 * normal] * 3,
+    ]
+    return np.asarray(kinds[rng.integers(len(kinds))])
 
 
 def any_array(rng: np.random.Generator) -> np.ndarray:

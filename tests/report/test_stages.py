@@ -92,7 +92,7 @@ def test_the_codec_passes_through_its_stages(tmp_path):
     with recording() as recorder:
         nncjit.compress(tmp_path / "model.npz", tmp_path / "model.nnc", threads=1, zeros=0.2)
     there = {name for name, _ in recorder.costs}
-    assert there >= {"read", "plan", "reduce", "quantise", "select models", "code", "syntax", "write"}
+    assert there >= {"read", "plan", "reduce", "quantise", "initialise", "code", "syntax", "write"}
     assert {tensor for _, tensor in recorder.costs} >= {"w", "b"}
     assert recorder.costs["quantise", "w"].calls == 1
     with recording() as recorder:
