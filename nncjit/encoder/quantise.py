@@ -15,10 +15,8 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.encoder.decision import Decision
 from nncjit.quant import codebook, steps
-from nncjit.quant.moments import Products, products
-from nncjit.quant.trellis import trellis, trellis_rd
-from nncjit.quant.uniform import uniform, uniform_rd
-from nncjit.stages import staged
+from nncjit.quant.moments import Products
+from nncjit.quant.problem import Problem, solve
 
 MOST_GAIN = 2.0
 """Largest factor between the step of quantising and the one that is signalled."""
@@ -84,28 +82,21 @@ def quantise(
     layer = decision.layer(values.shape)
     step = float(steps.step(decision.qp, decision.density))
     ordered = to_scan(values, layer, overwrite=overwrite, workers=workers)
-    levels = _levels(ordered, step, decision, workers)
-    sums = products(ordered, levels, workers)
-    qp = _signalled_qp(decision, step, sums)
-    if sums.error(float(steps.step(qp, decision.density))) > sums.power:  # worse than nothing
-        levels = np.zeros_like(levels)
-        sums = Products(sums.power, 0.0, 0.0)
-    if reference is not None:
-        sums = products(to_scan(reference, layer, workers=workers), levels, workers)
-    error = sums.error(float(steps.step(qp, decision.density)))
-    return QuantisedMatrix(levels, layer, decision, qp, sums.power, error)
-
-
-@staged("quantise")
-def _levels(ordered: np.ndarray, step: float, decision: Decision, workers: Executor | None) -> np.ndarray:
-    """Levels of float32 values in scan order, int32[n]."""
-    exact, weight, unary = decision.exact, decision.rate_weight, decision.unary_length
-    if weight > 0.0:
-        with_rate = trellis_rd if decision.dependent else uniform_rd
-        return with_rate(ordered, step, weight, unary_length=unary, exact=exact, workers=workers)
-    if decision.dependent:
-        return trellis(ordered, step, exact=exact, workers=workers)
-    return uniform(ordered, step, workers=workers)
+    problem = Problem(
+        values=ordered,
+        layer=layer,
+        step=step,
+        rate_weight=decision.rate_weight,
+        exact=decision.exact,
+        reference=None if reference is None else to_scan(reference, layer, workers=workers),
+    )
+    solution = solve(problem, workers)
+    qp = _signalled_qp(decision, step, solution.sums)
+    signalled = float(steps.step(qp, decision.density))
+    if solution.sums.error(signalled) > solution.sums.power:  # worse than nothing
+        solution = solution.zeros()
+    sums = solution.reference_sums
+    return QuantisedMatrix(solution.levels, layer, decision, qp, sums.power, sums.error(signalled))
 
 
 def _signalled_qp(decision: Decision, step: float, sums: Products) -> int:

@@ -143,7 +143,7 @@ def _best(values: NDArray[np.int64], counts: NDArray[np.int64]) -> Codebook:
 
 
 def _value_bits(counts: NDArray[np.int64], zero: int) -> float:
-    """About what coding the values costs with a zero offset: each bin at its entropy, some bits to learn each model."""
+    """About what coding the values costs with a zero offset: bins at their entropy, and bits to learn each context."""
     sides = counts[zero + 1 :].astype(np.float64), counts[:zero][::-1].astype(np.float64)
     bits = _bin_bits(float(counts[zero]), float(sides[0].sum() + sides[1].sum()))
     bits += _bin_bits(float(sides[0].sum()), float(sides[1].sum()))
@@ -157,7 +157,7 @@ def _value_bits(counts: NDArray[np.int64], zero: int) -> float:
 
 
 def _bin_bits(ones: float, zeros: float) -> float:
-    """Bits of so many bins of one model, which cost a little even where they are all alike."""
+    """Bits of so many bins of one context, which cost a little even where they are all alike."""
     total = ones + zeros
     return 0.01 * total + sum(n * float(np.log2(total / n)) + 4.0 for n in (ones, zeros) if n > 0)
 

@@ -13,9 +13,9 @@ from nncjit.quant import rate_kernels
 from nncjit.quant.flat_arrays import Floats, Levels
 from nncjit.quant.steps import bit_weight
 
-PILOT_SPANS = 4
+PILOT_RUNS = 4
 PILOT = 1024
-"""Values of a span of the pilot."""
+"""Values of a run of the pilot."""
 
 FADE = np.float32(0.5)
 FIRST_BLOCK = 64
@@ -25,7 +25,7 @@ FEWEST_COUNTED = 512
 
 _SPARSER = np.float32(8.0)
 _LEAST_BITS = 0.0095
-_MODEL_BITS = 60.0
+_CONTEXT_BITS = 60.0
 
 
 class Setting:
@@ -79,11 +79,11 @@ class Setting:
     def pilot(self) -> Floats:
         """Some values from four places, all of a small tensor."""
         n = self.values.size
-        if n <= PILOT_SPANS * PILOT:
+        if n <= PILOT_RUNS * PILOT:
             return self.values
-        return self.spans([n * k // PILOT_SPANS for k in range(PILOT_SPANS)], 0, PILOT)
+        return self.runs([n * k // PILOT_RUNS for k in range(PILOT_RUNS)], 0, PILOT)
 
-    def spans(self, places: list[int], before: int, after: int) -> Floats:
+    def runs(self, places: list[int], before: int, after: int) -> Floats:
         """The values around some places, one after another."""
         return np.concatenate([self.values[place - before : place + after] for place in places])
 
@@ -106,7 +106,7 @@ class Setting:
         """What sparse levels cost, in squared steps, against the values' own squares."""
         places = np.flatnonzero(levels)
         if not places.size:
-            return float(self.weight) * (_LEAST_BITS * levels.size - _MODEL_BITS)
+            return float(self.weight) * (_LEAST_BITS * levels.size - _CONTEXT_BITS)
         x = np.abs(self.values[places] * self.inverse).astype(np.float64)
         sizes = np.abs(levels[places])
         gain = float(np.sum(x * x - (x - sizes) ** 2))

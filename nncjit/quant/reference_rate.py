@@ -32,8 +32,8 @@ def search(values: Floats, inverse: float, rate_weight: float, unary_length: int
     int32[n]
     """
     levels = np.empty(values.size, np.int32)
-    n_models = kernels.GREATER + 2 * unary_length + kernels.REST_BINS
-    models = np.full((16 if dependent else 1, n_models), INITIAL_WORDS[0], np.uint32)
+    n_contexts = kernels.GREATER + 2 * unary_length + kernels.REST_BINS
+    contexts = np.full((16 if dependent else 1, n_contexts), INITIAL_WORDS[0], np.uint32)
     table = Table(np.zeros(1, kernels.SEARCH))
     record = table.records[0]
     record["values"], record["n"] = table.keep(values), values.size
@@ -41,7 +41,7 @@ def search(values: Floats, inverse: float, rate_weight: float, unary_length: int
     record["inverse"], record["unary_length"] = inverse, unary_length
     record["weight"] = kernels.BYPASS / bit_weight(rate_weight, dependent=dependent)
     record["bin_costs"], record["fast"], record["slow"] = table.keep(BIN_COST), table.keep(FAST), table.keep(SLOW)
-    record["models"] = table.keep(models, writes=True)
+    record["contexts"] = table.keep(contexts, writes=True)
     run = kernels.trellis if dependent else kernels.uniform
     run(table.address)
     return levels

@@ -1,7 +1,7 @@
 """The reference's quantisers with rate: a level costs what coding it next would (spec, sections 4, 5 and 12).
 
 These give the reference's decisions, with what is particular about them; `rate_kernels` is the faster and mostly
-better way. The models of one coder are consecutive 32-bit words (see `nncjit.cabac.tables`): 24 significance models
+better way. The contexts of one coder are consecutive 32-bit words (see `nncjit.cabac.tables`): 24 significance contexts
 (3 * state + sign class of the previous value), 3 signs, 2 * unary_length "greater than", 32 of the Exp-Golomb prefix.
 Costs are in units of 2^-15 bit.
 """
@@ -28,7 +28,7 @@ SEARCH = np.dtype(
         ("bin_costs", "i8"),  # address of BIN_COST, see nncjit.cabac.tables
         ("fast", "i8"),  # address of FAST
         ("slow", "i8"),  # address of SLOW
-        ("models", "i8"),  # scratch: address of uint32[coders, model_count(unary_length)], in their starting state
+        ("contexts", "i8"),  # scratch: address of uint32[coders, context_count(unary_length)], initialised
         ("path_costs", "f8", (2, 8)),
         ("path_classes", "i8", (2, 8)),  # sign classes of the paths' last values
     ]
@@ -39,24 +39,26 @@ _search_at = record_view(SEARCH)
 
 
 @helper
-def model_count(unary_length):
-    """Words of one coder's models."""
+def context_count(unary_length):
+    """Words of one coder's contexts."""
     return GREATER + 2 * unary_length + REST_BINS
 
 
 @helper
 def bin_cost(word, bit, costs):
-    """Cost of a bin with a model's word."""
+    """Cost of a bin with a context's word."""
     return load_i32(costs, 2 * (((word + (word >> 16)) >> 3) & 1023) + bit)
 
 
 @helper
-def adapt(models, index, bit, fast, slow):
-    """Update model `index` after a bin."""
-    word = load_u32(models, index)
+def adapt(contexts, index, bit, fast, slow):
+    """Update context `index` after a bin."""
+    word = load_u32(contexts, index)
     biased = word + (0 if bit else ZERO_BIAS)
     half = 256 if bit else 0
-    store_32(models, index, word + load_i32(fast, half + ((biased >> 7) & 255)) + load_i32(slow, half + (biased >> 23)))
+    store_32(
+        contexts, index, word + load_i32(fast, half + ((biased >> 7) & 255)) + load_i32(slow, half + (biased >> 23))
+    )
 
 
 @helper
@@ -66,44 +68,44 @@ def sign_class(value):
 
 
 @helper
-def value_cost(models, value, previous, state, unary_length, costs):
+def value_cost(contexts, value, previous, state, unary_length, costs):
     """Cost of coding `value` after `previous` (its sign class) in a quantiser state."""
-    total = bin_cost(load_u32(models, 3 * state + previous), 1 if value else 0, costs)
+    total = bin_cost(load_u32(contexts, 3 * state + previous), 1 if value else 0, costs)
     if value == 0:
         return total
     negative = 1 if value < 0 else 0
     size = -value if negative else value
-    total += bin_cost(load_u32(models, SIGN + previous), negative, costs)
+    total += bin_cost(load_u32(contexts, SIGN + previous), negative, costs)
     for j in range(min(size, unary_length)):
-        total += bin_cost(load_u32(models, GREATER + 2 * j + negative), 1 if size > j + 1 else 0, costs)
+        total += bin_cost(load_u32(contexts, GREATER + 2 * j + negative), 1 if size > j + 1 else 0, costs)
     if size > unary_length:
         reached, order = unary_length + 1, 0
         while size >= reached + (1 << order):
-            total += bin_cost(load_u32(models, GREATER + 2 * unary_length + order), 1, costs)
+            total += bin_cost(load_u32(contexts, GREATER + 2 * unary_length + order), 1, costs)
             reached += 1 << order
             order += 1
-        total += bin_cost(load_u32(models, GREATER + 2 * unary_length + order), 0, costs) + order * BYPASS
+        total += bin_cost(load_u32(contexts, GREATER + 2 * unary_length + order), 0, costs) + order * BYPASS
     return total
 
 
 @helper
-def code_value(models, value, previous, state, unary_length, fast, slow):
-    """Adapt the models as coding `value` does."""
-    adapt(models, 3 * state + previous, 1 if value else 0, fast, slow)
+def code_value(contexts, value, previous, state, unary_length, fast, slow):
+    """Adapt the contexts as coding `value` does."""
+    adapt(contexts, 3 * state + previous, 1 if value else 0, fast, slow)
     if value == 0:
         return
     negative = 1 if value < 0 else 0
     size = -value if negative else value
-    adapt(models, SIGN + previous, negative, fast, slow)
+    adapt(contexts, SIGN + previous, negative, fast, slow)
     for j in range(min(size, unary_length)):
-        adapt(models, GREATER + 2 * j + negative, 1 if size > j + 1 else 0, fast, slow)
+        adapt(contexts, GREATER + 2 * j + negative, 1 if size > j + 1 else 0, fast, slow)
     if size > unary_length:
         reached, order = unary_length + 1, 0
         while size >= reached + (1 << order):
-            adapt(models, GREATER + 2 * unary_length + order, 1, fast, slow)
+            adapt(contexts, GREATER + 2 * unary_length + order, 1, fast, slow)
             reached += 1 << order
             order += 1
-        adapt(models, GREATER + 2 * unary_length + order, 0, fast, slow)
+        adapt(contexts, GREATER + 2 * unary_length + order, 0, fast, slow)
 
 
 @kernel
@@ -113,7 +115,7 @@ def uniform(search):
     search : address of SEARCH
     """
     at = _search_at(search)
-    values, levels, coder, table, unary_length = at.values, at.levels, at.models, at.bin_costs, at.unary_length
+    values, levels, coder, table, unary_length = at.values, at.levels, at.contexts, at.bin_costs, at.unary_length
     inverse, weight, fast, slow = at.inverse, at.weight, at.fast, at.slow
     previous = 0
     for i in range(at.n):
@@ -136,15 +138,15 @@ def uniform(search):
 
 @kernel
 def trellis(search):
-    """The 8-state trellis in which each state carries the models of the path that leads to it.
+    """The 8-state trellis in which each state carries the contexts of the path that leads to it.
 
     search : address of SEARCH
     """
     at = _search_at(search)
-    values, levels, models, table, unary_length = at.values, at.levels, at.models, at.bin_costs, at.unary_length
+    values, levels, contexts, table, unary_length = at.values, at.levels, at.contexts, at.bin_costs, at.unary_length
     inverse, weight, fast, slow = at.inverse, at.weight, at.fast, at.slow
     costs, classes = at.path_costs, at.path_classes
-    coder_size = 4 * model_count(unary_length)
+    coder_size = 4 * context_count(unary_length)
     here = 0
     for state in range(8):
         costs[0, state] = 0.0 if state == 0 else FAR
@@ -160,7 +162,7 @@ def trellis(search):
             for bit in range(2):
                 back = way_back(state, bit)
                 before, quantiser, parity = back >> 1, (back >> 1) & 1, back & 1
-                coder = models + coder_size * (8 * here + before)
+                coder = contexts + coder_size * (8 * here + before)
                 previous = classes[here, before]
                 level = member(first, (parity ^ quantiser) << 1 | quantiser)
                 distance = size - level
@@ -179,9 +181,9 @@ def trellis(search):
                         best, best_cost, best_bit, best_value = before, cost, bit, 0
             word |= best_bit << state | (1 if best_value == 0 else 0) << (8 + state)
             costs[there, state] = best_cost
-            coder = models + coder_size * (8 * there + state)
-            source = models + coder_size * (8 * here + best)
-            for k in range(model_count(unary_length)):
+            coder = contexts + coder_size * (8 * there + state)
+            source = contexts + coder_size * (8 * here + best)
+            for k in range(context_count(unary_length)):
                 store_32(coder, k, load_u32(source, k))
             # the reference adapts for the new state instead of the old one, with a sign class that is two values old
             code_value(coder, best_value, classes[there, state], state, unary_length, fast, slow)

@@ -82,7 +82,7 @@ class RateTrellis(Setting):
         states = [0]
         for k in range(0, len(inner), STREAMS):
             places = inner[k : k + STREAMS]
-            around = self.spans(places, _WINDOW, _WINDOW)
+            around = self.runs(places, _WINDOW, _WINDOW)
             ends = [min(2 * _WINDOW * s, around.size) for s in range(STREAMS + 1)]
             levels = np.empty(around.size, np.int32)
             worker = self._streams(around, levels, ends, [-1] * (STREAMS + 1), counts)

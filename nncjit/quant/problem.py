@@ -1,0 +1,160 @@
+"""Quantising a matrix as a problem that is stated once and handed to the solver that suits it.
+
+A problem is the values in coding order, the layer that will code their levels, and what counts: the step, the metric
+in which distortion is measured, and the weight of the rate. A new quantiser is a row of `_SOLVERS`, a new metric is a
+class with a `distortion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from nncjit.cabac.layer import Layer
+from nncjit.quant.flat_arrays import Floats, Levels
+from nncjit.quant.moments import Products, products
+from nncjit.quant.trellis import trellis, trellis_rd
+from nncjit.quant.uniform import uniform, uniform_rd
+from nncjit.stages import staged
+
+
+class Metric(Protocol):
+    """A quadratic form M in which distortion is measured."""
+
+    def distortion(self, values: Floats, levels: Levels, layer: Layer, workers: Executor | None) -> Products:
+        """``<w, w>``, ``<w, q>`` and ``<q, q>`` of values w and levels q, with ``<x, y> = x' M y``.
+
+        Parameters
+        ----------
+        values : float32[n]
+            In coding order.
+        levels : int32[n]
+            In the same order.
+        layer : Layer
+            Its `rows`, `width` and `scan` say in which row and column of the matrix an element is.
+        workers : Executor or None
+        """
+        ...
+
+
+class Identity:
+    """The sum of squared differences: all elements count alike."""
+
+    def distortion(self, values: Floats, levels: Levels, layer: Layer, workers: Executor | None) -> Products:  # noqa: ARG002
+        """See `Metric`."""
+        return products(values, levels, workers)
+
+
+IDENTITY = Identity()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Problem:
+    """A matrix to be quantised.
+
+    Parameters
+    ----------
+    values : float32[n]
+        Finite, in coding order (`nncjit.cabac.scan.to_scan`), 1-D and contiguous.
+    layer : Layer
+        How the levels will be coded: rows, columns, scan order, unary length, and with `dq` that they follow the
+        trellis.
+    step : float
+        Taken as float32; `nncjit.quant.steps.raise_qp` finds one with which all levels fit.
+    rate_weight : float
+        Weight of the rate, 0 or more (see `nncjit.quant.steps.bit_weight`).
+    exact : bool
+        True: the reference's decisions, slowly.
+    metric : Metric
+    reference : float32[n], optional
+        What distortion is measured against, where it is not the values: the original of values that were reduced.
+    """
+
+    values: Floats
+    layer: Layer
+    step: float
+    rate_weight: float = 0.0
+    exact: bool = False
+    metric: Metric = IDENTITY
+    reference: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """Levels, and the sums that tell what any step makes of them."""
+
+    levels: Levels
+    """int32[n], in coding order."""
+    sums: Products
+    """In the problem's metric, of the values and the levels: they say which step gives the decoded matrix the gain of
+    what was quantised. What a reduction took away on purpose is not made up for.
+    """
+    reference_sums: Products
+    """Of the reference and the levels, or else the same: they say what was lost."""
+
+    def zeros(self) -> Solution:
+        """All levels zero, which is the better solution where these add more error than there is to lose."""
+        sums, reference_sums = (Products(known.power, 0.0, 0.0) for known in (self.sums, self.reference_sums))
+        return Solution(np.zeros_like(self.levels), sums, reference_sums)
+
+
+Solver = Callable[[Problem, Executor | None], Levels]
+
+
+def _uniform(problem: Problem, workers: Executor | None) -> Levels:
+    return uniform(problem.values, problem.step, workers=workers)
+
+
+def _uniform_with_rate(problem: Problem, workers: Executor | None) -> Levels:
+    return uniform_rd(
+        problem.values,
+        problem.step,
+        problem.rate_weight,
+        unary_length=problem.layer.unary_length,
+        exact=problem.exact,
+        workers=workers,
+    )
+
+
+def _trellis(problem: Problem, workers: Executor | None) -> Levels:
+    return trellis(problem.values, problem.step, exact=problem.exact, workers=workers)
+
+
+def _trellis_with_rate(problem: Problem, workers: Executor | None) -> Levels:
+    return trellis_rd(
+        problem.values,
+        problem.step,
+        problem.rate_weight,
+        unary_length=problem.layer.unary_length,
+        exact=problem.exact,
+        workers=workers,
+    )
+
+
+_SOLVERS: Mapping[tuple[bool, bool], Solver] = {
+    (False, False): _uniform,
+    (False, True): _uniform_with_rate,
+    (True, False): _trellis,
+    (True, True): _trellis_with_rate,
+}
+"""By whether the levels follow the trellis, and whether the rate has a weight."""
+
+
+@staged("quantise")
+def solve(problem: Problem, workers: Executor | None = None) -> Solution:
+    """The levels of a problem. They do not depend on the workers, which share the work.
+
+    Raises
+    ------
+    OptionError
+        The step or its inverse is not a positive normal float32.
+    """
+    levels = _SOLVERS[bool(problem.layer.dq), problem.rate_weight > 0.0](problem, workers)
+    sums = problem.metric.distortion(problem.values, levels, problem.layer, workers)
+    if problem.reference is None:
+        return Solution(levels, sums, sums)
+    return Solution(levels, sums, problem.metric.distortion(problem.reference, levels, problem.layer, workers))
