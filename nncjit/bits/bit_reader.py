@@ -17,6 +17,9 @@ MAX_TEXT = 65535
 _UE_WINDOW = (2 * MAX_UE_SUFFIX + 1 + 7 + 7) // 8
 
 
+_number = int.from_bytes
+
+
 class EndOfDataError(BitstreamError):
     """The bytes given to the reader end inside an element (with more bytes the element might be fine)."""
 
@@ -59,8 +62,8 @@ class BitReader:
         return self._n_bits - self.pos
 
     def stop_at(self, n_bytes: int) -> None:
-        """Let the data end after `n_bytes` at the latest."""
-        self._n_bits = min(self._n_bits, 8 * n_bytes)
+        """Let the data end after `n_bytes`, where they do not end before."""
+        self._n_bits = 8 * min(n_bytes, len(self._data))
 
     def error(self, reason: str, *, pos: int | None = None) -> BitstreamError:
         """An error of the element `path`, at the present position or at `pos`."""
@@ -71,12 +74,12 @@ class BitReader:
 
     def u(self, n: int) -> int:
         """Read n bits, unsigned."""
-        end = self.pos + n
+        pos = self.pos
+        end = pos + n
         if end > self._n_bits:
             self._ends(f"{n} bits")
-        value = int.from_bytes(self._data[self.pos >> 3 : (end + 7) >> 3], "big") >> (-end & 7)
         self.pos = end
-        return value & ((1 << n) - 1)
+        return _number(self._data[pos >> 3 : (end + 7) >> 3], "big") >> (-end & 7) & ((1 << n) - 1)
 
     def i(self, n: int) -> int:
         """Read n bits, two's complement."""
@@ -86,17 +89,14 @@ class BitReader:
     def ue(self, k: int) -> int:
         """Exp-Golomb of order k, suffix of at most `MAX_UE_SUFFIX` bits."""
         pos = self.pos
-        first = pos >> 3
-        window = self._data[first : first + _UE_WINDOW]
-        n = min(8 * (first + len(window)), self._n_bits)  # where the window ends, in bits
-        bits = int.from_bytes(window, "big") >> (8 * (first + len(window)) - n)
-        n -= pos
-        bits &= (1 << max(n, 0)) - 1
+        window = self._data[pos >> 3 : (pos >> 3) + _UE_WINDOW]
+        n = 8 * len(window) - (pos & 7)
+        bits = _number(window, "big") & ((1 << n) - 1)
         zeros = n - bits.bit_length()
-        if zeros + k > MAX_UE_SUFFIX:
-            raise self.error(f"is an Exp-Golomb code with more than {MAX_UE_SUFFIX} bits after its prefix")
         length = 2 * zeros + k + 1
-        if length > n:
+        if zeros + k > MAX_UE_SUFFIX or pos + length > self._n_bits:
+            if min(zeros, self.left) + k > MAX_UE_SUFFIX:
+                raise self.error(f"is an Exp-Golomb code with more than {MAX_UE_SUFFIX} bits after its prefix")
             self._ends(f"{length} bits")
         self.pos = pos + length
         return (bits >> (n - length)) - (1 << k)

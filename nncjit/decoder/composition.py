@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,7 @@ def compose(opened: DataUnit, decoded: list[tuple[Part, Array]], *, parts: bool 
         return [*kept, (roles["G"], arrays["G"]), (roles["H"], arrays["H"])]
     with np.errstate(over="ignore", invalid="ignore"):  # a damaged stream may have any step
         product = dtypes.to_float32(arrays["G"], roles["G"].dtype) @ dtypes.to_float32(arrays["H"], roles["H"].dtype)
-    whole = replace(
-        roles["G"],
+    whole = roles["G"]._replace(
         name=roles["G"].name.removesuffix("_G"),
         role="W",
         shape=opened.unit.context.dimensions_of(opened.unit.header),

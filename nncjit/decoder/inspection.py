@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from nncjit import dtypes
@@ -11,7 +12,7 @@ from nncjit.bits import as_source
 from nncjit.stream import tensor_mapping as arrange
 from nncjit.stream.data_units import StreamReader, tools_of
 from nncjit.stream.reports import source_name
-from nncjit.syntax import UnitType, describe
+from nncjit.syntax import Unit, UnitType, describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class TensorInspection:
         return 8 * self.bytes / max(self.weights, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inspection:
     """What `inspect` found."""
 
@@ -45,8 +46,12 @@ class Inspection:
     profile: int
     metadata: dict[str, str]
     tensors: tuple[TensorInspection, ...]
-    units: tuple[dict[str, Any], ...]
-    """Each unit's type, offset, size and header fields under the standard's names."""
+    _units: tuple[Unit, ...] = field(repr=False)
+
+    @cached_property
+    def units(self) -> tuple[dict[str, Any], ...]:
+        """Each unit's type, offset, size and header fields under the standard's names."""
+        return tuple(map(describe, self._units))
 
     @property
     def weights(self) -> int:
@@ -58,7 +63,16 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries."""
-        return asdict(self) | {"weights": self.weights, "original_bytes": self.original_bytes}
+        return {
+            "source": self.source,
+            "bytes": self.bytes,
+            "profile": self.profile,
+            "metadata": self.metadata,
+            "tensors": [asdict(tensor) for tensor in self.tensors],
+            "units": list(self.units),
+            "weights": self.weights,
+            "original_bytes": self.original_bytes,
+        }
 
 
 def inspect(source: Any, *, lenient: bool = False) -> Inspection:
@@ -85,19 +99,19 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
     """
     with as_source(source) as stream:
         reader = StreamReader(stream, lenient=lenient)
-        units: list[dict[str, Any]] = []
+        units: list[Unit] = []
         found: dict[str, TensorInspection] = {}
         profile = 0
         for unit in reader:
-            units.append(describe(unit))
+            units.append(unit)
             if unit.type != UnitType.NDU:
                 continue
             profile = unit.context.profile or 0
-            n_bytes = unit.size
+            n_bytes, tools = unit.size, tools_of(unit)
             for part in reader.open(unit).parts:
-                tools = tools_of(unit) if part.role == "W" else (*tools_of(unit), part.role)
+                used = tools if part.role == "W" else (*tools, part.role)
                 for result in arrange.results(part, unit) if part.role == "W" else (part,):
-                    found[result.name] = TensorInspection(result.name, result.shape, result.dtype, tools, n_bytes)
+                    found[result.name] = TensorInspection(result.name, result.shape, result.dtype, used, n_bytes)
                     n_bytes = 0
         tensors = tuple(
             row if row.name == name else replace(row, name=name, tools=("tied",), bytes=0, tied_to=row.name)

@@ -54,6 +54,8 @@ class DataUnit:
         """
         if parts:
             return self.parts
+        if len(self.parts) == 1:
+            return arrange.results(self.parts[0], self.unit)
         roles = {part.role: part for part in self.parts}
         kept = tuple(part for part in self.parts if part.role not in ("LS", "W", "G", "H"))
         kept += self.restored
@@ -64,7 +66,7 @@ class DataUnit:
         if (g.name, h.name) != (f"{stem}_G", f"{stem}_H"):
             return (*kept, g, h)
         shape = self.unit.context.dimensions_of(self.unit.header)
-        return kept + arrange.results(replace(g, name=stem, role="W", shape=shape), self.unit)
+        return kept + arrange.results(g._replace(name=stem, role="W", shape=shape), self.unit)
 
     @property
     def restored(self) -> tuple[Part, ...]:
@@ -81,7 +83,7 @@ class DataUnit:
             "BN_mean": norm.mean,
             "BN_var": norm.var,
         }
-        return tuple(replace(bias, name=name, role=role) for role, name in named.items() if name)
+        return tuple(bias._replace(name=name, role=role) for role, name in named.items() if name)
 
     def error(self, reason: str) -> BitstreamError:
         """An error at this unit."""
@@ -192,6 +194,8 @@ class StreamReader:
     def open(self, unit: Unit) -> DataUnit:
         """What a data unit holds; see `open_unit`."""
         opened = open_unit(unit)
+        if not self.carried.folded:
+            return opened
         weights = (part.name.removesuffix("_G") if part.role == "G" else part.name for part in opened.parts)
         folded = next((self.carried.folded[name] for name in weights if name in self.carried.folded), None)
         return opened if folded is None else replace(opened, folded=folded)

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ Array = np.ndarray[Any, Any]
 
 def results(part: Part, unit: Unit) -> tuple[Part, ...]:
     """The tensors that a coded tensor becomes."""
+    if unit.header.concatenation_axis_index is None and not unit.header.first_tensor_dimension_shift:
+        return (part,)
     return tuple(found for found, _ in _arranged(part, unit, None))
 
 
@@ -38,7 +39,7 @@ def _arranged(part: Part, unit: Unit, array: Array | None) -> list[tuple[Part, A
             return [(part, array)]
         target = header.first_tensor_dimension_shift
         moved = None if array is None else np.moveaxis(array, 0, target)
-        return [(replace(part, shape=_moved(shape, 0, target)), moved)]
+        return [(part._replace(shape=_moved(shape, 0, target)), moved)]
     axis = header.concatenation_axis_index
     bounds = [0, *header.split_index, shape[axis]]
     found: list[tuple[Part, Array | None]] = []
@@ -48,7 +49,7 @@ def _arranged(part: Part, unit: Unit, array: Array | None) -> list[tuple[Part, A
         for index, value in shifts:
             piece_shape = _moved(piece_shape, index, index - value)
             piece = None if piece is None else np.moveaxis(piece, index, index - value)
-        found.append((replace(part, name=name, shape=piece_shape), piece))
+        found.append((part._replace(name=name, shape=piece_shape), piece))
     return found
 
 

@@ -1,20 +1,35 @@
-"""The codes of the rows: descriptors, enumerations, nested tables. Each pairs `read` and `write`."""
+"""The codes of the rows: descriptors, enumerations, nested tables. Each pairs `read` and `write`.
+
+Those that data units use most also give the expression that reads them in a compiled table (`inline`); the numbers of a
+bit field, of always `n` bits, may stand for `members`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 from nncjit.bits import BitReader, BitWriter
 from nncjit.syntax import machine
 
+Inner = Callable[[machine.Code], str]
+"""The expression of a code inside another; see `compiled_reader`."""
+
 
 class U(NamedTuple):
     """u(n)."""
 
     n: int
+
+    @property
+    def members(self) -> Mapping[int, int]:
+        """Numbers that stand for something."""
+        return {}
+
+    def inline(self, _: Inner) -> str:
+        return f"u({self.n})"
 
     def read(self, bits: BitReader, t: Any, c: Any) -> int:
         return bits.u(self.n)
@@ -40,6 +55,9 @@ class UE(NamedTuple):
 
     k: int
 
+    def inline(self, _: Inner) -> str:
+        return f"ue({self.k})"
+
     def read(self, bits: BitReader, t: Any, c: Any) -> int:
         return bits.ue(self.k)
 
@@ -49,6 +67,9 @@ class UE(NamedTuple):
 
 class Text(NamedTuple):
     """st(v)."""
+
+    def inline(self, _: Inner) -> str:
+        return "st()"
 
     def read(self, bits: BitReader, t: Any, c: Any) -> str:
         return bits.st()
@@ -89,12 +110,13 @@ class Named(NamedTuple):
     n: int
     names: type[IntEnum]
 
+    @property
+    def members(self) -> Mapping[int, int]:
+        return {int(x): x for x in self.names}
+
     def read(self, bits: BitReader, t: Any, c: Any) -> int:
         value = bits.u(self.n)
-        try:
-            return self.names(value)
-        except ValueError:
-            return value
+        return self.members.get(value, value)
 
     def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
         bits.u(self.n, x)
@@ -118,6 +140,9 @@ class Pair(NamedTuple):
     first: machine.Code
     second: machine.Code
 
+    def inline(self, inner: Inner) -> str:
+        return f"({inner(self.first)}, {inner(self.second)})"
+
     def read(self, bits: BitReader, t: Any, c: Any) -> tuple[Any, Any]:
         return self.first.read(bits, t, c), self.second.read(bits, t, c)
 
@@ -131,6 +156,9 @@ class Counted(NamedTuple):
 
     length: machine.Code
     code: machine.Code
+
+    def inline(self, inner: Inner) -> str:
+        return f"tuple([{inner(self.code)} for _ in range({inner(self.length)})])"
 
     def read(self, bits: BitReader, t: Any, c: Any) -> tuple[Any, ...]:
         return tuple([self.code.read(bits, t, c) for _ in range(self.length.read(bits, t, c))])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from nncjit.syntax.constants import MAX_ELEMENTS, ParameterTypes, PayloadType
 
@@ -13,8 +12,7 @@ DEFAULT_UNARY_LENGTH_MINUS1 = 9
 _DC = int(ParameterTypes.DC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputParameters:
+class InputParameters(NamedTuple):
     """What a data unit may say of its tensor, or leave to an earlier unit or the caller. Spec, section 2.
 
     None where nothing is known; types and unary length have the standard's defaults.
@@ -25,6 +23,23 @@ class InputParameters:
     compressed_parameter_types: int = 0
     decomposition_rank: int | None = None
     g_number_of_rows: int | None = None
+
+    @classmethod
+    def of(cls, header: Any, known: InputParameters) -> InputParameters:
+        """What a data unit's header says, else what was known."""
+        dims, unary, types = (
+            header.tensor_dimensions,
+            header.cabac_unary_length_minus1,
+            header.compressed_parameter_types,
+        )
+        rank, rows = header.decomposition_rank, header.g_number_of_rows
+        return cls(
+            known.tensor_dimensions if dims is None else dims,
+            known.cabac_unary_length_minus1 if unary is None else unary,
+            known.compressed_parameter_types if types is None else types,
+            known.decomposition_rank if rank is None else rank,
+            known.g_number_of_rows if rows is None else rows,
+        )
 
     def problem(self, header: Any) -> str | None:
         """What is wrong with these dimensions for this header, or None."""
@@ -66,6 +81,10 @@ class InputParameters:
             if index >= len(dims) or value > index:
                 return f"axis {index} of dimensions {dims} is moved left by {value}"
         return None
+
+
+NOTHING_KNOWN = InputParameters()
+"""Of a data unit that says nothing."""
 
 
 def block_roles(types: int) -> tuple[str, ...]:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from nncjit.syntax.inputs import InputParameters
+
+
+class DataUnitEntry(NamedTuple):
+    """What is remembered of a data unit."""
+
+    names: tuple[str, ...]
+    keys: tuple[tuple[Any, ...], ...]
+    """What makes each of its elements differ from all others."""
+    inputs: InputParameters
 
 
 class Ledger:
@@ -18,7 +27,8 @@ class Ledger:
     def __init__(self) -> None:
         self.length = 0
         self._keys: dict[Any, int] = {}
-        self._inputs: dict[str, list[tuple[int, InputParameters]]] = {}
+        # by name: the latest parameters, the mark of their entry, and the same of the entry before
+        self._inputs: dict[str, tuple[int, InputParameters, Any]] = {}
 
     def holds(self, key: Any, mark: int) -> bool:
         """Whether the key is among the first `mark` entries."""
@@ -26,15 +36,17 @@ class Ledger:
 
     def inputs(self, name: str, mark: int) -> InputParameters | None:
         """The latest parameters for a name among the first `mark` entries."""
-        return next((inputs for at, inputs in reversed(self._inputs.get(name, ())) if at < mark), None)
+        latest = _before(self._inputs.get(name), mark)
+        return None if latest is None else latest[1]
 
-    def plus(self, mark: int, keys: list[Any], names: tuple[str, ...], inputs: InputParameters) -> Ledger:
+    def plus(self, mark: int, entry: DataUnitEntry) -> Ledger:
         """A ledger with one entry more than the first `mark`: this one where that was its end, else a copy."""
         ledger = self if mark == self.length else self.first(mark)
-        for key in keys:
-            ledger._keys.setdefault(key, mark)  # noqa: SLF001 - its own kind
-        for name in names:
-            ledger._inputs.setdefault(name, []).append((mark, inputs))  # noqa: SLF001
+        keys, inputs = ledger._keys, ledger._inputs  # noqa: SLF001 - its own kind
+        for key in entry.keys:
+            keys.setdefault(key, mark)
+        for name in entry.names:
+            inputs[name] = mark, entry.inputs, inputs.get(name)
         ledger.length = mark + 1
         return ledger
 
@@ -42,6 +54,13 @@ class Ledger:
         """A ledger of its own with the first `mark` entries."""
         ledger = Ledger()
         ledger._keys = {key: at for key, at in self._keys.items() if at < mark}
-        ledger._inputs = {name: [x for x in seen if x[0] < mark] for name, seen in self._inputs.items()}
+        cut = ((name, _before(latest, mark)) for name, latest in self._inputs.items())
+        ledger._inputs = {name: latest for name, latest in cut if latest is not None}
         ledger.length = mark
         return ledger
+
+
+def _before(latest: Any, mark: int) -> Any:
+    while latest is not None and latest[0] >= mark:
+        latest = latest[2]
+    return latest

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast, dataclass_transform
 
 from nncjit.bits import BitReader, BitWriter
-from nncjit.errors import OptionError
+from nncjit.errors import BitstreamError, OptionError
+from nncjit.syntax.compiled_reader import Reader, compile_reader
 
 
 class Code(Protocol):
@@ -42,7 +42,10 @@ class Row(NamedTuple):
     name: str
     path: str
     code: Code
+    conditions: tuple[Ask, ...]
+    """All must hold for the row to be present; each is asked only where those before it hold."""
     when: Ask | None
+    """The conditions as one; None where there are none."""
     repeat: Ask | None
     check: Check | None
 
@@ -50,7 +53,7 @@ class Row(NamedTuple):
 def row(
     code: Code,
     *,
-    when: Ask | None = None,
+    when: Ask | tuple[Ask, ...] = (),
     count: Ask | None = None,
     check: Check | None = None,
     derive: Callable[[Any], Any] | None = None,
@@ -61,8 +64,8 @@ def row(
     ----------
     code : Code
         Reads and writes one value.
-    when : callable(table, context)
-        Whether the row is present.
+    when : callable(table, context), or a tuple of them
+        Whether the row is present; of several, all must hold. Neighbours share what they have in common in front.
     count : callable(table, context)
         How many times the code is repeated; the field is then a tuple.
     check : callable(value, table, context)
@@ -71,13 +74,20 @@ def row(
         The value of the field where the constructor got none: counts and presence flags follow from what they count
         or announce.
     """
-    return field(default=None, metadata={"row": (code, when, count, check), "derive": derive})
+    conditions = when if isinstance(when, tuple) else (when,)
+    return field(
+        default=None, metadata={"row": (code, conditions, _together(conditions), count, check), "derive": derive}
+    )
+
+
+def _together(conditions: tuple[Ask, ...]) -> Ask | None:
+    if len(conditions) < 2:
+        return conditions[0] if conditions else None
+    return lambda t, c: all(condition(t, c) for condition in conditions)
 
 
 class Table:
     """Base of the syntax tables: frozen dataclasses of `row` fields, compared and shown row by row."""
-
-    __slots__ = ()
 
     aligned: ClassVar[bool] = False
     """Whether alignment bits close the table."""
@@ -85,11 +95,11 @@ class Table:
     ROWS: ClassVar[tuple[Row, ...]] = ()
     """The rows in bitstream order."""
 
-    BLANK: ClassVar[dict[str, None]] = {}
-    """Every row's name, with None."""
-
     DERIVED: ClassVar[tuple[tuple[str, Callable[[Any], Any]], ...]] = ()
     """The fields that follow from others where they are not given."""
+
+    READER: ClassVar[Reader]
+    """Reads a table in which nothing is wrong."""
 
     def __post_init__(self) -> None:
         for name, derive in self.DERIVED:
@@ -124,10 +134,10 @@ def table(cls: type[T]) -> type[T]:
 
     What `Table` can do for all tables is not generated for each, so that imports stay fast.
     """
-    made: Any = dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)(cls)
+    made: Any = dataclass(frozen=True, kw_only=True, repr=False, eq=False)(cls)
     made.ROWS = tuple(Row(f.name, f"{made.__name__}.{f.name}", *f.metadata["row"]) for f in fields(made))
-    made.BLANK = dict.fromkeys((r.name for r in made.ROWS), None)
     made.DERIVED = tuple((f.name, f.metadata["derive"]) for f in fields(made) if f.metadata["derive"])
+    made.READER = staticmethod(compile_reader(made))
     return cast("type[T]", made)
 
 
@@ -138,11 +148,6 @@ def rows(cls: type[Table], above: Any, context: Any) -> Iterator[Row]:
             yield r
 
 
-def blank(cls: type[Table]) -> Any:
-    """A namespace with all fields of the table None, to be filled row by row."""
-    return SimpleNamespace(**cls.BLANK)
-
-
 def read(cls: type[T], bits: BitReader, context: Any) -> T:
     """Read one table.
 
@@ -151,28 +156,41 @@ def read(cls: type[T], bits: BitReader, context: Any) -> T:
     BitstreamError
         The bytes break a rule of the table.
     """
-    above = blank(cls)
     start = bits.pos
     try:
-        for name, path, code, when, count, check in cls.ROWS:
-            bits.path = path
+        unit: T | None = cls.READER(bits, context)
+    except (BitstreamError, UnknownError):
+        unit = None
+    if unit is None:
+        bits.pos = start
+        unit = _read_rows(cls, bits, context)
+    return unit
+
+
+def _read_rows(cls: type[T], bits: BitReader, context: Any) -> T:
+    """Read one table row by row, so that an error names its row and place."""
+    unit = object.__new__(cls)  # rows that are not there yet are None
+    values = vars(unit)
+    start = bits.pos
+    try:
+        for r in cls.ROWS:
+            bits.path = r.path
             start = bits.pos
-            if when is not None and not when(above, context):
+            if r.when is not None and not r.when(unit, context):
                 continue
-            if count is None:
-                value = code.read(bits, above, context)
+            if r.repeat is None:
+                value = r.code.read(bits, unit, context)
             else:
-                value = tuple([code.read(bits, above, context) for _ in range(count(above, context))])
-            if check is not None:
-                reason = check(value, above, context)
-                if reason:
-                    bits.path = path
-                    raise bits.error(reason, pos=start)
-            setattr(above, name, value)
+                value = tuple([r.code.read(bits, unit, context) for _ in range(r.repeat(unit, context))])
+            reason = r.check(value, unit, context) if r.check is not None else None
+            if reason:
+                bits.path = r.path
+                raise bits.error(reason, pos=start)
+            values[r.name] = value
         if cls.aligned:
             bits.path = cls.__name__
             bits.align()
-        unit = cls(**vars(above))
+        unit.__post_init__()
         reason = unit.problem(context)
     except UnknownError as err:
         raise bits.error(str(err), pos=start) from None

@@ -33,9 +33,10 @@ class EntryPoints(NamedTuple):
     def read(self, bits: BitReader, t: Any, c: Any) -> tuple[tuple[int, int, int], ...]:
         points: list[tuple[int, int, int]] = []
         offset = -1
+        n_state = 3 if t.dq_flag else 0
         for _ in range(c.count_entry_points(t)):
-            value = bits.u(8)
-            state = bits.u(3) if t.dq_flag else 0
+            word = bits.u(8 + n_state)
+            value, state = word >> n_state, word & ((1 << n_state) - 1)
             offset = offset + bits.ie(7) if points else bits.ue(11)
             if offset < 0:
                 raise bits.error(f"entry point {len(points)} has the offset {offset}")
@@ -80,8 +81,20 @@ def _parent(t: Any, c: Any) -> Any:
     return t.parent_node_id_present_flag
 
 
+def _single(t: Any, c: Any) -> bool:
+    return not t.nnr_multiple_topology_elements_present_flag
+
+
+def _named(t: Any, c: Any) -> bool:
+    return not c.mps.mps_topology_indexed_reference_flag
+
+
 def _parent_ids(t: Any, c: Any) -> bool:
-    return t.parent_node_id_type == ParentNodeIdType.IDS and bool(t.parent_node_id_present_flag)
+    return bool(t.parent_node_id_type == ParentNodeIdType.IDS)
+
+
+def _parent_unlike_node(t: Any, c: Any) -> bool:
+    return not t.node_id_present_flag
 
 
 def _float_or_block(t: Any, c: Any) -> bool:
@@ -97,7 +110,9 @@ def _dc(t: Any, c: Any) -> bool:
 
 
 def _mapped(t: Any, c: Any) -> bool:
-    return bool(_inputs(t, c) and _multiple(t, c) and t.nnr_compressed_data_unit_payload_type != PayloadType.BLOCK)
+    return bool(
+        t.nnr_multiple_topology_elements_present_flag and t.nnr_compressed_data_unit_payload_type != PayloadType.BLOCK
+    )
 
 
 def _matrix(t: Any, c: Any) -> bool:
@@ -161,14 +176,10 @@ class NduHeader(Table):
     )
     input_parameters_present_flag: int = row(FLAG, derive=lambda t: int(_any_input(t)))
     count_topology_elements_minus2: int | None = row(UE(7), when=_multiple, derive=_count_minus2)
-    topology_elem_ids: tuple[str, ...] | None = row(
-        NameList(), when=lambda t, c: _multiple(t, c) and not _indexed(t, c), check=distinct
-    )
-    topology_elem_id_indices: tuple[int, ...] | None = row(
-        IndexList(), when=lambda t, c: _multiple(t, c) and _indexed(t, c), check=distinct
-    )
-    topology_elem_id: str | None = row(Text(), when=lambda t, c: not _multiple(t, c) and not _indexed(t, c))
-    topology_elem_id_index: int | None = row(UE(7), when=lambda t, c: not _multiple(t, c) and _indexed(t, c))
+    topology_elem_ids: tuple[str, ...] | None = row(NameList(), when=(_multiple, _named), check=distinct)
+    topology_elem_id_indices: tuple[int, ...] | None = row(IndexList(), when=(_multiple, _indexed), check=distinct)
+    topology_elem_id: str | None = row(Text(), when=(_single, _named))
+    topology_elem_id_index: int | None = row(UE(7), when=(_single, _indexed))
     node_id_present_flag: int = row(FLAG, when=_second_edition, derive=lambda t: int(t.device_id is not None))
     device_id: int | None = row(UE(1), when=_node)
     parameter_id: int | None = row(UE(5), when=_node)
@@ -180,17 +191,17 @@ class NduHeader(Table):
     )
     parent_node_id_type: int | None = row(Named(2, ParentNodeIdType), when=_parent, check=_has_name(ParentNodeIdType))
     temporal_context_modeling_flag: int = row(FLAG, when=_parent, derive=lambda t: 0)
-    parent_device_id: int | None = row(UE(1), when=_parent_ids)
-    parent_parameter_id: int | None = row(UE(5), when=lambda t, c: _parent_ids(t, c) and not _node(t, c))
-    parent_put_node_depth: int | None = row(UE(4), when=lambda t, c: _parent_ids(t, c) and not _node(t, c))
+    parent_device_id: int | None = row(UE(1), when=(_parent, _parent_ids))
+    parent_parameter_id: int | None = row(UE(5), when=(_parent, _parent_ids, _parent_unlike_node))
+    parent_put_node_depth: int | None = row(UE(4), when=(_parent, _parent_ids, _parent_unlike_node))
     parent_node_payload_sha256: bytes | None = row(
-        Packed(lambda t: 256), when=lambda t, c: _parent(t, c) and t.parent_node_id_type == ParentNodeIdType.SHA256
+        Packed(lambda t: 256), when=(_parent, lambda t, c: t.parent_node_id_type == ParentNodeIdType.SHA256)
     )
     parent_node_payload_sha512: bytes | None = row(
-        Packed(lambda t: 512), when=lambda t, c: _parent(t, c) and t.parent_node_id_type == ParentNodeIdType.SHA512
+        Packed(lambda t: 512), when=(_parent, lambda t, c: t.parent_node_id_type == ParentNodeIdType.SHA512)
     )
     codebook_present_flag: int = row(FLAG, when=_float_or_block, derive=lambda t: int(t.codebook is not None))
-    codebook: Codebook | None = row(CodebookCode(), when=lambda t, c: t.codebook_present_flag)
+    codebook: Codebook | None = row(CodebookCode(), when=(_float_or_block, lambda t, c: t.codebook_present_flag))
     dq_flag: int = row(
         FLAG,
         when=lambda t, c: t.nnr_compressed_data_unit_payload_type != PayloadType.RAW_FLOAT,
@@ -208,32 +219,32 @@ class NduHeader(Table):
     compressed_parameter_types: int | None = row(
         U(4), when=_inputs, derive=lambda t: 0 if t.input_parameters_present_flag else None
     )
-    decomposition_rank: int | None = row(UE(3), when=_dc)
-    g_number_of_rows: int | None = row(UE(3), when=_dc)
+    decomposition_rank: int | None = row(UE(3), when=(_inputs, _dc))
+    g_number_of_rows: int | None = row(UE(3), when=(_inputs, _dc))
     tensor_dimensions: tuple[int, ...] | None = row(
-        Counted(UE(1), UE(7)), when=lambda t, c: t.tensor_dimensions_flag, check=_dimensions
+        Counted(UE(1), UE(7)), when=(_inputs, lambda t, c: t.tensor_dimensions_flag), check=_dimensions
     )
-    concatenation_axis_index: int | None = row(U(8), when=_mapped)
-    split_index: tuple[int, ...] | None = row(UE(7), when=_mapped, count=lambda t, c: _n_elements(t) - 1)
+    concatenation_axis_index: int | None = row(U(8), when=(_inputs, _mapped))
+    split_index: tuple[int, ...] | None = row(UE(7), when=(_inputs, _mapped), count=lambda t, c: _n_elements(t) - 1)
     shifts: tuple[tuple[tuple[int, int], ...], ...] | None = row(
         Counted(UE(1), Pair(UE(7), UE(1))),
-        when=_mapped,
+        when=(_inputs, _mapped),
         count=lambda t, c: _n_elements(t),
         derive=_no_shifts,
     )
-    cabac_unary_length_minus1: int | None = row(U(8), when=lambda t, c: t.cabac_unary_length_flag)
+    cabac_unary_length_minus1: int | None = row(U(8), when=(_inputs, lambda t, c: t.cabac_unary_length_flag))
     codebook_h: Codebook | None = row(
         CodebookCode(), when=lambda t, c: _is_block(t) and t.codebook_present_flag and c.types_of(t) & _DC
     )
     first_tensor_dimension_shift: int = row(
         UE(1),
-        when=lambda t, c: c.edition and _matrix(t, c),
+        when=(_matrix, _second_edition),
         check=_shift,
         derive=lambda t: 0,
     )
     scan_order: int = row(U(4), when=_matrix, check=at_most(MAX_SCAN_ORDER), derive=lambda t: 0)
     entry_points: tuple[tuple[int, int, int], ...] = row(
-        EntryPoints(), when=lambda t, c: t.scan_order, derive=lambda t: ()
+        EntryPoints(), when=(_matrix, lambda t, c: t.scan_order), derive=lambda t: ()
     )
 
     def problem(self, context: Any) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from nncjit.bits import BitReader, BitWriter, Source
@@ -11,7 +10,7 @@ from nncjit.syntax.aggregate import AggHeader
 from nncjit.syntax.codes import FLAG, Named, U
 from nncjit.syntax.constants import UnitType
 from nncjit.syntax.context import Context
-from nncjit.syntax.inputs import InputParameters
+from nncjit.syntax.inputs import NOTHING_KNOWN, InputParameters
 from nncjit.syntax.machine import Table, describe_table, plain, row, table
 from nncjit.syntax.ndu import NduHeader
 from nncjit.syntax.parameter_sets import LpsHeader, StrHeader
@@ -53,7 +52,10 @@ class UnitHeader(Table):
     partial_data_counter: int | None = row(U(8), when=lambda t, c: t.partial_data_counter_present_flag)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+_UNREAD = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Unit:
     """One unit as it lies in its source; partial data units of one payload are joined to one.
 
@@ -62,14 +64,19 @@ class Unit:
     type : UnitType
     offset, size : int
         First byte in the stream and number of bytes (of all parts together, where the payload came in parts).
-    unit_header : UnitHeader
-        Of the unit, or of the first part.
+    nnr_unit_size_flag, independently_decodable_flag : int
+    partial_data_counter : int or None
+        Of the unit header, or of the first part's: how many parts there are; None for a unit in one piece.
     header : Table or None
         StrHeader, LpsHeader, TplHeader, QntHeader, NduHeader or AggHeader; NNR_MPS has none.
     context : Context
         What came before the unit.
     pieces : tuple of (start, stop)
         Where the payload's bytes lie in the stream.
+    names : tuple of str
+        Element names of a data unit, through the reference list where they are indices; empty for other units.
+    inputs : InputParameters
+        Dimensions, unary length and types of a data unit, from wherever they are known.
     aggregate : Unit or None
         The aggregate unit around this one.
     """
@@ -77,23 +84,29 @@ class Unit:
     type: UnitType
     offset: int
     size: int
-    unit_header: UnitHeader
+    nnr_unit_size_flag: int
+    independently_decodable_flag: int
+    partial_data_counter: int | None
     header: Any
     context: Context
     pieces: tuple[tuple[int, int], ...]
+    names: tuple[str, ...] = ()
+    inputs: InputParameters = NOTHING_KNOWN
     aggregate: Unit | None = None
     source: Source = field(repr=False)
     limit: int = field(repr=False)
+    _body: Any = field(default=_UNREAD, init=False, repr=False)
 
     @property
-    def independently_decodable_flag(self) -> int:
-        """independently_decodable_flag of the unit header."""
-        return self.unit_header.independently_decodable_flag
-
-    @property
-    def partial_data_counter(self) -> int | None:
-        """partial_data_counter of the first part: how many there are; None for a unit in one piece."""
-        return self.unit_header.partial_data_counter
+    def unit_header(self) -> UnitHeader:
+        """Of the unit, or of the first part."""
+        return UnitHeader(
+            nnr_unit_size_flag=self.nnr_unit_size_flag,
+            nnr_unit_size=self.pieces[0][1] - self.offset,
+            nnr_unit_type=self.type,
+            independently_decodable_flag=self.independently_decodable_flag,
+            partial_data_counter=self.partial_data_counter,
+        )
 
     @property
     def payload_start(self) -> int:
@@ -116,24 +129,16 @@ class Unit:
             return self.source.read(*self.pieces[0])
         return b"".join([self.source.read(start, stop) for start, stop in self.pieces])
 
-    @cached_property
+    @property
     def body(self) -> Any:
         """What the payload of an MPS, LPS, TPL or QNT unit says (read when first asked for), or None."""
         if self.type not in WITH_BODY:
             return None
-        return read_body(
-            self.type, self.header, self.payload(), self.context, bit=8 * self.payload_start, limit=self.limit
-        )
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Element names of a data unit, through the reference list where they are indices; empty for other units."""
-        return self.context.names_of(self.header) if self.type == UnitType.NDU else ()
-
-    @cached_property
-    def inputs(self) -> InputParameters:
-        """Dimensions, unary length and types of a data unit, from wherever they are known."""
-        return self.context.inputs_of(self.header)
+        if self._body is _UNREAD:
+            bit = 8 * self.payload_start
+            body = read_body(self.type, self.header, self.payload(), self.context, bit=bit, limit=self.limit)
+            object.__setattr__(self, "_body", body)
+        return self._body
 
 
 def describe(unit: Unit) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from nncjit.errors import BitstreamError
 from nncjit.syntax import machine
 from nncjit.syntax.constants import MAX_INFLATED, TopologyFormat, UnitType
 from nncjit.syntax.context import Context
+from nncjit.syntax.inputs import NOTHING_KNOWN
+from nncjit.syntax.ledger import DataUnitEntry
 from nncjit.syntax.machine import Table
 from nncjit.syntax.unit import HEADERS, Unit, UnitHeader
 
@@ -68,6 +70,8 @@ class _Walk:
 
     def __init__(self, source: Source, context: Context, limit: int) -> None:
         self.source, self.context, self.limit = source, context, limit
+        self.bits = BitReader(b"")
+        self.window = range(0)  # which bytes of the stream `bits` holds
         self.parts: dict[Any, _Parts] = {}
 
     def stream(self) -> Iterator[Unit]:
@@ -91,95 +95,115 @@ class _Walk:
             n += 1
             end = start + head.nnr_unit_size
             if head.nnr_unit_type in _KNOWN:
-                yield from self._unit(head, header, start, payload_start, end, aggregate)
+                unit = self._unit(head, header, start, payload_start, end, aggregate)
+                if unit is not None:
+                    yield unit
+                    if unit.type == UnitType.AGG:
+                        yield from self._inside(unit)
             start = end
         if aggregate is not None and n != aggregate.header.num_of_nnr_units_minus2 + 2:
             reason = f"holds {n} units, its header says {aggregate.header.num_of_nnr_units_minus2 + 2}"
             raise BitstreamError(reason, bit=8 * aggregate.offset, path="AGG")
 
+    def _inside(self, aggregate: Unit) -> Iterator[Unit]:
+        before = self.context
+        self.context = before.inside(aggregate.header.nnr_aggregate_unit_type)
+        yield from self.units(aggregate.payload_start, aggregate.payload_stop, aggregate)
+        self.context = self.context.outside(before)
+
     def _unit(
         self, head: UnitHeader, header: Any, start: int, payload_start: int, end: int, aggregate: Unit | None
-    ) -> Iterator[Unit]:
-        found = Unit(
+    ) -> Unit | None:
+        """The unit between two bytes, or None where more parts of its payload are to come."""
+        entry = self.context.entry_of(header) if head.nnr_unit_type == UnitType.NDU else None
+        unit = Unit(
             type=UnitType(head.nnr_unit_type),
             offset=start,
             size=end - start,
-            unit_header=head,
+            nnr_unit_size_flag=head.nnr_unit_size_flag,
+            independently_decodable_flag=head.independently_decodable_flag,
+            partial_data_counter=head.partial_data_counter,
             header=header,
             context=self.context,
             pieces=((payload_start, end),),
+            names=() if entry is None else entry.names,
+            inputs=NOTHING_KNOWN if entry is None else entry.inputs,
             aggregate=aggregate,
             source=self.source,
             limit=self.limit,
         )
-        unit = self._joined(found) if head.partial_data_counter_present_flag else self._accepted(found)
-        if unit is None:
-            return
-        yield unit
-        if unit.type == UnitType.AGG:
-            before = self.context
-            self.context = before.inside(unit.header.nnr_aggregate_unit_type)
-            yield from self.units(unit.payload_start, unit.payload_stop, unit)
-            self.context = self.context.outside(before)
+        return self._joined(unit, entry) if head.partial_data_counter_present_flag else self._accepted(unit, entry)
 
     def _head(self, start: int, stop: int, aggregate: Unit | None) -> tuple[UnitHeader, Table | None, int]:
         """The unit header, the header of the unit's type, and the first byte after them; the window grows as needed."""
-        window, unit_end = WINDOW, stop
+        unit_end = stop
+        if start not in self.window:
+            self._load(start, WINDOW)
         while True:
-            end = min(start + window, stop)
-            bits = BitReader(self.source.read(start, end), bit=8 * start)
+            bits, first = self.bits, self.window.start
+            bits.pos = begin = 8 * (start - first)
+            bits.stop_at(stop - first)
             try:
                 head = machine.read(UnitHeader, bits, self.context)
-                unit_end = start + self._checked_size(head, bits, stop - start, aggregate)
-                bits.stop_at(head.nnr_unit_size)
+                unit_end = start + self._checked_size(head, begin, stop - start, aggregate)
+                bits.stop_at(unit_end - first)
                 table = HEADERS.get(head.nnr_unit_type)
                 header = None if table is None else machine.read(table, bits, self.context)
             except EndOfDataError:
-                if end >= unit_end:
+                if self.window.stop >= unit_end:
                     raise
-                window *= 8
+                self._load(start, max(WINDOW, 8 * (self.window.stop - start)))
                 continue
-            if head.nnr_unit_type == UnitType.STR and bits.pos != 8 * head.nnr_unit_size:
-                raise bits.error(f"the unit goes on for {head.nnr_unit_size - bits.pos // 8} bytes after its end")
-            return head, header, start + bits.pos // 8
+            if head.nnr_unit_type == UnitType.STR and bits.left:
+                raise bits.error(f"the unit goes on for {bits.left // 8} bytes after its end")
+            return head, header, first + bits.pos // 8
 
-    def _checked_size(self, head: UnitHeader, bits: BitReader, left: int, aggregate: Unit | None) -> int:
-        bits.path = "UnitHeader"
+    def _load(self, start: int, n_bytes: int) -> None:
+        """Hold the bytes from `start` on."""
+        self.window = range(start, min(start + n_bytes, self.source.size))
+        self.bits = BitReader(self.source.read(start, self.window.stop), bit=8 * start)
+
+    def _checked_size(self, head: UnitHeader, begin: int, left: int, aggregate: Unit | None) -> int:
+        reason = self._size_problem(head, begin, left, aggregate)
+        if reason:
+            self.bits.path = "UnitHeader"
+            raise self.bits.error(reason, pos=begin)
+        return head.nnr_unit_size
+
+    def _size_problem(self, head: UnitHeader, begin: int, left: int, aggregate: Unit | None) -> str | None:
+        """Why a unit of this type and size may not stand here, or None."""
         unit_type, size = head.nnr_unit_type, head.nnr_unit_size
         if unit_type in _KNOWN or self.context.profile is None:
             reason = self.context.problem(unit_type)
             if reason:
-                raise bits.error(reason, pos=0)
+                return reason
         elif not self.context.lenient:
-            kind = "private" if unit_type >= 32 else "reserved"
-            raise bits.error(f"unit type {unit_type} is {kind} and not known", pos=0)
+            return f"unit type {unit_type} is {'private' if unit_type >= 32 else 'reserved'} and not known"
         if unit_type == UnitType.STR and size > _LARGEST_START:
-            raise bits.error(f"not an NNC bitstream: it starts with {size} bytes of NNR_STR", pos=0)
+            return f"not an NNC bitstream: it starts with {size} bytes of NNR_STR"
         if aggregate is not None and unit_type in _ONLY_OUTSIDE:
-            raise bits.error(f"NNR_{UnitType(unit_type).name} inside an aggregate unit", pos=0)
+            return f"NNR_{UnitType(unit_type).name} inside an aggregate unit"
         if size > left:
-            raise bits.error(f"the unit has {size} bytes, {left} left", pos=0)
-        if 8 * size < bits.pos:
-            raise bits.error(f"the unit has {size} bytes, less than its header", pos=0)
+            return f"the unit has {size} bytes, {left} left"
+        if 8 * size < self.bits.pos - begin:
+            return f"the unit has {size} bytes, less than its header"
         if head.partial_data_counter_present_flag and unit_type not in _MAY_BE_PARTIAL and unit_type in _KNOWN:
-            raise bits.error(f"NNR_{UnitType(unit_type).name} comes in parts, which is not supported", pos=0)
-        return size
+            return f"NNR_{UnitType(unit_type).name} comes in parts, which is not supported"
+        return None
 
-    def _accepted(self, unit: Unit) -> Unit:
+    def _accepted(self, unit: Unit, entry: DataUnitEntry | None) -> Unit:
         """The unit, once its place in the stream is checked and the context holds it."""
-        reason = self.context.problem(unit.type, unit.header)
+        context = self.context
+        reason = context.problem(unit.type, unit.header) if entry is None else context.repeated(entry)
         if reason:
             raise BitstreamError(reason, bit=8 * unit.offset, path=_label(unit))
-        self._after(unit)
+        if entry is None:
+            self.context = context.after(unit.type, unit.header, unit.body if _is_eager(unit) else None)
+        else:
+            self.context = context.with_entry(entry)
         return unit
 
-    def _after(self, unit: Unit) -> None:
-        eager = unit.type in (UnitType.MPS, UnitType.LPS)
-        if unit.type == UnitType.TPL and unit.header.topology_storage_format == TopologyFormat.REFLIST:
-            eager = True
-        self.context = self.context.after(unit.type, unit.header, unit.body if eager else None)
-
-    def _joined(self, unit: Unit) -> Unit | None:
+    def _joined(self, unit: Unit, entry: DataUnitEntry | None) -> Unit | None:
         """The whole unit where this was the last part, else None."""
         counter = unit.partial_data_counter
         if not counter:
@@ -188,8 +212,8 @@ class _Walk:
         key = _part_key(unit)
         pending = self.parts.get(key)
         if pending is None:
-            if unit.type == UnitType.NDU:  # from its first part on: the later parts may leave the shape to it
-                self._accepted(unit)
+            if entry is not None:  # from its first part on: the later parts may leave the shape to it
+                self._accepted(unit, entry)
         elif pending.due != counter:
             reason = f"is part {counter}, but part {pending.due} is due (the parts count down to 1)"
             raise BitstreamError(reason, bit=8 * unit.offset, path=_label(unit))
@@ -200,7 +224,14 @@ class _Walk:
             self.parts[key] = _Parts(unit, counter - 1)
             return None
         self.parts.pop(key, None)
-        return unit if unit.type == UnitType.NDU else self._accepted(unit)
+        return unit if entry is not None else self._accepted(unit, None)
+
+
+def _is_eager(unit: Unit) -> bool:
+    """Whether the units that follow hang on what this one's payload says."""
+    if unit.type == UnitType.TPL:
+        return bool(unit.header.topology_storage_format == TopologyFormat.REFLIST)
+    return unit.type in (UnitType.MPS, UnitType.LPS)
 
 
 def _part_key(unit: Unit) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from hypothesis import strategies as st
 
 from nncjit.errors import OptionError
@@ -30,7 +32,7 @@ from nncjit.syntax import (
 )
 from nncjit.syntax.codebook_syntax import CodebookCode
 from nncjit.syntax.elements import IndexList, NameList
-from nncjit.syntax.machine import blank, rows
+from nncjit.syntax.machine import rows
 from nncjit.syntax.ndu import EntryPoints
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
@@ -98,7 +100,7 @@ def values(code, above, context):  # noqa: C901 - one case a code
 @st.composite
 def tables(draw, cls, context, rules=None):
     """A table, drawn row by row; `rules` maps a row's name to a function (above, context) -> strategy."""
-    above = blank(cls)
+    above = SimpleNamespace(**dict.fromkeys(row.name for row in cls.ROWS))
     rules = {**COUNTS, **(rules or {})}
     for row in rows(cls, above, context):
         strategy = rules[row.name](above, context) if row.name in rules else values(row.code, above, context)
