@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from nncjit.cabac.layer import Contexts, Layer, contexts_of
 from nncjit.cabac.level_decoder_kernels import UNBOUNDED
 from nncjit.cabac.pair_decoder_kernels import LONGEST_UNARY, SPACE_SIZE, state_machine
 from nncjit.errors import BitstreamError
+from nncjit.jit import Table, address
 from nncjit.jit import threads as jit_threads
 
 NO_POINTS = np.empty((0, 3), np.int64)
@@ -150,13 +150,13 @@ class _Spaces:
         self.workers = workers
         self.memory = np.zeros((2 * workers, SPACE_SIZE), np.int64)
         self.memory[:, : TABLES.size] = TABLES
-        self.address = self.memory.ctypes.data
+        self.address = address(self.memory, writes=True)
 
 
 def _decode_round(cursors: list[_Cursor], spaces: _Spaces) -> None:
     """The next layer of each string."""
-    table = _Table(cursors)
-    work.open_layers(spaces.address, table.records.ctypes.data, len(cursors))
+    table = _LayerTable(cursors)
+    work.open_layers(spaces.address, table.address, len(cursors))
     headers = table.records.tolist()
     for n, (job, cursor) in enumerate(zip(table.jobs, cursors, strict=True)):
         _check_header(job, cursor, headers[n])
@@ -165,7 +165,7 @@ def _decode_round(cursors: list[_Cursor], spaces: _Spaces) -> None:
             table.records[n, k.SCALED], table.records[n, k.STEP] = 1, int(step.view(np.uint32))
     pieces = [_segments(n, *args) for n, args in enumerate(zip(table.jobs, cursors, headers, strict=True))]
     segments = np.array([segment for piece in pieces for segment in piece], np.int64)
-    _run(table.records, segments, spaces)
+    _run(table, segments, spaces)
     _check_segments(cursors, segments)
     last = np.cumsum([len(piece) for piece in pieces]) - 1
     ends = segments[last, k.END_SPAN : k.END_BIT + 1].tolist()
@@ -173,35 +173,31 @@ def _decode_round(cursors: list[_Cursor], spaces: _Spaces) -> None:
         cursor.done.append(header[k.QP_DELTA])
 
 
-class _Table:
-    """The records of one round's layers, and the arrays that they point to."""
+class _LayerTable(Table):
+    """The records of one round's layers, and the arrays that they name."""
 
     def __init__(self, cursors: list[_Cursor]) -> None:
         self.jobs = [cursor.job.layers[len(cursor.done)] for cursor in cursors]
+        super().__init__(np.zeros((len(cursors), k.LAYER_FIELDS), np.int64))
         totals = [Contexts.for_unary_length(job.layer.unary_length).total for job in self.jobs]
         flags = [job.layer.rows if job.layer.has_row_flags else 0 for job in self.jobs]
-        self.models, self.skipped = np.empty(MODEL * sum(totals), np.uint8), np.empty(sum(flags), np.uint8)
-        self.kept: list[np.ndarray] = []
+        models = self.keep(np.empty(MODEL * sum(totals), np.uint8), writes=True)
+        skipped = self.keep(np.empty(sum(flags), np.uint8), writes=True)
         rows = []
-        models, skipped = self.models.ctypes.data, self.skipped.ctypes.data
         for cursor, job, total, n_flags in zip(cursors, self.jobs, totals, flags, strict=True):
             row = self._record(cursor, job)
             row[k.FIRST_MODELS], row[k.N_MODELS], row[k.SKIPPED] = models, total, skipped
             rows.append(row)
             models += MODEL * total
             skipped += n_flags
-        self.records = np.array(rows, np.int64)
-
-    def _address(self, array: np.ndarray) -> int:
-        self.kept.append(array)
-        return array.ctypes.data
+        self.records[:] = rows
 
     def _record(self, cursor: _Cursor, job: LayerJob) -> list[int]:
         layer, payload = job.layer, cursor.job.payload
         c, z = layer.codebook_size, layer.codebook_zero
         whole = payload.size // 4
         row = [0] * k.LAYER_FIELDS
-        row[k.L_DATA], row[k.L_WHOLE], row[k.L_BITS] = self._address(payload), whole, 8 * payload.size
+        row[k.L_DATA], row[k.L_WHOLE], row[k.L_BITS] = self.keep(payload), whole, 8 * payload.size
         row[k.L_LAST] = int.from_bytes(payload[4 * whole :].tobytes().ljust(4, b"\0"), "big")
         row[k.ROWS], row[k.WIDTH], row[k.DQ], row[k.UNARY] = layer.rows, layer.width, layer.dq, layer.unary_length
         row[k.SIDE_ROWS], row[k.SIDE_COLUMNS] = (
@@ -212,30 +208,19 @@ class _Table:
         row[k.FIXED_SIGN] = int(z != 0) if c and z in (0, c - 1) else -1
         row[k.BELOW], row[k.ABOVE] = (z, c - 1 - z) if c else (UNBOUNDED, UNBOUNDED)
         row[k.QP_BITS], row[k.PARENT], row[k.ROW_FLAGS] = job.qp_bits, layer.parent, layer.has_row_flags
-        row[k.LISTED : k.N_LISTED_HDSP + 1] = _lists(layer._replace(rows=1, width=1, scan=0))[0]
-        row[k.OUT] = self._address(job.out)
+        listed, listed_hdsp = contexts_of(layer, False), contexts_of(layer, True)
+        row[k.LISTED], row[k.N_LISTED] = self.keep(listed), listed.size
+        row[k.LISTED_HDSP], row[k.N_LISTED_HDSP] = self.keep(listed_hdsp), listed_hdsp.size
+        row[k.OUT] = self.keep(job.out, writes=True)
         if layer.temporal and job.base is not None:
-            row[k.BASE] = self._address(job.base)
+            row[k.BASE] = self.keep(job.base)
         if job.history is not None:
-            row[k.HISTORY] = self._address(np.equal(job.history, 1).view(np.uint8))
+            row[k.HISTORY] = self.keep(np.equal(job.history, 1).view(np.uint8))
         if row[k.PLAIN] and layer.unary_length <= LONGEST_UNARY:
-            row[k.MACHINE], row[k.N_MACHINE] = _machine(layer.unary_length, layer.dq)[0]
+            machine = state_machine(layer.unary_length, layer.dq)
+            row[k.MACHINE], row[k.N_MACHINE] = self.keep(machine), machine.size
         row[k.L_SPAN], row[k.L_VALUE], row[k.L_BIT] = cursor.span, cursor.value, cursor.bit
         return row
-
-
-@lru_cache(maxsize=256)
-def _lists(layer: Layer) -> tuple[tuple[int, ...], object]:
-    """Addresses and sizes of the list of models without and with hdsp_flag, and what must live as long as they."""
-    lists = [contexts_of(layer, hdsp) for hdsp in (False, True)]
-    return tuple(x for models in lists for x in (models.ctypes.data, models.size)), lists
-
-
-@lru_cache(maxsize=64)
-def _machine(unary_length: int, dq: int) -> tuple[tuple[int, int], object]:
-    """The same for the state machine."""
-    machine = state_machine(unary_length, dq)
-    return (machine.ctypes.data, machine.size), machine
 
 
 def _check_header(job: LayerJob, cursor: _Cursor, record: list[int]) -> None:
@@ -267,9 +252,9 @@ def _segments(n: int, job: LayerJob, cursor: _Cursor, record: list[int]) -> list
     return [[n, row, stop, *start, 0, 0, 0, 0, 0, 0] for row, stop, start in zip(rows, stops, starts, strict=True)]
 
 
-def _run(records: np.ndarray, segments: np.ndarray, spaces: _Spaces) -> None:
+def _run(table: _LayerTable, segments: np.ndarray, spaces: _Spaces) -> None:
     """Decode the segments: the largest first, those that can be paired last, where they fill what time is left."""
-    layer = records[segments[:, k.LAYER]]
+    layer = table.records[segments[:, k.LAYER]]
     size = layer[:, k.WIDTH] * (segments[:, k.STOP_ROW] - segments[:, k.FIRST_ROW])
     stop_bit = layer[:, k.L_BITS].copy()
     np.copyto(stop_bit[:-1], segments[1:, k.AT_BIT], where=segments[1:, k.LAYER] == segments[:-1, k.LAYER])
@@ -282,9 +267,13 @@ def _run(records: np.ndarray, segments: np.ndarray, spaces: _Spaces) -> None:
     n_single = len(segments) - int(np.count_nonzero(paired))
     workers = max(1, min(spaces.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
     what = np.zeros(work.WORK_FIELDS, np.int64)
-    what[[work.SPACES, work.LAYERS, work.SEGMENTS]] = spaces.address, records.ctypes.data, ordered.ctypes.data
+    what[[work.SPACES, work.LAYERS, work.SEGMENTS]] = (
+        spaces.address,
+        table.address,
+        address(ordered, writes=True),
+    )
     what[[work.N_SINGLE, work.N_ALL, work.TAKEN_PAIRED, work.WORKERS]] = n_single, len(segments), n_single, workers
-    jit_threads.run(work.decode_share, what.ctypes.data, workers)
+    jit_threads.run(work.decode_share, address(what, writes=True), workers)
     segments[order] = ordered
 
 
