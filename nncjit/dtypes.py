@@ -16,7 +16,19 @@ import numpy as np
 
 from nncjit.errors import ModelError
 
-__all__ = ["DTYPES", "DType", "as_array", "as_storage", "by_code", "find", "from_float32", "name_of", "to_float32"]
+__all__ = [
+    "DTYPES",
+    "DType",
+    "as_array",
+    "as_storage",
+    "by_code",
+    "find",
+    "float8_codes",
+    "from_float32",
+    "name_of",
+    "nearest_integers",
+    "to_float32",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -186,13 +198,34 @@ def from_float32(values: Array, name: str) -> Array:
     if name == "bfloat16":
         return _by_chunks(_to_bfloat16, values, dtype.storage)
     if name in _RAW:
-        codes = _float8_codes(name)
+        codes = float8_codes(name)
         return _by_chunks(lambda part, out: _to_float8(codes, part, out), values, dtype.storage)
     if name == "float16":
         return _by_chunks(_to_float16, values, dtype.storage)
-    if dtype.kind in "iu":
-        return _by_chunks(lambda part, out: _to_integers(dtype, part, out), values, dtype.storage)
+    if dtype.kind != "f":
+        return nearest_integers(values, name)
     return values.astype(dtype.storage, copy=False)
+
+
+def nearest_integers(values: Array, name: str) -> Array:
+    """The array of integers or bool nearest to float32 or float64 values.
+
+    Parameters
+    ----------
+    values : ndarray
+        Any shape, C-contiguous.
+    name : str
+        Integers saturate, NaN gives 0. bool: anything but 0 is true.
+
+    Returns
+    -------
+    ndarray
+        ``find(name).storage``, C-contiguous, same shape.
+    """
+    dtype = find(name)
+    if dtype.kind == "b":
+        return values.astype(dtype.storage)
+    return _by_chunks(lambda part, out: _to_integers(dtype, part, out), values, dtype.storage)
 
 
 def _by_chunks(convert: Callable[[Array, Array], object], values: Array, to: np.dtype[Any]) -> Array:
@@ -271,7 +304,7 @@ def _float8_values(name: str) -> Array:
 
 
 @cache
-def _float8_codes(name: str) -> Array:
+def float8_codes(name: str) -> Array:
     """uint8[65536]: the nearest code for each upper half of a float32, ties to even.
 
     The lowest bit of the index also stands for whatever the lower half held: that is rounding to odd, after which a

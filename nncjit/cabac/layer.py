@@ -1,11 +1,12 @@
-"""What encoder and decoder must agree on before a layer is coded, and which probability models it has.
+"""What encoder and decoder must agree on before a layer is coded, and which contexts it has.
 
-The context layout has one home: kernels get a `Contexts` and write ``at.sig + k``. Which models are signalled is worked
-out here once, as a list of indices, so that the kernels that read and write the list are one plain loop.
+The layout of the contexts has one home: kernels get a `Contexts` and write ``at.sig + k``. Which contexts are signalled
+is worked out here once, as a list of indices, so that the kernels that read and write the list are one plain loop.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,13 +14,15 @@ import numpy as np
 
 MAX_LEVEL = (1 << 30) - 1
 """Largest magnitude of a level that the encoder codes (spec, section 5)."""
+MAX_UNARY_LENGTH = 256
+"""Largest unary length that a header can state (spec, section 2)."""
 
 
 class Contexts(NamedTuple):
-    """Where each family of probability models starts. Spec, section 5."""
+    """Where each family of contexts begins. Spec, section 5."""
 
     sig: int
-    """24 significance models: 3 * state + sign class of the previous value."""
+    """24 for significance: 3 * state + sign class of the previous value."""
     sig_temporal: int
     """16: 2 * state + (the base level is above 1 in magnitude)."""
     sig_history: int
@@ -64,7 +67,7 @@ class Layer(NamedTuple):
     parent: int
     """1: the unit has a parent node (an hdsp_flag is coded)."""
     temporal: int
-    """1: base levels choose contexts."""
+    """1: base levels take part in the choice of contexts."""
     codebook_size: int
     """Number of values of the codebook, 0 without."""
     codebook_zero: int
@@ -86,7 +89,7 @@ class Layer(NamedTuple):
     ) -> Layer:
         """The layer of a tensor of this shape, with the rules that shape and profile impose already applied."""
         rows = int(shape[0]) if shape else 1
-        width = int(np.prod(shape[1:], dtype=np.int64))
+        width = math.prod(shape[1:])
         if profile == 0:
             codebook_size = codebook_zero = 0
         if rows == 1 or width == 1:
@@ -110,7 +113,7 @@ class Layer(NamedTuple):
 
     @property
     def has_row_flags(self) -> bool:
-        """Whether hdsp_flag (with a parent) and row_skip_flag stand at the start. Spec, section 5, step 1."""
+        """Whether the layer begins with hdsp_flag (with a parent) and row_skip_flag. Spec, section 5, step 1."""
         return self.profile == 1 and self.width > 1 and self.rows > 1 and self.codebook_size != 1
 
     @property
@@ -123,26 +126,26 @@ class Layer(NamedTuple):
 def signalled_contexts(
     unary_length: int, profile: int, dq: int, temporal: int, hdsp: int, codebook_size: int, codebook_zero: int
 ) -> np.ndarray:
-    """The signalled models in their order: int64[m], indices in `Contexts`. Spec, section 5, step 2."""
+    """The signalled contexts in their order: int64[m], indices in `Contexts`. Spec, section 5, step 2."""
     at = Contexts.for_unary_length(unary_length)
     c, z = codebook_size, codebook_zero
     bound = max(z, c - 1 - z)
-    models: list[int] = []
+    contexts: list[int] = []
     if c != 1:
-        models += range(at.sig, at.sig + (24 if dq else 3))
+        contexts += range(at.sig, at.sig + (24 if dq else 3))
         if temporal:
-            models += range(at.sig_temporal, at.sig_temporal + (16 if dq else 2))
+            contexts += range(at.sig_temporal, at.sig_temporal + (16 if dq else 2))
         if hdsp:
-            models += range(at.sig_history, at.sig_history + (8 if dq else 1))
+            contexts += range(at.sig_history, at.sig_history + (8 if dq else 1))
         if c == 0 or z not in (0, c - 1):
-            models += range(at.sign, at.sign + (5 if temporal else 3))
-    models += (at.gtx + a for a in range(2 * unary_length) if c == 0 or a < 2 * bound)
+            contexts += range(at.sign, at.sign + (5 if temporal else 3))
+    contexts += (at.gtx + a for a in range(2 * unary_length) if c == 0 or a < 2 * bound)
     if temporal:
-        models += (at.gtx_temporal + a for a in range(2 * unary_length) if c == 0 or a < 2 * (bound - 1))
-    models += (
+        contexts += (at.gtx_temporal + a for a in range(2 * unary_length) if c == 0 or a < 2 * (bound - 1))
+    contexts += (
         at.rem + a for a in range(31 if profile == 1 else 32) if c == 0 or unary_length - 1 + (2 << a) - 1 < bound
     )
-    indices = np.array(models, np.int64)
+    indices = np.array(contexts, np.int64)
     indices.flags.writeable = False
     return indices
 

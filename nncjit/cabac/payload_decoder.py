@@ -1,27 +1,32 @@
-"""Decoding the arithmetic-coded strings of a stream, all at once and in parallel (spec, sections 3 to 7).
+"""Decoding the payloads of a stream, all at once and in parallel (spec, sections 3 to 7).
 
-Headers first, elements after: for each string the next layer's header is read (qp_delta, flags, the start of each
-model), then all elements of those layers are decoded through one flat table of segments, whatever tensors they come
-from: one for each entry point, one for each layer without entry points. A string with several layers (a BLOCK) takes as
-many rounds as it has layers.
+Headers first, elements after: for each payload the next layer's header is read (qp_delta, flags, context
+initialisation), then all elements of those layers are decoded through one flat table of segments, whatever tensors they
+come from: one for each block row where there are entry points, one for each layer without. A payload with several
+layers (a BLOCK) takes as many rounds as it has layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nncjit.cabac import payload_decoder_kernels as work
-from nncjit.cabac import segment_decoder_kernels as k
-from nncjit.cabac.arithmetic_decoder_kernels import MODEL, TABLES
-from nncjit.cabac.layer import Contexts, Layer, contexts_of
+from nncjit.cabac import decoder_records as dr
+from nncjit.cabac import payload_decoder_kernels as kernels
+from nncjit.cabac.delivery import LEVELS, Delivery
+from nncjit.cabac.layer import MAX_UNARY_LENGTH, Contexts, Layer, contexts_of
 from nncjit.cabac.level_decoder_kernels import UNBOUNDED
-from nncjit.cabac.pair_decoder_kernels import LONGEST_UNARY, SPACE_SIZE, state_machine
-from nncjit.errors import BitstreamError
+from nncjit.cabac.pair_decoder_kernels import state_machine
+from nncjit.cabac.tables import DQ_NEXT_STATE, FAST, INITIAL_WORDS, RANGE_LPS, SLOW
+from nncjit.errors import BitstreamError, OptionError
+from nncjit.jit import Table
 from nncjit.jit import threads as jit_threads
+
+Array = np.ndarray[Any, Any]
 
 NO_POINTS = np.empty((0, 3), np.int64)
 
@@ -34,41 +39,95 @@ STEPPED_RATES = (1.0, 3.6)
 WORTH_A_THREAD = 1 << 14
 """Elements for which it pays to wake another thread."""
 
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
+_BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
+
+
+def _check(name: str, array: Any, dtypes: Sequence[np.dtype[Any]], size: int, *, written: bool = False) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype not in dtypes:
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise OptionError(f"{name} must be an array of {dtypes[0]}, not {kind}")
+    if array.size != size or not array.flags.c_contiguous:
+        raise OptionError(f"{name} must be contiguous, of {size} elements, not {array.shape}")
+    if written and not array.flags.writeable:
+        raise OptionError(f"{name} must be writeable")
+
 
 @dataclass(frozen=True, slots=True)
 class LayerJob:
-    """One layer of a string.
+    """One layer of a payload.
 
     Attributes
     ----------
     layer : Layer
         Its parameters. `layer.size` elements must fit a limit of the caller: nothing is allocated for them here.
-    out : int32[layer.size], C-contiguous
-        Gets the levels in raster order; the bits of float32 values instead where `step_of` is given.
+    out : ndarray[layer.size], C-contiguous, of any shape and of the delivery's dtype
+        Gets the elements in raster order.
     qp_bits : int
         Bits of the qp_delta in front of the layer, 0 where there is none.
-    step_of : callable, optional
-        From qp_delta to the step, a float32: each level is replaced by the float32 product of step and level.
+    delivery : Delivery
+        What the levels become.
     points : int64[n, 3]
         The layer's entry points, (value, state, offset) each. May be empty although ``layer.scan > 0``.
     base : int32[layer.size], optional
         Base levels, raster order; needed where ``layer.temporal``.
     history : int8 or uint8 [layer.size], optional
-        1 where an earlier update was non-zero, raster order; needed where the layer's hdsp_flag can be 1.
+        1 where an earlier update was not zero, raster order; needed where the layer's hdsp_flag can be 1.
+    levels : int32[layer.size], optional
+        Gets the levels, whatever the delivery makes of them.
+    block_rows : range, optional
+        Decode these block rows only, whose elements `out` and `levels` then are. Needs all entry points. The layer must
+        be the last of its payload.
+
+    Raises
+    ------
+    OptionError
+        An array has the wrong dtype or size, or a parameter is out of range.
     """
 
     layer: Layer
-    out: np.ndarray
+    out: Array
     qp_bits: int = 0
-    step_of: Callable[[int], np.float32] | None = None
-    points: np.ndarray = field(default_factory=lambda: NO_POINTS)
-    base: np.ndarray | None = None
-    history: np.ndarray | None = None
+    delivery: Delivery = LEVELS
+    points: Array = field(default_factory=lambda: NO_POINTS)
+    base: Array | None = None
+    history: Array | None = None
+    levels: Array | None = None
+    block_rows: range | None = None
+
+    def __post_init__(self) -> None:
+        layer = self.layer
+        if not 1 <= layer.unary_length <= MAX_UNARY_LENGTH:
+            raise OptionError(f"unary_length is {layer.unary_length}, must be 1..{MAX_UNARY_LENGTH}")
+        if not 0 <= self.qp_bits <= 32:
+            raise OptionError(f"qp_bits is {self.qp_bits}, must be 0..32")
+        if self.block_rows is not None and not (
+            0 <= self.block_rows.start < self.block_rows.stop <= layer.block_rows == len(self.points) + 1
+        ):
+            raise OptionError(f"{self.block_rows} of {layer.block_rows} block rows, {len(self.points)} entry points")
+        rows = self.rows
+        size = len(rows) * layer.width
+        _check("out", self.out, (self.delivery.dtype,), size, written=True)
+        _check("points", self.points, (_INT64,), 3 * len(self.points))
+        if self.base is not None:
+            _check("base", self.base, (_INT32,), layer.size)
+        if self.history is not None:
+            _check("history", self.history, _BYTES, layer.size)
+        if self.levels is not None:
+            _check("levels", self.levels, (_INT32,), size, written=True)
+
+    @property
+    def rows(self) -> range:
+        """The rows that are decoded."""
+        rows, side = range(self.layer.rows), self.layer.block_side
+        if self.block_rows is None:
+            return rows
+        return rows[side * self.block_rows.start : side * self.block_rows.stop]
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadJob:
-    """One arithmetic-coded string: the payload of a unit.
+    """The arithmetic-coded payload of a unit.
 
     Attributes
     ----------
@@ -79,13 +138,23 @@ class PayloadJob:
     path : str
         What an error names.
     bit : int
-        Where the payload starts in the stream; added to the positions of errors.
+        Where the payload begins in the stream; added to the positions of errors.
+
+    Raises
+    ------
+    OptionError
+        The payload is not such an array, or a layer that is decoded in part is not the last.
     """
 
-    payload: np.ndarray
+    payload: Array
     layers: tuple[LayerJob, ...]
     path: str = "payload"
     bit: int = 0
+
+    def __post_init__(self) -> None:
+        _check("payload", self.payload, _BYTES[:1], self.payload.size)
+        if any(job.block_rows is not None for job in self.layers[:-1]):
+            raise OptionError("only the last layer of a payload can be decoded in part")
 
     def error(self, reason: str, bit: int) -> BitstreamError:
         return BitstreamError(reason, bit=self.bit + bit, path=self.path)
@@ -93,17 +162,43 @@ class PayloadJob:
 
 @dataclass(slots=True)
 class _Cursor:
-    """A string half way: the engine between two layers, as the standard has it (R, V, p)."""
+    """A payload half way: the arithmetic decoder between two layers, as the standard has it (R, V, p)."""
 
     job: PayloadJob
-    span: int = 510
+    range_: int = 510
     value: int = 0
     bit: int = 9
-    done: list[int] = field(default_factory=list)
+    deltas: list[int] = field(default_factory=list)
+    """The qp_delta of each layer that is done."""
+
+    @classmethod
+    def at_start(cls, job: PayloadJob) -> _Cursor:
+        """Spec, section 3: R = 510, V = the first 9 bits."""
+        if job.payload.size < 2:
+            raise job.error("the payload is too short", 8 * job.payload.size)
+        value = int(job.payload[0]) << 1 | int(job.payload[1]) >> 7
+        if value >= 510:
+            raise job.error(f"the payload begins with {value}, must be below 510", 0)
+        return cls(job, value=value)
+
+    @property
+    def layer_job(self) -> LayerJob:
+        return self.job.layers[len(self.deltas)]
+
+    def check_end(self) -> None:
+        """The terminating bin, the stop bit, and nothing after it. Spec, section 3."""
+        job, size = self.job, 8 * self.job.payload.size
+        if self.value < self.range_ - 2:
+            raise job.error("the payload does not end after its last layer", self.bit)
+        if size - self.bit >= 8:
+            raise job.error(f"{(size - self.bit) // 8} bytes follow the end of the payload", self.bit)
+        rest = (1 << (size - self.bit + 1)) - 1
+        if int(job.payload[-1]) & rest != rest + 1 >> 1:
+            raise job.error("the payload must end with a bit 1 and then zeros", self.bit - 1)
 
 
 def decode_payloads(jobs: Sequence[PayloadJob], threads: int | None = None) -> list[list[int]]:
-    """Decode all strings; the levels or values go into each layer's `out`.
+    """Decode all payloads; the elements go into each layer's `out`.
 
     Parameters
     ----------
@@ -114,217 +209,271 @@ def decode_payloads(jobs: Sequence[PayloadJob], threads: int | None = None) -> l
     Returns
     -------
     list of list of int
-        For each string the qp_delta of each of its layers, 0 where it has none.
+        For each payload the qp_delta of each of its layers, 0 where it has none.
 
     Raises
     ------
     BitstreamError
-        A string is too short or too long, ends wrongly, holds a level that int32 cannot, or contradicts its
-        entry points.
+        A payload is too short or too long, ends wrongly, holds a level that int32 or the delivery cannot take, or
+        contradicts its entry points.
     """
-    spaces = _Spaces(jit_threads.count(threads))
-    cursors = [_start(job) for job in jobs]
+    streams = _Streams(jit_threads.count(threads))
+    cursors = [_Cursor.at_start(job) for job in jobs]
     active = [cursor for cursor in cursors if cursor.job.layers]
     while active:
-        _decode_round(active, spaces)
-        active = [cursor for cursor in active if len(cursor.done) < len(cursor.job.layers)]
+        _decode_round(active, streams)
+        active = [cursor for cursor in active if len(cursor.deltas) < len(cursor.job.layers)]
     for cursor in cursors:
-        _check_end(cursor)
-    return [cursor.done for cursor in cursors]
+        if not _ends_early(cursor.job):
+            cursor.check_end()
+    return [cursor.deltas for cursor in cursors]
 
 
-def _start(job: PayloadJob) -> _Cursor:
-    """Spec, section 3: R = 510, V = the first 9 bits."""
-    if job.payload.size < 2:
-        raise job.error("the arithmetic-coded string is too short", 8 * job.payload.size)
-    value = int(job.payload[0]) << 1 | int(job.payload[1]) >> 7
-    if value >= 510:
-        raise job.error(f"the arithmetic-coded string starts with {value}, must be below 510", 0)
-    return _Cursor(job, value=value)
+def _ends_early(job: PayloadJob) -> bool:
+    """Whether the last block row of the last layer is left out."""
+    last = job.layers[-1] if job.layers else None
+    return last is not None and last.rows.stop < last.layer.rows
 
 
-class _Spaces:
+def _idle_stream() -> Array:
+    """The bytes of a stream without a segment."""
+    stream = np.zeros(1, dr.STREAM)
+    stream["lps_ranges"] = RANGE_LPS
+    stream["fast_down"], stream["fast_up"] = abs(FAST).reshape(2, -1)
+    stream["slow_down"], stream["slow_up"] = abs(SLOW).reshape(2, -1)
+    stream["next_state"] = DQ_NEXT_STATE
+    stream["initial_words"][:, : INITIAL_WORDS.size] = INITIAL_WORDS
+    return stream.view(np.uint8)
+
+
+_IDLE_STREAM = _idle_stream()
+
+
+class _Streams(Table):
     """The workspaces: two for each worker."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.memory = np.zeros((2 * workers, SPACE_SIZE), np.int64)
-        self.memory[:, : TABLES.size] = TABLES
-        self.address = self.memory.ctypes.data
+        streams = np.empty((2 * workers, _IDLE_STREAM.size), np.uint8)
+        streams[:] = _IDLE_STREAM
+        super().__init__(streams.reshape(-1).view(dr.STREAM))
 
 
-def _decode_round(cursors: list[_Cursor], spaces: _Spaces) -> None:
-    """The next layer of each string."""
-    table = _Table(cursors)
-    work.open_layers(spaces.address, table.records.ctypes.data, len(cursors))
-    headers = table.records.tolist()
-    for n, (job, cursor) in enumerate(zip(table.jobs, cursors, strict=True)):
-        _check_header(job, cursor, headers[n])
-        if job.step_of is not None:
-            step = np.float32(job.step_of(headers[n][k.QP_DELTA]))
-            table.records[n, k.SCALED], table.records[n, k.STEP] = 1, int(step.view(np.uint32))
-    pieces = [_segments(n, *args) for n, args in enumerate(zip(table.jobs, cursors, headers, strict=True))]
-    segments = np.array([segment for piece in pieces for segment in piece], np.int64)
-    _run(table.records, segments, spaces)
-    _check_segments(cursors, segments)
-    last = np.cumsum([len(piece) for piece in pieces]) - 1
-    ends = segments[last, k.END_SPAN : k.END_BIT + 1].tolist()
-    for cursor, header, (cursor.span, cursor.value, cursor.bit) in zip(cursors, headers, ends, strict=True):
-        cursor.done.append(header[k.QP_DELTA])
-
-
-class _Table:
-    """The records of one round's layers, and the arrays that they point to."""
+class _LayerTable(Table):
+    """The records of one round's layers, and the arrays that they name."""
 
     def __init__(self, cursors: list[_Cursor]) -> None:
-        self.jobs = [cursor.job.layers[len(cursor.done)] for cursor in cursors]
-        totals = [Contexts.for_unary_length(job.layer.unary_length).total for job in self.jobs]
-        flags = [job.layer.rows if job.layer.has_row_flags else 0 for job in self.jobs]
-        self.models, self.skipped = np.empty(MODEL * sum(totals), np.uint8), np.empty(sum(flags), np.uint8)
-        self.kept: list[np.ndarray] = []
+        super().__init__(np.zeros(len(cursors), dr.LAYER))
+        self._kinds: dict[tuple[int, ...], dict[str, int]] = {}
+        kinds = [self._kind(cursor.layer_job.layer) for cursor in cursors]
+        n_contexts = sum(kind["n_contexts"] for kind in kinds)
+        n_flags = sum(cursor.layer_job.layer.rows for cursor in cursors if cursor.layer_job.layer.has_row_flags)
+        contexts = self.keep(np.empty(n_contexts, dr.CONTEXT), writes=True)
+        skipped = self.keep(np.empty(n_flags, np.uint8), writes=True)
         rows = []
-        models, skipped = self.models.ctypes.data, self.skipped.ctypes.data
-        for cursor, job, total, n_flags in zip(cursors, self.jobs, totals, flags, strict=True):
-            row = self._record(cursor, job)
-            row[k.FIRST_MODELS], row[k.N_MODELS], row[k.SKIPPED] = models, total, skipped
-            rows.append(row)
-            models += MODEL * total
-            skipped += n_flags
-        self.records = np.array(rows, np.int64)
+        for cursor, kind in zip(cursors, kinds, strict=True):
+            layer = cursor.layer_job.layer
+            rows.append(_LAYER_FIELDS(self._fields(cursor) | kind | {"contexts": contexts, "skipped": skipped}))
+            contexts += dr.CONTEXT.itemsize * kind["n_contexts"]
+            skipped += layer.rows * layer.has_row_flags
+        self.records.view(np.int64).reshape(len(rows), -1)[:] = rows
 
-    def _address(self, array: np.ndarray) -> int:
-        self.kept.append(array)
-        return array.ctypes.data
-
-    def _record(self, cursor: _Cursor, job: LayerJob) -> list[int]:
-        layer, payload = job.layer, cursor.job.payload
+    def _kind(self, layer: Layer) -> dict[str, int]:
+        """The fields that do not depend on the shape; layers of a kind share the arrays."""
         c, z = layer.codebook_size, layer.codebook_zero
-        whole = payload.size // 4
-        row = [0] * k.LAYER_FIELDS
-        row[k.L_DATA], row[k.L_WHOLE], row[k.L_BITS] = self._address(payload), whole, 8 * payload.size
-        row[k.L_LAST] = int.from_bytes(payload[4 * whole :].tobytes().ljust(4, b"\0"), "big")
-        row[k.ROWS], row[k.WIDTH], row[k.DQ], row[k.UNARY] = layer.rows, layer.width, layer.dq, layer.unary_length
-        row[k.SIDE_ROWS], row[k.SIDE_COLUMNS] = (
-            layer.block_side,
-            layer.block_side if layer.scan else max(layer.width, 1),
-        )
-        row[k.RESTARTS], row[k.PLAIN], row[k.CODED] = layer.restarts, not (layer.temporal or c), c != 1
-        row[k.FIXED_SIGN] = int(z != 0) if c and z in (0, c - 1) else -1
-        row[k.BELOW], row[k.ABOVE] = (z, c - 1 - z) if c else (UNBOUNDED, UNBOUNDED)
-        row[k.QP_BITS], row[k.PARENT], row[k.ROW_FLAGS] = job.qp_bits, layer.parent, layer.has_row_flags
-        row[k.LISTED : k.N_LISTED_HDSP + 1] = _lists(layer._replace(rows=1, width=1, scan=0))[0]
-        row[k.OUT] = self._address(job.out)
-        if layer.temporal and job.base is not None:
-            row[k.BASE] = self._address(job.base)
-        if job.history is not None:
-            row[k.HISTORY] = self._address(np.equal(job.history, 1).view(np.uint8))
-        if row[k.PLAIN] and layer.unary_length <= LONGEST_UNARY:
-            row[k.MACHINE], row[k.N_MACHINE] = _machine(layer.unary_length, layer.dq)[0]
-        row[k.L_SPAN], row[k.L_VALUE], row[k.L_BIT] = cursor.span, cursor.value, cursor.bit
-        return row
+        key = (layer.dq, layer.unary_length, layer.profile, layer.temporal, c, z)
+        if key in self._kinds:
+            return self._kinds[key]
+        signalled, signalled_hdsp = contexts_of(layer, False), contexts_of(layer, True)
+        plain, machine, machine_bytes = not (layer.temporal or c), 0, 0
+        if plain and layer.unary_length <= dr.LONGEST_UNARY:
+            entries = state_machine(layer.unary_length, layer.dq)
+            machine, machine_bytes = self.keep(entries), entries.nbytes
+        self._kinds[key] = kind = {
+            "dq": layer.dq,
+            "unary_length": layer.unary_length,
+            "plain": int(plain),
+            "coded": int(c != 1),
+            "fixed_sign": int(z != 0) if c and z in (0, c - 1) else -1,
+            "below": z if c else UNBOUNDED,
+            "above": c - 1 - z if c else UNBOUNDED,
+            "machine": machine,
+            "machine_bytes": machine_bytes,
+            "signalled": self.keep(signalled),
+            "n_signalled": signalled.size,
+            "signalled_hdsp": self.keep(signalled_hdsp),
+            "n_signalled_hdsp": signalled_hdsp.size,
+            "n_contexts": Contexts.for_unary_length(layer.unary_length).total,
+        }
+        return kind
+
+    def _fields(self, cursor: _Cursor) -> dict[str, float]:
+        """The fields of one layer, less those of its kind."""
+        job, payload = cursor.layer_job, cursor.job.payload
+        layer, delivery = job.layer, job.delivery
+        n_words, side = payload.size // 4, layer.block_side
+        return _NO_FIELDS | {
+            "words": self.keep(payload),
+            "n_words": n_words,
+            "last_word": int.from_bytes(payload[4 * n_words :].tobytes().ljust(4, b"\0"), "big"),
+            "n_bits": 8 * payload.size,
+            "rows": layer.rows,
+            "width": layer.width,
+            "side_rows": side,
+            "side_columns": side if layer.scan else max(layer.width, 1),
+            "restarts": layer.restarts,
+            "base": self.keep(job.base) if layer.temporal and job.base is not None else 0,
+            "history": self.keep(np.equal(job.history, 1).view(np.uint8)) if job.history is not None else 0,
+            "qp_bits": job.qp_bits,
+            "parent": layer.parent,
+            "has_row_flags": layer.has_row_flags,
+            "kind": delivery.kind,
+            "out": self.keep(job.out, writes=True),
+            "out_row": job.rows.start,
+            "item_size": delivery.dtype.itemsize,
+            "levels": self.keep(job.levels, writes=True) if job.levels is not None else 0,
+            "lowest": delivery.lowest,
+            "highest": delivery.highest,
+            "range_": cursor.range_,
+            "value": cursor.value,
+            "bit": cursor.bit,
+        }
+
+    def take_delta(self, n: int, job: LayerJob, qp_delta: int) -> None:
+        """Fill in what the delivery of layer n learns from its qp_delta."""
+        delivery, record = job.delivery, self.records[n]
+        if delivery.step_of is not None:
+            record["step"] = delivery.step_of(qp_delta)
+        if delivery.table_of is not None:
+            record["table"] = self.keep(delivery.table_of(qp_delta))
 
 
-@lru_cache(maxsize=256)
-def _lists(layer: Layer) -> tuple[tuple[int, ...], object]:
-    """Addresses and sizes of the list of models without and with hdsp_flag, and what must live as long as they."""
-    lists = [contexts_of(layer, hdsp) for hdsp in (False, True)]
-    return tuple(x for models in lists for x in (models.ctypes.data, models.size)), lists
+_LAYER_FIELDS = itemgetter(*dr.LAYER.names or ())
+"""The values of a dictionary in the order of the record's fields, which take 8 bytes each."""
+_NO_FIELDS: dict[str, float] = dict.fromkeys(dr.LAYER.names or (), 0)
 
 
-@lru_cache(maxsize=64)
-def _machine(unary_length: int, dq: int) -> tuple[tuple[int, int], object]:
-    """The same for the state machine."""
-    machine = state_machine(unary_length, dq)
-    return (machine.ctypes.data, machine.size), machine
+class _Position(NamedTuple):
+    """Where a segment is in its layer, and the arithmetic decoder and the quantiser at both of its ends: the first
+    fields of SEGMENT.
+    """
+
+    layer: int
+    first_row: int
+    stop_row: int
+    range_: int
+    value: int
+    bit: int
+    state: int
+    next_value: int
+    next_bit: int
+    next_state: int
 
 
-def _check_header(job: LayerJob, cursor: _Cursor, record: list[int]) -> None:
+assert dr.SEGMENT.names is not None
+assert dr.SEGMENT.names[: len(_Position._fields)] == _Position._fields
+
+
+def _decode_round(cursors: list[_Cursor], streams: _Streams) -> None:
+    """The next layer of each payload."""
+    table = _LayerTable(cursors)
+    streams.records["machine"] = 0  # the machines of the round before are gone, and their addresses may come again
+    kernels.read_headers(streams.address, table.address, len(cursors))
+    headers = table.records[["fault", "hdsp", "qp_delta", "range_", "value", "bit"]].tolist()
+    positions, counts = [], []
+    for n, (cursor, (fault, hdsp, qp_delta, *decoder)) in enumerate(zip(cursors, headers, strict=True)):
+        cursor.range_, cursor.value, cursor.bit = decoder
+        _check_header(cursor, fault, hdsp)
+        table.take_delta(n, cursor.layer_job, qp_delta)
+        found = _positions(n, cursor)
+        positions += found
+        counts.append(len(found))
+    segments = np.zeros(len(positions), dr.SEGMENT)
+    segments.view(np.int64).reshape(len(positions), -1)[:, : len(_Position._fields)] = positions
+    _decode_segments(table, segments, streams)
+    _check_segments(cursors, segments)
+    last = np.cumsum(counts) - 1
+    ends = (segments[name][last].tolist() for name in ("end_range", "end_value", "end_bit"))
+    for cursor, (_, _, qp_delta, *_), *decoder in zip(cursors, headers, *ends, strict=True):
+        cursor.range_, cursor.value, cursor.bit = decoder
+        cursor.deltas.append(qp_delta)
+
+
+def _check_header(cursor: _Cursor, fault: int, hdsp: int) -> None:
     """Explain what is wrong with a header."""
-    error = cursor.job.error
-    if record[k.FAULT]:
-        raise error("the arithmetic-coded string ends inside a layer's header", 8 * cursor.job.payload.size)
-    if record[k.HDSP] and job.history is None:
-        raise error("hdsp_flag is 1, but there is no history", record[k.L_BIT])
+    job, error = cursor.layer_job, cursor.job.error
+    if fault:
+        raise error("the payload ends inside a layer's header", 8 * cursor.job.payload.size)
+    if hdsp and job.history is None:
+        raise error("hdsp_flag is 1, but there is no history", cursor.bit)
     if job.layer.temporal and job.base is None:
-        raise error("temporal_context_modeling_flag is 1, but there are no base levels", record[k.L_BIT])
+        raise error("temporal_context_modeling_flag is 1, but there are no base levels", cursor.bit)
 
 
-def _segments(n: int, job: LayerJob, cursor: _Cursor, record: list[int]) -> list[list[int]]:
-    """The segments of layer n of the round, one more than it has entry points: list of SEGMENT_FIELDS ints."""
-    layer, error = job.layer, cursor.job.error
-    n_bits, bit = 8 * cursor.job.payload.size, record[k.L_BIT]
+def _positions(n: int, cursor: _Cursor) -> list[_Position]:
+    """The segments of layer n of the round."""
+    job, error = cursor.layer_job, cursor.job.error
+    layer, n_bits, bit = job.layer, 8 * cursor.job.payload.size, cursor.bit
     if len(job.points) not in (0, layer.block_rows - 1 if layer.scan else 0):
-        raise error(f"there are {len(job.points)} entry points for {layer.block_rows} block rows", cursor.bit)
-    starts = [(record[k.L_SPAN], record[k.L_VALUE], bit, 0)]
+        raise error(f"there are {len(job.points)} entry points for {layer.block_rows} block rows", bit)
+    starts = [(cursor.range_, cursor.value, bit, 0)]
     for value, state, offset in job.points.tolist():
         bit += offset
         if not (0 <= value < 256 and 0 <= state < 8 and offset >= 0 and bit <= n_bits):
             what = f"(value, state, offset) is {(value, state, offset)}"
             raise error(f"entry point {len(starts) - 1} is out of range: {what}", cursor.bit)
         starts.append((256, value, bit, state * layer.dq))
-    rows = [layer.block_side * row for row in range(len(starts))]
-    stops = [*rows[1:], layer.rows]
-    return [[n, row, stop, *start, 0, 0, 0, 0, 0, 0] for row, stop, start in zip(rows, stops, starts, strict=True)]
+    rows = [layer.block_side * k for k in range(len(starts))] + [layer.rows]
+    following = [start[1:] for start in starts[1:]] + [(-1, -1, -1)]
+    wanted = range(len(starts)) if job.block_rows is None else job.block_rows
+    return [_Position(n, rows[k], rows[k + 1], *starts[k], *following[k]) for k in wanted]
 
 
-def _run(records: np.ndarray, segments: np.ndarray, spaces: _Spaces) -> None:
+def _decode_segments(table: _LayerTable, segments: Array, streams: _Streams) -> None:
     """Decode the segments: the largest first, those that can be paired last, where they fill what time is left."""
-    layer = records[segments[:, k.LAYER]]
-    size = layer[:, k.WIDTH] * (segments[:, k.STOP_ROW] - segments[:, k.FIRST_ROW])
-    stop_bit = layer[:, k.L_BITS].copy()
-    np.copyto(stop_bit[:-1], segments[1:, k.AT_BIT], where=segments[1:, k.LAYER] == segments[:-1, k.LAYER])
-    rate = (stop_bit - segments[:, k.AT_BIT]) / np.maximum(size, 1)
-    segments[:, k.STEPPED] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
-    paired = (layer[:, k.MACHINE] != 0) & (layer[:, k.SKIPS] == 0) & (layer[:, k.HDSP] == 0)
-    paired &= (size >= PAIRED_SIZE) & (rate < PAIRED_RATE)
+    width, n_bits, machine, skips, hdsp = (
+        table.records[name][segments["layer"]] for name in ("width", "n_bits", "machine", "skips", "hdsp")
+    )
+    size = width * (segments["stop_row"] - segments["first_row"])
+    stop_bit = np.where(segments["next_bit"] >= 0, segments["next_bit"], n_bits)
+    rate = (stop_bit - segments["bit"]) / np.maximum(size, 1)
+    segments["stepped"] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
+    paired = (machine != 0) & (skips == 0) & (hdsp == 0) & (size >= PAIRED_SIZE) & (rate < PAIRED_RATE)
     order = np.lexsort((-size, paired))
-    ordered = np.take(segments, order, axis=0)
+    ordered, work = Table(np.take(segments, order)), Table(np.zeros(1, dr.WORK))
     n_single = len(segments) - int(np.count_nonzero(paired))
-    workers = max(1, min(spaces.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
-    what = np.zeros(work.WORK_FIELDS, np.int64)
-    what[[work.SPACES, work.LAYERS, work.SEGMENTS]] = spaces.address, records.ctypes.data, ordered.ctypes.data
-    what[[work.N_SINGLE, work.N_ALL, work.TAKEN_PAIRED, work.WORKERS]] = n_single, len(segments), n_single, workers
-    jit_threads.run(work.decode_share, what.ctypes.data, workers)
-    segments[order] = ordered
+    workers = max(1, min(streams.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
+    shared = work.records[0]
+    shared["streams"], shared["layers"], shared["segments"] = streams.address, table.address, ordered.address
+    shared["n_single"] = shared["taken_paired"] = n_single
+    shared["n_all"], shared["workers"] = len(segments), workers
+    jit_threads.run(kernels.decode_share, work.address, workers)
+    segments[order] = ordered.records
 
 
 _FAULTS = {
-    k.TRUNCATED: "the arithmetic-coded string ends",
-    k.WRONG_START: "the decoder's value does not fit the start of a block row",
-    k.TOO_LARGE: "a level does not fit 32 bits or the codebook",
+    dr.TRUNCATED: "the payload ends",
+    dr.WRONG_START: "the decoder's value does not fit the start of a block row",
+    dr.TOO_LARGE: "a level does not fit 32 bits or the codebook",
 }
 
 
-def _check_segments(cursors: list[_Cursor], segments: np.ndarray) -> None:
+def _check_segments(cursors: list[_Cursor], segments: Array) -> None:
     """Explain the first fault; make sure that each segment ended where and how the next entry point says."""
-    ended, said = segments[:-1, k.END_VALUE : k.END_STATE + 1], segments[1:, k.AT_VALUE : k.AT_STATE + 1]
-    differs = np.append((ended != said).any(axis=1) & (segments[:-1, k.LAYER] == segments[1:, k.LAYER]), False)
-    wrong = np.flatnonzero(differs | (segments[:, k.END_FAULT] != k.FINE))
+    differs = np.zeros(len(segments), np.bool_)
+    for what in ("value", "bit", "state"):
+        differs |= segments[f"end_{what}"] != segments[f"next_{what}"]
+    differs &= segments["next_bit"] >= 0
+    wrong = segments[differs | (segments["fault"] != dr.FINE)]
     if wrong.size == 0:
         return
-    n = int(wrong[0])
-    segment = segments[n].tolist()
-    job, rows, fault = (
-        cursors[segment[k.LAYER]].job,
-        f"rows {segment[k.FIRST_ROW]} to {segment[k.STOP_ROW] - 1}",
-        segment[k.END_FAULT],
-    )
-    bit = min(segment[k.END_BIT], 8 * job.payload.size)
+    segment = wrong[0]
+    cursor, fault = cursors[segment["layer"]], int(segment["fault"])
+    rows = f"rows {segment['first_row']} to {segment['stop_row'] - 1}"
+    bit = min(int(segment["end_bit"]), 8 * cursor.job.payload.size)
+    if fault == dr.OUT_OF_RANGE:
+        raise cursor.job.error(f"a level is outside {cursor.layer_job.delivery.elements} in {rows}", bit)
     if fault:
-        raise job.error(f"{_FAULTS[fault]} in {rows}", bit)
-    raise job.error(
-        f"{rows} end with (value, bit, state) {ended[n].tolist()}, but the next entry point says {said[n].tolist()}",
-        bit,
-    )
-
-
-def _check_end(cursor: _Cursor) -> None:
-    """The terminating bin, the stop bit, and nothing behind. Spec, section 3."""
-    job, size = cursor.job, 8 * cursor.job.payload.size
-    if cursor.value < cursor.span - 2:
-        raise job.error("the arithmetic-coded string does not end after its last layer", cursor.bit)
-    if size - cursor.bit >= 8:
-        raise job.error(f"{(size - cursor.bit) // 8} bytes follow the end of the arithmetic-coded string", cursor.bit)
-    rest = (1 << (size - cursor.bit + 1)) - 1
-    if int(job.payload[-1]) & rest != rest + 1 >> 1:
-        raise job.error("the arithmetic-coded string must end with a bit 1 and then zeros", cursor.bit - 1)
+        raise cursor.job.error(f"{_FAULTS[fault]} in {rows}", bit)
+    ended, said = ([int(segment[f"{end}_{what}"]) for what in ("value", "bit", "state")] for end in ("end", "next"))
+    raise cursor.job.error(f"{rows} end with (value, bit, state) {ended}, but the next entry point says {said}", bit)

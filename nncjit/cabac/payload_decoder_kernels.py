@@ -1,156 +1,138 @@
 """The two entries to decoding: headers of layers, and a worker that shares a table of segments (spec, section 5).
 
-`cabac/payload_decoder.py` fills the tables, whose records `stream_kernels.py` describes, and explains their faults.
+`cabac/payload_decoder.py` fills the records (`decoder_records.py`) and explains their faults.
 """
 
 from nncjit.cabac.arithmetic_decoder_kernels import (
-    BITS,
-    DATA,
-    MODEL,
-    MODELS,
-    STARTS,
+    CONTEXT_SIZE,
+    CONTEXTS,
+    INITIAL_WORDS,
     V_BIT,
     bits_read,
     bypass,
     decode_rare_bin,
     enter,
-    set_model,
+    set_context,
 )
-from nncjit.cabac.pair_decoder_kernels import ENTRIES, ORIGINAL, SPACE_SIZE, lone_chunk, pair_chunk
-from nncjit.cabac.segment_decoder_kernels import (
+from nncjit.cabac.decoder_records import (
     CHUNK,
-    FAULT,
     FINE,
-    FIRST_MODELS,
-    HDSP,
-    L_BIT,
-    L_DATA,
-    L_SPAN,
-    L_VALUE,
     LAYER,
-    LAYER_FIELDS,
-    LISTED,
-    LISTED_HDSP,
-    MACHINE,
-    N_LISTED,
-    N_LISTED_HDSP,
-    N_MACHINE,
-    N_MODELS,
-    NODE,
-    PARENT,
-    QP_BITS,
-    QP_DELTA,
-    ROW_FLAGS,
-    ROWS,
     SEGMENT,
-    SEGMENT_FIELDS,
-    SKIPPED,
-    SKIPS,
-    STEPPED,
+    STREAM,
     TRUNCATED,
-    open_segment,
-    solo_chunk,
+    WORK,
+    layer_at,
+    segment_at,
+    stream_at,
+    work_at,
 )
-from nncjit.jit import atomic_add, copy_bytes, helper, kernel, load_i64, load_u32, store_8, store_64
+from nncjit.cabac.pair_decoder_kernels import ENTRIES, lone_chunk, pair_chunk
+from nncjit.cabac.segment_decoder_kernels import open_segment, solo_chunk
+from nncjit.jit import atomic_add, copy_bytes, field_offset, helper, kernel, load_i64, load_u32, store_8
 
-SPACES, LAYERS, SEGMENTS, N_SINGLE, N_ALL, TAKEN_SINGLE, TAKEN_PAIRED, WORKERS, WORK_FIELDS = range(9)
-"""Slots of the work that `decode_share` gets: addresses of two workspaces for each worker, of the table of layers and
-of the table of segments; how many segments are to be decoded one at a time, they come first, and how many there are at
-all; how many of the former and of all have been taken (at the start 0 and N_SINGLE); the number of workers."""
+LAYER_SIZE, SEGMENT_SIZE, STREAM_SIZE = LAYER.itemsize, SEGMENT.itemsize, STREAM.itemsize
+TAKEN_SINGLE, TAKEN_PAIRED = field_offset(WORK, "taken_single"), field_offset(WORK, "taken_paired")
 
 
 @kernel
-def open_layers(space, layers, count):
-    """Read what stands before the elements: qp_delta, flags, skipped rows, starts of models. Spec, section 5.
+def read_headers(space, layers, count):
+    """Read the headers of layers: qp_delta, flags, skipped rows, context initialisation. Spec, section 5.
 
-    space  : address of a workspace
-    layers : address of the first of `count` records; L_SPAN, L_VALUE, L_BIT go in and out; FAULT, QP_DELTA, HDSP, SKIPS
-             out; the array FIRST_MODELS gets the models as they start, SKIPPED a byte a row
+    space  : address of a stream
+    layers : address of LAYER[count]; `range_`, `value`, `bit` go in and out; `fault`, `qp_delta`, `hdsp`, `skips`, and
+             the arrays `contexts` and `skipped` are filled
     """
+    stream = stream_at(space)
+    contexts = space + CONTEXTS
     for n in range(count):
-        layer = layers + 8 * LAYER_FIELDS * n
-        for k in range(4):
-            store_64(space, DATA + k, load_i64(layer, L_DATA + k))
-        span, window = load_i64(layer, L_SPAN), enter(space, load_i64(layer, L_VALUE), load_i64(layer, L_BIT))
-        n_bits = load_i64(layer, QP_BITS)
+        layer = layer_at(layers + LAYER_SIZE * n)
+        stream.words, stream.n_words = layer.words, layer.n_words
+        stream.last_word, stream.n_bits = layer.last_word, layer.n_bits
+        range_, window = layer.range_, enter(space, layer.value, layer.bit)
+        n_bits = layer.qp_bits
         if n_bits > 0:
-            number, window = bypass(space, n_bits, span, window)
-            store_64(layer, QP_DELTA, number - ((number >> (n_bits - 1)) << n_bits))
+            number, window = bypass(space, n_bits, range_, window)
+            layer.qp_delta = number - ((number >> (n_bits - 1)) << n_bits)
         hdsp, skips = 0, 0
-        if load_i64(layer, ROW_FLAGS):
-            hdsp, window = bypass(space, load_i64(layer, PARENT), span, window)
-            skips, window = bypass(space, 1, span, window)
-        models, n_models = space + MODELS, load_i64(layer, N_MODELS)
-        for k in range(n_models):
-            set_model(space, models + MODEL * k, load_u32(space, STARTS))
-        row_model = models + MODEL * (n_models - 1)
-        select_model = row_model - MODEL
+        if layer.has_row_flags:
+            hdsp, window = bypass(space, layer.parent, range_, window)
+            skips, window = bypass(space, 1, range_, window)
+        for k in range(layer.n_contexts):
+            set_context(space, contexts + CONTEXT_SIZE * k, load_u32(space, INITIAL_WORDS))
+        row_context = contexts + CONTEXT_SIZE * (layer.n_contexts - 1)
+        select_context = row_context - CONTEXT_SIZE
         if skips:
-            skipped = load_i64(layer, SKIPPED)
-            for row in range(load_i64(layer, ROWS)):
-                bin, span, window = decode_rare_bin(space, row_model, span, window)
-                store_8(skipped, row, bin)
-        listed = load_i64(layer, LISTED_HDSP if hdsp else LISTED)
-        for k in range(load_i64(layer, N_LISTED_HDSP if hdsp else N_LISTED)):
-            bin, span, window = decode_rare_bin(space, select_model, span, window)
+            for row in range(layer.rows):
+                bin, range_, window = decode_rare_bin(space, row_context, range_, window)
+                store_8(layer.skipped, row, bin)
+        signalled = layer.signalled_hdsp if hdsp else layer.signalled
+        for k in range(layer.n_signalled_hdsp if hdsp else layer.n_signalled):
+            bin, range_, window = decode_rare_bin(space, select_context, range_, window)
             if bin:
-                start, window = bypass(space, 3, span, window)
-                set_model(space, models + MODEL * load_i64(listed, k), load_u32(space, STARTS + 1 + start))
-        copy_bytes(load_i64(layer, FIRST_MODELS), models, MODEL * n_models)
-        bit = bits_read(space, window)
-        store_64(layer, HDSP, hdsp)
-        store_64(layer, SKIPS, skips)
-        store_64(layer, L_SPAN, span)
-        store_64(layer, L_VALUE, window >> V_BIT)
-        store_64(layer, L_BIT, bit)
-        store_64(layer, FAULT, TRUNCATED if bit > load_i64(space, BITS) else FINE)
+                choice, window = bypass(space, 3, range_, window)
+                context = contexts + CONTEXT_SIZE * load_i64(signalled, k)
+                set_context(space, context, load_u32(space, INITIAL_WORDS + 1 + choice))
+        copy_bytes(layer.contexts, contexts, CONTEXT_SIZE * layer.n_contexts)
+        layer.hdsp = hdsp
+        layer.skips = skips
+        layer.range_ = range_
+        layer.value = window >> V_BIT
+        layer.bit = bits_read(space, window)
+        layer.fault = TRUNCATED if layer.bit > stream.n_bits else FINE
 
 
 @helper
-def take(space, work, taken, stop):
-    """Let an idle stream open the next segment below `stop` that nobody has taken; `taken` is the slot that counts."""
-    while load_i64(space, SEGMENT) == 0:
-        k = atomic_add(work + 8 * taken, 1)
+def take(space, work_address, taken, stop):
+    """Let an idle stream open the next segment below `stop` that nobody has taken; `taken` is the offset of the field
+    that counts.
+    """
+    stream, work = stream_at(space), work_at(work_address)
+    while stream.segment == 0:
+        k = atomic_add(work_address + taken, 1)
         if k >= stop:
             break
-        segment = load_i64(work, SEGMENTS) + 8 * SEGMENT_FIELDS * k
-        layer = load_i64(work, LAYERS) + 8 * LAYER_FIELDS * load_i64(segment, LAYER)
-        open_segment(space, layer, segment)
-        machine = load_i64(layer, MACHINE)
-        if machine != load_i64(space, ORIGINAL):
-            copy_bytes(space + 8 * ENTRIES, machine, 8 * load_i64(layer, N_MACHINE))
-            store_64(space, ORIGINAL, machine)
+        segment_address = work.segments + SEGMENT_SIZE * k
+        layer_address = work.layers + LAYER_SIZE * segment_at(segment_address).layer
+        open_segment(space, layer_address, segment_address)
+        layer = layer_at(layer_address)
+        if layer.machine != stream.machine:
+            copy_bytes(space + ENTRIES, layer.machine, layer.machine_bytes)
+            stream.machine = layer.machine
 
 
 @kernel
-def decode_share(work, worker):
+def decode_share(work_address, worker):
     """Take segments and decode them until none is left.
 
-    work   : address of int64[WORK_FIELDS]
-    worker : which one this is
+    work_address : address of WORK[1]
+    worker       : which one this is
     """
-    n_single, n_all, workers = load_i64(work, N_SINGLE), load_i64(work, N_ALL), load_i64(work, WORKERS)
-    a = load_i64(work, SPACES) + 16 * SPACE_SIZE * worker
-    b = a + 8 * SPACE_SIZE
+    work = work_at(work_address)
+    n_single, n_all, workers = work.n_single, work.n_all, work.workers
+    a = work.streams + 2 * STREAM_SIZE * worker
+    b = a + STREAM_SIZE
+    first, second = stream_at(a), stream_at(b)
     while True:
-        take(a, work, TAKEN_SINGLE, n_single)
-        if load_i64(a, SEGMENT) == 0:
+        take(a, work_address, TAKEN_SINGLE, n_single)
+        if first.segment == 0:
             break
-        while load_i64(a, SEGMENT):
+        while first.segment:
             solo_chunk(a)
     while True:
-        take(a, work, TAKEN_PAIRED, n_all)
-        taken = load_i64(work, TAKEN_PAIRED)
+        take(a, work_address, TAKEN_PAIRED, n_all)
+        taken = work.taken_paired
         if taken >= n_single + workers or n_all - taken > workers:  # no second one before each worker has a first
-            take(b, work, TAKEN_PAIRED, n_all)
-        alone = a if load_i64(a, SEGMENT) else b
-        if load_i64(alone, SEGMENT) == 0:
+            take(b, work_address, TAKEN_PAIRED, n_all)
+        alone = a if first.segment else b
+        stream = stream_at(alone)
+        if stream.segment == 0:
             break
-        if load_i64(a, SEGMENT) and load_i64(b, SEGMENT):
+        if first.segment and second.segment:
             pair_chunk(a, b)
-        elif load_i64(load_i64(alone, SEGMENT), STEPPED):
+        elif segment_at(stream.segment).stepped:
             lone_chunk(alone, CHUNK)
-        elif load_i64(alone, NODE) >= 0:
+        elif stream.node >= 0:
             lone_chunk(alone, 1)
         else:
             solo_chunk(alone)

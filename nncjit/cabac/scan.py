@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan_kernels import reorder
 from nncjit.errors import OptionError
+from nncjit.jit import address
 from nncjit.jit.threads import share
 from nncjit.stages import staged
 
@@ -81,8 +82,8 @@ def reorder_rows(raster: Array, flat: Array, layer: Layer, first_row: int, stop_
     """
     size = raster.itemsize
     reorder(
-        raster.ctypes.data,
-        flat.ctypes.data,
+        address(raster, writes=not to_flat),
+        address(flat, writes=to_flat),
         first_row,
         stop_row,
         layer.width * size,

@@ -1,144 +1,116 @@
 """A stream: one segment of a layer while it is decoded, in a workspace of its own (spec, sections 5 and 7).
 
 A segment is one or more block rows. It is decoded in scan order, a chunk of elements at a time, into a small array of
-the workspace that stays in the first-level cache; `deliver` moves the chunk to its places in the tensor and, where
-asked, turns levels into values. The bytes can say what they want: exactly the elements of the segment are written, and
-the position is compared with the payload's end after each chunk.
+the workspace that stays in the first-level cache; `deliver` moves the chunk to its places in the tensor. The bytes can
+say what they want: exactly the elements of the segment are written, and the position is compared with the payload's end
+after each chunk.
 """
 
 import numpy as np
 
-from nncjit.cabac.arithmetic_decoder_kernels import (
-    BITS,
-    DATA,
-    ENGINE_SIZE,
-    MODEL,
-    MODELS,
-    V_BIT,
-    bits_read,
-    enter,
-    next_state,
+from nncjit.cabac.arithmetic_decoder_kernels import CONTEXT_SIZE, CONTEXTS, V_BIT, bits_read, enter, next_state
+from nncjit.cabac.decoder_records import (
+    CHUNK,
+    FINE,
+    OUT_OF_RANGE,
+    STREAM,
+    TOO_LARGE,
+    TRUNCATED,
+    WRONG_START,
+    layer_at,
+    segment_at,
+    stream_at,
 )
+from nncjit.cabac.delivery_kernels import deliver_run
 from nncjit.cabac.level_decoder_kernels import context_levels, plain_levels
-from nncjit.jit import (
-    copy_bytes,
-    helper,
-    load_f32,
-    load_i32,
-    load_i64,
-    load_u8,
-    store_64,
-    store_f32,
-    zero_bytes,
-)
+from nncjit.jit import copy_bytes, field_offset, helper, load_u8, zero_bytes
 
-# Slots of a layer's record, an int64[LAYER_FIELDS]: the payload as in a workspace; shape and coding; what stands before
-# the elements; addresses of its arrays (0 for none); and what its header said.
-L_DATA, L_WHOLE, L_LAST, L_BITS = range(4)
-ROWS, WIDTH, SIDE_ROWS, SIDE_COLUMNS, DQ, UNARY, RESTARTS, PLAIN, CODED, FIXED_SIGN, BELOW, ABOVE = range(4, 16)
-QP_BITS, PARENT, ROW_FLAGS, LISTED, N_LISTED, LISTED_HDSP, N_LISTED_HDSP, N_MODELS = range(16, 24)
-FIRST_MODELS, SKIPPED, OUT, BASE, HISTORY, MACHINE, N_MACHINE, SCALED, STEP = range(24, 33)
-L_SPAN, L_VALUE, L_BIT, FAULT, QP_DELTA, HDSP, SKIPS, LAYER_FIELDS = range(33, 41)
-
-# Slots of a segment's record, an int64[SEGMENT_FIELDS]: its rows; the engine where it starts; whether it goes bin by
-# bin also when it is alone (pair_kernels.py); and where and how it ended.
-LAYER, FIRST_ROW, STOP_ROW, AT_SPAN, AT_VALUE, AT_BIT, AT_STATE, STEPPED = range(8)
-END_SPAN, END_VALUE, END_BIT, END_STATE, END_FAULT, SEGMENT_FIELDS = range(8, 14)
-
-FINE, TRUNCATED, WRONG_START, TOO_LARGE = range(4)
-"""Faults."""
-
-# A stream's places in its workspace, in 64-bit words. SEGMENT is the address of its segment's record, 0 for an idle
-# stream, RECORD that of its layer's. The block row has N_ROWS rows from row ROW on and COUNT elements, DONE of them
-# delivered. NODE: see pair_kernels.py.
-SEGMENT, RECORD, ROW, N_ROWS, COUNT, DONE, MOST, SPAN, WINDOW, STATE, PREVIOUS, NODE = range(
-    ENGINE_SIZE, ENGINE_SIZE + 12
-)
-CHUNK = 2048
-"""Elements decoded between two looks at the position."""
-LEVELS = ENGINE_SIZE + 12
-BASES = LEVELS + CHUNK // 2
-HISTORIES = BASES + CHUNK // 2
-STREAM_SIZE = HISTORIES + CHUNK // 8
+LEVELS, BASE_LEVELS, HISTORY = (field_offset(STREAM, name) for name in ("chunk", "base_chunk", "history_chunk"))
+"""Where the chunk begins in a stream, in bytes."""
 
 MAX_INT32 = (1 << 31) - 1
 
 
 @helper
-def open_segment(space, layer, segment):
-    """Make an idle stream ready for a segment; both are addresses of records."""
-    for k in range(4):
-        store_64(space, DATA + k, load_i64(layer, L_DATA + k))
-    store_64(space, SEGMENT, segment)
-    store_64(space, RECORD, layer)
-    store_64(space, STATE, load_i64(segment, AT_STATE))
-    store_64(space, SPAN, load_i64(segment, AT_SPAN))
-    store_64(space, WINDOW, enter(space, load_i64(segment, AT_VALUE), load_i64(segment, AT_BIT)))
-    open_block_row(space, layer, segment, load_i64(segment, FIRST_ROW))
+def open_segment(space, layer_address, segment_address):
+    """Make an idle stream ready for a segment."""
+    stream, layer, segment = stream_at(space), layer_at(layer_address), segment_at(segment_address)
+    stream.words, stream.n_words = layer.words, layer.n_words
+    stream.last_word, stream.n_bits = layer.last_word, layer.n_bits
+    stream.segment, stream.layer = segment_address, layer_address
+    stream.state, stream.range_ = segment.state, segment.range_
+    stream.window = enter(space, segment.value, segment.bit)
+    open_block_row(space, segment.first_row)
 
 
 @helper
-def open_block_row(space, layer, segment, row):
-    """Fresh models, no previous value, a range of 256 where there are entry points. Spec, section 5, steps 3 and 4."""
-    rows = min(load_i64(layer, SIDE_ROWS), load_i64(segment, STOP_ROW) - row)
-    store_64(space, ROW, row)
-    store_64(space, N_ROWS, rows)
-    store_64(space, COUNT, rows * load_i64(layer, WIDTH))
-    store_64(space, DONE, 0)
-    store_64(space, MOST, 0)
-    store_64(space, PREVIOUS, 0)
-    store_64(space, NODE, -1)
-    copy_bytes(space + MODELS, load_i64(layer, FIRST_MODELS), MODEL * load_i64(layer, N_MODELS))
-    if load_i64(layer, RESTARTS):
-        store_64(space, SPAN, 256)
-        if load_i64(space, WINDOW) >> V_BIT >= 256:
+def open_block_row(space, row):
+    """Contexts as initialised, no previous value, a range of 256 where there are entry points. Spec, section 5, steps 3
+    and 4.
+    """
+    stream = stream_at(space)
+    layer = layer_at(stream.layer)
+    stream.row = row
+    stream.n_rows = min(layer.side_rows, segment_at(stream.segment).stop_row - row)
+    stream.count = stream.n_rows * layer.width
+    stream.done = 0
+    stream.greatest = 0
+    stream.previous = 0
+    stream.node = -1
+    copy_bytes(space + CONTEXTS, layer.contexts, CONTEXT_SIZE * layer.n_contexts)
+    if layer.restarts:
+        stream.range_ = 256
+        if stream.window >> V_BIT >= 256:
             close_segment(space, WRONG_START)
-    elif rows * load_i64(layer, WIDTH) == 0:
+    elif stream.count == 0:
         close_segment(space, FINE)
 
 
 @helper
 def close_segment(space, fault):
     """Write down where and how the segment ended; the stream is idle."""
-    segment, window = load_i64(space, SEGMENT), load_i64(space, WINDOW)
-    store_64(segment, END_SPAN, load_i64(space, SPAN))
-    store_64(segment, END_VALUE, window >> V_BIT)
-    store_64(segment, END_BIT, bits_read(space, window))
-    store_64(segment, END_STATE, load_i64(space, STATE))
-    store_64(segment, END_FAULT, fault)
-    store_64(space, SEGMENT, 0)
+    stream = stream_at(space)
+    segment = segment_at(stream.segment)
+    segment.end_range = stream.range_
+    segment.end_value = stream.window >> V_BIT
+    segment.end_bit = bits_read(space, stream.window)
+    segment.end_state = stream.state
+    segment.fault = fault
+    stream.segment = 0
 
 
 @helper
-def locate(space, layer, k):
-    """Where the k-th element of the block row stands, in scan order. Spec, section 7.
+def locate(stream, layer, k):
+    """Where the k-th element of the block row is, in scan order. Spec, section 7.
 
     Returns its row in the block row, the first column of its block, its column in the block, and the block's width.
     """
-    width, side, rows = load_i64(layer, WIDTH), load_i64(layer, SIDE_COLUMNS), load_i64(space, N_ROWS)
+    side, rows = layer.side_columns, stream.n_rows
     left = k // (rows * side) * side
-    columns = min(side, width - left)
+    columns = min(side, layer.width - left)
     row = (k - left * rows) // columns
     return row, left, k - left * rows - row * columns, columns
 
 
 @helper
-def gather_context(space, layer, count):
-    """Base levels and history of the next `count` elements, in scan order, to BASES and HISTORIES."""
-    base, history = load_i64(layer, BASE), load_i64(layer, HISTORY) if load_i64(layer, HDSP) else np.int64(0)
+def gather_context(space, count):
+    """Base levels and history of the next `count` elements, in scan order, to the stream's chunk."""
+    stream = stream_at(space)
+    layer = layer_at(stream.layer)
+    base, history = layer.base, layer.history if layer.hdsp else np.int64(0)
     if base == 0:
-        zero_bytes(space + 8 * BASES, 4 * count)
+        zero_bytes(space + BASE_LEVELS, 4 * count)
     if history == 0:
-        zero_bytes(space + 8 * HISTORIES, count)
-    width, rows = load_i64(layer, WIDTH), load_i64(space, N_ROWS)
-    row, left, column, columns = locate(space, layer, load_i64(space, DONE))
+        zero_bytes(space + HISTORY, count)
+    width, rows = layer.width, stream.n_rows
+    row, left, column, columns = locate(stream, layer, stream.done)
     done = np.int64(0)
     while done < count:
-        index, run = (load_i64(space, ROW) + row) * width + left + column, min(columns - column, count - done)
+        index, run = (stream.row + row) * width + left + column, min(columns - column, count - done)
         if base:
-            copy_bytes(space + 8 * BASES + 4 * done, base + 4 * index, 4 * run)
+            copy_bytes(space + BASE_LEVELS + 4 * done, base + 4 * index, 4 * run)
         if history:
-            copy_bytes(space + 8 * HISTORIES + done, history + index, run)
+            copy_bytes(space + HISTORY + done, history + index, run)
         done += run
         row += 1
         column = np.int64(0)
@@ -149,23 +121,20 @@ def gather_context(space, layer, count):
 
 
 @helper
-def deliver(space, layer, count):
-    """`count` more levels are decoded: move them to their places, scaled if asked, and look at the position.
+def deliver(space, count):
+    """`count` more levels are decoded: write their elements to the output, and look at the position.
 
     Then the stream goes on to the next block row, or closes its segment.
     """
-    out, scaled, step = load_i64(layer, OUT), load_i64(layer, SCALED), load_f32(layer, 2 * STEP)
-    width, rows = load_i64(layer, WIDTH), load_i64(space, N_ROWS)
-    row, left, column, columns = locate(space, layer, load_i64(space, DONE))
-    done, levels = load_i64(space, DONE) + count, space + 8 * LEVELS
+    stream = stream_at(space)
+    layer = layer_at(stream.layer)
+    width, rows, top = layer.width, stream.n_rows, stream.row - layer.out_row
+    row, left, column, columns = locate(stream, layer, stream.done)
+    levels, fits = space + LEVELS, True
     stop = levels + 4 * count
     while levels < stop:
-        index, run = (load_i64(space, ROW) + row) * width + left + column, min(columns - column, (stop - levels) >> 2)
-        if scaled:
-            for i in range(run):
-                store_f32(out, index + i, step * np.float32(load_i32(levels, i)))
-        else:
-            copy_bytes(out + 4 * index, levels, 4 * run)
+        run = min(columns - column, (stop - levels) >> 2)
+        fits &= deliver_run(layer, levels, run, (top + row) * width + left + column)
         levels += 4 * run
         row += 1
         column = np.int64(0)
@@ -173,16 +142,17 @@ def deliver(space, layer, count):
             row = np.int64(0)
             left += columns
             columns = min(columns, width - left)
-    store_64(space, DONE, done)
-    segment = load_i64(space, SEGMENT)
-    if load_i64(space, MOST) > MAX_INT32 >> load_i64(layer, DQ):
+    stream.done += count
+    if stream.greatest > MAX_INT32 >> layer.dq:
         close_segment(space, TOO_LARGE)
-    elif bits_read(space, load_i64(space, WINDOW)) > load_i64(space, BITS):
+    elif bits_read(space, stream.window) > stream.n_bits:
         close_segment(space, TRUNCATED)
-    elif done == load_i64(space, COUNT):
-        row = load_i64(space, ROW) + load_i64(space, N_ROWS)
-        if row < load_i64(segment, STOP_ROW):
-            open_block_row(space, layer, segment, row)
+    elif not fits:
+        close_segment(space, OUT_OF_RANGE)
+    elif stream.done == stream.count:
+        row = stream.row + rows
+        if row < segment_at(stream.segment).stop_row:
+            open_block_row(space, row)
         else:
             close_segment(space, FINE)
 
@@ -190,46 +160,47 @@ def deliver(space, layer, count):
 @helper
 def solo_chunk(space):
     """Decode and deliver the next chunk of one stream, level by level."""
-    layer, levels = load_i64(space, RECORD), space + 8 * LEVELS
-    unary_length, dq, coded = load_i64(layer, UNARY), load_i64(layer, DQ), load_i64(layer, CODED)
-    state, previous, most = load_i64(space, STATE), load_i64(space, PREVIOUS), np.int64(0)
-    span, window = load_i64(space, SPAN), load_i64(space, WINDOW)
-    count = min(CHUNK, load_i64(space, COUNT) - load_i64(space, DONE))
-    if load_i64(layer, SKIPS):
-        row, _left, column, columns = locate(space, layer, load_i64(space, DONE))
+    stream = stream_at(space)
+    layer = layer_at(stream.layer)
+    levels, unary_length, dq, coded = space + LEVELS, layer.unary_length, layer.dq, layer.coded
+    state, previous, greatest = stream.state, stream.previous, np.int64(0)
+    range_, window = stream.range_, stream.window
+    count = min(CHUNK, stream.count - stream.done)
+    if layer.skips:
+        row, _left, column, columns = locate(stream, layer, stream.done)
         count = min(count, columns - column)
-        if load_u8(load_i64(layer, SKIPPED), load_i64(space, ROW) + row):
+        if load_u8(layer.skipped, stream.row + row):
             coded = np.int64(0)
             if dq and column == 0:
-                for _ in range(load_i64(layer, WIDTH) & 3):  # four zeros lead back to the same state
+                for _ in range(layer.width & 3):  # four zeros lead back to the same state
                     state = next_state(space, state, 0)
     if coded == 0:
         zero_bytes(levels, 4 * count)
-    elif load_i64(layer, PLAIN) and load_i64(layer, HDSP) == 0:
-        state, previous, most, span, window = plain_levels(
-            space, unary_length, dq, count, levels, state, previous, span, window
+    elif layer.plain and layer.hdsp == 0:
+        state, previous, greatest, range_, window = plain_levels(
+            space, unary_length, dq, count, levels, state, previous, range_, window
         )
     else:
-        gather_context(space, layer, count)
-        state, previous, most, span, window = context_levels(
+        gather_context(space, count)
+        state, previous, greatest, range_, window = context_levels(
             space,
             unary_length,
             dq,
-            load_i64(layer, FIXED_SIGN),
-            load_i64(layer, BELOW),
-            load_i64(layer, ABOVE),
-            space + 8 * BASES,
-            space + 8 * HISTORIES,
+            layer.fixed_sign,
+            layer.below,
+            layer.above,
+            space + BASE_LEVELS,
+            space + HISTORY,
             count,
             levels,
             state,
             previous,
-            span,
+            range_,
             window,
         )
-    store_64(space, SPAN, span)
-    store_64(space, WINDOW, window)
-    store_64(space, STATE, state)
-    store_64(space, PREVIOUS, previous)
-    store_64(space, MOST, most)
-    deliver(space, layer, count)
+    stream.range_ = range_
+    stream.window = window
+    stream.state = state
+    stream.previous = previous
+    stream.greatest = greatest
+    deliver(space, count)

@@ -1,6 +1,6 @@
 """The numbers of the standard (``tables.json``) and the packed forms that the kernels read.
 
-A probability model is two estimators, s0 (8 bits) and s1 (12 bits), with shifts h0 and h1 (spec, section 4). Kernels
+A context is two estimators, s0 (8 bits) and s1 (12 bits), with shifts h0 and h1 (spec, section 4). Kernels
 keep it in one 32-bit word so that an update is two table loads and two additions, without signs or variable shifts::
 
     word = (s0 + 128) << 4 | (h0 - 4) << 13 | (s1 + 2048) << 16 | (h1 - 4) << 29
@@ -22,12 +22,12 @@ import numpy as np
 _SPEC = json.loads(resources.files("nncjit.cabac").joinpath("tables.json").read_text(encoding="utf-8"))
 
 INITIALISATION_COUNT = 9
-"""Number of starts that a probability model can be given."""
+"""Number of ways in which a context can be initialised."""
 
 ZERO_BIAS = (127 << 16) + (7 << 4)
 
 
-def _start_words() -> np.ndarray:
+def _initial_words() -> np.ndarray:
     words = [
         (s0 + 128) << 4 | h0 << 13 | (t - 16 * s0 + 2048) << 16 | (h1 - 4) << 29
         for h0, h1, t, s0 in _SPEC["context_init"]
@@ -55,7 +55,7 @@ def _range_words() -> np.ndarray:
     return words
 
 
-INITIAL_WORDS = _start_words()
+INITIAL_WORDS = _initial_words()
 FAST, SLOW = _update_tables()
 RANGE_LPS = _range_words()
 BIN_COST = np.ascontiguousarray(np.array(_SPEC["bits_q15"], np.int32).reshape(-1, 2))

@@ -1,4 +1,4 @@
-"""The tensors of a block put together. Spec, section 9."""
+"""The tensors of a unit, put together from its parts. Spec, section 9."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from nncjit.stream.unit_parts import Part
 Array = np.ndarray[Any, Any]
 
 
-def compose(opened: DataUnit, decoded: list[tuple[Part, Array]], *, parts: bool = False) -> list[tuple[Part, Array]]:
+def compose_unit(
+    opened: DataUnit, decoded: list[tuple[Part, Array]], *, parts: bool = False
+) -> list[tuple[Part, Array]]:
     """The tensors of ``opened.results(parts=parts)`` with their values, from the decoded parts."""
     if parts:
         return decoded

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.bits import as_source
-from nncjit.decoder.stream_decoder import MAX_BYTES, decode_units
+from nncjit.decoder.stream_decoder import MAX_BYTES, decode_rows, decode_units
 from nncjit.errors import ModelError
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.unit_parts import Part
@@ -67,8 +69,19 @@ class NncFile:
         return dtypes.as_array(storage, part.dtype)
 
     def get_slice(self, name: str) -> TensorSlice:
-        """A view that is decoded when it is indexed: ``f.get_slice("w")[64:128]``."""
-        return TensorSlice(self, name, self._find(name)[0])
+        """A view that is decoded when it is indexed: ``f.get_slice("w")[64:128]``.
+
+        An integer or a slice as the first index decodes only the block rows that it meets, where the stream has entry
+        points. Any other index decodes the whole tensor.
+        """
+        part, _ = self._find(name)
+        return TensorSlice(part, partial(self.get_tensor, name), partial(self._get_rows, name))
+
+    def _get_rows(self, name: str, rows: range) -> Array | None:
+        """Decode some rows of a tensor; None where it must be decoded whole."""
+        part, opened = self._find(name)
+        storage = decode_rows(opened, rows, threads=self._threads, max_bytes=self._max_bytes)
+        return None if storage is None else dtypes.as_array(storage, part.dtype)
 
     def _find(self, name: str) -> tuple[Part, DataUnit]:
         try:
@@ -92,8 +105,8 @@ class NncFile:
 class TensorSlice:
     """A tensor of an open stream that is not decoded yet."""
 
-    def __init__(self, file: NncFile, name: str, part: Part) -> None:
-        self._file, self._name, self._part = file, name, part
+    def __init__(self, part: Part, get_tensor: Callable[[], Array], get_rows: Callable[[range], Array | None]) -> None:
+        self._part, self._get_tensor, self._get_rows = part, get_tensor, get_rows
 
     def get_shape(self) -> list[int]:
         """The tensor's shape."""
@@ -104,8 +117,35 @@ class TensorSlice:
         return self._part.dtype
 
     def __getitem__(self, index: Any) -> Array:
-        values: Array = self._file.get_tensor(self._name)[index]
-        return values
+        found = _rows_of(index, self._part.shape)
+        if found is not None:
+            rows, inside = found
+            array = self._get_rows(rows)
+            if array is not None:
+                values: Array = array[inside]
+                return values
+        whole: Array = self._get_tensor()[index]
+        return whole
+
+
+def _rows_of(index: Any, shape: tuple[int, ...]) -> tuple[range, tuple[Any, ...]] | None:
+    """The rows that an index of an array meets, and the index that means the same in these rows alone. None where its
+    first item is no integer or slice, or meets nothing.
+    """
+    first, *others = index if isinstance(index, tuple) and index else (index,)
+    if not shape or isinstance(first, bool):
+        return None
+    try:
+        chosen: int | range = range(shape[0])[first]
+    except (TypeError, IndexError):  # for NumPy to explain
+        return None
+    if isinstance(chosen, int):
+        return range(chosen, chosen + 1), (0, *others)
+    if not chosen:
+        return None
+    low, high = min(chosen[0], chosen[-1]), max(chosen[0], chosen[-1])
+    stop = chosen.stop - low
+    return range(low, high + 1), (slice(chosen.start - low, stop if stop >= 0 else None, chosen.step), *others)
 
 
 def open(file: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTES, mmap: bool = False) -> NncFile:

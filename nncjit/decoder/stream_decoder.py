@@ -1,12 +1,13 @@
 """A stream to arrays. Units are opened in order, decoded in batches by all threads, and handed on in order.
 
-A batch bounds memory: levels that need a buffer of their own live no longer than their batch. All layers of a batch go
-into one table of segments, so that many small tensors keep as many threads busy as one large one does.
+All layers of a batch go into one table of segments, so that many small tensors keep as many threads busy as one large
+one does. A batch bounds what is in memory at a time where results are handed on one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,10 @@ import numpy as np
 from nncjit import dtypes
 from nncjit.bits import as_source
 from nncjit.cabac.payload_decoder import decode_payloads
-from nncjit.decoder.composition import compose
-from nncjit.decoder.unit_decoder import Started, start
+from nncjit.decoder.composition import compose_unit
+from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit
 from nncjit.decoder.update_state import UpdateState
-from nncjit.errors import BitstreamError, ModelError
+from nncjit.errors import ModelError, NncError
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.unit_parts import Part
@@ -125,15 +126,41 @@ def decode_units(
     """Decode data units, in order. Parameters as in `decode`."""
     for batch in _batches(units, max_bytes):
         if state is None:
-            started = [_start(opened) for opened in batch]
-            yield from _run(started, threads, parts)
+            yield from _decode_batch([_prepare(opened, None) for opened in batch], threads, parts)
             continue
         for opened in batch:  # a unit may build on the one before it
-            base, history = state.base_of(opened.unit, opened.parts[-1].size)
-            item = _start(opened, base=base, history=history, keep_levels=True)
-            yield from _run([item], threads, parts)
-            if item.levels:
-                state.record(opened.unit, item.levels[-1])
+            decoding = _prepare(opened, state)
+            yield from _decode_batch([decoding], threads, parts)
+            decoding.leave_levels(state)
+
+
+def decode_rows(
+    opened: DataUnit, rows: range, *, threads: int | None = None, max_bytes: int = MAX_BYTES
+) -> Array | None:
+    """Decode some rows of a unit's tensor, and no more block rows than those that they are in.
+
+    Parameters
+    ----------
+    opened : DataUnit
+    rows : range
+        Rows of the first dimension, not empty, step 1.
+    threads, max_bytes
+        As in `decode`.
+
+    Returns
+    -------
+    ndarray
+        The storage of the rows. None where the unit must be decoded whole: it has no entry points, or is more than one
+        tensor coded as it is.
+    """
+    _check_memory(opened, opened.n_bytes * len(rows) // max(opened.parts[0].shape[0], 1), max_bytes)
+    with stage("read"), _naming(opened):
+        prepared = prepare_rows(opened, rows)
+    if prepared is None:
+        return None
+    decoding, first = prepared
+    (decoded,) = _decode_batch([decoding], threads, parts=True)
+    return decoded.storage[rows.start - first : rows.stop - first]
 
 
 def _batches(units: Iterable[DataUnit], max_bytes: int) -> Iterator[list[DataUnit]]:
@@ -141,9 +168,7 @@ def _batches(units: Iterable[DataUnit], max_bytes: int) -> Iterator[list[DataUni
     weights = n_bytes = 0
     for opened in units:
         n_bytes += opened.n_bytes
-        if n_bytes > max_bytes:
-            reason = f"the tensors up to here ask for {n_bytes} bytes of memory, allowed are {max_bytes} (max_bytes)"
-            raise opened.error(reason)
+        _check_memory(opened, n_bytes, max_bytes)
         if batch and weights + opened.weights > BATCH_WEIGHTS:
             yield batch
             batch, weights = [], 0
@@ -153,23 +178,34 @@ def _batches(units: Iterable[DataUnit], max_bytes: int) -> Iterator[list[DataUni
         yield batch
 
 
+def _check_memory(opened: DataUnit, n_bytes: int, max_bytes: int) -> None:
+    if n_bytes > max_bytes:
+        reason = f"the tensors up to here ask for {n_bytes} bytes of memory, allowed are {max_bytes} (max_bytes)"
+        raise opened.error(reason)
+
+
 @staged("read")
-def _start(opened: DataUnit, **more: Any) -> Started:
+def _prepare(opened: DataUnit, state: UpdateState | None) -> UnitDecoding:
+    with _naming(opened):
+        return prepare_unit(opened, state)
+
+
+@contextmanager
+def _naming(opened: DataUnit) -> Iterator[None]:
+    """Say which unit asked for memory that there is not."""
     try:
-        return start(opened, **more)
+        yield
     except (MemoryError, ValueError) as error:  # NumPy refuses absurd sizes with a ValueError
-        if isinstance(error, BitstreamError):
+        if isinstance(error, NncError):
             raise
         raise ModelError(f"{opened.path}: no memory for {opened.n_bytes} bytes ({error})") from None
 
 
-def _run(started: list[Started], threads: int | None, parts: bool) -> Iterator[Decoded]:
-    jobs = [item.job for item in started if item.job is not None]
+def _decode_batch(batch: list[UnitDecoding], threads: int | None, parts: bool) -> Iterator[Decoded]:
     with stage("decode"):
-        deltas = iter(decode_payloads(jobs, threads))
-    for item in started:
+        decode_payloads([item.job for item in batch if item.job is not None], threads)
+    for item in batch:
         with stage("dequantise", item.opened.path):
-            finished = item.finish(next(deltas) if item.job is not None else [])
-            composed = compose(item.opened, finished, parts=parts)
+            composed = compose_unit(item.opened, item.results(), parts=parts)
         for part, storage in composed:
             yield Decoded(part, storage, item.opened)

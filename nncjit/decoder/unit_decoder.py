@@ -1,21 +1,25 @@
-"""One data unit on its way back: what is decoded into which arrays, and what becomes of them.
+"""One data unit on its way back: what is decoded into which arrays.
 
-`start` allocates the arrays of a unit whose sizes were checked and makes its job; it is decoded together with others;
-`finish` turns levels into numbers of the right type. Plain float32 tensors need nothing at the end: the kernel leaves
-their values in the very array that is handed out.
+`prepare_unit` allocates the arrays of a unit whose sizes were checked and makes its job, which is decoded together with
+others. The kernels leave the values in the very arrays that are handed out, in their own types. Two rare kinds are
+converted afterwards: integers in limbs, and integers that a foreign stream codes with a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nncjit import dtypes
+from nncjit.cabac import delivery
+from nncjit.cabac.delivery import Delivery
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob
+from nncjit.decoder.update_state import UpdateState
 from nncjit.quant import steps
 from nncjit.stream import integer_limbs
 from nncjit.stream.data_units import DataUnit
@@ -29,38 +33,44 @@ BINS_PER_BYTE = 1416
 
 
 @dataclass(slots=True)
-class Started:
+class UnitDecoding:
     """A data unit with its arrays, waiting to be decoded."""
 
     opened: DataUnit
-    outputs: list[Array]
-    """Storage arrays of the parts."""
-    job: PayloadJob | None
+    arrays: list[Array]
+    """Storage arrays of the parts; instead int32 limbs of integers in limbs, float32 values of integers with a step."""
+    job: PayloadJob | None = None
     """None for RAW_FLOAT."""
     levels: list[Array] = field(default_factory=list)
-    """int32 levels of each part in raster order; of plain float32 tensors the very memory of their output."""
+    """int32 levels of each part, raster order, where the state of updates needs them."""
 
-    def finish(self, qp_deltas: list[int]) -> list[tuple[Part, Array]]:
-        """The parts with their values, after the string was decoded."""
-        for part, out, levels, delta in zip(self.opened.parts, self.outputs, self.levels, qp_deltas, strict=False):
-            if not np.may_share_memory(out, levels):
-                _fill(self.opened, part, out, levels, delta)
-        return list(zip(self.opened.parts, self.outputs, strict=True))
+    def results(self) -> list[tuple[Part, Array]]:
+        """The parts with their values, after the job was decoded."""
+        pairs = zip(self.opened.parts, self.arrays, strict=True)
+        if self.opened.limbs is not None:
+            return [(part, integer_limbs.join(array, self.opened.limbs)) for part, array in pairs]
+        return [(part, self._in_storage_dtype(array, part.dtype)) for part, array in pairs]
+
+    @staticmethod
+    def _in_storage_dtype(array: Array, dtype: str) -> Array:
+        """The array as it is, but for integers that the stream codes with a step."""
+        return array if array.dtype == dtypes.find(dtype).storage else dtypes.from_float32(array, dtype)
+
+    def leave_levels(self, state: UpdateState) -> None:
+        """Let the next stream of updates build on the levels of this unit."""
+        for part, levels in zip(self.opened.parts, self.levels, strict=False):
+            state.record(self.opened.unit, part, levels)
 
 
-def start(
-    opened: DataUnit, *, base: Array | None = None, history: Array | None = None, keep_levels: bool = False
-) -> Started:
+def prepare_unit(opened: DataUnit, state: UpdateState | None = None) -> UnitDecoding:
     """Allocate the arrays of a unit and make its job.
 
     Parameters
     ----------
     opened : DataUnit
         Its sizes were checked against the caller's limit.
-    base, history : ndarray, optional
-        Levels of the parent and places of earlier updates, raster order (incremental updates).
-    keep_levels : bool
-        Decode into arrays of levels even where the values could be made in place.
+    state : UpdateState, optional
+        What the updates before left: base levels and history of each part. Levels are then kept for it.
 
     Raises
     ------
@@ -70,26 +80,63 @@ def start(
     unit = opened.unit
     payload = np.frombuffer(unit.payload(), np.uint8)
     if unit.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
-        return Started(opened, [_raw(opened, opened.parts[0], payload)], None)
-    _check_earned(opened, payload.size)
-    outputs = [np.empty(part.shape, dtypes.find(part.dtype).storage) for part in opened.parts]
-    direct = [not keep_levels and part.dtype == "float32" and part.codebook is None for part in opened.parts]
-    if unit.header.nnr_compressed_data_unit_payload_type == PayloadType.INT:
-        direct = [False]
-    levels = [
-        out.reshape(-1).view(np.int32) if in_place else np.empty(part.size, np.int32)
-        for part, out, in_place in zip(opened.parts, outputs, direct, strict=True)
-    ]
-    points = np.array(unit.header.entry_points or (), np.int64).reshape(-1, 3)
-    layers, first = [], 0
-    for part, out, in_place in zip(opened.parts, levels, direct, strict=True):
-        layer, count = _layer(opened, part), _listed_points(opened, part)
-        mine = np.ascontiguousarray(points[first : first + count] if layer.scan else points[:0])
-        first += count
-        step_of = _step_of(opened) if in_place else None
-        layers.append(LayerJob(layer, out, _qp_bits(opened), step_of, mine, base, history))
-    job = PayloadJob(payload, tuple(layers), opened.path, 8 * unit.payload_start)
-    return Started(opened, outputs, job, levels)
+        return UnitDecoding(opened, [_raw(opened, opened.parts[0], payload)])
+    layers = [_layer(opened, part) for part in opened.parts]
+    _check_earned(opened, layers, payload.size)
+    decoding, jobs = UnitDecoding(opened, []), []
+    for part, layer, points in zip(opened.parts, layers, _points(opened, layers), strict=True):
+        made = _delivery(opened, part)
+        array = np.empty(part.coded_shape, made.dtype)
+        decoding.arrays.append(array)
+        base = history = levels = None
+        if state is not None:
+            base, history = state.base_of(unit, part)
+            levels = np.empty(part.size, np.int32)
+            decoding.levels.append(levels)
+        jobs.append(LayerJob(layer, array, _qp_bits(opened), made, points, base, history, levels))
+    decoding.job = _payload_job(opened, payload, jobs)
+    return decoding
+
+
+def prepare_rows(opened: DataUnit, rows: range) -> tuple[UnitDecoding, int] | None:
+    """Like `prepare_unit`, for the block rows of a unit's tensor that some of its rows are in.
+
+    Parameters
+    ----------
+    opened : DataUnit
+    rows : range
+        Rows of its first dimension, not empty, step 1.
+
+    Returns
+    -------
+    decoding : UnitDecoding
+        Its array holds the block rows.
+    first_row : int
+        The tensor's row that the array begins with.
+
+    None where the unit has no entry points, or is more than one tensor coded as it is.
+    """
+    part, header = opened.parts[0], opened.unit.header
+    alone = opened.results() == opened.parts == (part,) and opened.limbs is None
+    if not alone or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
+        return None
+    layer = _layer(opened, part)
+    (points,) = _points(opened, [layer])
+    if not len(points):
+        return None
+    payload = np.frombuffer(opened.unit.payload(), np.uint8)
+    _check_earned(opened, [layer], payload.size)
+    side = layer.block_side
+    block_rows = range(rows.start // side, (rows.stop - 1) // side + 1)
+    first, stop = side * block_rows.start, min(side * block_rows.stop, layer.rows)
+    made = _delivery(opened, part)
+    array = np.empty((stop - first, *part.shape[1:]), made.dtype)
+    job = LayerJob(layer, array, _qp_bits(opened), made, points, block_rows=block_rows)
+    return UnitDecoding(opened, [array], _payload_job(opened, payload, [job])), first
+
+
+def _payload_job(opened: DataUnit, payload: Array, jobs: list[LayerJob]) -> PayloadJob:
+    return PayloadJob(payload, tuple(jobs), opened.path, 8 * opened.unit.payload_start)
 
 
 def _raw(opened: DataUnit, part: Part, payload: Array) -> Array:
@@ -101,14 +148,13 @@ def _raw(opened: DataUnit, part: Part, payload: Array) -> Array:
     return payload.view(storage.newbyteorder("<")).astype(storage).reshape(part.shape)
 
 
-def _check_earned(opened: DataUnit, n_bytes: int) -> None:
+def _check_earned(opened: DataUnit, layers: list[Layer], n_bytes: int) -> None:
     """Refuse dimensions that no payload of this size can fill, before anything is allocated for them.
 
     The cheapest bin takes 2 of a range of 511, so a byte holds no more than BINS_PER_BYTE of them; each element takes
     one, unless whole rows are skipped, which takes one a row, or the codebook has one value only.
     """
-    for part in opened.parts:
-        layer = _layer(opened, part)
+    for part, layer in zip(opened.parts, layers, strict=True):
         least = 0 if layer.codebook_size == 1 else layer.rows if layer.has_row_flags else layer.size
         if least > BINS_PER_BYTE * (n_bytes + 8):
             raise opened.error(f"{list(part.coded_shape)} is more than {n_bytes} bytes of payload can hold")
@@ -130,7 +176,18 @@ def _layer(opened: DataUnit, part: Part) -> Layer:
     )
 
 
-def _listed_points(opened: DataUnit, part: Part) -> int:
+def _points(opened: DataUnit, layers: list[Layer]) -> list[Array]:
+    """The entry points of each part, int64[n, 3]."""
+    listed = np.array(opened.unit.header.entry_points or (), np.int64).reshape(-1, 3)
+    points, first = [], 0
+    for part, layer in zip(opened.parts, layers, strict=True):
+        count = _count_listed(opened, part)
+        points.append(listed[first : first + count] if layer.scan else listed[:0])
+        first += count
+    return points
+
+
+def _count_listed(opened: DataUnit, part: Part) -> int:
     """How many entry points the header lists for a part, whether or not its layer uses them. Spec, section 2."""
     scan: int = opened.unit.header.scan_order or 0
     if not scan or part.role not in ("W", "G", "H"):
@@ -155,42 +212,34 @@ def _step_of(opened: DataUnit) -> Callable[[int], np.float32]:
     return lambda delta: steps.step(delta + base, density)
 
 
-def _fill(opened: DataUnit, part: Part, out: Array, levels: Array, qp_delta: int) -> None:
-    """Turn levels into the numbers that were asked for. Spec, section 8."""
+def _delivery(opened: DataUnit, part: Part) -> Delivery:
+    """What the levels of a part become. Spec, section 8."""
+    dtype = dtypes.find(part.dtype)
     if opened.unit.header.nnr_compressed_data_unit_payload_type == PayloadType.INT:
         if opened.limbs is not None:
-            out[...] = integer_limbs.join(levels.reshape(part.coded_shape), opened.limbs)
-        elif dtypes.find(part.dtype).kind == "f":
-            out[...] = dtypes.from_float32(levels.astype(np.float32).reshape(out.shape), part.dtype)
-        else:
-            _fill_integers(opened, part, out, levels)
-        return
-    step = _step_of(opened)(qp_delta)
-    if part.codebook is not None:
+            return delivery.LEVELS
+        if dtype.kind == "f":
+            return _floats(part.dtype, lambda _: np.float32(1))
+        lowest = 0 if dtype.kind in "ub" else -(2 ** (dtype.bits - 1))
+        return delivery.integers(dtype.storage, lowest, lowest + 2**dtype.bits - 1)
+    step_of = _step_of(opened)
+    if part.codebook is None:
+        return _floats(part.dtype if dtype.kind == "f" else "float32", step_of)
+    book = part.codebook
+    values_of = partial(_codebook_values, book, part.dtype, step_of)
+    return delivery.looked_up(values_of, dtype.storage, len(book.values), book.codebook_zero_offset)
+
+
+def _floats(dtype: str, step_of: Callable[[int], np.float32]) -> Delivery:
+    codes = dtypes.float8_codes(dtype) if dtype.startswith("float8") else None
+    return delivery.floats(dtype, step_of, codes)
+
+
+def _codebook_values(book: Codebook, dtype: str, step_of: Callable[[int], np.float32], qp_delta: int) -> Array:
+    """The values of a codebook, in the storage dtype."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged stream may have any step
         # the float64 product, rounded to float32 where that is wanted, is the float32 product
-        values = np.array(part.codebook.values, np.float64) * np.float64(step)
-        numbers = values[_codebook_index(opened, levels, part.codebook)]
-    else:
-        numbers = levels.astype(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):  # a damaged stream may have any step
-            numbers *= step
-    if part.dtype == "float64" or dtypes.find(part.dtype).kind != "f":
-        out[...] = numbers.reshape(out.shape)
-    else:
-        out[...] = dtypes.from_float32(numbers.astype(np.float32, copy=False).reshape(out.shape), part.dtype)
-
-
-def _codebook_index(opened: DataUnit, levels: Array, book: Codebook) -> Array:
-    index = levels + book.codebook_zero_offset
-    # the first edition does not bound the levels by the codebook
-    if index.size and (int(index.min()) < 0 or int(index.max()) >= len(book.values)):
-        raise opened.error(f"has levels outside its codebook of {len(book.values)} values")
-    return index
-
-
-def _fill_integers(opened: DataUnit, part: Part, out: Array, levels: Array) -> None:
-    dtype = dtypes.find(part.dtype)
-    low, high = (0, 2**dtype.bits - 1) if dtype.kind in "ub" else (-(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1) - 1)
-    if levels.size and (int(levels.min()) < low or int(levels.max()) > high):
-        raise opened.error(f"has levels beyond the range {low}..{high} of {part.dtype}")
-    out[...] = levels.reshape(out.shape)
+        values = np.array(book.values, np.float64) * np.float64(step_of(qp_delta))
+        if dtypes.find(dtype).kind != "f":
+            return dtypes.nearest_integers(values, dtype)
+        return values if dtype == "float64" else dtypes.from_float32(values.astype(np.float32), dtype)

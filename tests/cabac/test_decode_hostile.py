@@ -107,7 +107,7 @@ def test_a_damaged_entry_point_is_an_error_and_not_other_levels(field, threads):
         points = BLOCKS.points.copy()
         column = EntryPoint._fields.index(field)
         points[n, column] = (points[n, column] + 1) % (256, 8, 1 << 20)[column]
-        with pytest.raises(BitstreamError, match=r"entry point|string ends|does not fit"):
+        with pytest.raises(BitstreamError, match=r"entry point|payload ends|does not fit"):
             decode_bytes(BLOCKS.payload.tobytes(), BLOCKS.layer, points, threads)
 
 
@@ -163,7 +163,7 @@ def test_a_promise_of_many_elements_in_few_bytes_is_refused_at_once():
     decode_small = coded((3, 3))
     decode(decode_small)  # compiles
     start = time.perf_counter()
-    with pytest.raises(BitstreamError, match="string ends"):
+    with pytest.raises(BitstreamError, match="payload ends"):
         decode_bytes(payload, layer)
     assert time.perf_counter() - start < 2
 

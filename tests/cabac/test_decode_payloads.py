@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nncjit.cabac import payload_decoder as module
+from nncjit.cabac.decoder_records import LONGEST_UNARY
+from nncjit.cabac.delivery import floats
 from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.pair_decoder_kernels import LONGEST_UNARY, state_machine
+from nncjit.cabac.pair_decoder_kernels import state_machine
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
@@ -96,7 +98,9 @@ def test_a_step_turns_levels_into_the_float32_products(scan):
     encoder.layer(to_scan(levels, layer), layer)
     payload, out = np.frombuffer(encoder.finish(), np.uint8), np.empty(levels.shape, np.float32)
     step = np.float32(0.1)
-    job = LayerJob(layer, out.view(np.int32), 7, lambda qp: np.float32(step * qp), as_array(encoder.entry_points[0]))
+    job = LayerJob(
+        layer, out, 7, floats("float32", lambda qp: np.float32(step * qp)), as_array(encoder.entry_points[0])
+    )
     assert decode_payloads([PayloadJob(payload, (job,))]) == [[-5]]
     np.testing.assert_array_equal(out, np.float32(step * -5) * levels.astype(np.float32))
 
