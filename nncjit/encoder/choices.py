@@ -21,6 +21,7 @@ Quantizer = Literal["trellis", "uniform", "codebook", "auto", "raw"]
 Selection = Literal["fast", "exact", "reference", "none"]
 Scope = Literal["tensor", "model"]
 References = Literal["name", "index"]
+Reader = Literal["nncodec"]
 Auto = Literal["auto"]
 
 TARGETS = ("ratio", "bits", "snr")
@@ -274,6 +275,13 @@ class StreamLayout(OptionGroup):
         Word(*get_args(References)),
         "HOW",
         "how units call tensors: by name, or by index into a list",
+    )
+    compatible: Reader | None = option(
+        None,
+        Word(*get_args(Reader)),
+        "READER",
+        "keep to what this reader understands (nncodec), and refuse the rest by name",
+        "Tensors that would be stored as they are, because nothing is gained, are coded all the same.",
     )
     max_unit_bytes: int | None = option(
         None, Whole(256, 1 << 31), "N", "split data units above this size into partial data units"

@@ -59,7 +59,8 @@ def raw_reason(info: TensorInfo, measured: Measured, plan: Plan) -> str:
         return "as asked for"
     if measured.moments.non_finite:
         return f"{measured.moments.non_finite} values are not finite in float32"
-    if not is_matrix(info.shape) and not plan.choices[info.name].own_fineness:
+    cheap = not is_matrix(info.shape) and not plan.choices[info.name].own_fineness
+    if cheap and plan.options.stream.compatible is None:
         step = _vector_step(info.name, measured, plan)
         if step * WIDEST_VECTOR < measured.peak:
             return "its values are of too many magnitudes for one step"

@@ -15,10 +15,12 @@ import numpy as np
 from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.cabac.scan import to_scan
 from nncjit.encoder.code import estimate
+from nncjit.encoder.compatibility import refuse
 from nncjit.encoder.decide import Settled, decide_integers, settle_integers
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, with_codebooks
 from nncjit.encoder.sampling import runs
+from nncjit.model import TensorInfo
 from nncjit.stream import integer_limbs
 
 SAMPLE = 1 << 16
@@ -29,17 +31,25 @@ FAR_APART = 2
 """Range of the values beside their number from which a codebook is tried."""
 
 
-def limb_bits(name: str, storage: np.ndarray, plan: Plan) -> int | None:
+def limb_bits(info: TensorInfo, storage: np.ndarray, plan: Plan) -> int | None:
     """Bits of the limbs of an integer tensor, 0 where its values are levels; None where its own bytes are smaller.
 
     Parameters
     ----------
     storage : integers or bool, any shape, not empty
+
+    Raises
+    ------
+    OptionError
+        The stream shall be for a reader that does not know limbs.
     """
-    if integer_limbs.peak(storage) <= MAX_LEVEL:
+    peak = integer_limbs.peak(storage)
+    if peak <= MAX_LEVEL:
         return 0
+    if plan.options.stream.compatible is not None:
+        refuse(info, f"it has values up to {peak}", plan.options)
     sample = runs(storage.reshape(-1), SAMPLE)
-    bits = {width: _sampled_bits(name, sample, width, plan) for width in integer_limbs.WIDTHS}
+    bits = {width: _sampled_bits(info.name, sample, width, plan) for width in integer_limbs.WIDTHS}
     best = min(bits, key=bits.__getitem__)
     return best if bits[best] < 8 * sample.nbytes else None
 
@@ -54,7 +64,7 @@ def integer_matrix(
     decision = decide_integers(name, plan, settled)
     layer = decision.layer(levels.shape)
     matrix = QuantisedMatrix(to_scan(levels, layer, workers=workers), layer, decision, None, 0.0, 0.0)
-    if limb_bits or not _lies_far_apart(levels):
+    if limb_bits or plan.options.stream.compatible is not None or not _lies_far_apart(levels):
         return matrix
     with_book = with_codebooks([matrix])
     if with_book is None:

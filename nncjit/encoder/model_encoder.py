@@ -264,7 +264,7 @@ def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tup
 def _units(item: Item, plan: Plan, workers: Executor | None) -> list[CodedUnit]:
     """The units of an item that is not an aggregate."""
     units = quantised_units(item, plan, workers)
-    return [coded for unit in units for coded in not_grown(code_unit(unit, 0, workers), item)]
+    return [coded for unit in units for coded in not_grown(code_unit(unit, 0, workers), item, plan)]
 
 
 def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:
@@ -275,7 +275,7 @@ def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:
         for unit in quantised_units(member, plan, workers):
             if base_qp is None and unit.qp is not None:
                 base_qp = min(max(unit.qp, -GROUP_QP), GROUP_QP)
-            coded += not_grown(code_unit(unit, base_qp or 0, workers), member)
+            coded += not_grown(code_unit(unit, base_qp or 0, workers), member, plan)
     return Group(coded, base_qp or 0)
 
 

@@ -25,6 +25,7 @@ from nncjit.encoder.choices import (
     Layout,
     Quantising,
     Quantizer,
+    Reader,
     Reducing,
     References,
     Scope,
@@ -82,6 +83,7 @@ class OptionKeywords(TypedDict, total=False):
     zeros_scope: Scope
     profile: int
     references: References
+    compatible: Reader | None
     max_unit_bytes: int | None
     rules: RulesLike | None
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from nncjit import dtypes
 from nncjit.encoder.choices import Choices
+from nncjit.encoder.compatibility import check_stream, check_tensor
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.execution import Data
 from nncjit.encoder.options import Options
@@ -49,10 +50,13 @@ class Plan:
         Raises
         ------
         OptionError
-            A rule matches no tensor.
+            A rule matches no tensor, or the stream shall be for a reader that could not read it.
         """
         infos = list(infos)
         choices = options.choices(info.name for info in infos)
+        check_stream(options, data)
+        for info in infos:
+            check_tensor(info, choices[info.name], options)
         floats = [info for info in infos if dtypes.find(info.dtype).kind == "f"]
         sizes = [info.size for info in floats if is_matrix(info.shape)]
         plan = cls(options, data, choices, options.quantising.qp_density, statistics.median(sizes) if sizes else 1.0)

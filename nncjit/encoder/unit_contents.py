@@ -20,7 +20,16 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.encoder.code import estimate
-from nncjit.encoder.decide import SAMPLE, Settled, UnfitStepError, decide, raw_reason, relative_noise, settle, settle_integers
+from nncjit.encoder.decide import (
+    SAMPLE,
+    Settled,
+    UnfitStepError,
+    decide,
+    raw_reason,
+    relative_noise,
+    settle,
+    settle_integers,
+)
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.integer_coding import limb_bits
 from nncjit.encoder.measure import Measured, measure
@@ -215,7 +224,7 @@ def _rows_first(values: np.ndarray, axis: int) -> np.ndarray:
 
 def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents | RawContents:
     """The values themselves, or their limbs, as levels."""
-    bits = limb_bits(info.name, storage, plan)
+    bits = limb_bits(info, storage, plan)
     if bits is None:
         return RawContents(info, storage, "coded it would not be smaller")
     levels = integer_limbs.split(storage, bits) if bits else storage.astype(np.int32, copy=False)

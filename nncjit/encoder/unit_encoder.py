@@ -18,6 +18,7 @@ import numpy as np
 from nncjit import dtypes
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.encoder.code import code, smaller_with_codebooks
+from nncjit.encoder.compatibility import refuse
 from nncjit.encoder.decide import UnfitStepError, decide
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.integer_coding import integer_matrix
@@ -136,6 +137,8 @@ def quantised_units(item: Item, plan: Plan, workers: Executor | None) -> Iterato
 def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> QuantisedUnit | RawUnit:
     """The levels of a unit's parts, each quantised as it is decided for it."""
     if isinstance(contents, RawContents):
+        if plan.options.stream.compatible is not None:
+            refuse(contents.info, f"it must be stored as it is ({contents.reason or 'it is empty'})", plan.options)
         return RawUnit(contents)
     if isinstance(contents, IntegerContents):
         return _integer_levels(contents, plan, workers)
@@ -239,10 +242,11 @@ def _raw(contents: RawContents) -> CodedUnit:
     return CodedUnit(header, payload, (Outcome(info, "raw", reason=contents.reason),))
 
 
-def not_grown(coded: CodedUnit, item: Item) -> list[CodedUnit]:
+def not_grown(coded: CodedUnit, item: Item, plan: Plan) -> list[CodedUnit]:
     """The unit; in its stead its tensors as they are where that is not larger, and exact."""
     infos = [outcome.info for outcome in coded.outcomes]
-    if coded.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
+    raw = coded.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT
+    if raw or plan.options.stream.compatible is not None:
         return [coded]
     if coded.n_bytes < WORTH_LOSING * sum(info.nbytes for info in infos):
         return [coded]
