@@ -18,8 +18,9 @@ class Decision:
     """In units of the density; all levels fit."""
     density: int
     """qp_density."""
-    unbiased: bool
-    """Whether the signalled step may differ from the quantiser's, to give the decoded matrix the original's gain."""
+    keeps: Literal["qp", "gain", "mean"]
+    """What the signalled step keeps of the original: with the qp itself it is the quantiser's step; else it may differ
+    from that, to give the decoded matrix the gain of the original or, where that says more, its mean."""
     rate_weight: float
     exact: bool
     unary_length: int

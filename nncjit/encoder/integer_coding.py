@@ -74,12 +74,10 @@ def integer_matrix(
 
 
 def _lies_far_apart(levels: np.ndarray) -> bool:
-    """Whether the values, by a sample, are few for the range that they take; or all alike, and not 0."""
+    """Whether the values, by a sample, are few for the range that they take; or all alike."""
     low, high = int(levels.min()), int(levels.max())
-    if low == high:
-        return low != 0
     some = runs(levels.reshape(-1), SAMPLE)
-    return high - low + 1 > FAR_APART * np.unique(some).size
+    return low == high or high - low + 1 > FAR_APART * np.unique(some).size
 
 
 def _sampled_bits(name: str, sample: np.ndarray, width: int, plan: Plan) -> float:

@@ -42,6 +42,11 @@ class Measured:
     """Of a vector: the magnitude that a step must resolve. Infinite where the root mean square says enough."""
 
     @property
+    def is_offset(self) -> bool:
+        """Whether the mean says more of the values than what they do around it."""
+        return abs(self.moments.mean) > self.spread
+
+    @property
     def peak(self) -> float:
         """Largest magnitude."""
         return self.moments.peak

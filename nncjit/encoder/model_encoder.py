@@ -116,25 +116,49 @@ def encode_model(
     started = time.perf_counter()
     original, model = model, _shrunk(model, data)
     with thread_counts.pool(execution.threads) as pool:
+        job = _Job(model, file, execution.progress, pool)
         plan, _, aims = _plan(model, original, options, data, pool)
-        tried: list[tuple[float, Plan]] = []
-        while True:
-            written = _write(model, file, plan, pool, execution.progress)
-            reached = [_reached(aim, written) for aim in aims]
-            missed = [aim.goal.miss(value) for aim, value in zip(aims, reached, strict=True)]
-            done = all(aim.goal.met(value) for aim, value in zip(aims, reached, strict=True))
-            tried.append((sum(missed), plan))
-            best = min(tried, key=lambda attempt: attempt[0])[1]
-            if done or (len(tried) >= ATTEMPTS and plan is best) or len(tried) > ATTEMPTS:
-                break
-            plan = best if len(tried) == ATTEMPTS else targets.corrected(plan, aims, reached)
-            if plan == tried[-1][1]:
-                break
+        plan, written, reached = job.run(plan, aims)
+        if plan.rate_scale and targets.weighs_rate(plan) and not _all_met(aims, reached):
+            plan, _, aims = _plan(model, original, options, data, pool, rate_scale=0.0)
+            plan, written, reached = job.run(plan, aims)
     for aim, value in zip(aims, reached, strict=True):
         _warn_of_miss(aim, value, plan)
     snr = targets.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
     return Encoded(written.in_order_of(model), written.size, snr, seconds, thread_counts.count(execution.threads))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Encodings of one model into one file."""
+
+    model: Model
+    file: BinaryIO
+    progress: Progress | None
+    pool: Executor | None
+
+    def run(self, plan: Plan, aims: list[Aim]) -> tuple[Plan, _Written, list[float]]:
+        """Encode, and correct the plan by what was reached, until all aims are met or it is no use.
+
+        The nearest of the encodings is what the file holds in the end. Returns its plan, what it came to, and what it
+        reached of each aim.
+        """
+        tried: list[tuple[float, Plan]] = []
+        while True:
+            written = _write(self.model, self.file, plan, self.pool, self.progress)
+            reached = [_reached(aim, written) for aim in aims]
+            tried.append((sum(aim.goal.miss(value) for aim, value in zip(aims, reached, strict=True)), plan))
+            nearest = min(tried, key=lambda attempt: attempt[0])[1]
+            if _all_met(aims, reached) or (plan is nearest and len(tried) >= ATTEMPTS) or len(tried) > ATTEMPTS:
+                return plan, written, reached
+            last, plan = plan, nearest if len(tried) == ATTEMPTS else targets.corrected(plan, aims, reached)
+            if plan == last:
+                return plan, written, reached
+
+
+def _all_met(aims: list[Aim], reached: list[float]) -> bool:
+    return all(aim.goal.met(value) for aim, value in zip(aims, reached, strict=True))
 
 
 def _shrunk(model: Model, data: Data) -> Model:
@@ -147,10 +171,17 @@ def _shrunk(model: Model, data: Data) -> Model:
 
 @staged("plan")
 def _plan(
-    model: Model, original: Model, options: Options, data: Data, pool: Executor | None, *, sampled: bool = False
+    model: Model,
+    original: Model,
+    options: Options,
+    data: Data,
+    pool: Executor | None,
+    *,
+    sampled: bool = False,
+    rate_scale: float = 1.0,
 ) -> tuple[Plan, list[UnitSample], list[Aim]]:
     """The plan, and samples where there are targets or where they are wanted for themselves."""
-    plan = Plan.of((t.info for t in model), options, data)
+    plan = replace(Plan.of((t.info for t in model), options, data), rate_scale=rate_scale)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
     if sampled or targets.has_targets(plan):
         return targets.solve(plan, model, targets.model_target(plan, original), pool)

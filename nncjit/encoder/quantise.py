@@ -15,8 +15,7 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.encoder.decision import Decision
 from nncjit.quant import codebook, steps
-from nncjit.quant.moments import Products
-from nncjit.quant.problem import Problem, solve
+from nncjit.quant.problem import Problem, Solution, solve
 
 MOST_GAIN = 2.0
 """Largest factor between the step of quantising and the one that is signalled."""
@@ -91,7 +90,7 @@ def quantise(
         reference=None if reference is None else to_scan(reference, layer, workers=workers),
     )
     solution = solve(problem, workers)
-    qp = _signalled_qp(decision, step, solution.sums)
+    qp = _signalled_qp(decision, step, solution, ordered)
     signalled = float(steps.step(qp, decision.density))
     if solution.sums.error(signalled) > solution.sums.power:  # worse than nothing
         solution = solution.zeros()
@@ -99,17 +98,23 @@ def quantise(
     return QuantisedMatrix(solution.levels, layer, decision, qp, sums.power, sums.error(signalled))
 
 
-def _signalled_qp(decision: Decision, step: float, sums: Products) -> int:
+def _signalled_qp(decision: Decision, step: float, solution: Solution, values: np.ndarray) -> int:
     """The qp to signal: where it may differ, that of the step which serves the decoded matrix best.
 
     Quantising shrinks weights, small ones to zero, and a network multiplies that layer by layer; a slightly larger step
     at the decoder, with which the matrix has its original gain, makes up for it. At low rates that adds more error than
     there was, and the step of least error is better. A step far from the quantiser's own is not trusted.
     """
-    if not decision.unbiased or sums.mixed <= 0.0:
+    sums = solution.sums
+    if decision.keeps == "qp" or sums.mixed <= 0.0:
         return decision.qp
-    likeness = sums.mixed * sums.mixed / (sums.power * sums.size)
-    wanted = sums.unbiased_step if likeness >= LEAST_LIKENESS else sums.mixed / sums.size
+    if decision.keeps == "mean":
+        total = float(solution.levels.sum(dtype=np.int64))
+        wanted = float(values.sum(dtype=np.float64)) / total if total else 0.0
+    elif sums.mixed * sums.mixed >= LEAST_LIKENESS * sums.power * sums.size:
+        wanted = sums.unbiased_step
+    else:
+        wanted = sums.mixed / sums.size
     if not step / MOST_GAIN <= wanted <= step * MOST_GAIN:
         return decision.qp
     low, high = steps.qp_range(decision.density)

@@ -201,9 +201,8 @@ def _model_plan(plan: Plan, aim: Aim, samples: list[UnitSample]) -> tuple[Plan, 
     Rate-distortion decisions have two minima at low rates, one with next to no weights left: between them are rates
     that no step gives.
     """
-    weighted = any(choices.quantising.rate_weight for choices in plan.choices.values())
     found: list[tuple[_Search, Plan]] = []
-    for rate_scale in RATE_SCALES if weighted else (1.0,):
+    for rate_scale in RATE_SCALES if plan.rate_scale and weighs_rate(plan) else (plan.rate_scale,):
         trial = replace(plan, rate_scale=rate_scale)
         search = _Search(aim.goal, samples, partial(_plan_at, trial))
         hit = search.run()
@@ -263,6 +262,11 @@ def own_target(plan: Plan, sample: UnitSample) -> Target | None:
 def model_target(plan: Plan, model: Model) -> Target | None:
     """The target of a whole model; sizes count each tied tensor once for every name that it has."""
     return Target.of(plan.options.fineness, sum(t.size for t in model), sum(t.nbytes for t in model))
+
+
+def weighs_rate(plan: Plan) -> bool:
+    """Whether any tensor is quantised with a weight on its rate."""
+    return any(choices.quantising.rate_weight for choices in plan.choices.values())
 
 
 def has_targets(plan: Plan) -> bool:

@@ -43,6 +43,8 @@ from nncjit.reduce import Block, compose, decompose, divide_rows, fold_batchnorm
 from nncjit.stages import stage
 from nncjit.stream import integer_limbs
 
+NOT_SMALLER = "coded it would not be smaller"
+
 SHARE_OF_NOISE = 0.7
 """Relative error of automatic factors, as a share of the noise that quantising may add."""
 
@@ -226,7 +228,7 @@ def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerConte
     """The values themselves, or their limbs, as levels."""
     bits = limb_bits(info, storage, plan)
     if bits is None:
-        return RawContents(info, storage, "coded it would not be smaller")
+        return RawContents(info, storage, NOT_SMALLER)
     levels = integer_limbs.split(storage, bits) if bits else storage.astype(np.int32, copy=False)
     layout = UnitLayout(infos=(info,), shape=levels.shape, settled=settle_integers(info.name, levels.shape, plan, bits))
     reason = f"words are split into {levels.shape[0]} limbs of {bits} bits" if bits else ""

@@ -25,6 +25,7 @@ from nncjit.encoder.integer_coding import integer_matrix
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
 from nncjit.encoder.unit_contents import (
+    NOT_SMALLER,
     Contents,
     FloatContents,
     IntegerContents,
@@ -33,7 +34,7 @@ from nncjit.encoder.unit_contents import (
     contents_alone,
     contents_of,
 )
-from nncjit.model import TensorInfo
+from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
 from nncjit.stream import integer_limbs
@@ -119,19 +120,29 @@ class CodedUnit:
 def quantised_units(item: Item, plan: Plan, workers: Executor | None) -> Iterator[QuantisedUnit | RawUnit]:
     """The units of an item that is not an aggregate, one after another, their levels known.
 
-    Tensors whose parts have no step that a common unit can signal stand alone.
+    The tensors of a block stand alone where their parts have no steps that its header can signal, and a tensor that has
+    none after its reduction is stored as it is.
     """
     for contents in contents_of(item, plan, workers):
         try:
             unit = quantise_unit(contents, plan, workers)
-        except UnfitStepError:
+        except UnfitStepError as error:
+            if item.joined:
+                raise
             assert isinstance(contents, FloatContents)
             inside = {info.name for info in contents.layout.infos}
-            alone = (contents_alone(tensor, plan, workers) for tensor in item.tensors if tensor.name in inside)
-            yield from (quantise_unit(tensor, plan, workers) for tensor in alone)
+            for tensor in (tensor for tensor in item.tensors if tensor.name in inside):
+                yield _unit_alone(tensor, plan, workers, str(error))
         else:
             del contents  # the values are not needed any more
             yield unit
+
+
+def _unit_alone(tensor: Tensor, plan: Plan, workers: Executor | None, reason: str) -> QuantisedUnit | RawUnit:
+    try:
+        return quantise_unit(contents_alone(tensor, plan, workers), plan, workers)
+    except UnfitStepError:
+        return quantise_unit(RawContents(tensor.info, tensor.read(), reason), plan, workers)
 
 
 def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> QuantisedUnit | RawUnit:
@@ -251,7 +262,7 @@ def not_grown(coded: CodedUnit, item: Item, plan: Plan) -> list[CodedUnit]:
     if coded.n_bytes < WORTH_LOSING * sum(info.nbytes for info in infos):
         return [coded]
     own = {tensor.name: tensor for tensor in item.tensors}
-    return [_raw(RawContents(info, own[info.name].read(), "coded it would not be smaller")) for info in infos]
+    return [_raw(RawContents(info, own[info.name].read(), NOT_SMALLER)) for info in infos]
 
 
 def _header(unit: QuantisedUnit, points: tuple[tuple[int, int, int], ...]) -> NduHeader:

@@ -138,7 +138,7 @@ def test_levels_can_be_coded_with_a_reference() -> None:
     levels = (base * (RNG.random(layer.size) < 0.9)).astype(np.int32)
     history = (base != 0).astype(np.uint8)
     decision = Decision(
-        quantizer="uniform", qp=-8, density=2, unbiased=False, rate_weight=0.0, exact=False, unary_length=10,
+        quantizer="uniform", qp=-8, density=2, keeps="qp", rate_weight=0.0, exact=False, unary_length=10,
         scan_order=0, initialisation="fast", profile=1,
     )  # fmt: skip
     known = Reference(base, history)
