@@ -148,7 +148,7 @@ def decompress(
         reader = StreamReader(stream)
         with stage("parse"):
             units = list(reader.data_units())
-        rebuilder = reader.rebuilder(full_size)
+        rebuilder = reader.rebuilder(full_size, max_bytes)
         infos = tensor_infos(units, reader, rebuilder)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}

@@ -46,12 +46,13 @@ class Inspection:
     profile: int
     metadata: dict[str, str]
     tensors: tuple[TensorInspection, ...]
-    _units: tuple[Unit, ...] = field(repr=False)
+    _units: tuple[Unit | dict[str, Any], ...] = field(repr=False)
+    """Data units and aggregates are described when they are asked for, the others while the source is open."""
 
     @cached_property
     def units(self) -> tuple[dict[str, Any], ...]:
         """Each unit's type, offset, size and header fields under the standard's names."""
-        return tuple(map(describe, self._units))
+        return tuple(unit if isinstance(unit, dict) else describe(unit) for unit in self._units)
 
     @property
     def weights(self) -> int:
@@ -99,11 +100,11 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
     """
     with as_source(source) as stream:
         reader = StreamReader(stream, lenient=lenient)
-        units: list[Unit] = []
+        units: list[Unit | dict[str, Any]] = []
         found: dict[str, TensorInspection] = {}
         profile = 0
         for unit in reader:
-            units.append(unit)
+            units.append(unit if unit.type in (UnitType.NDU, UnitType.AGG) else describe(unit))
             if unit.type != UnitType.NDU:
                 continue
             profile = unit.context.profile or 0

@@ -96,7 +96,7 @@ def decode(
             item.part.name: item
             for item in decode_units(units, threads=threads, max_bytes=max_bytes, parts=parts, state=state)
         }
-    rebuilder = reader.rebuilder(full_size)
+    rebuilder = reader.rebuilder(full_size, max_bytes)
     storages = {name: rebuilder.rebuild(name, item.storage) for name, item in found.items()}
     arrays = reader.with_ties({name: dtypes.as_array(s, found[name].part.dtype) for name, s in storages.items()})
     return arrays if names is None else {name: arrays[name] for name in arrays if name in set(names)}

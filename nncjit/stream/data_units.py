@@ -15,7 +15,7 @@ from nncjit.stream import metadata_unit as carrier
 from nncjit.stream import tensor_mapping as arrange
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.unit_parts import Part
-from nncjit.syntax import ParameterTypes, PayloadType, PruningContainer, Unit, UnitType, read_units
+from nncjit.syntax import ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
 
 T = TypeVar("T")
 
@@ -171,16 +171,13 @@ class StreamReader:
         self.carried = carrier.Carried()
         self.crc32: tuple[int, int] | None = None
         """(checksum, offset of the unit that holds it): of all bytes before that offset."""
-        self.pruning: PruningContainer | None = None
-        """What was removed from the tensors."""
+        self.pruning: Unit | None = None
+        """The unit that says what was removed from the tensors."""
 
     def __iter__(self) -> Iterator[Unit]:
         for unit in read_units(self.source, lenient=self.lenient):
             if unit.type == UnitType.TPL:
-                if unit.header.topology_storage_format == carrier.STORAGE_FORMAT:
-                    self._take_carrier(unit)
-                elif isinstance(unit.body, PruningContainer):
-                    self.pruning = unit.body
+                self._take_topology(unit)
             yield unit
         if self.carried.closed and self.crc32 is None:
             raise BitstreamError("the closing unit is missing: the stream is cut off", bit=8 * self.source.size)
@@ -200,9 +197,11 @@ class StreamReader:
         folded = next((self.carried.folded[name] for name in weights if name in self.carried.folded), None)
         return opened if folded is None else replace(opened, folded=folded)
 
-    def rebuilder(self, full_size: bool) -> Rebuilder:
-        """What gives pruned tensors their full size, if that is wanted."""
-        return Rebuilder(self.pruning if full_size else None, self.carried.full_shapes)
+    def rebuilder(self, full_size: bool, max_bytes: int) -> Rebuilder:
+        """What gives pruned tensors their full size, if that is wanted and they take no more than `max_bytes`."""
+        if not full_size or self.pruning is None:
+            return Rebuilder(None, {})
+        return Rebuilder.read(self.pruning, self.carried.full_shapes, max_bytes)
 
     def with_ties(self, items: Mapping[str, T]) -> dict[str, T]:
         """Items by name with those of tied tensors added, in the order of the model."""
@@ -215,13 +214,18 @@ class StreamReader:
             return {name: found[name] for name in order if name in found}
         return found
 
-    def _take_carrier(self, unit: Unit) -> None:
-        body = bytes(unit.body)
-        crc32 = carrier.checksum_in(body)
+    def _take_topology(self, unit: Unit) -> None:
+        if unit.header.topology_storage_format == TopologyFormat.PRUN:
+            self.pruning = unit
+            return
+        content = carrier.content_of(unit)
+        if content is None:
+            return
+        crc32 = carrier.checksum_in(content)
         if crc32 is not None:
             self.crc32 = crc32, unit.offset
         else:
-            self.carried = carrier.Carried.from_bytes(body)
+            self.carried = carrier.Carried.of(content)
 
 
 def tools_of(unit: Unit) -> tuple[str, ...]:

@@ -13,13 +13,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from nncjit.errors import BitstreamError, ModelError
 from nncjit.reduce import Block
-from nncjit.syntax import TplHeader
+from nncjit.syntax import MAX_DIMENSIONS, MAX_ELEMENTS, TplHeader, Unit, UnitType
 
 STORAGE_FORMAT = 0xC0
 """Private topology_storage_format of the carrier."""
 
 HEADER = TplHeader(topology_storage_format=STORAGE_FORMAT)
+
+MAX_BYTES = 1 << 26
+"""Most bytes of a metadata unit: names, files and shapes of 100,000 tensors take half of that."""
+
+MAX_VALUES = 1 << 22
+"""Most commas and brackets in a metadata unit: 100,000 tensors have fifteen each at the most."""
+
+_START = b'{"nncjit":'
+_STRUCTURE = (b",", b"[", b"{")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +81,8 @@ class Carried:
         return _dump({name: value for name, value in content.items() if value})
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> Carried:
-        """The content of a carrier unit; what has the wrong form is left out."""
-        content = _load(body)
+    def of(cls, content: Mapping[str, Any]) -> Carried:
+        """From the content of a metadata unit; what has the wrong form is left out."""
         order = content.get("order")
         return cls(
             closed=content.get("closed") is True,
@@ -91,24 +100,59 @@ def checksum_body(crc32: int) -> bytes:
     return _dump({"crc32": crc32})
 
 
-def checksum_in(body: bytes) -> int | None:
-    """The checksum in a carrier unit, None where it has none."""
-    value = _load(body).get("crc32")
+def checksum_in(content: Mapping[str, Any]) -> int | None:
+    """The checksum in a metadata unit, None where it has none."""
+    value = content.get("crc32")
     return value if isinstance(value, int) else None
+
+
+def content_of(unit: Unit) -> dict[str, Any] | None:
+    """What a metadata unit says; None for a topology unit of someone else, of which no more is read than its start.
+
+    Raises
+    ------
+    BitstreamError
+        It is damaged, or beyond the limits.
+    """
+    if unit.type != UnitType.TPL or unit.header.topology_storage_format != STORAGE_FORMAT:
+        return None
+    if not unit.starts_with(_START):  # nor does DEFLATE data, which no metadata unit is made of
+        return None
+    try:
+        _check_size(unit.payload_size)
+        return _load(bytes(unit.payload()))
+    except ModelError as error:
+        raise BitstreamError(str(error), bit=8 * unit.payload_start, path="metadata unit") from None
 
 
 def _dump(content: dict[str, Any]) -> bytes:
     # escaped to ASCII: the text ends at its one zero byte and has none inside
-    return json.dumps({"nncjit": content}, separators=(",", ":")).encode("ascii") + b"\0"
+    body = json.dumps({"nncjit": content}, separators=(",", ":")).encode("ascii") + b"\0"
+    _check_size(len(body))
+    _check_values(body)
+    return body
 
 
 def _load(body: bytes) -> dict[str, Any]:
+    _check_values(body)
     try:
-        outer = json.loads(body.rstrip(b"\0"))
-    except (ValueError, RecursionError):
-        return {}
-    content = outer.get("nncjit") if isinstance(outer, dict) else None
-    return content if isinstance(content, dict) else {}
+        content = json.loads(body.rstrip(b"\0"))["nncjit"]
+    except (ValueError, KeyError, RecursionError):
+        raise ModelError("is not the JSON that it starts as") from None
+    if not isinstance(content, dict):
+        raise ModelError("has no content")
+    return content
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > MAX_BYTES:
+        raise ModelError(f"metadata of {n_bytes} bytes, at most {MAX_BYTES} are allowed")
+
+
+def _check_values(body: bytes) -> None:
+    """Refuse what takes many times its size once it is parsed."""
+    if sum(map(body.count, _STRUCTURE)) > MAX_VALUES:
+        raise ModelError(f"metadata of more than {MAX_VALUES} values")
 
 
 def _texts(value: Any) -> dict[str, str]:
@@ -133,6 +177,8 @@ def _shapes(value: Any) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for row in value if isinstance(value, list) else ():
         match row:
-            case [str(name), [*dims]] if all(isinstance(d, int) and d >= 0 for d in dims):
+            case [str(name), [*dims]] if len(dims) <= MAX_DIMENSIONS and all(
+                isinstance(d, int) and 0 <= d <= MAX_ELEMENTS for d in dims
+            ):
                 shapes[name] = tuple(dims)
     return shapes

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from nncjit.errors import BitstreamError, ModelError
 from nncjit.model import Model, Tensor
 from nncjit.reduce import Pruning
 from nncjit.reduce.prune import rebuild_from_mask
-from nncjit.syntax import BitMask, PruningContainer
+from nncjit.syntax import BitMask, PruningContainer, Unit
 
 Array = np.ndarray[Any, Any]
 
@@ -42,6 +43,13 @@ def container_of(pruning: Pruning, names: Sequence[str]) -> PruningContainer:
     return PruningContainer(order_flag=1, prune_mask=BitMask(count=mask.size, bits=np.packbits(mask).tobytes()))
 
 
+BYTES_PER_WEIGHT = 16
+"""Bytes that a weight of full size takes at the most: its value, what the mask says of it, and their copies."""
+
+CONTAINER_BYTES = 1 << 10
+"""More than a pruning container has beside its mask."""
+
+
 class Rebuilder:
     """Gives pruned tensors the size they had before, zeros where something was removed.
 
@@ -59,20 +67,34 @@ class Rebuilder:
     """
 
     def __init__(self, container: PruningContainer | None, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._shapes = shapes if container is not None else {}
-        self._masks: dict[str, Array] = {}
+        self._shapes = shapes
+        self._first: dict[str, int] = {}
         if container is None:
             return
         if container.prune_mask is None:
             raise BitstreamError("the pruning container has no mask", path="PruningContainer")
-        mask = container.prune_mask
         sizes = [math.prod(shape) for shape in shapes.values()]
-        if sum(sizes) != mask.count:
-            reason = f"the mask has {mask.count} bits, the tensors before pruning have {sum(sizes)} weights"
+        if sum(sizes) != container.prune_mask.count:
+            reason = f"the mask has {container.prune_mask.count} bits, "
+            reason += f"the tensors before pruning have {sum(sizes)} weights"
             raise BitstreamError(reason, path="PruningContainer")
-        bits = np.unpackbits(np.frombuffer(mask.bits, np.uint8), count=mask.count).astype(np.bool_)
-        pieces = np.split(bits, np.cumsum(sizes)[:-1]) if sizes else []
-        self._masks = {name: own.reshape(shapes[name]) for name, own in zip(shapes, pieces, strict=True)}
+        self._mask = np.frombuffer(container.prune_mask.bits, np.uint8)
+        self._first = dict(zip(shapes, accumulate(sizes, initial=0), strict=False))
+
+    @classmethod
+    def read(cls, unit: Unit, shapes: Mapping[str, tuple[int, ...]], max_bytes: int) -> Rebuilder:
+        """From the unit that holds the mask; of a deflated one no more is inflated than these shapes ask for.
+
+        Raises
+        ------
+        BitstreamError
+            Mask and shapes do not fit each other, or the full tensors would take more than `max_bytes`.
+        """
+        size = sum(map(math.prod, shapes.values()))
+        if size * BYTES_PER_WEIGHT > max_bytes:
+            reason = f"pruned tensors of full size have {size} weights, for which {max_bytes} bytes are not enough"
+            raise BitstreamError(f"{reason} (max_bytes)", bit=8 * unit.offset, path="PruningContainer")
+        return cls(unit.read_body(size // 8 + CONTAINER_BYTES), shapes)
 
     def shape(self, name: str, pruned: tuple[int, ...]) -> tuple[int, ...]:
         """The full shape of a tensor that is stored with this one."""
@@ -80,9 +102,15 @@ class Rebuilder:
 
     def rebuild(self, name: str, array: Array) -> Array:
         """The full-size tensor; BitstreamError where the mask keeps another number of weights."""
-        if name not in self._masks:
+        if name not in self._first:
             return array
         try:
-            return rebuild_from_mask(array, self._masks[name], name=name)
+            return rebuild_from_mask(array, self._mask_of(name), name=name)
         except ModelError as error:
             raise BitstreamError(str(error), path=name) from None
+
+    def _mask_of(self, name: str) -> Array:
+        shape, first = self._shapes[name], self._first[name]
+        stop = first + math.prod(shape)
+        bits = np.unpackbits(self._mask[first >> 3 : (stop + 7) >> 3])
+        return bits[first & 7 : (first & 7) + stop - first].view(np.bool_).reshape(shape)

@@ -19,6 +19,12 @@ SHORT_UNIT_SIZE = 1 << 15
 MAX_INFLATED = 1 << 28
 """Most bytes that compressed topology or quantisation data may inflate to, unless the caller allows more."""
 
+MAX_INFLATION = 64
+"""How many times their size deflated names of elements may become. Names of real models shrink to a twentieth."""
+
+FREE_INFLATION = 1 << 16
+"""Bytes that they may inflate to whatever their size."""
+
 LAST_PROFILE = 1
 """The newest general_profile_idc that is known: the second edition."""
 

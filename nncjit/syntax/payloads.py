@@ -7,7 +7,13 @@ from typing import Any
 from nncjit.bits import BitReader, BitWriter
 from nncjit.errors import BitstreamError, OptionError
 from nncjit.syntax import machine
-from nncjit.syntax.constants import CompressionFormat, TopologyFormat, UnitType
+from nncjit.syntax.constants import (
+    FREE_INFLATION,
+    MAX_INFLATION,
+    CompressionFormat,
+    TopologyFormat,
+    UnitType,
+)
 from nncjit.syntax.context import Context
 from nncjit.syntax.parameter_sets import LpsPayload, MpsPayload
 from nncjit.syntax.topology import PruningContainer, QntHeader, ReferenceList, TplHeader
@@ -26,9 +32,14 @@ def body_table(unit_type: int, header: Any) -> type[machine.Table] | None:
     if isinstance(header, TplHeader):
         if header.topology_storage_format == TopologyFormat.PRUN:
             return PruningContainer
-        if header.topology_storage_format == TopologyFormat.REFLIST:
+        if is_reference_list(header):
             return ReferenceList
     return None
+
+
+def is_reference_list(header: Any) -> bool:
+    """Whether a unit with this header holds the names that data units refer to by index."""
+    return isinstance(header, TplHeader) and header.topology_storage_format == TopologyFormat.REFLIST
 
 
 def read_body(
@@ -43,7 +54,7 @@ def read_body(
     bit : int
         Where it starts in the stream, for errors.
     limit : int
-        Most bytes that DEFLATE data may inflate to.
+        Most bytes that DEFLATE data may inflate to; less for names, which every reader needs.
 
     Returns
     -------
@@ -56,7 +67,9 @@ def read_body(
         The payload breaks its table, or ends before or after it.
     """
     path = UnitType(unit_type).name
-    if _compression(header) == CompressionFormat.DEFLATE and bytes(data[:2]) != _EMPTY:
+    if is_deflated(header) and bytes(data[:2]) != _EMPTY:
+        if is_reference_list(header):
+            limit = min(limit, FREE_INFLATION + MAX_INFLATION * len(data))
         data = inflate(bytes(data), limit, bit=bit, path=f"{path}.data")
     table = body_table(unit_type, header)
     if table is None:
@@ -83,19 +96,20 @@ def write_body(unit_type: int, header: Any, body: Any, context: Context) -> byte
             raise OptionError(
                 f"{UnitType(unit_type).name}: a lone zero byte stands for empty data and cannot be data itself"
             )
-    if _compression(header) == CompressionFormat.DEFLATE and data != _EMPTY:
+    if is_deflated(header) and data != _EMPTY:
         import zlib
 
         data = zlib.compress(data, 9)
     return data
 
 
-def _compression(header: Any) -> int:
+def is_deflated(header: Any) -> bool:
+    """Whether the payload of a unit with this header is DEFLATE data."""
     if isinstance(header, TplHeader):
-        return header.topology_compression_format
+        return header.topology_compression_format == CompressionFormat.DEFLATE
     if isinstance(header, QntHeader):
-        return header.quantization_compression_format
-    return CompressionFormat.RAW
+        return header.quantization_compression_format == CompressionFormat.DEFLATE
+    return False
 
 
 def inflate(data: bytes, limit: int, *, bit: int = 0, path: str = "data") -> bytes:

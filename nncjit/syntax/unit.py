@@ -14,7 +14,7 @@ from nncjit.syntax.inputs import NOTHING_KNOWN, InputParameters
 from nncjit.syntax.machine import Table, describe_table, plain, row, table
 from nncjit.syntax.ndu import NduHeader
 from nncjit.syntax.parameter_sets import LpsHeader, StrHeader
-from nncjit.syntax.payloads import read_body
+from nncjit.syntax.payloads import body_table, is_deflated, read_body
 from nncjit.syntax.topology import QntHeader, TplHeader
 
 HEADERS: dict[int, type[Table]] = {
@@ -129,16 +129,29 @@ class Unit:
             return self.source.read(*self.pieces[0])
         return b"".join([self.source.read(start, stop) for start, stop in self.pieces])
 
+    def starts_with(self, start: bytes) -> bool:
+        """Whether the payload's first bytes are these; no more of it is read."""
+        first, stop = self.pieces[0]
+        return bytes(self.source.read(first, min(first + len(start), stop))) == start
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the body was asked for already."""
+        return self._body is not _UNREAD
+
     @property
     def body(self) -> Any:
         """What the payload of an MPS, LPS, TPL or QNT unit says (read when first asked for), or None."""
         if self.type not in WITH_BODY:
             return None
         if self._body is _UNREAD:
-            bit = 8 * self.payload_start
-            body = read_body(self.type, self.header, self.payload(), self.context, bit=bit, limit=self.limit)
-            object.__setattr__(self, "_body", body)
+            object.__setattr__(self, "_body", self.read_body(self.limit))
         return self._body
+
+    def read_body(self, limit: int) -> Any:
+        """The body anew. DEFLATE data may inflate to `limit` bytes."""
+        bit = 8 * self.payload_start
+        return read_body(self.type, self.header, self.payload(), self.context, bit=bit, limit=limit)
 
 
 def describe(unit: Unit) -> dict[str, Any]:
@@ -150,10 +163,17 @@ def describe(unit: Unit) -> dict[str, Any]:
     if unit.header is not None:
         known["header"] = describe_table(unit.header, context)
     if unit.type in WITH_BODY:
-        known["body"] = f"{len(unit.body)} bytes" if isinstance(unit.body, bytes) else plain(unit.body, context)
+        known["body"] = _describe_body(unit)
     if unit.type == UnitType.NDU:
         known["names"] = list(unit.names)
     known["payload_size"] = unit.payload_size
     if unit.aggregate is not None:
         known["aggregate"] = unit.aggregate.offset
     return known
+
+
+def _describe_body(unit: Unit) -> Any:
+    """What the payload says, where that is a table; its size where it is opaque or would have to be inflated."""
+    if body_table(unit.type, unit.header) and (unit.is_read or not is_deflated(unit.header)):
+        return plain(unit.body, unit.context)
+    return f"{unit.payload_size} bytes" + (", deflated" if is_deflated(unit.header) else "")

@@ -9,11 +9,12 @@ from typing import Any
 from nncjit.bits import BitReader, EndOfDataError, Source, as_source
 from nncjit.errors import BitstreamError
 from nncjit.syntax import machine
-from nncjit.syntax.constants import MAX_INFLATED, TopologyFormat, UnitType
+from nncjit.syntax.constants import MAX_INFLATED, UnitType
 from nncjit.syntax.context import Context
 from nncjit.syntax.inputs import NOTHING_KNOWN
 from nncjit.syntax.ledger import DataUnitEntry
 from nncjit.syntax.machine import Table
+from nncjit.syntax.payloads import is_reference_list
 from nncjit.syntax.unit import HEADERS, Unit, UnitHeader
 
 WINDOW = 4096
@@ -229,9 +230,7 @@ class _Walk:
 
 def _is_eager(unit: Unit) -> bool:
     """Whether the units that follow hang on what this one's payload says."""
-    if unit.type == UnitType.TPL:
-        return bool(unit.header.topology_storage_format == TopologyFormat.REFLIST)
-    return unit.type in (UnitType.MPS, UnitType.LPS)
+    return unit.type in (UnitType.MPS, UnitType.LPS) or is_reference_list(unit.header)
 
 
 def _part_key(unit: Unit) -> Any:
