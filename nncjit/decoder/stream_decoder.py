@@ -19,7 +19,7 @@ from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit
 from nncjit.decoder.update_state import UpdateState
-from nncjit.errors import ModelError, NncError
+from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.unit_parts import Part
@@ -45,7 +45,7 @@ class Decoded:
 def decode(
     data: Any,
     *,
-    names: Collection[str] | None = None,
+    names: str | Iterable[str] | None = None,
     threads: int | None = None,
     max_bytes: int = MAX_BYTES,
     parts: bool = False,
@@ -59,8 +59,8 @@ def decode(
     ----------
     data : bytes-like, path or binary file
         The stream.
-    names : collection of str, optional
-        Decode only these tensors; the payloads of others are not read.
+    names : str or iterable of str, optional
+        Decode only this tensor or these; the payloads of others are not read.
     threads : int, optional
         Threads at work; default: all cores that the process may use. Values never depend on it.
     max_bytes : int
@@ -68,7 +68,7 @@ def decode(
     parts : bool
         Hand out the tensors of a block as they were coded: local scaling and the factors of a decomposition apart.
     state : UpdateState, optional
-        What earlier streams of a series of updates left; grows by this one.
+        What earlier streams of a series of updates left; grows by this one, unless it is refused.
     full_size : bool
         Give pruned tensors the size they had before, with zeros where something was removed.
     lenient : bool
@@ -87,19 +87,32 @@ def decode(
     ModelError
         A name in `names` is not in the stream, or memory does not suffice.
     """
+    chosen = None if names is None else _chosen(names)
+    after = None if state is None else state.copy()
     with as_source(data) as source:
         reader = StreamReader(source, lenient=lenient)
         units: Iterable[DataUnit] = reader.data_units()
-        if names is not None:
-            units = _select(reader, names, parts)
+        if chosen is not None:
+            units = _select(reader, chosen, parts)
         found = {
             item.part.name: item
-            for item in decode_units(units, threads=threads, max_bytes=max_bytes, parts=parts, state=state)
+            for item in decode_units(units, threads=threads, max_bytes=max_bytes, parts=parts, state=after)
         }
     rebuilder = reader.rebuilder(full_size, max_bytes)
     storages = {name: rebuilder.rebuild(name, item.storage) for name, item in found.items()}
     arrays = reader.with_ties({name: dtypes.as_array(s, found[name].part.dtype) for name, s in storages.items()})
-    return arrays if names is None else {name: arrays[name] for name in arrays if name in set(names)}
+    if state is not None and after is not None:
+        state.replace(after)
+    return arrays if chosen is None else {name: arrays[name] for name in arrays if name in chosen}
+
+
+def _chosen(names: str | Iterable[str]) -> list[str]:
+    """The names that are asked for."""
+    chosen = [names] if isinstance(names, str) else list(names)
+    for name in chosen:
+        if not isinstance(name, str):
+            raise OptionError(f"names holds {name!r}, which is no name of a tensor")
+    return chosen
 
 
 def _select(reader: StreamReader, names: Collection[str], parts: bool) -> list[DataUnit]:

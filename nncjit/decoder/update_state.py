@@ -16,13 +16,22 @@ Key = tuple[object, ...]
 class UpdateState:
     """Levels and places of all updates so far, by parameter and part of it.
 
-    Give the same object to `decode` for the base and then for each update in turn; it grows with them.
+    Give the same object to `decode` for the base and then for each update in turn; it grows with them. A stream that is
+    refused leaves it as it was.
     """
 
     levels: dict[Key, np.ndarray] = field(default_factory=dict)
     """int32 levels of the latest unit of each part, raster order: the temporal contexts of the next one."""
     touched: dict[Key, np.ndarray] = field(default_factory=dict)
     """uint8, 1 where any update was not zero: the history of the next one."""
+
+    def copy(self) -> UpdateState:
+        """A state that can grow on its own; the arrays, which nobody changes, are shared."""
+        return UpdateState(dict(self.levels), dict(self.touched))
+
+    def replace(self, other: UpdateState) -> None:
+        """Become what another state is."""
+        self.levels, self.touched = other.levels, other.touched
 
     def base_of(self, unit: Unit, part: Part) -> tuple[np.ndarray, np.ndarray]:
         """(base levels, history) of a part of a unit; zeros where nothing of this size came before."""

@@ -89,7 +89,7 @@ def settle(name: str, values: np.ndarray, measured: Measured, plan: Plan) -> Set
     wanted, length = choices.quantising.quantizer, choices.coding.unary_length
     assert wanted != "raw", "raw tensors are not quantised"
     lengths = UNARY_LENGTHS if length == "auto" else (length,)
-    if not is_matrix(values.shape):
+    if not is_matrix(values.shape) or measured.is_constant:
         return Settled("uniform", lengths[0], scan_order)
     quantizers = QUANTIZERS if wanted == "auto" else (wanted,)
     if len(quantizers) == len(lengths) == 1:
@@ -200,7 +200,9 @@ def _wanted_qp(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan
     """The qp that is given, or that of the default step."""
     if plan.has_qp(name, shape):
         return plan.given_qp(name)
-    if is_matrix(shape):
+    if measured.is_constant:
+        step = measured.moments.rms  # so that all levels are 1
+    elif is_matrix(shape):
         step = default_step(measured.moments.size, measured.spread, plan.coarseness(name), plan.median_size)
     else:
         step = _vector_step(name, measured, plan)

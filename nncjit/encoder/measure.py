@@ -24,6 +24,8 @@ CLIP = 8.0
 MEDIAN_OF_GAUSSIAN = 0.6745
 """Median magnitude of a Gaussian, in standard deviations."""
 SAMPLE = 1 << 16
+LEAST_STD = 1e-3
+"""Standard deviation, in units of the root mean square, below which sums of squares cannot tell it."""
 
 MOST_LOST = 0.01
 """Share of a vector's values that may fall below half a default step. A Gaussian has 0.002."""
@@ -40,6 +42,11 @@ class Measured:
     """Standard deviation without outliers; of constant values their magnitude."""
     grain: float = math.inf
     """Of a vector: the magnitude that a step must resolve. Infinite where the root mean square says enough."""
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all values are alike."""
+        return abs(self.moments.mean) >= (1 - 1e-8) * self.moments.peak  # float32 has 24 bits
 
     @property
     def is_offset(self) -> bool:
@@ -59,10 +66,11 @@ def measure(values: np.ndarray, workers: Executor | None = None) -> Measured:
         return Measured(found, found.rms)
     if not is_matrix(values.shape):
         return Measured(found, found.rms, _grain(values.reshape(-1), found))
-    spread = found.std if found.std > 1e-6 * found.rms else found.rms
-    if found.peak > SUSPICIOUS_PEAK * spread:
-        spread = min(spread, _clipped_spread(values) or spread)
-    return Measured(found, spread)
+    if found.std < LEAST_STD * found.rms:
+        return Measured(found, _clipped_spread(values) or found.rms)
+    if found.peak > SUSPICIOUS_PEAK * found.std:
+        return Measured(found, min(found.std, _clipped_spread(values) or found.std))
+    return Measured(found, found.std)
 
 
 def _clipped_spread(values: np.ndarray) -> float:

@@ -19,8 +19,8 @@ from nncjit.quant.problem import Problem, Solution, solve
 
 MOST_GAIN = 2.0
 """Largest factor between the step of quantising and the one that is signalled."""
-LEAST_LIKENESS = 0.75
-"""Squared cosine between values and levels from which the gain is restored: at 6 dB."""
+LEAST_LIKENESS = 0.6
+"""Squared cosine between values and levels from which the gain is restored: at 4 dB."""
 
 
 @dataclass(frozen=True, slots=True)

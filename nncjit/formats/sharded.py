@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -89,13 +89,20 @@ def write(
 ) -> Iterator[Store]:
     """Write the files and their index; see `nncjit.formats.create`.
 
-    All take their places at the end, the index last.
+    All take their places at the end, the index last. A file is only replaced if the old index lists it: the names of
+    shards come from the stream, which does not know what else is in the folder.
+
+    Raises
+    ------
+    ModelError
+        A shard has the name of a file that does not belong to the model at `path`.
     """
     path = Path(path)
     shard_of = _layout(path, infos, shard_size)
     files: dict[str, list[TensorInfo]] = {}
     for info in infos:
         files.setdefault(shard_of[info.name], []).append(info)
+    _check_neighbours(path, files)
     index = {
         "metadata": {"total_size": sum(info.nbytes for info in infos)},
         "weight_map": {info.name: shard_of[info.name] for info in infos},
@@ -109,6 +116,19 @@ def write(
             for shard, inside in files.items()
         }
         yield lambda info, array: stores[shard_of[info.name]](info, array)
+
+
+def _check_neighbours(path: Path, shards: Iterable[str]) -> None:
+    """Refuse to replace files that are not the model's own."""
+    strangers = [shard for shard in shards if (path.parent / shard).exists()]
+    if strangers:
+        try:
+            own = set(_read_index(path).values()) if path.exists() else set[str]()
+        except ModelError:
+            own = set()
+        for shard in strangers:
+            if shard not in own:
+                raise ModelError(f"{path.parent / shard} exists and is no part of {path}: choose another folder")
 
 
 def _layout(path: Path, infos: Sequence[TensorInfo], shard_size: int | None) -> dict[str, str]:

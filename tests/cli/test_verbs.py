@@ -175,7 +175,7 @@ def test_an_interrupted_run_leaves_the_old_file(stream, run, monkeypatch):
         raise KeyboardInterrupt
 
     before = stream.read_bytes()
-    monkeypatch.setattr("nncjit.encoder.model_encoder.quantise_unit", interrupt)
+    monkeypatch.setattr("nncjit.encoder.model_encoder.quantised_units", interrupt)
     assert run("compress model.safetensors -o model.nnc") == (130, "", "nncjit: interrupted\n")
     assert stream.read_bytes() == before
     assert sorted(path.name for path in stream.parent.iterdir()) == ["model.nnc", "model.safetensors"]

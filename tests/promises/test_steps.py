@@ -84,3 +84,14 @@ def test_means_are_kept_at_any_target(n: tuple, mean: float, snr: float) -> None
     assert back.mean() == pytest.approx(mean, rel=0.02)
     assert decibels(values, back) > 0
     assert caught or decibels(values, back) == pytest.approx(snr, rel=0.0101)
+
+
+@pytest.mark.parametrize("value", [1.0, -3.3, 1e-7, 5e8])
+@pytest.mark.parametrize("shape", [(512,), (64, 64), (300, 200, 3, 3)])
+@pytest.mark.parametrize("options", [{}, {"bits": 0.1}, {"snr": 10}, {"quality": 0.1}])
+@pytest.mark.filterwarnings("ignore::nncjit.NncWarning")
+def test_constants_cost_next_to_nothing_and_stay(value: float, shape: tuple, options: dict) -> None:
+    values = np.full(shape, value, np.float32)
+    data = nncjit.encode({"w": values}, **options)
+    assert 8 * len(data) < 1200 + 0.02 * values.size
+    np.testing.assert_allclose(nncjit.decode(data)["w"], values, rtol=0.003)
