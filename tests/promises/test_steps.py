@@ -93,5 +93,5 @@ def test_means_are_kept_at_any_target(n: tuple, mean: float, snr: float) -> None
 def test_constants_cost_next_to_nothing_and_stay(value: float, shape: tuple, options: dict) -> None:
     values = np.full(shape, value, np.float32)
     data = nncjit.encode({"w": values}, **options)
-    assert 8 * len(data) < 1200 + 0.02 * values.size
+    assert 8 * len(data) < 1200 + 0.04 * values.size
     np.testing.assert_allclose(nncjit.decode(data)["w"], values, rtol=0.003)
