@@ -53,7 +53,7 @@ LAYER = np.dtype(
         ("fixed_sign", "i8"),  # -1 where signs are coded, else 0 (positive) or 1 (negative)
         ("below", "i8"),  # bounds of the magnitude of negative and of positive values
         ("above", "i8"),
-        ("base", "i8"),  # int32[rows * width]: base levels, raster order
+        ("base_levels", "i8"),  # int32[rows * width], raster order
         ("history", "i8"),  # uint8[rows * width]: 1 where an earlier update was not zero, raster order
         ("machine", "i8"),  # ENTRY[..]: the state machine
         ("machine_bytes", "i8"),

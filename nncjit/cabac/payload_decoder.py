@@ -322,7 +322,7 @@ class _LayerTable(Table):
             "side_rows": side,
             "side_columns": side if layer.scan else max(layer.width, 1),
             "restarts": layer.restarts,
-            "base": self.keep(job.base) if layer.temporal and job.base is not None else 0,
+            "base_levels": self.keep(job.base) if layer.temporal and job.base is not None else 0,
             "history": self.keep(np.equal(job.history, 1).view(np.uint8)) if job.history is not None else 0,
             "qp_bits": job.qp_bits,
             "parent": layer.parent,

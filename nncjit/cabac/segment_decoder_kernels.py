@@ -97,7 +97,7 @@ def gather_context(space, count):
     """Base levels and history of the next `count` elements, in scan order, to the stream's chunk."""
     stream = stream_at(space)
     layer = layer_at(stream.layer)
-    base, history = layer.base, layer.history if layer.hdsp else np.int64(0)
+    base, history = layer.base_levels, layer.history if layer.hdsp else np.int64(0)
     if base == 0:
         zero_bytes(space + BASE_LEVELS, 4 * count)
     if history == 0:

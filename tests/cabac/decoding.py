@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from nncjit import dtypes
+from nncjit.cabac import delivery
 from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
@@ -77,6 +80,30 @@ def coded(shape: tuple[int, ...], *, seed: int = 0, spread: float = 2.0, dq: boo
     encoder.layer(levels, layer)
     payload = np.frombuffer(encoder.finish(), np.uint8)
     return Coded(layer, payload, as_array(encoder.entry_points[0]), from_scan(levels, layer))
+
+
+FLOATS = ("float32", "float64", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+
+
+def floats(name: str, step: np.float32) -> delivery.Delivery:
+    """Products with this step, whatever the qp_delta."""
+    codes = dtypes.float8_codes(name) if name.startswith("float8") else None
+    return delivery.floats(name, lambda _: step, codes)
+
+
+def any_delivery(rng: random.Random) -> delivery.Delivery:
+    """Levels as they are, floats with any step, integers with the narrowest range or the type's, or a codebook."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        return delivery.LEVELS
+    if kind == 1:
+        return floats(rng.choice(FLOATS), np.float32(rng.choice([0.0, 1e-40, 0.1, 1e30, np.inf])))
+    dtype = np.dtype(rng.choice([np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]))
+    if kind == 2:
+        info = np.iinfo(dtype)
+        return delivery.integers(dtype, *rng.choice([(0, 0), (info.min, info.max)]))
+    values = np.arange(rng.choice([1, 2, 9, 100])).astype(dtype)
+    return delivery.looked_up(lambda _: values, dtype, values.size, rng.randrange(values.size))
 
 
 def decode(*layers: Coded, threads: int = 1, use_points: bool = True) -> list[np.ndarray]:

@@ -136,53 +136,87 @@ def random_stream(rng: random.Random) -> bytes:
     return out
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter that updates change: a tensor, or a BLOCK of several."""
+
+    shape: Shape
+    types: int = 0
+    """compressed_parameter_types of a BLOCK, 0 for a tensor."""
+    rank: int = 0
+
+    @property
+    def coded_shapes(self) -> list[Shape]:
+        """The shapes in coding order: local scaling, bias, batch norm, then the matrices."""
+        rows = self.shape[0]
+        n_vectors = bool(self.types & 2) + bool(self.types & 8) + 4 * bool(self.types & 4)
+        matrices = [(rows, self.rank), (self.rank, math.prod(self.shape) // rows)] if self.types & 1 else [self.shape]
+        return [(rows,)] * n_vectors + matrices
+
+    def names(self, name: str) -> list[str]:
+        """The names in the order of the header."""
+        vectors = [f"{name}_scaling"] * bool(self.types & 2)
+        vectors += [f"{name}.{part}" for part in ("beta", "gamma", "mean", "var")] * bool(self.types & 4)
+        vectors += [f"{name}.bias"] * bool(self.types & 8)
+        return [*([f"{name}_G", f"{name}_H"] if self.types & 1 else [name]), *vectors]
+
+
 @dataclass
 class UpdateMaker:
-    """Makes a series of update streams of three parameters, each building on those before."""
+    """Makes a series of update streams of some parameters, each building on those before."""
 
     rng: random.Random
-    shapes: tuple[Shape, ...] = ((5, 7), (33, 4, 2), (3,))
-    levels: dict[int, list[int]] = field(default_factory=dict)
-    touched: dict[int, list[int]] = field(default_factory=dict)
+    parameters: tuple[Parameter, ...] = (
+        Parameter((5, 7)),
+        Parameter((33, 4, 2)),
+        Parameter((3,)),
+        Parameter((6, 5), types=8),
+        Parameter((40, 3), types=1, rank=2),
+        Parameter((9, 4, 2), types=15, rank=3),
+    )
+    levels: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    touched: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     depth: int = 0
 
     def stream(self) -> bytes:
         """The next update; parameters may be left out."""
         self.depth += 1
         out = start(parents=True)
-        for index, shape in enumerate(self.shapes):
+        for index, parameter in enumerate(self.parameters):
             if self.depth == 1 or self.rng.random() < 0.8:
-                out += self.unit(index, shape)
+                out += self.unit(index, parameter)
         return out
 
-    def unit(self, index: int, shape: Shape) -> bytes:
-        rng, n = self.rng, math.prod(shape)
-        scan = rng.randint(0, 2) if len(shape) > 1 else 0
-        layer = LayerShape(
-            shape,
-            dq=rng.random() < 0.5,
-            unary_length=11,
-            scan=scan,
-            parent=True,
-            temporal=rng.random() < 0.6,
-            base=self.levels.get(index, [0] * n),
-            history=self.touched.get(index, [0] * n),
-        )
-        engine = EngineOut()
-        engine.iae(rng.randint(-30, 30), 8)
-        values = [rng.randint(-9, 9) if rng.random() < 0.4 else 0 for _ in range(n)]
-        levels = encode_layer(engine, layer, values, row_skip=rng.random() < 0.5, hdsp=rng.random() < 0.5)
-        self.levels[index] = levels
-        self.touched[index] = [int(a or b != 0) for a, b in zip(layer.history, levels, strict=True)]
+    def unit(self, index: int, parameter: Parameter) -> bytes:
+        rng, engine = self.rng, EngineOut()
+        scan = rng.randint(0, 2) if len(parameter.shape) > 1 else 0
+        dq, temporal = rng.random() < 0.5, rng.random() < 0.6
+        for k, shape in enumerate(parameter.coded_shapes):
+            self.layer(engine, (index, k), shape, dq=dq, temporal=temporal, scan=scan)
         return ndu(
-            [f"p{index}"],
-            shape,
+            parameter.names(f"p{index}"),
+            parameter.shape,
             engine.finish(),
-            dq=layer.dq,
+            kind=3 if parameter.types else 1,
+            dq=dq,
             scan=scan,
             points=engine.points(),
             node=(0, index, self.depth),
             parent_signalling=True,
             parent=(0,),
-            temporal=layer.temporal,
+            temporal=temporal,
+            types=parameter.types,
+            rank=parameter.rank,
+            g_rows=parameter.shape[0],
         )
+
+    def layer(self, engine: EngineOut, key: tuple[int, int], shape: Shape, **how: int) -> None:
+        """One tensor of a unit; its base levels and history are those of the same tensor of the update before."""
+        rng, n = self.rng, math.prod(shape)
+        base, history = self.levels.get(key, [0] * n), self.touched.get(key, [0] * n)
+        layer = LayerShape(shape, unary_length=11, parent=True, base=base, history=history, **how)
+        engine.iae(rng.randint(-30, 30), 8)
+        values = [rng.randint(-9, 9) if rng.random() < 0.4 else 0 for _ in range(n)]
+        levels = encode_layer(engine, layer, values, row_skip=rng.random() < 0.5, hdsp=rng.random() < 0.5)
+        self.levels[key] = levels
+        self.touched[key] = [int(a or b != 0) for a, b in zip(history, levels, strict=True)]

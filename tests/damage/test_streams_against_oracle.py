@@ -33,7 +33,7 @@ def test_updates_read_the_same(seed):
     maker, memory, state = UpdateMaker(random.Random(seed)), oracle.Memory(), nncjit.UpdateState()
     for _ in range(4):
         data = maker.stream()
-        assert_equal(nncjit.decode(data, state=state), oracle.decode(data, memory))
+        assert_equal(nncjit.decode(data, parts=True, state=state), oracle.decode(data, memory, parts=True))
 
 
 @pytest.mark.parametrize("seed", range(40))
