@@ -43,8 +43,23 @@ class DataUnit:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the arrays that decoding it needs, as an upper bound."""
-        return sum(part.size * (4 + dtypes.find(part.dtype).itemsize) for part in self.parts)
+        """Bytes of the arrays that decoding it takes at its peak, as an upper bound.
+
+        Each part has its values, and levels or a float32 copy; so has what is made of several parts, or has its
+        dimensions moved.
+        """
+        coded = sum(part.size * (4 + dtypes.find(part.dtype).itemsize) for part in self.parts)
+        roles = {part.role: part for part in self.parts}
+        if "LS" in roles:
+            coded += 8 * roles["G" if "G" in roles else "W"].size  # in float32, before and after
+        made = [part for part in self.results() if self._is_made(part)]
+        return coded + sum(math.prod(part.shape) * (4 + 2 * dtypes.find(part.dtype).itemsize) for part in made)
+
+    def _is_made(self, result: Part) -> bool:
+        """Whether a result is another array than what was coded."""
+        header = self.unit.header
+        moved = header.first_tensor_dimension_shift or header.concatenation_axis_index is not None
+        return bool(result.role == "W" and moved) or all(part.name != result.name for part in self.parts)
 
     def results(self, *, parts: bool = False) -> tuple[Part, ...]:
         """The tensors that the unit gives, without their values. Spec, section 9.

@@ -6,6 +6,7 @@ import math
 import pathlib
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from oracle import LayerShape
 from oracle.write import EngineOut, encode_layer, ndu, start
@@ -35,13 +36,20 @@ class Maker:
     def step(self, engine: EngineOut) -> None:
         engine.iae(self.rng.randint(-30, 30), 6 + self.density)
 
-    def tensor(self, name: str, index: int) -> bytes:
-        """One tensor: INT, FLOAT with or without codebook, or RAW_FLOAT."""
+    def tensor(self, name: str, index: int) -> dict[str, Any]:
+        """What makes an NDU of one tensor: INT, FLOAT with or without codebook, or RAW_FLOAT."""
         rng, kind, shape = self.rng, self.rng.choice([0, 1, 1, 1, 2]), random_shape(self.rng)
         unary = rng.choice([None, 1, 2, 11, 40])
         if kind == 2:
             payload = rng.randbytes(4 * math.prod(shape))
-            return ndu([name], shape, payload, kind=2, profile=self.profile, unary_length=unary)
+            return {
+                "names": [name],
+                "shape": shape,
+                "payload": payload,
+                "kind": 2,
+                "profile": self.profile,
+                "unary_length": unary,
+            }
         dq = kind == 1 and rng.random() < 0.5
         book = random_codebook(rng) if kind == 1 and not dq and rng.random() < 0.3 else None
         size, zero = (len(book[0]), book[1]) if book else (0, 0)
@@ -61,23 +69,23 @@ class Maker:
         if kind == 1:
             self.step(engine)
         encode_layer(engine, layer, self.values(bounded), row_skip=rng.random() < 0.5)
-        return ndu(
-            [name],
-            shape,
-            engine.finish(),
-            kind=kind,
-            profile=self.profile,
-            dq=dq,
-            unary_length=unary,
-            scan=scan,
-            points=engine.points(),
-            codebook=book,
-            shift=rng.randrange(len(shape)) if len(shape) > 1 and rng.random() < 0.2 else 0,
-            node=(0, index, 0) if rng.random() < 0.3 else None,
-        )
+        return {
+            "names": [name],
+            "shape": shape,
+            "payload": engine.finish(),
+            "kind": kind,
+            "profile": self.profile,
+            "dq": dq,
+            "unary_length": unary,
+            "scan": scan,
+            "points": engine.points(),
+            "codebook": book,
+            "shift": rng.randrange(len(shape)) if len(shape) > 1 and rng.random() < 0.2 else 0,
+            "node": (0, index, 0) if rng.random() < 0.3 else None,
+        }
 
-    def block(self, name: str) -> bytes:
-        """A BLOCK with any of local scaling, bias, batch norm and decomposition."""
+    def block(self, name: str) -> dict[str, Any]:
+        """What makes an NDU of a BLOCK with any of local scaling, bias, batch norm and decomposition."""
         rng = self.rng
         rows, width, rank = rng.randint(2, 40), rng.randint(2, 20), rng.randint(2, 4)
         types, dq, scan = rng.randrange(16), rng.random() < 0.5, rng.randint(0, 2)
@@ -90,19 +98,19 @@ class Maker:
             layer = LayerShape(shape, dq=dq, unary_length=11, scan=scan, profile=self.profile)
             self.step(engine)
             encode_layer(engine, layer, self.values(layer), row_skip=rng.random() < 0.5)
-        return ndu(
-            [*([f"{name}_G", f"{name}_H"] if types & 1 else [name]), *vectors],
-            (rows, width),
-            engine.finish(),
-            kind=3,
-            profile=self.profile,
-            dq=dq,
-            scan=scan,
-            points=engine.points(),
-            types=types,
-            rank=rank,
-            g_rows=rows,
-        )
+        return {
+            "names": [*([f"{name}_G", f"{name}_H"] if types & 1 else [name]), *vectors],
+            "shape": (rows, width),
+            "payload": engine.finish(),
+            "kind": 3,
+            "profile": self.profile,
+            "dq": dq,
+            "scan": scan,
+            "points": engine.points(),
+            "types": types,
+            "rank": rank,
+            "g_rows": rows,
+        }
 
 
 def random_shape(rng: random.Random) -> Shape:
@@ -130,9 +138,9 @@ def random_stream(rng: random.Random) -> bytes:
     )
     for index in range(rng.randint(1, 5)):
         if rng.random() < 0.3:
-            out += maker.block(f"block{index}")
+            out += ndu(**maker.block(f"block{index}"))
         else:
-            out += maker.tensor(rng.choice(["w", "größe/", "a b."]) + str(index), index)
+            out += ndu(**maker.tensor(rng.choice(["w", "größe/", "a b."]) + str(index), index))
     return out
 
 

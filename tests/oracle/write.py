@@ -295,13 +295,14 @@ def ndu(
     g_rows: int = 0,
     shift: int = 0,
     no_input: bool = False,
+    indices: Sequence[int] = (),
+    joined: tuple[int, Sequence[int], Sequence[Sequence[tuple[int, int]]]] | None = None,
 ) -> bytes:
-    """A whole NDU. `codebook` is (values, zero, egk)."""
+    """A whole NDU. `codebook` is (values, zero, egk); `indices` stand for the names; `joined` is (axis, split indices,
+    shifts of each tensor).
+    """
     bits = BitsOut().u(5, kind).u(1, int(len(names) > 1)).u(1, int(fmt is not None)).u(1, int(not no_input))
-    if len(names) > 1:
-        bits.ue(7, len(names) - 2).align()
-    for name in names:
-        bits.st(name)
+    _elements(bits, names, indices)
     if profile:
         _nodes(bits, node, parent_signalling, parent, temporal)
     if kind in (1, 3):
@@ -311,7 +312,7 @@ def ndu(
     if fmt is not None:
         bits.u(7, fmt)
     if not no_input:
-        _input(bits, shape, unary_length, types, rank, g_rows)
+        _input(bits, shape, unary_length, types, rank, g_rows, joined)
     if len(shape) > 1:
         if profile:
             bits.ue(1, shift)
@@ -322,13 +323,43 @@ def ndu(
     return unit(5, body, long_form=len(body) > 32000)
 
 
-def _input(bits: BitsOut, shape: Sequence[int], unary_length: int | None, types: int, rank: int, g_rows: int) -> None:
+def _elements(bits: BitsOut, names: Sequence[str], indices: Sequence[int]) -> None:
+    if len(names) > 1:
+        bits.ue(7, len(names) - 2)
+        if not indices:
+            bits.align()
+    for index in indices:
+        bits.ue(7, index)
+    if indices and len(names) > 1:
+        bits.align()
+    for name in () if indices else names:
+        bits.st(name)
+
+
+def _input(
+    bits: BitsOut,
+    shape: Sequence[int],
+    unary_length: int | None,
+    types: int,
+    rank: int,
+    g_rows: int,
+    joined: tuple[int, Sequence[int], Sequence[Sequence[tuple[int, int]]]] | None,
+) -> None:
     bits.u(1, 1).u(1, int(unary_length is not None)).u(4, types)
     if types & 1:
         bits.ue(3, rank).ue(3, g_rows)
     bits.ue(1, len(shape))
     for n in shape:
         bits.ue(7, n)
+    if joined is not None:
+        axis, cuts, shifts = joined
+        bits.u(8, axis)
+        for cut in cuts:
+            bits.ue(7, cut)
+        for moves in shifts:
+            bits.ue(1, len(moves))
+            for index, value in moves:
+                bits.ue(7, index).ue(1, value)
     if unary_length is not None:
         bits.u(8, unary_length - 1)
 
