@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from nncjit import formats
 from nncjit.bits import as_source
-from nncjit.decoder.stream_decoder import MAX_BYTES, Array, decode_units
+from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.decoder.stream_decoder import Array, decode_units
 from nncjit.encoder.execution import Data, Execution, Progress
 from nncjit.encoder.model_encoder import encode_model, estimate_model
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
@@ -108,7 +109,7 @@ def decompress(
     target: AnyPath,
     *,
     threads: int | None = None,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
     full_size: bool = False,
     progress: Progress | None = None,
 ) -> DecompressReport:
@@ -122,8 +123,9 @@ def decompress(
         A file of any known format, chosen by its suffix; an old one is replaced only when the new one is complete.
     threads : int, optional
         Threads at work; default: all cores that the process may use.
-    max_bytes : int
-        Most memory that all tensors together may take (only a few are in memory at a time).
+    max_bytes : int, optional
+        Most memory that all tensors together may take (only a few are in memory at a time). Default: for each tensor,
+        as in `decode`.
     full_size : bool
         Give pruned tensors the size they had before, with zeros where something was removed.
     progress : callable, optional
@@ -148,12 +150,13 @@ def decompress(
         reader = StreamReader(stream)
         with stage("parse"):
             units = list(reader.data_units())
-        rebuilder = reader.rebuilder(full_size, max_bytes)
+        budget = MemoryBudget(max_bytes, stream.size, kept=False)
+        rebuilder = reader.rebuilder(full_size, budget.left)
         infos = tensor_infos(units, reader, rebuilder)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}
         with formats.create(target, infos, reader.carried.metadata) as writer, _behind(writer) as put:
-            for item in decode_units(units, threads=threads, max_bytes=max_bytes):
+            for item in decode_units(units, budget, threads=threads):
                 put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))
                 rows[item.part.name] = decoded_row(item.part, item.opened)
                 done += item.storage.size

@@ -11,7 +11,8 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.bits import as_source
-from nncjit.decoder.stream_decoder import MAX_BYTES, decode_rows, decode_units
+from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.decoder.stream_decoder import decode_rows, decode_units
 from nncjit.errors import ModelError
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.unit_parts import Part
@@ -26,7 +27,7 @@ class NncFile:
     """
 
     def __init__(
-        self, source: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTES, mmap: bool = False
+        self, source: Any, *, threads: int | None = None, max_bytes: int | None = None, mmap: bool = False
     ) -> None:
         self._threads, self._max_bytes = threads, max_bytes
         self._source = as_source(source, mmap=mmap)
@@ -64,7 +65,7 @@ class NncFile:
             Its unit is damaged.
         """
         part, opened = self._find(name)
-        decoded = decode_units([opened], threads=self._threads, max_bytes=self._max_bytes)
+        decoded = decode_units([opened], self._budget(), threads=self._threads)
         storage = next(item.storage for item in decoded if item.part.name == part.name)
         return dtypes.as_array(storage, part.dtype)
 
@@ -80,7 +81,7 @@ class NncFile:
     def _get_rows(self, name: str, rows: range) -> Array | None:
         """Decode some rows of a tensor; None where it must be decoded whole."""
         part, opened = self._find(name)
-        storage = decode_rows(opened, rows, threads=self._threads, max_bytes=self._max_bytes)
+        storage = decode_rows(opened, rows, self._budget(), threads=self._threads)
         return None if storage is None else dtypes.as_array(storage, part.dtype)
 
     def _find(self, name: str) -> tuple[Part, DataUnit]:
@@ -88,6 +89,9 @@ class NncFile:
             return self._held[name]
         except KeyError:
             raise ModelError(f"no tensor {name!r} in the stream") from None
+
+    def _budget(self) -> MemoryBudget:
+        return MemoryBudget(self._max_bytes, self._source.size)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -148,7 +152,7 @@ def _rows_of(index: Any, shape: tuple[int, ...]) -> tuple[range, tuple[Any, ...]
     return range(low, high + 1), (slice(chosen.start - low, stop if stop >= 0 else None, chosen.step), *others)
 
 
-def open(file: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTES, mmap: bool = False) -> NncFile:
+def open(file: Any, *, threads: int | None = None, max_bytes: int | None = None, mmap: bool = False) -> NncFile:
     """Open a stream for random access.
 
     Parameters
@@ -157,8 +161,8 @@ def open(file: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTES, m
         The stream.
     threads : int, optional
         Threads at work when a tensor is decoded; default: all cores that the process may use.
-    max_bytes : int
-        Most memory that one tensor may take.
+    max_bytes : int, optional
+        Most memory that one tensor may take; default as in `decode`.
     mmap : bool
         Map the file into memory instead of reading it (faster for many small reads of a local disk, slower on network
         disks).

@@ -17,6 +17,7 @@ from nncjit import dtypes
 from nncjit.bits import as_source
 from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
+from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit
 from nncjit.decoder.update_state import UpdateState
 from nncjit.errors import ModelError, NncError, OptionError
@@ -25,11 +26,6 @@ from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.unit_parts import Part
 
 Array = np.ndarray[Any, Any]
-
-MAX_BYTES = 1 << 37
-"""Memory that a stream may ask for, unless the caller says otherwise."""
-BATCH_WEIGHTS = 1 << 23
-"""Weights of a batch; one larger tensor is a batch of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +43,7 @@ def decode(
     *,
     names: str | Iterable[str] | None = None,
     threads: int | None = None,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
     parts: bool = False,
     state: UpdateState | None = None,
     full_size: bool = False,
@@ -63,8 +59,10 @@ def decode(
         Decode only this tensor or these; the payloads of others are not read.
     threads : int, optional
         Threads at work; default: all cores that the process may use. Values never depend on it.
-    max_bytes : int
+    max_bytes : int, optional
         Most memory that the arrays may take; a stream that asks for more is refused before anything is allocated.
+        Default: three quarters of the machine's memory, of which 256 MiB (for long streams 1024 times their size) may
+        go to what the stream's bytes do not earn, such as constants.
     parts : bool
         Hand out the tensors of a block as they were coded: local scaling and the factors of a decomposition apart.
     state : UpdateState, optional
@@ -90,15 +88,14 @@ def decode(
     chosen = None if names is None else _chosen(names)
     after = None if state is None else state.copy()
     with as_source(data) as source:
-        reader = StreamReader(source, lenient=lenient)
+        reader, budget = StreamReader(source, lenient=lenient), MemoryBudget(max_bytes, source.size)
         units: Iterable[DataUnit] = reader.data_units()
         if chosen is not None:
             units = _select(reader, chosen, parts)
         found = {
-            item.part.name: item
-            for item in decode_units(units, threads=threads, max_bytes=max_bytes, parts=parts, state=after)
+            item.part.name: item for item in decode_units(units, budget, threads=threads, parts=parts, state=after)
         }
-    rebuilder = reader.rebuilder(full_size, max_bytes)
+    rebuilder = reader.rebuilder(full_size, budget.left)
     storages = {name: rebuilder.rebuild(name, item.storage) for name, item in found.items()}
     arrays = reader.with_ties({name: dtypes.as_array(s, found[name].part.dtype) for name, s in storages.items()})
     if state is not None and after is not None:
@@ -130,14 +127,14 @@ def _select(reader: StreamReader, names: Collection[str], parts: bool) -> list[D
 
 def decode_units(
     units: Iterable[DataUnit],
+    budget: MemoryBudget,
     *,
     threads: int | None = None,
-    max_bytes: int = MAX_BYTES,
     parts: bool = False,
     state: UpdateState | None = None,
 ) -> Iterator[Decoded]:
     """Decode data units, in order. Parameters as in `decode`."""
-    for batch in _batches(units, max_bytes):
+    for batch in budget.batches(units):
         if state is None:
             yield from _decode_batch([_prepare(opened, None) for opened in batch], threads, parts)
             continue
@@ -147,9 +144,7 @@ def decode_units(
             decoding.leave_levels(state)
 
 
-def decode_rows(
-    opened: DataUnit, rows: range, *, threads: int | None = None, max_bytes: int = MAX_BYTES
-) -> Array | None:
+def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads: int | None = None) -> Array | None:
     """Decode some rows of a unit's tensor, and no more block rows than those that they are in.
 
     Parameters
@@ -157,8 +152,8 @@ def decode_rows(
     opened : DataUnit
     rows : range
         Rows of the first dimension, not empty, step 1.
-    threads, max_bytes
-        As in `decode`.
+    budget : MemoryBudget
+    threads : int, optional
 
     Returns
     -------
@@ -166,7 +161,7 @@ def decode_rows(
         The storage of the rows. None where the unit must be decoded whole: it has no entry points, or is more than one
         tensor coded as it is.
     """
-    _check_memory(opened, opened.n_bytes * len(rows) // max(opened.parts[0].shape[0], 1), max_bytes)
+    budget.charge(opened, len(rows) / max(opened.parts[0].shape[0], 1))
     with stage("read"), _naming(opened):
         prepared = prepare_rows(opened, rows)
     if prepared is None:
@@ -174,27 +169,6 @@ def decode_rows(
     decoding, first = prepared
     (decoded,) = _decode_batch([decoding], threads, parts=True)
     return decoded.storage[rows.start - first : rows.stop - first]
-
-
-def _batches(units: Iterable[DataUnit], max_bytes: int) -> Iterator[list[DataUnit]]:
-    batch: list[DataUnit] = []
-    weights = n_bytes = 0
-    for opened in units:
-        n_bytes += opened.n_bytes
-        _check_memory(opened, n_bytes, max_bytes)
-        if batch and weights + opened.weights > BATCH_WEIGHTS:
-            yield batch
-            batch, weights = [], 0
-        batch.append(opened)
-        weights += opened.weights
-    if batch:
-        yield batch
-
-
-def _check_memory(opened: DataUnit, n_bytes: int, max_bytes: int) -> None:
-    if n_bytes > max_bytes:
-        reason = f"the tensors up to here ask for {n_bytes} bytes of memory, allowed are {max_bytes} (max_bytes)"
-        raise opened.error(reason)
 
 
 @staged("read")
@@ -215,10 +189,10 @@ def _naming(opened: DataUnit) -> Iterator[None]:
 
 
 def _decode_batch(batch: list[UnitDecoding], threads: int | None, parts: bool) -> Iterator[Decoded]:
-    with stage("decode"):
+    with stage("decode"), _naming(batch[0].opened):
         decode_payloads([item.job for item in batch if item.job is not None], threads)
     for item in batch:
-        with stage("dequantise", item.opened.path):
+        with stage("dequantise", item.opened.path), _naming(item.opened):
             composed = compose_unit(item.opened, item.results(), parts=parts)
         for part, storage in composed:
             yield Decoded(part, storage, item.opened)

@@ -19,6 +19,7 @@ from nncjit.cabac import delivery
 from nncjit.cabac.delivery import Delivery
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob
+from nncjit.decoder.memory_budget import BINS_PER_BYTE
 from nncjit.decoder.update_state import UpdateState
 from nncjit.quant import steps
 from nncjit.stream import integer_limbs
@@ -27,9 +28,6 @@ from nncjit.stream.unit_parts import Part
 from nncjit.syntax import Codebook, PayloadType
 
 Array = np.ndarray[Any, Any]
-
-BINS_PER_BYTE = 1416
-"""Most bins that a byte of payload can hold: 8 / log2(511 / 509)."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ import zlib
 from typing import Any
 
 from nncjit.bits import Source, as_source
-from nncjit.decoder.stream_decoder import MAX_BYTES, decode_units
+from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.decoder.stream_decoder import decode_units
 from nncjit.errors import BitstreamError
 from nncjit.jit import threads as thread_counts
 from nncjit.stream.data_units import StreamReader
@@ -16,7 +17,7 @@ from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, s
 _CHUNK = 1 << 24
 
 
-def verify(source: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTES) -> DecompressReport:
+def verify(source: Any, *, threads: int | None = None, max_bytes: int | None = None) -> DecompressReport:
     """Check a stream: its checksum, all headers, and every payload by decoding it.
 
     Parameters
@@ -25,8 +26,8 @@ def verify(source: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTE
         The stream. One of another writer has no checksum; the rest is checked all the same.
     threads : int, optional
         Threads at work; default: all cores that the process may use.
-    max_bytes : int
-        Most memory that all tensors together may take (they are not kept).
+    max_bytes : int, optional
+        Most memory that all tensors together may take (they are not kept). Default: for each tensor, as in `decode`.
 
     Returns
     -------
@@ -47,7 +48,7 @@ def verify(source: Any, *, threads: int | None = None, max_bytes: int = MAX_BYTE
         if reader.crc32 is not None:
             _check_crc32(stream, *reader.crc32)
         rows: dict[str, TensorReport] = {}
-        for item in decode_units(units, threads=threads, max_bytes=max_bytes):
+        for item in decode_units(units, MemoryBudget(max_bytes, stream.size, kept=False), threads=threads):
             rows[item.part.name] = decoded_row(item.part, item.opened)
         tensors = with_tied_rows(rows, reader)
         return DecompressReport(

@@ -19,8 +19,8 @@ from nncjit.quant.problem import Problem, Solution, solve
 
 MOST_GAIN = 2.0
 """Largest factor between the step of quantising and the one that is signalled."""
-LEAST_LIKENESS = 0.6
-"""Squared cosine between values and levels from which the gain is restored: at 4 dB."""
+MOST_ERROR = 0.9
+"""Of the energy, that restoring the gain may make of the error: 0.46 dB are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _signalled_qp(decision: Decision, step: float, solution: Solution, values: n
 
     Quantising shrinks weights, small ones to zero, and a network multiplies that layer by layer; a slightly larger step
     at the decoder, with which the matrix has its original gain, makes up for it. At low rates that adds more error than
-    there was, and the step of least error is better. A step far from the quantiser's own is not trusted.
+    there was, and less gain is restored. A step far from the quantiser's own is not trusted.
     """
     sums = solution.sums
     if decision.keeps == "qp" or sums.mixed <= 0.0:
@@ -111,10 +111,8 @@ def _signalled_qp(decision: Decision, step: float, solution: Solution, values: n
     if decision.keeps == "mean":
         total = float(solution.levels.sum(dtype=np.int64))
         wanted = float(values.sum(dtype=np.float64)) / total if total else 0.0
-    elif sums.mixed * sums.mixed >= LEAST_LIKENESS * sums.power * sums.size:
-        wanted = sums.unbiased_step
     else:
-        wanted = sums.mixed / sums.size
+        wanted = min(sums.unbiased_step, sums.largest_step(MOST_ERROR * sums.power))
     if not step / MOST_GAIN <= wanted <= step * MOST_GAIN:
         return decision.qp
     low, high = steps.qp_range(decision.density)

@@ -53,6 +53,9 @@ _ROLES = {
 WORTH_LOSING = 0.99
 """A unit must be smaller than so much of its tensors' own bytes; else these are stored, and nothing is lost."""
 
+FEW_BYTES = 8
+"""That integers may take more than their own: a counter stays one that other readers understand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -259,7 +262,9 @@ def not_grown(coded: CodedUnit, item: Item, plan: Plan) -> list[CodedUnit]:
     raw = coded.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT
     if raw or plan.options.stream.compatible is not None:
         return [coded]
-    if coded.n_bytes < WORTH_LOSING * sum(info.nbytes for info in infos):
+    own_bytes = sum(info.nbytes for info in infos)
+    lossless = all(outcome.step is None for outcome in coded.outcomes)
+    if coded.n_bytes < (own_bytes + FEW_BYTES if lossless else WORTH_LOSING * own_bytes):
         return [coded]
     own = {tensor.name: tensor for tensor in item.tensors}
     return [_raw(RawContents(info, own[info.name].read(), NOT_SMALLER)) for info in infos]

@@ -65,6 +65,11 @@ class Products(NamedTuple):
         """Sum of squared differences between the values and step times the levels."""
         return max(self.power - 2.0 * step * self.mixed + step * step * self.size, 0.0)
 
+    def largest_step(self, most_error: float) -> float:
+        """The largest step whose error is at most this; that of least error where none is."""
+        spare = self.mixed * self.mixed - self.size * (self.power - most_error)
+        return (self.mixed + math.sqrt(max(spare, 0.0))) / self.size if self.size else 0.0
+
     @property
     def unbiased_step(self) -> float:
         """The step with which the decoded tensor has the gain of the original: ``<w, step q> = <w, w>``; 0 if there is

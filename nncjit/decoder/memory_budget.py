@@ -1,0 +1,121 @@
+"""How much memory a stream may ask for.
+
+A few bytes can announce arrays of any size. What stands behind them is told by the payload: a byte of it holds no more
+than BINS_PER_BYTE bins, and each element takes one, but for rows that are skipped, codebooks of one value, and products
+of factors. What is not earned so is allowed in moderation, since constants are legitimate and cost nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from math import prod
+from pathlib import Path
+
+from nncjit.cabac.layer import Contexts
+from nncjit.stream.data_units import DataUnit
+
+BINS_PER_BYTE = 1416
+"""Most bins that a byte of payload can hold: 8 / log2(511 / 509)."""
+UNEARNED_BYTES, UNEARNED_FACTOR = 1 << 28, 1024
+"""Memory that need not be earned: so much, or so many times the size of the stream."""
+USABLE_SHARE = 0.75
+"""Of the machine's memory, by default."""
+BATCH_WEIGHTS = 1 << 23
+"""Weights of a batch; one larger tensor is a batch of its own."""
+WEIGHTS_PER_CONTEXT = 4
+"""A context takes as much memory as so many weights."""
+
+
+def usable_memory() -> int:
+    """Bytes that arrays may take where nobody says otherwise: a share of what this process may have."""
+    limits = [_physical_memory()]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(path).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    return int(USABLE_SHARE * min(limits))
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 34  # a machine that does not tell is taken to have 16 GiB
+
+
+class MemoryBudget:
+    """What the arrays of one call may take.
+
+    Parameters
+    ----------
+    max_bytes : int or None
+        What the caller allows, all arrays together. None: `usable_memory`, and `UNEARNED_BYTES` or more of what is not
+        earned.
+    stream_size : int
+        Bytes of the stream.
+    kept : bool
+        Whether all arrays stay in memory until the call ends. Where they do not, `usable_memory` is for each unit.
+    """
+
+    def __init__(self, max_bytes: int | None, stream_size: int, *, kept: bool = True) -> None:
+        self._usable = usable_memory() if max_bytes is None else max_bytes
+        self._together = kept or max_bytes is not None
+        self._unearned_allowed = max(UNEARNED_BYTES, UNEARNED_FACTOR * stream_size) if max_bytes is None else None
+        self._asked = self._unearned = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be asked for."""
+        return self._usable - self._asked
+
+    def charge(self, opened: DataUnit, share: float = 1.0) -> None:
+        """Account for a unit, or a share of it, before anything is allocated for it.
+
+        Raises
+        ------
+        BitstreamError
+            It asks for more than is left.
+        """
+        n_bytes = int(opened.n_bytes * share)
+        if n_bytes > self.left:
+            reason = f"asks for {n_bytes} bytes of memory, {self.left} of {self._usable} are left (max_bytes)"
+            raise opened.error(reason)
+        self._unearned += int(n_bytes * _unearned_share(opened))
+        if self._unearned_allowed is not None and self._unearned > self._unearned_allowed:
+            reason = (
+                f"asks for {n_bytes} bytes of memory that its {opened.unit.size} bytes do not earn; "
+                f"up to {self._unearned_allowed} of such are allowed unless max_bytes says more"
+            )
+            raise opened.error(reason)
+        if self._together:
+            self._asked += n_bytes
+
+    def batches(self, units: Iterable[DataUnit]) -> Iterator[list[DataUnit]]:
+        """The units in batches that take a bounded amount of memory, each charged."""
+        batch: list[DataUnit] = []
+        weights = 0
+        for opened in units:
+            self.charge(opened)
+            size = opened.weights + _workspace_weights(opened)
+            if batch and weights + size > BATCH_WEIGHTS:
+                yield batch
+                batch, weights = [], 0
+            batch.append(opened)
+            weights += size
+        if batch:
+            yield batch
+
+
+def _unearned_share(opened: DataUnit) -> float:
+    """Share of the elements for which there are no bins in the payload."""
+    made = sum(prod(part.shape) for part in opened.results())
+    elements = max(opened.weights, made)
+    return max(0.0, 1.0 - BINS_PER_BYTE * opened.unit.size / elements) if elements else 0.0
+
+
+def _workspace_weights(opened: DataUnit) -> int:
+    """Memory of a unit's contexts while it is decoded, in weights."""
+    unary_length = (opened.unit.inputs.cabac_unary_length_minus1 or 0) + 1
+    return WEIGHTS_PER_CONTEXT * Contexts.for_unary_length(unary_length).total * len(opened.parts)
