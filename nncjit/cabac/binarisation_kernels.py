@@ -6,7 +6,7 @@ The second pass is in `arithmetic_encoder_kernels`.
 from nncjit.cabac.encoder_records import LIST_END, TOO_LARGE, WRONG_STATE, view_binariser
 from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.cabac.tabled_binarisation_kernels import binarise_by_tables, put_bypass
-from nncjit.jit import helper, kernel, load_i8, load_i32, load_i64, store_16, store_32
+from nncjit.jit import helper, inlined, kernel, load_i8, load_i32, load_i64, store_16, store_32
 
 
 @helper
@@ -24,21 +24,23 @@ def _put_bounded_rest(place, rem, value, below, most):
     return put_bypass(place, value - below, k)
 
 
-@helper
-def _put_magnitude(binariser, place, value, negative, size):
-    """Append the unary codes of a value > 0 and its rest; `size` is the base level's magnitude. Spec, section 5."""
-    most = binariser.most_below if negative else binariser.most_above
+@inlined
+def _put_magnitude(binariser, place, value, most, negative, size):
+    """Append the unary codes of a value > 0, at most `most`, and its rest; `size` is the base level's magnitude. Spec,
+    section 5.
+    """
+    gtx, gtx_temporal, unary_length = binariser.gtx, binariser.gtx_temporal, binariser.unary_length
     coded, more = 1, 1 if most > 1 else 0
     while more:
         j = coded - 1
-        context = binariser.gtx + 2 * j + negative
+        context = gtx + 2 * j + negative
         if size:
-            context = binariser.gtx_temporal + 2 * j + (0 if size >= j else 1)
+            context = gtx_temporal + 2 * j + (0 if size >= j else 1)
         more = 1 if value > coded else 0
         store_16(place, 0, context << 1 | more)
         place += 2
         coded += more
-        if coded > binariser.unary_length or coded >= most:
+        if coded > unary_length or coded >= most:
             break
     if more and coded < most:
         place = _put_bounded_rest(place, binariser.rem, value, coded, most)
@@ -50,6 +52,8 @@ def _binarise_by_rules(binariser, start, stop):
     """`binarise` for any BINARISER."""
     levels, base_levels, history = binariser.levels, binariser.base_levels, binariser.history
     transitions, halve = binariser.transitions, binariser.halve
+    most_below, most_above, fixed_sign = binariser.most_below, binariser.most_above, binariser.fixed_sign
+    sig_temporal, sig_history, sign = binariser.sig_temporal, binariser.sig_history, binariser.sign
     previous, state, wrong, large = binariser.previous, binariser.state, 0, 0
     codes = binariser.codes
     place = codes
@@ -60,25 +64,25 @@ def _binarise_by_rules(binariser, start, stop):
         value = (magnitude + ((state >> 3) & halve)) >> halve
         nonzero = min(value, 1)
         wrong |= (level ^ (state >> 3)) & min(magnitude, 1)
-        bound = binariser.most_below if negative else binariser.most_above
-        large |= TOO_LARGE if magnitude > MAX_LEVEL or value > bound else 0
+        most = most_below if negative else most_above
+        large |= TOO_LARGE if magnitude > MAX_LEVEL or value > most else 0
         near = load_i32(base_levels, i) if base_levels else 0
         size = abs(near)
         context = 3 * (state >> 3) + previous
         if history and load_i8(history, i) == 1:
-            context = binariser.sig_history + (state >> 3)
+            context = sig_history + (state >> 3)
         elif size:
-            context = binariser.sig_temporal + 2 * (state >> 3) + (1 if size > 1 else 0)
+            context = sig_temporal + 2 * (state >> 3) + (1 if size > 1 else 0)
         store_16(place, 0, context << 1 | nonzero)
         place += 2
         if nonzero:
-            if not binariser.fixed_sign:
-                context = binariser.sign + previous
+            if not fixed_sign:
+                context = sign + previous
                 if size:
-                    context = binariser.sign + (4 if near > 0 else 3)
+                    context = sign + (4 if near > 0 else 3)
                 store_16(place, 0, context << 1 | negative)
                 place += 2
-            place = _put_magnitude(binariser, place, value, negative, size)
+            place = _put_magnitude(binariser, place, value, most, negative, size)
         state = (load_i64(transitions, magnitude & 3) >> state) & 56
         previous = nonzero * (2 - negative)
     binariser.previous = previous

@@ -90,6 +90,7 @@ class Table:
 
     def copy(self) -> Table:
         """A table with records of its own that name the same arrays, which it owns as well."""
-        table = Table(self.records.copy())
+        memory = bytearray(self.records.tobytes())  # copying field by field takes 5 us
+        table = Table(np.frombuffer(memory, self.records.dtype))
         table._kept = list(self._kept)
         return table

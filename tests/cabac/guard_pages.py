@@ -15,6 +15,14 @@ PAGE = mmap.PAGESIZE
 NOTHING, LOADS = 0, 1
 
 
+def owner_of(array: np.ndarray) -> object:
+    """The object whose memory the array sees."""
+    owner: object = array
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return owner
+
+
 class GuardPages:
     """Guarded copies of arrays; `side`, "before" or "behind", is where the forbidden page is."""
 
@@ -23,7 +31,7 @@ class GuardPages:
         self._lock = threading.Lock()
         self._inputs: dict[int, np.ndarray] = {}
         self._dead: deque[np.ndarray] = deque(maxlen=1000)
-        self._outputs: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
+        self._outputs: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
     def copy(self, array: np.ndarray, *, writes: bool = True) -> np.ndarray:
         """A copy whose first or last byte is beside the forbidden page; without `writes` a store to it ends the process
@@ -40,7 +48,7 @@ class GuardPages:
         if pages and not writes:
             assert LIBC.mprotect(ctypes.c_void_p(allowed), ctypes.c_size_t(pages * PAGE), LOADS) == 0
         if writes:
-            self._outputs[guarded.ctypes.data] = guarded
+            self._outputs.add(area)
         return guarded
 
     def numpy(self, *names: str) -> GuardedNumpy:
@@ -51,11 +59,10 @@ class GuardPages:
         """In place of `nncjit.jit.address`: kernels get a guarded copy of an input, which lives exactly as long as the
         array itself. Their outputs must be guarded already, except for a single record: no index leads out of that.
         """
-        at: int = array.ctypes.data
         if writes:
             single_record = array.dtype.names is not None and array.size == 1
-            assert single_record or at in self._outputs, "an output without a guard page"
-            return at
+            assert single_record or owner_of(array) in self._outputs, "an output without a guard page"
+            return int(array.ctypes.data)
         with self._lock:
             if id(array) not in self._inputs:
                 self._inputs[id(array)] = self.copy(array, writes=False)
