@@ -90,7 +90,7 @@ def _section(group: str, rows: list[Row], old: dict[tuple[str, str], float]) -> 
     head = ["", "time", "Mweights/s", "times"]
     sized = any("bits_per_weight" in row.info for row in rows)
     bins = any("bins" in row.info for row in rows)
-    head += ["bits a weight"] if sized else []
+    head += ["bits per weight"] if sized else []
     head += ["ns/bin", "cycles/bin"] if bins else []
     rival = any("ratio" in row.info for row in rows)
     head += ["NNCodec's time / ours"] if rival else []

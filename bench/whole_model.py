@@ -126,7 +126,7 @@ def measure(model: Path, rival: str | None, repeats: int) -> list[dict[str, Any]
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| | SNR of the weights | size | bits a weight | compress | decompress | peak memory |",
+        "| | SNR of the weights | size | bits per weight | compress | decompress | peak memory |",
         "|---|---|---|---|---|---|---|",
     ]
     return "\n".join(lines + [_line(row) for row in rows])

@@ -105,7 +105,7 @@ def whole_model() -> str:
     parts = []
     for model, found in load("whole-model-*.json").items():
         rows = found if isinstance(found, list) else found["rows"]
-        head = ("", "SNR of the weights", "size", "bits a weight", "compress", "decompress", "peak memory")
+        head = ("", "SNR of the weights", "size", "bits per weight", "compress", "decompress", "peak memory")
         lines = [
             (
                 row["who"],
@@ -125,7 +125,7 @@ def whole_model() -> str:
 def standard() -> str:
     """The standard's table beside the zoo's rows."""
     found = load("eval-*.json")
-    head = ("the standard's model", "its size", "our stand-in", "weights", "its size", "measure: original → there")
+    head = ("the standard's model", "its size", "model of the zoo", "weights", "its size", "measure: original → there")
     lines = []
     for model in ZOO:
         name, size = STANDARD.get(model, ("-", None))
@@ -160,7 +160,7 @@ def zoo() -> str:
 
 
 def _point(point: Json, main: str) -> str:
-    size = f"{point['ratio']:.2f} % ({point['bits_per_weight']:.2f} bits a weight)"
+    size = f"{point['ratio']:.2f} % ({point['bits_per_weight']:.2f} bits per weight)"
     return f"**{_number(point['measures'][main])}** at {size}"
 
 
@@ -209,7 +209,7 @@ def cycles() -> str:
         return ""
     saved = json.loads(path.read_text("utf-8"))
     rows = {row["name"]: row for row in saved["benchmarks"]}
-    head = ("layer", "bits a weight", "bins a weight", "encode", "decode one stream", "decode block rows")
+    head = ("layer", "bits per weight", "bins per weight", "encode", "decode one stream", "decode block rows")
     lines = []
     for case in (f"{kind}{more}" for kind, more in itertools.product(KINDS, ("", ", trellis"))):
         found = [rows[f"bench_encode[{case}-none]"], *(rows[f"bench_decode[{case}-{way}]"] for way in WAYS)]
@@ -226,7 +226,7 @@ MEASURES = {
     "top1": "top-1, %",
     "accuracy": "accuracy, %",
     "psnr": "PSNR, dB",
-    "bits_per_character": "bits a character",
+    "bits_per_character": "bits per character",
     "cosine": "mean cosine",
 }
 TABLES: dict[str, Callable[[], str]] = {

@@ -1,6 +1,6 @@
-"""nncjit makes trained neural networks small and opens them fast, as standard ISO/IEC 15938-17 (NNC) bitstreams.
+"""nncjit compresses trained neural networks to ISO/IEC 15938-17 (NNC) bitstreams and decodes them fast.
 
-The public names are imported when they are first used: looking at a file's headers loads no compiler.
+The public names are imported when they are first used, so reading a file's headers loads no compiler.
 """
 
 from __future__ import annotations

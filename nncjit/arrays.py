@@ -1,4 +1,4 @@
-"""Arrays of any maker, without importing the maker: NumPy, ml_dtypes, PyTorch, JAX and what NumPy can convert."""
+"""Arrays of NumPy, ml_dtypes, PyTorch and JAX, and whatever NumPy can convert, without importing these libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["adopt", "describe", "is_torch", "place", "to_storage"]
 
 
 def is_torch(value: Any) -> bool:
-    """Is this a PyTorch tensor? Nobody can hold one without having imported torch."""
+    """Whether this is a PyTorch tensor. If there is one, torch has already been imported."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -46,8 +46,8 @@ def describe(array: Any, name: str) -> tuple[tuple[int, ...], str]:
 
 
 def place(array: Any) -> object | None:
-    """What two arrays have in common exactly when they are the same numbers in the same memory; None where nothing can
-    be said.
+    """A key that is equal for two arrays exactly if they are the same numbers in the same memory; None if that is not
+    known.
     """
     if is_torch(array):
         if array.numel() == 0:

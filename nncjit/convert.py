@@ -1,4 +1,4 @@
-"""Files in, files out: a model of any known format to a stream and back, tensor by tensor."""
+"""Convert model files of any known format to streams and back, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def decompress(
 
 
 def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuilder) -> list[TensorInfo]:
-    """All tensors of a stream in the order of the model, as its carrier and its headers tell them."""
+    """All tensors of a stream in the order of the model, from its metadata unit and its headers."""
     shards, tied = reader.carried.shards, reader.carried.tied
     found = {part.name: part for opened in units for part in opened.results()}
     return [
@@ -185,7 +185,7 @@ def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuild
 
 
 class _Behind:
-    """Writes decoded tensors on a thread of its own, a few behind the decoder."""
+    """Writes decoded tensors on a separate thread, at most a few tensors behind the decoder."""
 
     WAITING = 2
 

@@ -1,4 +1,4 @@
-"""The element types of tensors: one table, and conversions between each of them and float32.
+"""The element types of tensors: a table, and conversions between each type and float32.
 
 NumPy has no bfloat16 and no float8, so tensors travel through the package as *storage arrays*: the raw bits of these
 three types in uint16 or uint8, every other type as itself. `ml_dtypes` is used only to hand such tensors to the user,
@@ -245,7 +245,7 @@ def _to_bfloat16(values: Array, out: Array) -> None:
     wide += bits
     wide >>= 16
     out[:] = wide
-    # most tensors hold nothing of the kind: finding that out must be cheap
+    # most tensors have no such values, so this check must be cheap
     if (out & 0x7F80).max(initial=0) == 0x7F80 or not np.isfinite(values).all():
         special = np.flatnonzero(bits & 0x7F800000 >= 0x7F000000)
         out[special] = _special_bfloat16(bits[special], out[special])
@@ -307,8 +307,8 @@ def _float8_values(name: str) -> Array:
 def float8_codes(name: str) -> Array:
     """uint8[65536]: the nearest code for each upper half of a float32, ties to even.
 
-    The lowest bit of the index also stands for whatever the lower half held: that is rounding to odd, after which a
-    second rounding, to so few bits, cannot go wrong.
+    The lowest bit of the index is also set if any bit of the lower half is (rounding to odd). The second rounding, to
+    fewer bits, is then correct.
     """
     finite = _float8_values(name)[:128]
     finite = finite[np.isfinite(finite)]

@@ -1,4 +1,4 @@
-"""The errors that nncjit raises; nothing else escapes its public functions on bad input."""
+"""The errors of nncjit. On bad input, its public functions raise nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BitstreamError(NncError):
         return _rebuild, (self.reason, self.bit, self.path)
 
     def at(self, *, bit: int = 0, path: str = "") -> BitstreamError:
-        """The same error seen from an enclosing element: `bit` added, `path` put in front."""
+        """The same error inside an enclosing element, which starts at `bit` and is called `path`."""
         return BitstreamError(self.reason, bit=self.bit + bit, path=f"{path}.{self.path}" if path else self.path)
 
 
@@ -41,8 +41,8 @@ class OptionError(NncError, ValueError):
 
 
 class ModelError(NncError):
-    """A model (file, tensor, name) is not what the work needs."""
+    """A model, file, tensor or name cannot be used."""
 
 
 class NncWarning(UserWarning):
-    """Something was done otherwise than asked for, without loss."""
+    """The result is valid, but not what was asked for: a missed target, for example."""

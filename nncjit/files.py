@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read at any place from any thread, and errors that name them."""
+"""Files that are written completely or not at all, reads at any position from any thread, and errors that name them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["atomic_write", "check_readable", "os_errors", "read_at", "reserve", "write_at"]
 
 _UNNAMED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-"""What writing to an open file can fail with; the system does not say which file it was."""
+"""Errors of writing to an open file, for which the system does not name the file."""
 _PIECE = 1 << 30
 """Bytes of one system call: Linux stops at 2 GiB, macOS refuses more."""
 _seek_lock = threading.Lock()
@@ -40,7 +40,7 @@ def _reason(error: OSError) -> str:
 
 
 def check_readable(path: str | os.PathLike[str]) -> None:
-    """Refuse, in one line, what cannot be a model: no file, a folder, an empty file, a git-lfs pointer, a web page.
+    """Refuse what cannot be a model: a missing file, a folder, an empty file, a git-lfs pointer, a web page.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
     path : path
         In a folder that exists.
     fsync : bool
-        Wait until the disk has it all: safe against a power cut too, and slow.
+        Wait until all data are on the disk. This is safe against a power cut, but slow.
 
     Yields
     ------
@@ -152,7 +152,7 @@ def _mode_of(target: Path, path: str | os.PathLike[str]) -> int | None:
 
 
 def reserve(file: BinaryIO, size: int) -> None:
-    """Make `file` `size` bytes long, so that a disk without the room says so now and not hours later."""
+    """Make `file` `size` bytes long, so that a full disk is noticed now rather than hours later."""
     if hasattr(os, "posix_fallocate") and size:
         try:
             os.posix_fallocate(file.fileno(), 0, size)

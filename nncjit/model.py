@@ -88,7 +88,7 @@ class TensorInfo:
 class Tensor:
     """A tensor of a model. `read` gives its values as a storage array (see `nncjit.dtypes`); any thread may call it.
 
-    A tied tensor (`same_as`) can be read like any other, and gives what its twin gives.
+    A tied tensor (`same_as`) can be read like any other; it returns the values of the tensor that it is tied to.
     """
 
     name: str
@@ -158,15 +158,14 @@ class Model:
         Parameters
         ----------
         mapping : mapping of str to array_like
-            NumPy, ml_dtypes, PyTorch or JAX arrays, or anything that NumPy takes for one. Nothing is copied or
-            converted before it is read. Entries that share their memory, with equal shape, strides and dtype, come out
-            as tied.
+            NumPy, ml_dtypes, PyTorch or JAX arrays, or anything that NumPy can convert. Nothing is copied or
+            converted before it is read. Entries that share their memory, with equal shape, strides and dtype, are tied.
         metadata : mapping of str to str
 
         Raises
         ------
         ModelError
-            An entry is no array of numbers; its name is told.
+            An entry is not an array of numbers. The error names it.
         """
         if not isinstance(mapping, Mapping) and hasattr(mapping, "state_dict"):
             mapping = mapping.state_dict()
@@ -175,11 +174,11 @@ class Model:
         return cls(tensors_of(mapping), metadata)
 
     def _check_tie(self, tensor: Tensor) -> None:
-        twin = self._tensors.get(tensor.same_as or "")
-        if twin is None:
+        earlier = self._tensors.get(tensor.same_as or "")
+        if earlier is None:
             raise ModelError(f"{tensor.name}: tied to {tensor.same_as!r}, which does not come before it")
-        if twin.same_as is not None or (twin.shape, twin.dtype) != (tensor.shape, tensor.dtype):
-            raise ModelError(f"{tensor.name}: cannot be tied to {twin.name!r}")
+        if earlier.same_as is not None or (earlier.shape, earlier.dtype) != (tensor.shape, tensor.dtype):
+            raise ModelError(f"{tensor.name}: cannot be tied to {earlier.name!r}")
 
     @property
     def names(self) -> list[str]:

@@ -1,8 +1,8 @@
-"""Where the work goes: named stages that tensors pass through, and a recorder that listens while somebody asks.
+"""Named stages of the work, and a recorder of their time and memory.
 
-A function is marked with ``@staged("quantise")``, a block with ``with stage("plan", tensor):``. While nobody listens,
-that is a look at one global and nothing else. While `recording`, each stage is charged with its own time: what is spent
-in a stage inside it is the inner stage's, not both's. One recording at a time in a process; it hears all threads.
+A function is marked with ``@staged("quantise")``, a block with ``with stage("plan", tensor):``. Without a recorder,
+this only reads a global variable. While `recording`, each stage is charged with its own time only: the time of an inner
+stage is not charged to the outer one. A process has at most one recording at a time, which covers all threads.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Recorder:
 
     memory: bool = False
     costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
-    """By (stage, tensor), in the order of their first ends; the tensor is "" where a stage is about none or all."""
+    """By (stage, tensor), in the order in which they first ended; the tensor is "" if a stage has none or all."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _here: threading.local = field(default_factory=threading.local)
 
@@ -70,12 +70,12 @@ _listening: Recorder | None = None
 
 
 def stage(name: str, tensor: str = "") -> AbstractContextManager[object]:
-    """The block that follows is a stage of the work; without a `tensor` it is about that of the stage around it."""
+    """Make the block that follows a stage. Without a `tensor`, it belongs to the tensor of the outer stage."""
     return _NOBODY_LISTENS if _listening is None else _Span(_listening, name, tensor)
 
 
 def staged(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function a stage of the work, about the tensor of the stage around it."""
+    """Make a function a stage, which belongs to the tensor of the outer stage."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
@@ -97,9 +97,9 @@ def recording(*, memory: bool = False) -> Iterator[Recorder]:
     Parameters
     ----------
     memory : bool
-        Record memory too, which slows Python down: take times from another recording. Exact for one thread at work.
+        Also record memory. This slows Python down, so take times from another recording. Exact if one thread works.
     """
-    global _listening  # noqa: PLW0603 - one recording at a time, heard by all threads
+    global _listening  # noqa: PLW0603 - one recording at a time, for all threads
     assert _listening is None, "a recording is under way"
     recorder = Recorder(memory)
     started = memory and not tracemalloc.is_tracing()

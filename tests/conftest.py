@@ -7,12 +7,12 @@ import sys
 import pytest
 
 TWO_SIGNATURES = frozenset[str]()
-"""Kernels that must take more than one kind of array, as ``nncjit.room.module.name``."""
+"""Kernels that must take more than one kind of array, as ``nncjit.package.module.name``."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    """One signature a kernel: a second one means a stray dtype, stride or read-only flag, and time to compile it."""
+    """Each kernel has one signature: a second one means a stray dtype, stride or read-only flag, and compile time."""
     kernels = getattr(sys.modules.get("nncjit.jit.compile"), "KERNELS", ())
     several = [kernel for kernel in kernels if kernel.__module__.startswith("nncjit.") and len(kernel.signatures) > 1]
     extra = {f"{kernel.__module__}.{kernel.__name__}": len(kernel.signatures) for kernel in several}

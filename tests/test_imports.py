@@ -1,4 +1,4 @@
-"""The rooms of the house stand one above the other: what a module may import is a table, and this is it."""
+"""Packages form layers: the table says which packages each of them may import, and every import follows it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "convert encoder decoder errors",
 }
-"""Room -> the rooms below it. `__init__` is the public face: ``import nncjit``."""
+"""Package -> the packages below it. `__init__` holds the public names: ``import nncjit``."""
 
 NUMBA = {"numba", "llvmlite"}
 HEADERS_ONLY = ("errors", "bits", "syntax", "dtypes", "arrays", "model", "files", "formats")
-"""Rooms that must work before Numba is loaded, since `inspect` and the files need them."""
+"""Packages that must work without Numba, since `inspect` and the file formats need them."""
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -62,34 +62,34 @@ def imported_modules(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names) if module == "nncjit" else [module]
 
 
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
+def imported_packages(path: Path) -> set[str]:
+    packages = set()
     for module in imported_modules(path):
         top, *below = module.split(".")
         if top == "nncjit":
-            rooms.add(below[0] if below and below[0] in MAY_IMPORT else "__init__")
-    return rooms
+            packages.add(below[0] if below and below[0] in MAY_IMPORT else "__init__")
+    return packages
 
 
-def test_every_room_is_in_the_table():
-    assert {room_of(path) for path in MODULES} <= set(MAY_IMPORT)
+def test_every_package_is_in_the_table():
+    assert {package_of(path) for path in MODULES} <= set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_import_goes_down(path):
-    room = room_of(path)
-    upward = imported_rooms(path) - {room} - set(MAY_IMPORT[room].split())
-    assert not upward, f"{room} may not import {', '.join(sorted(upward))}"
+    package = package_of(path)
+    upward = imported_packages(path) - {package} - set(MAY_IMPORT[package].split())
+    assert not upward, f"{package} may not import {', '.join(sorted(upward))}"
 
 
-def test_only_the_jit_room_imports_numba():
-    importers = {room_of(path) for path in MODULES if any(m.split(".")[0] in NUMBA for m in imported_modules(path))}
+def test_only_jit_imports_numba():
+    importers = {package_of(path) for path in MODULES if any(m.split(".")[0] in NUMBA for m in imported_modules(path))}
     assert importers == {"jit"}
 
 
-@pytest.mark.parametrize("room", HEADERS_ONLY)
-def test_rooms_of_files_and_headers_stay_clear_of_kernels(room):
-    below, waiting = set(), [room]
+@pytest.mark.parametrize("package", HEADERS_ONLY)
+def test_packages_of_files_and_headers_need_no_kernels(package):
+    below, waiting = set(), [package]
     while waiting:
         for lower in MAY_IMPORT[waiting.pop()].split():
             if lower not in below:
@@ -98,9 +98,14 @@ def test_rooms_of_files_and_headers_stay_clear_of_kernels(room):
     assert not below & {"jit", "cabac", "quant"}
 
 
-def test_encoder_and_decoder_stand_side_by_side():
-    for room, other in (("decoder", "encoder"), ("encoder", "decoder"), ("stream", "encoder"), ("stream", "decoder")):
-        assert other not in MAY_IMPORT[room].split()
+def test_encoder_and_decoder_do_not_import_each_other():
+    for package, other in (
+        ("decoder", "encoder"),
+        ("encoder", "decoder"),
+        ("stream", "encoder"),
+        ("stream", "decoder"),
+    ):
+        assert other not in MAY_IMPORT[package].split()
 
 
 def test_every_file_name_occurs_once():

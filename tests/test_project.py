@@ -1,4 +1,4 @@
-"""The project's own files agree with each other."""
+"""The files of the project are consistent with each other."""
 
 import tomllib
 from pathlib import Path

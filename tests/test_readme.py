@@ -1,4 +1,4 @@
-"""Whatever the README shows runs as it stands there."""
+"""Every example in the README runs as it is shown."""
 
 import os
 import re

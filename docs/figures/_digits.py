@@ -37,7 +37,7 @@ def point(**options: Any) -> Point:
 
 
 def exactness(arrays: dict[str, np.ndarray], **options: Any) -> tuple[float, float]:
-    """(bits a weight, SNR in dB) of some arrays together."""
+    """(bits per weight, SNR in dB) of some arrays together."""
     data = nncjit.encode(arrays, **options)
     back = nncjit.decode(data)
     power = sum(float(np.square(w, dtype=np.float64).sum()) for w in arrays.values())

@@ -1,4 +1,4 @@
-"""How a probability model follows the bins, from two of its nine starts, and what the choice of the start saves."""
+"""How a context adapts to the bins, from two of its nine initialisations, and what choosing among them saves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def follow(bins: np.ndarray, start: int) -> tuple[np.ndarray, float]:
 
 
 def main() -> None:
-    """One sequence of bins whose share of ones jumps; the plain start and the cheapest."""
+    """One sequence of bins whose share of ones jumps, coded with initialisation 0 and with the cheapest."""
     rng = np.random.default_rng(3)
     truth = np.concatenate([np.full(count, share) for count, share in SHARES])
     bins = (rng.random(truth.size) < truth).astype(int)
@@ -41,11 +41,14 @@ def main() -> None:
     best = min(range(INITIALISATION_COUNT), key=lambda start: followed[start][1])
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
     x = np.arange(truth.size)
-    for axes, start, title in ((panels[0], 0, "start 0"), (panels[1], best, f"start {best}, the cheapest here")):
+    for axes, start, title in (
+        (panels[0], 0, "initialisation 0"),
+        (panels[1], best, f"initialisation {best}, the cheapest"),
+    ):
         estimates, cost = followed[start]
-        axes.plot(x, estimates[:, 0], color=ORANGE, linewidth=0.8, label="quick estimate")
+        axes.plot(x, estimates[:, 0], color=ORANGE, linewidth=0.8, label="fast estimate")
         axes.plot(x, estimates[:, 1], color=BLUE, linewidth=1.4, label="slow estimate")
-        axes.plot(x, estimates[:, 2], color=DARK, linewidth=1.6, label="used: both together")
+        axes.plot(x, estimates[:, 2], color=DARK, linewidth=1.6, label="average, which is used")
         axes.plot(x, truth, color=RED, linestyle="--", linewidth=1.4, label="true share of ones")
         axes.vlines(x[bins == 1], -0.07, -0.03, color=GREY, linewidth=0.4)
         axes.set_title(f"{title}: {cost:.0f} bits for {x.size} bins")

@@ -35,7 +35,7 @@ def main() -> None:
         *curve("eval-minilm.json"), color=BLUE, marker="o", markersize=5, label="default steps, several qualities"
     )
     axes.set(
-        xlabel="bits a weight", ylabel="mean cosine to the original embeddings", xlim=(1.5, None), ylim=(0.6, 1.01)
+        xlabel="bits per weight", ylabel="mean cosine to the original embeddings", xlim=(1.5, None), ylim=(0.6, 1.01)
     )
     axes.legend(loc="lower right")
     save(figure, __file__)

@@ -24,7 +24,7 @@ def main() -> None:
         axes.plot(*points.T, color=colour, marker=marker, markersize=5, label=label)
         sizes = [f"{float(np.interp(snr, points[:, 1], points[:, 0])):.3f} bits at {snr:g} dB" for snr in AT]
         print(f"  {label}: {', '.join(sizes)}")
-    axes.set(xlabel="bits a weight", ylabel="signal to noise, dB", xlim=(0, None), ylim=(0, None))
+    axes.set(xlabel="bits per weight", ylabel="signal to noise, dB", xlim=(0, None), ylim=(0, None))
     axes.legend(loc="lower right")
     save(figure, __file__)
 

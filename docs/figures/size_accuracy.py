@@ -12,7 +12,7 @@ BITS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.25, 1.5, 2.0, 2.5, 3.5, 5.0)
 
 
 def main() -> None:
-    """Targets in bits a weight, and the default."""
+    """Targets in bits per weight, and the default."""
     points, default = [point(bits=bits) for bits in BITS], point()
     images = len(HELD_OUT.labels)
     whole = digits.count_correct(WEIGHTS, HELD_OUT)
@@ -37,7 +37,7 @@ def main() -> None:
     above.set_xticks([t / 0.32 for t in ticks], [f"{t / 0.32:.2g} %" for t in ticks])
     above.minorticks_off()
     above.set_xlabel("size, percent of the original")
-    axes.set(xlabel="bits a weight", ylabel="digits read correctly, %", ylim=(0, 108))
+    axes.set(xlabel="bits per weight", ylabel="digits read correctly, %", ylim=(0, 108))
     axes.legend(loc="lower right")
     for p in points:
         print(f"  {p.bits:.2f} bits: {p.correct}")

@@ -39,7 +39,7 @@ def draw(axes: plt.Axes, model: str, found: dict[str, Any]) -> None:
             axes.plot(*zip(*shown, strict=True), color=colour, marker=marker, markersize=4, linewidth=1.3, label=label)
     axes.axhline(whole, color=GREY, linestyle="--", linewidth=1)
     axes.set_title(f"{model}, {found['weights']:,} weights")
-    axes.set(xlabel="bits a weight", ylabel=NAMES.get(main, main))
+    axes.set(xlabel="bits per weight", ylabel=NAMES.get(main, main))
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, whole - LEAST_SPAN * abs(whole)), max(high, whole + LEAST_SPAN / 4 * abs(whole)))
 

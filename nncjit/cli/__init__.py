@@ -1,1 +1,1 @@
-"""The command line: ``nncjit VERB ...``. One file a verb, one row in `nncjit.cli.main.VERBS`."""
+"""The command line: ``nncjit VERB ...``. Each verb is a module here and a row of `nncjit.cli.main.VERBS`."""

@@ -1,7 +1,7 @@
 """Make a model file small: safetensors, npz or a PyTorch checkpoint becomes an .nnc file.
 
-The default keeps each tensor's error in proportion to its own spread, which suits any model. Say how small it shall be
-with --ratio or --bits, or how exact with --snr; --dry-run tells the size without writing anything.
+By default, each tensor's error is proportional to its own spread, which suits any model. Set a target size with --ratio
+or --bits, or a signal-to-noise ratio with --snr. --dry-run predicts the size without writing anything.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run(args: Namespace) -> None:
 
 
 def describe(report: CompressReport, *, tensors: bool = False) -> str:
-    """What was gained and what it cost."""
+    """The report as text."""
     about = "estimated" if report.estimated else "compressed"
     rows = [
         ("original", text.size(report.original_bytes), f"{text.count(report.weights)} weights"),

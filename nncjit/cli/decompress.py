@@ -1,4 +1,4 @@
-"""Get the model back from an .nnc file, in the format that the target's suffix names."""
+"""Restore the model from an .nnc file, in the format that the target's suffix names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Compress the small real network that ships with nncjit, open it again, and see what it still can do.
+"""Compress a small real network that ships with nncjit, decompress it, and test it.
 
-It reads handwritten digits; its 360 test images were never trained on. Takes the options of `nncjit compress`: try
-`nncjit demo --bits 1.5`, and see where it starts to fail.
+The network reads handwritten digits; its 360 test images were not used for training. The demo accepts the options of
+`nncjit compress`: try `nncjit demo --bits 1.5` to see at which size the network starts to fail.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def run(args: Namespace) -> None:
 
 
 def measure(folder: Path, options: dict[str, Any], threads: int | None = None) -> DemoReport:
-    """The way there and back in `folder`, twice: once with the kernels cold, once warm."""
+    """Compress and decompress in `folder` twice: first with cold kernels, then with warm ones."""
     from safetensors.numpy import load_file
 
     import nncjit
@@ -85,7 +85,7 @@ def measure(folder: Path, options: dict[str, Any], threads: int | None = None) -
 
 
 def describe(report: DemoReport) -> str:
-    """The table for a newcomer."""
+    """The report as text."""
     n, whole = report.images, report.original_bytes
     bits = f"{8 * report.compressed_bytes / report.weights:.2f}"
     before = f"{report.correct_before} of {n} ({100 * report.correct_before / n:.1f} %)"

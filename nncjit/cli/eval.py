@@ -1,14 +1,14 @@
-"""How small can a model get, and what does it cost? Measures it over grids of options and draws size against quality.
+"""Measure how small a model can get and what that costs, over a grid of options, and draw quality against size.
 
   nncjit eval --demo                                              the small network that ships with nncjit
   nncjit eval model.safetensors --grid bits=2,3,4,5               quality: the exactness of the weights
   nncjit eval model.safetensors --task task.py --png curve.png    quality: what your task measures
   nncjit eval resnet50 --weights resnet50.pth --data imagenet/val
 
-Grids multiply: --grid quantizer=trellis,uniform --grid bits=2,3,4 makes two curves of three points each. Other options
-hold at all points. A task is a Python file or module with measure(weights) -> dict of numbers, and MAIN = (the one that
-counts, is more of it better).
-NNCodec's curve is drawn beside ours where NNCodec is installed, or where --rival names an interpreter that has it.
+Several grids are combined: --grid quantizer=trellis,uniform --grid bits=2,3,4 makes two curves of three points each.
+Other options apply to all points. A task is a Python file or module with measure(weights) -> dict of numbers, and
+MAIN = (name of the main measure, whether higher is better).
+NNCodec is measured, too, if it is installed or if --rival names an interpreter that can import it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DEMO = "digits"
 DEMO_TASK = "nncjit.demo.digits"
-X_LABEL = "bits a weight"
+X_LABEL = "bits per weight"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -237,7 +237,7 @@ def _unchanged(found: Evaluation, loss: float) -> list[str]:
             said = "no point is that good"
         else:
             said = f"{text.three_digits(point.ratio)} % of the original"
-            said += f" ({point.bits_per_weight:.2f} bits a weight, {grid.describe(point.options)})"
+            said += f" ({point.bits_per_weight:.2f} bits per weight, {grid.describe(point.options)})"
         lines.append(f"  {label}: {said}")
     if not lines:
         return []

@@ -1,6 +1,6 @@
-"""Show what an .nnc file holds: its tensors, how each is coded, what it takes; with --units all units and their fields.
+"""List the tensors of an .nnc file, how each is coded and its size; with --units all units and their header fields.
 
-Reads headers alone, so it takes no time whatever the size of the file.
+Only headers are read, so this is fast for files of any size.
 """
 
 from __future__ import annotations

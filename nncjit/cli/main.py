@@ -1,8 +1,8 @@
 """The command ``nncjit``: finds the verb, runs it, and turns every failure into one line and an exit code.
 
-argparse and not a command-line framework: it is in the standard library, and imports in a few milliseconds, so that
-``nncjit --help`` answers at once. A verb's module is imported only when that verb is called, and imports NumPy or Numba
-only when it works.
+It uses argparse rather than a command-line framework: argparse is in the standard library and imports in a few
+milliseconds, so ``nncjit --help`` answers at once. A verb's module is imported only when that verb is called, and
+imports NumPy or Numba only when it runs.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("nncjit: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # nobody reads our output any more, for example `nncjit inspect ... | head`; keep the flush at exit quiet
+        # the reader of our output has gone, as in `nncjit inspect ... | head`; suppress the error of the flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (NncError, OSError, MemoryError) as error:
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """Entry point of the command ``nncjit``."""
-    # a polite kill unwinds like Ctrl-C, so that unfinished files are removed
+    # SIGTERM unwinds like Ctrl-C, so that unfinished files are removed
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
 

@@ -1,7 +1,8 @@
 """Show where time, bytes and memory go, stage by stage and tensor by tensor.
 
-MODEL is compressed and opened again, into a temporary folder; an .nnc file is only opened. Stages are timed with one
-thread, so that their shares are exact; below them stands what all threads need. Takes the options of nncjit compress.
+MODEL is compressed into a temporary folder and decompressed again; an .nnc file is only decompressed. Stages are timed
+with one thread, so their shares are exact; the time with all threads is below them. Accepts the options of nncjit
+compress.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def run(args: Namespace) -> None:
 
 
 def describe(found: Profile, sort: str = "bytes", top: int = 15) -> str:
-    """Both ways by stage, the bytes by kind, the tensors."""
+    """The profile as text: stages of both directions, bytes by kind, tensors."""
     parts = [text.printable(found.source)]
     parts += [_way(title, way) for title, way in _ways(found)]
     parts += [_kinds(found), _tensors(found, sort, top)]

@@ -14,7 +14,7 @@ NAME_WIDTH = 32
 
 @contextmanager
 def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
-    """A function that moves a bar titled `what`, or None where nobody would see it."""
+    """A function that moves a bar titled `what`; None if stderr is not a terminal, or if `quiet`."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

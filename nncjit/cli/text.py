@@ -1,4 +1,4 @@
-"""Words and tables for people: sizes with units, aligned columns, nothing that a terminal could misread."""
+"""Text and tables for people: sizes with units, aligned columns, control characters escaped."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def seconds(s: float) -> str:
 
 
 def threads(n: int) -> str:
-    """How many worked."""
+    """A number of threads."""
     return "1 thread" if n == 1 else f"{n} threads"
 
 
@@ -78,7 +78,7 @@ def table(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,), head: bo
 
 
 def tensor_table(tensors: Iterable[TensorReport]) -> str:
-    """One line for each tensor: how it is coded and what it takes; columns that say nothing are left out."""
+    """One line for each tensor: how it is coded and what it takes; empty columns are left out."""
     head = ("tensor", "shape", "type", "coded as", "step", "size", "bits/weight", "exactness", "")
     rows = [
         (

@@ -28,7 +28,7 @@ def run(args: Namespace) -> None:
 
 
 def describe(report: DecompressReport) -> str:
-    """That all is well, and what was checked."""
+    """The report as text: the file is intact, and what was checked."""
     rows = [
         ("tensors", f"{len(report.tensors):,}", f"{text.count(report.weights)} weights"),
         ("checksum", "right" if report.checksum else "none", "" if report.checksum else "its writer left none"),

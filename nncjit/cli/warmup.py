@@ -1,4 +1,4 @@
-"""Compile the kernels now and keep them in the cache, so that no later run has to wait.
+"""Compile the kernels now and store them in the cache, so that later runs need not wait.
 
 Run it once after installing, or while a container image is built. Set NUMBA_CACHE_DIR to keep the cache elsewhere.
 """
@@ -25,12 +25,12 @@ RUNS: tuple[dict[str, Any], ...] = (
     {"bits": 3.0},
     {"scan_order": 4},
 )
-"""Options that together meet every kernel of a normal run."""
+"""Options that together use every kernel of a normal run."""
 
 
 @dataclass(frozen=True, slots=True)
 class WarmupReport:
-    """What was compiled, what was ready, and how long it took."""
+    """What was compiled, what was in the cache, and how long it took."""
 
     seconds: float
     compiled: int
@@ -72,7 +72,7 @@ def _place(cache: str | None) -> str:
 
 
 def _model() -> dict[str, np.ndarray]:
-    """Tensors that take every road through the codec: a matrix with several block rows, vectors, integers, halves."""
+    """Tensors that together use every usual kernel: a matrix with several block rows, vectors, integers, float16."""
     import numpy as np
 
     random = np.random.default_rng(0)

@@ -1,1 +1,1 @@
-"""The small real model that ships with the package, and what is needed to run it: NumPy alone."""
+"""The small real network that ships with the package; it runs in NumPy."""

@@ -1,8 +1,8 @@
 """The digits network: trained weights and 360 held-out images that ship with the package; its forward pass in NumPy.
 
-The weights were trained by ``bench/zoo/digits.py`` on scikit-learn's digits; the test images were never trained on. The
-forward pass follows the framework's definition of every layer, so that a decoded model can be judged where no framework
-is installed.
+The weights were trained by ``bench/zoo/digits.py`` on scikit-learn's digits; the test images were not used for
+training. The forward pass follows the framework's definition of every layer, so a decoded model can be tested without a
+framework.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODEL = DATA / "digits.safetensors"
 """The trained weights: four convolutions with batch norm, two linear layers."""
 WEIGHTS = MODEL
 MAIN = ("top1", True)
-"""The measure that counts, and that more of it is better: what `nncjit eval` asks of a task."""
+"""The main measure, and that higher is better: what `nncjit eval` requires of a task."""
 TEST_SET = DATA / "digits-test.safetensors"
 """images uint8[360,8,8] (0..16), labels uint8[360], logits float32[360,10] as PyTorch computed them."""
 
@@ -33,7 +33,7 @@ POOL_AFTER = ("2", "4")
 WHITE = 16.0
 """Largest pixel of scikit-learn's digits."""
 BATCH = 60
-"""Images at once: keeps the unfolded patches of the widest layer under 10 MB."""
+"""Images per batch, so that the unfolded patches of the widest layer stay under 10 MB."""
 NORM_EPSILON = 1e-5
 
 
@@ -84,7 +84,7 @@ def measure(weights: Mapping[str, np.ndarray]) -> dict[str, float]:
     held_out = load_held_out()
     scores = forward(weights, held_out.images)
     right = np.take_along_axis(scores, held_out.labels[:, None].astype(np.intp), 1)
-    rank = (scores >= right).sum(1)  # a network that answers the same to everything earns nothing by it
+    rank = (scores >= right).sum(1)  # a network that gives the same answer to everything scores nothing
     return {f"top{k}": 100.0 * float((rank <= k).mean()) for k in (1, 5)}
 
 

@@ -1,4 +1,4 @@
-"""Files of models: one module a format, imported when a file of its kind is opened.
+"""Model files: one module per format, imported when such a file is opened.
 
 Each format is two functions: ``read(path, mmap=...) -> Model`` and ``write(path, infos, metadata, ...)``, a context
 manager that yields ``store(info, array)`` and puts the file in its place when the block ends well.
@@ -35,7 +35,7 @@ def known_suffixes() -> tuple[str, ...]:
 
 
 def is_known(path: str | os.PathLike[str]) -> bool:
-    """Does the name end like one of a known format?"""
+    """Whether the name has the suffix of a known format."""
     return os.fspath(path).lower().endswith(known_suffixes())
 
 
@@ -48,7 +48,7 @@ def _module_for(path: str | os.PathLike[str]) -> ModuleType:
 
 
 def open_model(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
-    """Open a model file; nothing but names, shapes and dtypes is read.
+    """Open a model file and read names, shapes and dtypes, but no values.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def open_model(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
     OptionError
         The suffix is unknown.
     ModelError
-        The file does not exist or is damaged, or a tensor is of a kind that nncjit cannot hold.
+        The file does not exist or is damaged, or a tensor has a type that nncjit does not support.
     """
     module = _module_for(path)
     check_readable(path)
@@ -98,7 +98,7 @@ def create(
         Bytes of one file of a sharded model. By default a tensor goes to the file that `TensorInfo.shard` names, where
         all of them have one, and otherwise files hold up to 5 GB.
     fsync : bool
-        Wait until the disk has it all.
+        Wait until all data are on the disk.
 
     Raises
     ------

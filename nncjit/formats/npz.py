@@ -1,7 +1,7 @@
 """NumPy's npz files, member by member.
 
-npz knows no names for bfloat16 and float8: such tensors are written as float32, which holds them exactly, and a warning
-says so. There is no place for metadata. Nothing is ever unpickled.
+npz has no names for bfloat16 and float8. Such tensors are written as float32, which represents them exactly, and a
+warning says so. Metadata are not stored. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -118,11 +118,11 @@ def write(
 
         try:
             yield store
-            # members lie in the order in which they were done; readers see the order of this list
+            # members are stored in the order of completion; readers see the order of this list
             archive.filelist.sort(key=lambda member: order[member.filename])
             archive.close()
         except BaseException:
-            # closed here, and not by the garbage collector when the file under it is gone
+            # closed here rather than by the garbage collector after its file was closed
             with lock, suppress(OSError, ValueError):
                 archive.close()
             raise
@@ -135,7 +135,7 @@ def _member_name(path: str | os.PathLike[str], info: TensorInfo) -> str:
 
 
 def _is_widened(info: TensorInfo) -> bool:
-    """Is this a float type that NumPy has no name for?"""
+    """Whether this is a float type that NumPy has no name for."""
     return DTYPES[info.dtype].kind == "f" and DTYPES[info.dtype].storage.kind != "f"
 
 

@@ -1,8 +1,8 @@
-"""PyTorch checkpoints: state dicts, read and written by torch itself, never with code from a pickle.
+"""PyTorch checkpoints: state dicts, read and written by torch itself without running code from a pickle.
 
-A file holds a table of names to tensors, either itself or under one of the names that training scripts use (`NESTED`).
-What is not a tensor (an optimizer's state, a count of epochs) is left out, and a warning names it; what is written is
-the plain table. Tensors that share their memory are tied, and come back tied.
+A checkpoint is a state dict, or holds one under a name that training scripts use (`NESTED`). Other contents (an
+optimizer's state, a count of epochs) are left out, and a warning names them. Files are written as plain state dicts.
+Tensors that share memory are tied, and come back tied.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NESTED = ("state_dict", "model_state_dict", "model", "module", "params", "weight
 
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 _RELEASE_EVERY = 1 << 24
-"""Bytes written to a checkpoint between two times that read pages are given back."""
+"""Bytes written to a checkpoint before the pages that were read are released."""
 _ALIGNMENT = 64
 
 
@@ -65,7 +65,9 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa:
 def _load(path: str | os.PathLike[str]) -> Any:
     torch = _torch(path)
     with os_errors(path), Path(path).open("rb") as file:
-        mapped = file.read(4) == b"PK\x03\x04"  # files of torch before 1.6 are no archives and cannot be mapped
+        mapped = (
+            file.read(4) == b"PK\x03\x04"
+        )  # files written by torch before 1.6 are not archives and cannot be mapped
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -74,13 +76,13 @@ def _load(path: str | os.PathLike[str]) -> Any:
             raise ModelError(f"{path}: not a PyTorch file, or a damaged one") from error
         reason = f"it needs {code[1]}, and nncjit runs no code from files; save the state dict alone"
         raise ModelError(f"{path}: cannot be read safely: {reason}") from error
-    except Exception as error:  # torch.load on damaged bytes raises whatever it stumbles over
+    except Exception as error:  # on damaged bytes, torch.load may raise anything
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path}: not a PyTorch file, or a damaged one ({first})") from error
 
 
 def _state_dict(path: str | os.PathLike[str], loaded: Any) -> tuple[dict[Any, Any], list[str]]:
-    """The table of tensors in a checkpoint, and the names of what else is there."""
+    """The state dict of a checkpoint, and the names of its other contents."""
     if not isinstance(loaded, Mapping):
         raise ModelError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     rest: list[str] = []
@@ -110,7 +112,7 @@ def _copy(source: Any, name: str) -> np.ndarray[Any, Any]:
 
 
 def _page_out(address: int, size: int) -> None:
-    """Let the system take back the pages of a file map: a hint, which loses nothing whatever the memory is."""
+    """Tell the system that it may page out part of a file map. This is a hint; no data are lost."""
     if sys.platform != "linux":
         return
     start = -(-address // memory_map.PAGESIZE) * memory_map.PAGESIZE
@@ -130,8 +132,8 @@ def write(
 ) -> Iterator[Store]:
     """Write a state dict; see `nncjit.formats.create`.
 
-    torch wants all tensors at once, so they wait in a file without a name in the same folder, and are mapped when torch
-    takes them.
+    torch needs all tensors at once. So they are stored in an unnamed file in the same folder, which is mapped when
+    torch writes the checkpoint.
     """
     torch = _torch(path)
     offsets: dict[str, int] = {}
@@ -175,7 +177,7 @@ def _tensors(torch: Any, infos: Sequence[TensorInfo], offsets: Mapping[str, int]
 
 
 class _Releasing:
-    """A file for torch to write to, which now and then gives back the pages that torch has read."""
+    """A file that torch writes to. It regularly releases the pages that torch has already read."""
 
     def __init__(self, file: BinaryIO, pages: memory_map.mmap) -> None:
         self._file, self._pages, self._written = file, pages, 0

@@ -1,8 +1,8 @@
 """safetensors files, tensor by tensor.
 
-The safetensors library is not used here, for three reasons: its writer needs all tensors in memory at once, it gives
-float8 to NumPy not at all and bfloat16 only together with ml_dtypes, and one element type that it does not know closes
-the whole file. The format is small; the tests read and write every file with the library too.
+The safetensors library is not used, for three reasons. Its writer needs all tensors in memory at once. It cannot give
+float8 to NumPy, and bfloat16 only with ml_dtypes. A single unknown element type makes the whole file unreadable. The
+format is small, and the tests compare with the library in both directions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: parsed with every rule of the format checked, and built.
+"""Parse and build the header of a safetensors file. The parser checks every rule of the format.
 
 A file is 8 bytes (little-endian length of the header), the header (a JSON object: name -> dtype, shape, data_offsets),
 and the values. The offsets count from the end of the header and must tile the rest of the file: no gap, no overlap.
@@ -97,7 +97,7 @@ def _check_metadata(metadata: Any) -> dict[str, str]:
 
 
 def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63  # bool is no size
+    return type(value) is int and 0 <= value < 1 << 63  # a bool is not a size
 
 
 def _entry(name: str, value: Any) -> Entry:

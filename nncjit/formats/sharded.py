@@ -28,8 +28,8 @@ _MAX_INDEX = 100_000_000
 def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
     """Open an index and the files that it names; see `nncjit.formats.open_model`.
 
-    Tensors come in the order of the index; what a file holds beyond it comes last, as loaders that go file by file
-    would find it. Metadata are those of the files, where two disagree those of the first.
+    Tensors come in the order of the index. Tensors that only the files list come last, since loaders that read file by
+    file find them, too. Metadata are those of the files; if two files disagree, the first one counts.
     """
     path = Path(path)
     shard_of = _read_index(path)
@@ -74,7 +74,7 @@ def _read_index(path: Path) -> dict[str, str]:
 
 
 def _is_shard_name(name: Any) -> bool:
-    """A file in the folder of the index, and no way out of it."""
+    """Whether this names a file in the folder of the index, and none outside it."""
     return isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\:\0")
 
 
@@ -89,8 +89,8 @@ def write(
 ) -> Iterator[Store]:
     """Write the files and their index; see `nncjit.formats.create`.
 
-    All take their places at the end, the index last. A file is only replaced if the old index lists it: the names of
-    shards come from the stream, which does not know what else is in the folder.
+    All files are renamed into place at the end, the index last. A file is replaced only if the old index lists it: the
+    names of shards come from the stream, which does not know what else is in the folder.
 
     Raises
     ------

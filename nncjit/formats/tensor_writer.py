@@ -15,15 +15,15 @@ from nncjit.errors import ModelError
 from nncjit.model import Model, Tensor, TensorInfo
 
 Store = Callable[[TensorInfo, np.ndarray[Any, Any]], None]
-"""Puts the values of one tensor into the file; called from any thread, once a tensor."""
+"""Puts the values of one tensor into the file; called from any thread, once per tensor."""
 
 
 class Writer:
     """A model file in the making, as a context manager.
 
-    For each tensor that is not tied: `allocate` an array, fill it, and say `done`; or `put` an array of one's own. Tied
-    tensors are written with their twins. Any thread may do so, but all must have ended before the ``with`` block does.
-    The file appears when the block ends well; after an exception in it everything is as before.
+    For each tensor that is not tied, either `allocate` an array, fill it and call `done`, or `put` an existing array. A
+    tied tensor is written with the tensor whose memory it shares. All methods may be called from any thread, but only
+    before the ``with`` block ends. If the block ends without an exception, the file appears; otherwise nothing changes.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Writer:
         return array
 
     def done(self, name: str) -> None:
-        """Write the array that `allocate` gave, and let go of it; it must not be touched afterwards."""
+        """Write the array that `allocate` returned and release it; it must not be used afterwards."""
         with self._lock:
             array = self._arrays.pop(name, None)
         if array is None:
@@ -60,7 +60,7 @@ class Writer:
         self.put(name, array)
 
     def put(self, name: str, array: np.ndarray[Any, Any]) -> None:
-        """Write a storage array of one's own instead: no `allocate`, no `done`.
+        """Write a storage array without `allocate` and `done`.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """Parameter reduction: fewer or simpler numbers, and how to undo it.
 
-Functions from arrays to frozen dataclasses; nothing changes its input. What a tool did travels in the stream (spec,
-sections 9 and 11); which tool is used where is for `nncjit.encoder` to decide.
+Functions take arrays and return frozen dataclasses; they do not change their input. The stream records what a tool did
+(spec, sections 9 and 11). `nncjit.encoder` decides which tools are used.
 """
 
 from nncjit.reduce.batchnorm import BatchNorm, Folded, fold_batchnorm, unfold_batchnorm

@@ -1,8 +1,8 @@
 """Which tensors form a BLOCK: a weight, its bias, its local scaling, the batch norm that follows it. Spec, sections 2
 and 9.
 
-Found from names, and careful: a wrong match would damage a network. A bias and a scaling are taken by name and
-length. A batch norm must
+Blocks are found by name, and with care: a wrong match would damage a network. A bias and a scaling are matched by name
+and length. A batch norm must
 
 * be named after the layer (``conv1`` and ``bn1``, ``convolution`` and ``normalization``, ``block_1_expand`` and
   ``block_1_expand_BN``), or be its neighbour in a numbered sequence (``features.0`` and ``features.1``);

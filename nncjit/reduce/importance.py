@@ -67,7 +67,7 @@ class Weights:
 
 
 def _block_keys(values: np.ndarray, sensitivity: np.ndarray | None, block: tuple[int, ...], name: str) -> np.ndarray:
-    """Keys of the mean importances of the blocks; the mean, so that a cut block is judged as a whole one."""
+    """Keys of the mean importances of the blocks; the mean makes cut blocks comparable with whole ones."""
     keys = keys_of(values, sensitivity, name)
     is_zero = keys == 0
     keys -= ~is_zero

@@ -1,4 +1,4 @@
-"""What the names of tensors say: which of them are one layer, and which batch norm could follow which layer."""
+"""What the names of tensors reveal: which tensors form a layer, and which batch norm could follow which layer."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def in_definition_order(modules: Mapping[str, Module]) -> bool:
 def followers(module: Module) -> Iterator[tuple[str, str]]:
     """The rules that name a batch norm for this layer, and the path each of them names.
 
-    A rule is the key under which all its matches in a model are judged together. Neighbours in a numbered sequence
-    are judged parent by parent, and their rule starts with "next".
+    A rule is the key under which all its matches in a model are checked together. Neighbours in a numbered sequence
+    are checked parent by parent, and their rule starts with "next".
     """
     if module.leaf.isdecimal():
         yield f"next {module.parent}", f"{module.parent}{int(module.leaf) + 1}"

@@ -5,7 +5,7 @@ largest magnitude) and a strength p::
 
     LS_i = s_i^p / (geometric mean of s_j^p over the rows that are not zero)         LS_i = 1 for a row of zeros
 
-Why so. A row of standard deviation s_i coded with step d takes about log2(s_i / d) + const bits a weight, and gets an
+Why so. A row of standard deviation s_i coded with step d takes about log2(s_i / d) + const bits per weight, and gets an
 error of variance d^2/12. Dividing by LS gives row i the step LS_i * d. As the geometric mean of LS is 1, the bits at
 a given d stay as they were (at high rate); what changes is whose error is small. p = 1 gives all rows the same
 *relative* error, which is what counts where a normalisation (batch norm, layer norm) follows and takes the row's size

@@ -1,4 +1,4 @@
-"""How the tools look at a tensor: as a matrix, in blocks, in bands that fit the cache; and the checks they share."""
+"""Views of a tensor as a matrix, in blocks, or in bands that fit the cache; and checks that the tools share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from nncjit.errors import ModelError, OptionError
 
 CHUNK = 1 << 20
-"""Elements that a tool works on at a time: its temporaries are this long, never as long as the tensor."""
+"""Elements that a tool works on at a time, so its temporaries never reach the size of the tensor."""
 
 
 def float_array(values: np.ndarray, name: str) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""What was gained and what it cost: measures, rate-quality curves, profiles, and pictures of them."""
+"""Measures of size and quality, rate-quality curves, profiles, and plots of them."""

@@ -1,4 +1,4 @@
-"""Pictures for a terminal: curves and bars of plain characters."""
+"""Curves and bars drawn with plain characters, for a terminal."""
 
 from __future__ import annotations
 

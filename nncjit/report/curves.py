@@ -1,10 +1,10 @@
-"""Rate-quality curves, and what one gains over another.
+"""Rate-quality curves, and the gain of one over another.
 
 The average differences are Bjontegaard's, with monotone cubic interpolation (PCHIP) in place of a polynomial: it passes
 through every point and does not swing. The rate enters as a logarithm, so that a difference in rate is a percentage.
 
-A measured curve need not rise everywhere: a coarser model may do its task better by luck. Only the points on its front
-count, those that no cheaper point of the same curve equals.
+A measured curve need not rise everywhere: a coarser model may happen to do its task better. Only the points on the
+Pareto front count, that is, those that are better than every cheaper point of the same curve.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Curve:
 
     label: str
     rates: tuple[float, ...]
-    """Any measure of size: bits a weight, percent, bytes."""
+    """Any measure of size: bits per weight, percent, bytes."""
     qualities: tuple[float, ...]
     higher_is_better: bool = True
 
@@ -44,7 +44,7 @@ class Curve:
 
     @property
     def front(self) -> list[tuple[float, float]]:
-        """The points that no cheaper one equals, as (rate, goodness), both rising strictly.
+        """The points of the Pareto front as (rate, goodness), both strictly increasing.
 
         Goodness is the quality, negated where less of it is better. Points of infinite quality are left out.
         """
@@ -59,7 +59,7 @@ class Curve:
         return kept
 
     def rate_at(self, quality: float) -> float | None:
-        """The rate that the curve needs for a quality; None outside of the qualities that were measured."""
+        """The rate that the curve needs for a quality; None outside the measured qualities."""
         front = self.front
         good = quality if self.higher_is_better else -quality
         if not front or not front[0][1] <= good <= front[-1][1]:

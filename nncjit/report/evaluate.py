@@ -28,7 +28,7 @@ from nncjit.report.task import Task
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 Progress = Callable[[int, int, str], object]
-"""Called with (points done, points in all, what is at work)."""
+"""Called with (points done, points in all, the point that is being measured)."""
 
 RIVAL_STRIDE = 3
 """Steps of qp from one point of NNCodec's curve to the next: about 4.5 dB."""
@@ -85,7 +85,7 @@ def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
     points: list[Point] = []
     with ExitStack() as stack:
         if request.rival is not None:
-            stack.enter_context(request.rival)  # says at once that it cannot
+            stack.enter_context(request.rival)  # fails at once if the rival cannot be started
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nncjit-eval-")))
         for curve in request.curves:
             label = f"nncjit, {curve.label}" if curve.label else "nncjit"
@@ -109,7 +109,7 @@ def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """All tensors of a model file, those that NumPy has no type for as float32."""
+    """All tensors of a model file. Types that NumPy does not have become float32."""
     with formats.open_model(path) as model:
         return {tensor.name: _plain(dtypes.as_array(tensor.read(), tensor.dtype)) for tensor in model}
 
@@ -188,7 +188,7 @@ def _quality(original: Arrays, found: Arrays, task: Task | None) -> tuple[dict[s
 
 
 def _warm(curves: Sequence[Series]) -> None:
-    """Compile what the first points need, so that they are not charged for it."""
+    """Compile the kernels that the first points need, so that their times do not include it."""
     random = np.random.default_rng(0)
     tiny = {
         "matrix": random.standard_normal((128, 96), dtype=np.float32),
@@ -198,7 +198,7 @@ def _warm(curves: Sequence[Series]) -> None:
     for curve in curves:
         try:
             decode(encode(tiny, curve.points[0], rules=()))
-        except OptionError:  # what does not suit this toy may suit the model
+        except OptionError:  # an option that does not fit this toy model may fit the real one
             continue
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, and what is gained by it, in words and as plain data."""
+"""The results of an evaluation, as text and as plain data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOSS = 1.0
 """Percent of the original's main measure that may be lost in "nearly unchanged"."""
 
 USEFUL = 10.0
-"""Percent of it that may be lost in a comparison at equal quality: nobody wants a model that is worse."""
+"""Percent of it that may be lost in a comparison at equal quality: worse models are of no use."""
 
 UNITS = {
     SNR: ("SNR of the weights", "dB"),
@@ -48,7 +48,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One setting of a coder and what came of it. Sizes in bytes, times in seconds."""
+    """One setting of a coder and its results. Sizes in bytes, times in seconds."""
 
     curve: str
     options: Mapping[str, Any]
@@ -62,7 +62,7 @@ class Point:
     task_seconds: float | None = None
     """Inference of the whole test set with the decoded weights."""
     encode_peak: int | None = None
-    """Peak memory of a process that does nothing else."""
+    """Peak memory of a separate process that only encodes."""
     decode_peak: int | None = None
 
 
@@ -104,7 +104,7 @@ class Evaluation:
         return Curve(label, rates, tuple(point.measures[self.main] for point in mine), self.higher_is_better)
 
     def gains(self) -> list[str]:
-        """What is gained at equal quality: a line for each curve against the rival's, or else against the first."""
+        """The gain at equal quality: a line for each curve against the rival's, or else against the first."""
         curves = self.curves
         anchor = next((curve for curve in curves if curve.label == RIVAL), curves[0])
         return [self._gain(anchor, curve) for curve in curves if curve is not anchor]

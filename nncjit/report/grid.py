@@ -20,7 +20,7 @@ ALONG = tuple(FinenessKinds.rows())
 DEFAULT: dict[str, tuple[Any, ...]] = {
     "quality": (0.01, 0.02, 0.03, 0.045, 0.06, 0.09, 0.125, 0.18, 0.25, 0.35, 0.5, 0.71, 1.0, 1.41)
 }
-"""From where most models break to where nothing is lost."""
+"""From rates at which most models fail to rates at which nothing is lost."""
 MAX_POINTS = 512
 _NO_AXES = {"threads": "never changes the result", "rules": "is given with --rule"}
 
@@ -30,7 +30,7 @@ class Series:
     """The points of one curve."""
 
     label: str
-    """What tells it from the other curves: its fixed options, for example "quantizer=uniform"; may be empty."""
+    """The options that distinguish it from the other curves, for example "quantizer=uniform"; may be empty."""
     points: tuple[Options, ...]
     settings: tuple[dict[str, Any], ...]
     """The options of each point that the grids name, with values as JSON has them."""

@@ -1,8 +1,8 @@
-"""Classifying images of one's own, in folders by class, with the networks that torchvision names: one more task.
+"""A task: torchvision's networks classify the user's images, which are in one folder for each class.
 
-Needs torch, torchvision and Pillow, which are imported when the task is made. Images are made ready the way
-torchvision's first weights for ImageNet ask for: the shorter side to 256 pixels, the middle 224 x 224, the colours'
-usual mean and spread. Networks that want something else need a task file of their own.
+It needs torch, torchvision and Pillow, which are imported when the task is created. Images are prepared as for
+torchvision's first ImageNet weights: the shorter side is resized to 256 pixels, the central 224 x 224 pixels are cut
+out, and the colours are normalised with the usual mean and spread. Other networks need a task file of their own.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _scores(torch: ModuleType, net: Any, image: ModuleType, paths: Sequence[Path
 
 
 def pixels(image: ModuleType, path: Path) -> Array:
-    """An image as the networks want it: float32[3, 224, 224].
+    """An image prepared for the networks: float32[3, 224, 224].
 
     Raises
     ------

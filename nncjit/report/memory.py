@@ -1,7 +1,7 @@
-"""Time and peak memory of a piece of work, seen in a process of its own.
+"""Time and peak memory of a function, measured in a separate process.
 
-A process keeps its highest memory as a water mark that never falls, so that a second piece of work in it hides behind
-the first. A fresh process has a fresh mark: ``python -m nncjit.report.memory MODULE:FUNCTION`` reads the function's
+The peak memory of a process never falls, so a second function in the same process could not be measured. A new process
+starts with a new peak: ``python -m nncjit.report.memory MODULE:FUNCTION`` reads the function's
 arguments from standard input as JSON, does the work, and prints what it took.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from nncjit import errors
 
 _MARK = "nncjit-work "
-"""Before the answer, so that nothing else that the work prints is taken for it."""
+"""Precedes the answer, so that other output of the function is not mistaken for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class Work:
     """What a piece of work took."""
 
     seconds: float
-    """Of the work alone: imports are not counted, compiling is where the kernels' cache is cold."""
+    """Of the function alone: without imports, but with compiling if the kernel cache is cold."""
     peak_bytes: int
     """Most memory that the process had at any time."""
     idle_bytes: int
-    """What it had before the work began: the interpreter and imported libraries."""
+    """Memory before the function was called: the interpreter and imported libraries."""
     result: Any
     """What the function returned, as JSON has it; None where it was no JSON."""
 
@@ -76,9 +76,9 @@ def in_child(function: str, *args: Any, **keywords: Any) -> Work:
 
 
 def peak_memory() -> int:
-    """Bytes of the highest memory that this process had.
+    """Peak memory of this process in bytes.
 
-    Linux hands a parent's mark in `getrusage` on to its children, but not that of /proc.
+    On Linux, children inherit the parent's peak in `getrusage`, but not in /proc.
     """
     return _proc_status("VmHWM") or _resource_peak()
 

@@ -1,4 +1,4 @@
-"""Measures of a model's weights and of what it does: each a function of arrays that gives one number."""
+"""Measures of weights and of a model's outputs. Each is a function from arrays to one number."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def ssim(original: Array, other: Array, peak: float) -> float:
     Parameters
     ----------
     original, other : [height, width] or [height, width, channels]
-        At least 11 x 11 pixels. Channels are compared apart, and the mean is given.
+        At least 11 x 11 pixels. Channels are compared separately, and the mean is returned.
     peak : float
         Largest possible value.
 
@@ -101,7 +101,7 @@ def ssim(original: Array, other: Array, peak: float) -> float:
 def top_k(scores: Array, labels: Array, k: int = 1) -> float:
     """Percentage of rows of `scores` [n, classes] whose label is among the k highest; a tie with another class is lost.
 
-    So a network that answers the same to everything earns nothing by it.
+    So a network that gives the same answer to everything scores nothing.
     """
     if scores.ndim != 2 or len(scores) != len(labels) or not len(labels):
         raise ModelError(f"scores {list(scores.shape)} do not belong to {len(labels)} labels")
@@ -131,7 +131,7 @@ def spearman(original: Array, other: Array) -> float:
 
 
 def entropy(levels: Array) -> float:
-    """Bits that each of these integers takes at least in a code that knows how often each comes, and no more."""
+    """Entropy of integers in bits: what each needs at least in a code that uses only their frequencies."""
     counts = np.unique(levels, return_counts=True)[1]
     shares = counts / max(counts.sum(), 1)
     return float(-(shares * np.log2(shares)).sum())

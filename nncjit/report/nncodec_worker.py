@@ -1,7 +1,7 @@
-"""NNCodec in an interpreter that has it: ``python nncodec_worker.py``, jobs on standard input.
+"""Runs NNCodec in its own interpreter: ``python nncodec_worker.py``, with jobs on standard input.
 
-Runs under any Python that can import `nncodec.nnc_core`, which needs NumPy, and imports nothing of nncjit. Only
-NNCodec's public functions are called. A job is a line of JSON, ``["encode", IN.npz, OUT.nnc, {"qp": -38}]`` or
+It runs under any Python that can import `nncodec.nnc_core`, which needs NumPy, and imports nothing of nncjit. It calls
+only NNCodec's public functions. A job is a line of JSON, ``["encode", IN.npz, OUT.nnc, {"qp": -38}]`` or
 ``["decode", IN.nnc, OUT.npz, {}]``; the answer is a line that starts with ``nncodec-worker`` and goes on as JSON:
 seconds, or an error. Arrays travel as npz files with members ``a0, a1, ...`` and ``names``, a JSON list.
 """
@@ -109,9 +109,9 @@ def work(verb: str, source: str, target: str, options: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    """Jobs until the input ends."""
+    """Do jobs until the input ends."""
     here = Path(__file__).resolve().parent
-    sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]  # our names are not for NNCodec
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]  # NNCodec must not find our modules
     from nncodec.nnc_core import coder  # noqa: F401 - its import is not timed
 
     answers, sys.stdout = sys.stdout, sys.stderr  # NNCodec prints

@@ -1,4 +1,4 @@
-"""Pictures as PNG, drawn with matplotlib (the extra ``plot``), which is imported when a picture is made."""
+"""PNG plots, drawn with matplotlib (the extra ``plot``), which is imported when a plot is made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nncjit.files import atomic_write
 from nncjit.report.curves import Curve
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444", "#b8a800")
-"""Okabe and Ito's, which people with any colour vision can tell apart."""
+"""The palette of Okabe and Ito, which is suitable for all kinds of colour vision."""
 MARKERS = "os^Dv<>P"
 DPI = 150
 
@@ -22,7 +22,7 @@ Group = tuple[str, str, Sequence[tuple[str, float]]]
 
 
 def check_target(path: str | PathLike[str]) -> None:
-    """Refuse a picture that could not be made before any work is done for it.
+    """Refuse a plot that cannot be made before any work is done for it.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def rate_quality(
 
 
 def grouped_bars(path: str | PathLike[str], groups: Sequence[Group], *, title: str) -> None:
-    """Draw groups of horizontal bars under each other, each group with its own scale of lengths.
+    """Draw groups of horizontal bars below each other, each group with its own scale.
 
     Parameters
     ----------

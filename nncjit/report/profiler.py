@@ -1,8 +1,8 @@
-"""Where time, bytes and memory go when a model is compressed and opened again: by stage and by tensor.
+"""Time, bytes and memory of compressing and decompressing a model, by stage and by tensor.
 
-Stages are timed with one thread at work, so that their shares are exact: with many, stages overlap. What all threads
-together need is measured beside it. Kernels are compiled before anything is timed: memory is recorded first, in a pass
-of its own.
+Stages are timed with one thread, because they overlap with more threads and their shares would not be exact. The time
+with all threads is measured separately. Memory is recorded first, in a separate pass, which also compiles the kernels
+before anything is timed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nncjit.report.memory import in_child
 from nncjit.stages import Cost, Recorder, recording
 
 REST = "rest"
-"""What no stage accounts for: the frame around them."""
+"""Everything outside the stages."""
 REPEATS = 2
 """Timed passes; the faster one counts."""
 
@@ -57,7 +57,7 @@ class Way:
     seconds_with_threads: float
     """Wall time with so many."""
     peak_bytes: int
-    """Peak memory of a process that does nothing else, with so many threads."""
+    """Peak memory of a separate process that does only this, with so many threads."""
     idle_bytes: int
     """What that process had before: the interpreter, NumPy, Numba."""
 
@@ -97,7 +97,7 @@ class Profile:
 
 
 def profile(source: str | PathLike[str], options: Options | None = None, *, threads: int | None = None) -> Profile:
-    """Profile a model file, both ways, or a stream, on its way back.
+    """Profile a model file in both directions, or the decompression of a stream.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _way(
     threads: int | None,
     keywords: Mapping[str, Any],
 ) -> tuple[Way, Recorder]:
-    """Pass by pass: memory (which also compiles), time with one thread, time with all, peak in a process of its own."""
+    """The passes: memory (which also compiles), time with one thread, time with all, peak in a separate process."""
 
     def run(threads: int | None) -> _Pass:
         wall, cpu = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""NNCodec beside us, in a process of its own and, if wished, in an environment of its own."""
+"""NNCodec for comparison, in a separate process and, if wanted, in a separate environment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NNCODEC_QP = -38
 
 
 class Rival:
-    """NNCodec, waiting for work. A context manager.
+    """A process that runs NNCodec. A context manager.
 
     Raises
     ------
@@ -65,7 +65,7 @@ class Rival:
         Raises
         ------
         ModelError
-            NNCodec refuses them, or dies of them.
+            NNCodec refuses them, or its process ends.
         """
         source, target = self._path("in.npz"), self._path("out.nnc")
         save(source, dict(arrays))
@@ -106,7 +106,7 @@ class Rival:
             process.communicate()
 
     def _do(self, verb: str, source: Path, target: Path, options: dict[str, Any]) -> float:
-        if self._process is None:  # it died of the job before
+        if self._process is None:  # it ended during the previous job
             self._start()
         process = self._process
         assert process is not None
@@ -134,7 +134,7 @@ class Rival:
 
 
 def fit_for_rival(arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
-    """The arrays as NNCodec takes them, and those that it cannot take.
+    """The arrays in a form that NNCodec accepts, and those that it cannot accept.
 
     It knows float32 and int32 only, no scalars and nothing empty, and takes names that end in ``_G`` or ``_H`` for
     factors.
@@ -151,7 +151,7 @@ def fit_for_rival(arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
 
 
 def back_from_rival(found: Mapping[str, Array], original: Mapping[str, Array]) -> Arrays:
-    """What NNCodec decoded, in the original shapes and dtypes, with the arrays that it could not take."""
+    """What NNCodec decoded, in the original shapes and dtypes, with the arrays that it could not accept."""
     return {
         name: found[name].astype(array.dtype).reshape(array.shape) if name in found else array
         for name, array in original.items()

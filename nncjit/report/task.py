@@ -1,8 +1,8 @@
-"""Tasks: what a model is for, as a Python file that measures how well weights do it.
+"""Tasks: Python files that measure how well weights do what a model is for.
 
 A task has ``measure(weights) -> dict[str, float]``, where `weights` maps names to arrays, and ``MAIN``, the name of the
-measure that counts and whether more of it is better. It may have ``TITLE``, and ``WEIGHTS``, the path of the model that
-it is usually asked about. It is code that is run: take it from people you trust.
+main measure and whether higher is better. It may have ``TITLE``, and ``WEIGHTS``, the path of the model that it usually
+measures. A task is code that is run, so use only tasks from people you trust.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Task:
             The task fails on them, or gives no number for its main measure.
         """
         try:
-            with np.errstate(all="ignore"):  # a model that is quantised to death may compute nonsense
+            with np.errstate(all="ignore"):  # a model with very coarse steps may overflow
                 found = dict(self.measures(weights))
         except (KeyboardInterrupt, ModelError):
             raise
@@ -63,7 +63,7 @@ class Task:
         return {name: float(value) for name, value in found.items()}
 
     def loss(self, value: float, original: float) -> float:
-        """How much worse a value of the main measure is than the original's, in percent of that; negative: better."""
+        """How much worse a value of the main measure is than the original's, in percent of it; negative: better."""
         worse = original - value if self.higher_is_better else value - original
         return 100.0 * worse / abs(original) if original else math.inf if worse > 0 else 0.0
 

@@ -32,7 +32,7 @@ def test_the_demo_answers_how_small_and_at_what_cost(folder, run):
     assert code == 0
     assert "digits: a small network that reads handwritten digits" in out
     assert "top-1 accuracy (%)" in out
-    assert "bits a weight (logarithmic)" in out
+    assert "bits per weight (logarithmic)" in out
     rows = [line.split() for line in out.splitlines() if line.startswith(("original ", "nncjit  "))]
     assert [row[0] for row in rows] == ["original", "nncjit", "nncjit"]
     assert "Smallest that loses no more than 1 % of the original's top-1 accuracy:" in out

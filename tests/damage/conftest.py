@@ -1,4 +1,4 @@
-"""Kernels are compiled before any test of this room looks at the clock or at memory."""
+"""Compile the kernels before any test of this folder measures time or memory."""
 
 import pytest
 from damage.streams import VECTORS

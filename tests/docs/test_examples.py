@@ -1,4 +1,4 @@
-"""What the pages show runs as it stands there and prints what they say; the tutorial is the first of them."""
+"""The examples of the pages run as they are shown and print what the pages say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every link, picture and page of the documentation leads somewhere; checked without building the site."""
+"""Links lead to pages, headings and pictures that exist. The tests do not build the site."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the pages are what the saved figures say."""
+"""The tables on the pages agree with the saved figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference of the options is what the encoder's table says."""
+"""The reference page of the options agrees with the table of options."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_a_model_without_floats_has_nothing_to_trade(tmp_path):
 
 
 def made(*points, main="top1", original=80.0, higher=True):
-    """An evaluation with points (curve, bits a weight, quality)."""
+    """An evaluation with points (curve, bits per weight, quality)."""
     return Evaluation(
         model="m",
         task="t",

@@ -15,10 +15,10 @@ B = Curve("theirs", (2, 3, 8), (20.0, 70.0, 94.0))
 
 
 def test_a_chart_has_every_point_label_and_the_level():
-    text = pictures.chart([A, B], x_label="bits a weight", y_label="top-1 in %", level=97.0, width=40, height=10)
+    text = pictures.chart([A, B], x_label="bits per weight", y_label="top-1 in %", level=97.0, width=40, height=10)
     lines = text.splitlines()
     assert lines[0].strip() == "top-1 in %"
-    assert "bits a weight (logarithmic)" in text
+    assert "bits per weight (logarithmic)" in text
     field = [line[4:] for line in lines[1:11]]
     assert sum(line.count("o") for line in field) == 3
     assert sum(line.count("x") for line in field) == 3
