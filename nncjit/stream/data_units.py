@@ -45,10 +45,13 @@ class DataUnit:
     def n_bytes(self) -> int:
         """Bytes of the arrays that decoding it takes at its peak, as an upper bound.
 
-        Each part has its values, and levels or a float32 copy; so has what is made of several parts, or has its
-        dimensions moved.
+        Each part has its values, integers may have limbs or float32 values besides. What is made of several parts, or
+        has its dimensions moved, has a float32 copy too.
         """
-        coded = sum(part.size * (4 + dtypes.find(part.dtype).itemsize) for part in self.parts)
+        kinds = (dtypes.find(part.dtype) for part in self.parts)
+        coded = sum(
+            part.size * (kind.itemsize + 4 * (kind.kind != "f")) for part, kind in zip(self.parts, kinds, strict=True)
+        )
         roles = {part.role: part for part in self.parts}
         if "LS" in roles:
             coded += 8 * roles["G" if "G" in roles else "W"].size  # in float32, before and after
