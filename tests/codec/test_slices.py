@@ -132,8 +132,10 @@ def test_without_entry_points_all_is_decoded(block_rows):
 
 
 def test_memory_is_limited_by_the_slice_and_not_by_the_tensor(stream):
-    row_bytes = 8 * int(np.prod(SHAPE[1:]))
-    with nncjit.open(stream, max_bytes=4 * row_bytes) as f:
+    block_row = 4 * SIDE * int(np.prod(SHAPE[1:]))
+    with nncjit.open(stream, max_bytes=block_row) as f:
         assert f.get_slice("w")[:3].shape == (3, *SHAPE[1:])
+        with pytest.raises(nncjit.BitstreamError, match="max_bytes"):
+            f.get_slice("w")[SIDE - 1 : SIDE + 1]
         with pytest.raises(nncjit.BitstreamError, match="max_bytes"):
             f.get_tensor("w")
