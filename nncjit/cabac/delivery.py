@@ -103,4 +103,4 @@ def integers(dtype: np.dtype[Any], lowest: int, highest: int) -> Delivery:
     lowest, highest : int
         The type's range.
     """
-    return Delivery(kinds.INTEGERS, dtype, max(lowest, MIN_INT32), min(highest, MAX_INT32))
+    return Delivery(kinds.INTEGERS, dtype, lowest, highest)

@@ -1,4 +1,4 @@
-"""Entry points: where the block rows of a coded matrix start in the arithmetic-coded string (spec, section 3)."""
+"""Entry points: where the block rows of a coded matrix begin in its payload (spec, section 3)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class EntryPoint(NamedTuple):
-    """All that a decoder needs to start at a block row."""
+    """What a decoder needs to begin at a block row."""
 
     value: int
     """The decoder's 9-bit offset there, 0..255."""
     state: int
     """The quantiser's state there, 0..7; 0 without dependent quantisation."""
     offset: int
-    """Bits read since the previous block row's start."""
+    """Bits read since the block row before it began."""
 
 
 def as_array(points: Iterable[EntryPoint]) -> np.ndarray:

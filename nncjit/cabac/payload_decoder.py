@@ -17,7 +17,7 @@ import numpy as np
 
 from nncjit.cabac import decoder_records as dr
 from nncjit.cabac import payload_decoder_kernels as kernels
-from nncjit.cabac.delivery import LEVELS, Delivery
+from nncjit.cabac.delivery import LEVELS, MAX_INT32, MIN_INT32, Delivery
 from nncjit.cabac.layer import MAX_UNARY_LENGTH, Contexts, Layer, contexts_of
 from nncjit.cabac.level_decoder_kernels import UNBOUNDED
 from nncjit.cabac.pair_decoder_kernels import state_machine
@@ -332,8 +332,8 @@ class _LayerTable(Table):
             "out_row": job.rows.start,
             "item_size": delivery.dtype.itemsize,
             "levels": self.keep(job.levels, writes=True) if job.levels is not None else 0,
-            "lowest": delivery.lowest,
-            "highest": delivery.highest,
+            "lowest": max(delivery.lowest, MIN_INT32),
+            "highest": min(delivery.highest, MAX_INT32),
             "range_": cursor.range_,
             "value": cursor.value,
             "bit": cursor.bit,

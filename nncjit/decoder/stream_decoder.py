@@ -18,7 +18,7 @@ from nncjit.bits import as_source
 from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit
+from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit, rows_decoded_with
 from nncjit.decoder.update_state import UpdateState
 from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.stages import stage, staged
@@ -161,24 +161,24 @@ def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads:
         The storage of the rows. None where the unit must be decoded whole: it has no entry points, or is more than one
         tensor coded as it is.
     """
-    budget.charge(opened, len(rows) / max(opened.parts[0].shape[0], 1))
-    with stage("read"), _naming(opened):
-        prepared = prepare_rows(opened, rows)
-    if prepared is None:
+    decoded_rows = rows_decoded_with(opened, rows)
+    if decoded_rows is None:
         return None
-    decoding, first = prepared
+    budget.charge(opened, len(decoded_rows) / opened.parts[0].shape[0])
+    with stage("read"), _naming_unit(opened):
+        decoding = prepare_rows(opened, decoded_rows)
     (decoded,) = _decode_batch([decoding], threads, parts=True)
-    return decoded.storage[rows.start - first : rows.stop - first]
+    return decoded.storage[rows.start - decoded_rows.start : rows.stop - decoded_rows.start]
 
 
 @staged("read")
 def _prepare(opened: DataUnit, state: UpdateState | None) -> UnitDecoding:
-    with _naming(opened):
+    with _naming_unit(opened):
         return prepare_unit(opened, state)
 
 
 @contextmanager
-def _naming(opened: DataUnit) -> Iterator[None]:
+def _naming_unit(opened: DataUnit) -> Iterator[None]:
     """Say which unit asked for memory that there is not."""
     try:
         yield
@@ -189,10 +189,10 @@ def _naming(opened: DataUnit) -> Iterator[None]:
 
 
 def _decode_batch(batch: list[UnitDecoding], threads: int | None, parts: bool) -> Iterator[Decoded]:
-    with stage("decode"), _naming(batch[0].opened):
+    with stage("decode"), _naming_unit(batch[0].opened):
         decode_payloads([item.job for item in batch if item.job is not None], threads)
     for item in batch:
-        with stage("dequantise", item.opened.path), _naming(item.opened):
+        with stage("compose", item.opened.path), _naming_unit(item.opened):
             composed = compose_unit(item.opened, item.results(), parts=parts)
         for part, storage in composed:
             yield Decoded(part, storage, item.opened)

@@ -96,8 +96,8 @@ def prepare_unit(opened: DataUnit, state: UpdateState | None = None) -> UnitDeco
     return decoding
 
 
-def prepare_rows(opened: DataUnit, rows: range) -> tuple[UnitDecoding, int] | None:
-    """Like `prepare_unit`, for the block rows of a unit's tensor that some of its rows are in.
+def rows_decoded_with(opened: DataUnit, rows: range) -> range | None:
+    """The rows that must be decoded for some rows of a unit's tensor: those of their block rows.
 
     Parameters
     ----------
@@ -107,30 +107,32 @@ def prepare_rows(opened: DataUnit, rows: range) -> tuple[UnitDecoding, int] | No
 
     Returns
     -------
-    decoding : UnitDecoding
-        Its array holds the block rows.
-    first_row : int
-        The tensor's row that the array begins with.
-
-    None where the unit has no entry points, or is more than one tensor coded as it is.
+    range
+        None where the unit has no entry points, or is more than one tensor coded as it is.
     """
     part, header = opened.parts[0], opened.unit.header
     alone = opened.results() == opened.parts == (part,) and opened.limbs is None
     if not alone or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return None
     layer = _layer(opened, part)
-    (points,) = _points(opened, [layer])
-    if not len(points):
+    if not layer.scan or layer.block_rows < 2:
         return None
+    side = layer.block_side
+    return range(rows.start // side * side, min(-(-rows.stop // side) * side, layer.rows))
+
+
+def prepare_rows(opened: DataUnit, rows: range) -> UnitDecoding:
+    """Like `prepare_unit`, for rows that `rows_decoded_with` gave; the array holds these rows only."""
+    (part,) = opened.parts
+    layer = _layer(opened, part)
+    (points,) = _points(opened, [layer])
     payload = np.frombuffer(opened.unit.payload(), np.uint8)
     _check_earned(opened, [layer], payload.size)
-    side = layer.block_side
-    block_rows = range(rows.start // side, (rows.stop - 1) // side + 1)
-    first, stop = side * block_rows.start, min(side * block_rows.stop, layer.rows)
     made = _delivery(opened, part)
-    array = np.empty((stop - first, *part.shape[1:]), made.dtype)
+    array = np.empty((len(rows), *part.shape[1:]), made.dtype)
+    block_rows = range(rows.start // layer.block_side, -(-rows.stop // layer.block_side))
     job = LayerJob(layer, array, _qp_bits(opened), made, points, block_rows=block_rows)
-    return UnitDecoding(opened, [array], _payload_job(opened, payload, [job])), first
+    return UnitDecoding(opened, [array], _payload_job(opened, payload, [job]))
 
 
 def _payload_job(opened: DataUnit, payload: Array, jobs: list[LayerJob]) -> PayloadJob:

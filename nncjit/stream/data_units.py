@@ -45,10 +45,14 @@ class DataUnit:
     def n_bytes(self) -> int:
         """Bytes of the arrays that decoding it takes at its peak, as an upper bound.
 
-        Each part has its values, and levels or a float32 copy; so has what is made of several parts, or has its
-        dimensions moved.
+        Each part has its values, and what is converted also int32 or float32 copies: integers, the parts of a block.
+        So has what is made of several parts, or has its dimensions moved.
         """
-        coded = sum(part.size * (4 + dtypes.find(part.dtype).itemsize) for part in self.parts)
+        coded = 0
+        for part in self.parts:
+            dtype = dtypes.find(part.dtype)
+            converted = dtype.kind != "f" or len(self.parts) > 1
+            coded += part.size * (dtype.itemsize + 4 * converted)
         roles = {part.role: part for part in self.parts}
         if "LS" in roles:
             coded += 8 * roles["G" if "G" in roles else "W"].size  # in float32, before and after

@@ -66,4 +66,5 @@ def join(limbs: np.ndarray, limb_format: LimbFormat) -> np.ndarray:
     else:
         nibbles = columns.astype(np.uint8) & 15
         words = np.ascontiguousarray(nibbles[:, ::2] | nibbles[:, 1::2] << 4)
-    return words.reshape(-1).view(storage.newbyteorder("<")).astype(storage, copy=False).reshape(limbs.shape[1:])
+    native = words.reshape(-1).view(storage.newbyteorder("<")).astype(storage, copy=False)
+    return native.view(storage).reshape(limbs.shape[1:])

@@ -97,4 +97,4 @@ def test_the_codec_passes_through_its_stages(tmp_path):
     assert recorder.costs["quantise", "w"].calls == 1
     with recording() as recorder:
         nncjit.decompress(tmp_path / "model.nnc", tmp_path / "back.npz", threads=1)
-    assert {name for name, _ in recorder.costs} >= {"parse", "read", "decode", "dequantise", "write"}
+    assert {name for name, _ in recorder.costs} >= {"parse", "read", "decode", "compose", "write"}
