@@ -155,7 +155,7 @@ def decompress(
         infos = tensor_infos(units, reader, rebuilder)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}
-        with formats.create(target, infos, reader.carried.metadata) as writer, _behind(writer) as put:
+        with formats.create(target, infos, reader.model_metadata.metadata) as writer, _behind(writer) as put:
             for item in decode_units(units, budget, threads=threads):
                 put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))
                 rows[item.part.name] = decoded_row(item.part, item.opened)
@@ -176,7 +176,7 @@ def decompress(
 
 def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuilder) -> list[TensorInfo]:
     """All tensors of a stream in the order of the model, from its metadata unit and its headers."""
-    shards, tied = reader.carried.shards, reader.carried.tied
+    shards, tied = reader.model_metadata.shards, reader.model_metadata.tied
     found = {part.name: part for opened in units for part in opened.results()}
     return [
         TensorInfo(name, rebuilder.shape(part.name, part.shape), part.dtype, tied.get(name), shards.get(name))

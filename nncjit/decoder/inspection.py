@@ -9,7 +9,7 @@ from typing import Any
 
 from nncjit import dtypes
 from nncjit.bits import as_source
-from nncjit.stream import tensor_mapping as arrange
+from nncjit.stream import tensor_mapping
 from nncjit.stream.data_units import StreamReader, tools_of
 from nncjit.stream.reports import source_name
 from nncjit.syntax import Unit, UnitType, describe
@@ -111,12 +111,12 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
             n_bytes, tools = unit.size, tools_of(unit)
             for part in reader.open(unit).parts:
                 used = tools if part.role == "W" else (*tools, part.role)
-                for result in arrange.results(part, unit) if part.role == "W" else (part,):
+                for result in tensor_mapping.results(part, unit) if part.role == "W" else (part,):
                     found[result.name] = TensorInspection(result.name, result.shape, result.dtype, used, n_bytes)
                     n_bytes = 0
         tensors = tuple(
             row if row.name == name else replace(row, name=name, tools=("tied",), bytes=0, tied_to=row.name)
             for name, row in reader.with_ties(found).items()
         )
-        metadata = dict(reader.carried.metadata)
+        metadata = dict(reader.model_metadata.metadata)
         return Inspection(source_name(source), stream.size, profile, metadata, tensors, tuple(units))

@@ -38,7 +38,7 @@ class NncFile:
             self._source.close()
             raise
         self._held = reader.with_ties(held)
-        self._metadata = dict(reader.carried.metadata)
+        self._metadata = dict(reader.model_metadata.metadata)
 
     def keys(self) -> list[str]:
         """The names of all tensors, in the order of the model."""

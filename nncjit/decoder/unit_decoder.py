@@ -25,7 +25,7 @@ from nncjit.quant import steps
 from nncjit.stream import integer_limbs
 from nncjit.stream.data_units import DataUnit
 from nncjit.stream.unit_parts import Part
-from nncjit.syntax import Codebook, PayloadType
+from nncjit.syntax import CodebookSyntax, PayloadType
 
 Array = np.ndarray[Any, Any]
 
@@ -235,7 +235,7 @@ def _floats(dtype: str, step_of: Callable[[int], np.float32]) -> Delivery:
     return delivery.floats(dtype, step_of, codes)
 
 
-def _codebook_values(book: Codebook, dtype: str, step_of: Callable[[int], np.float32], qp_delta: int) -> Array:
+def _codebook_values(book: CodebookSyntax, dtype: str, step_of: Callable[[int], np.float32], qp_delta: int) -> Array:
     """The values of a codebook, in the storage dtype."""
     with np.errstate(over="ignore", invalid="ignore"):  # a damaged stream may have any step
         # the float64 product, rounded to float32 where that is wanted, is the float32 product

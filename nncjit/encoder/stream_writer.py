@@ -12,7 +12,7 @@ from nncjit.encoder.plan import Plan
 from nncjit.encoder.unit_encoder import CodedUnit
 from nncjit.model import Model
 from nncjit.stages import staged
-from nncjit.stream import metadata_unit as carrier
+from nncjit.stream import metadata_unit
 from nncjit.stream.pruning_masks import container_of
 from nncjit.syntax import (
     AggregateType,
@@ -50,7 +50,7 @@ class StreamWriter:
     file : binary file
         Open for writing.
     model : Model
-        For what the carrier tells of it.
+        For what the metadata unit tells of it.
     items : list of Item
         What will be put, in order: their names go into the reference list.
     plan : Plan
@@ -79,7 +79,7 @@ class StreamWriter:
         )
         self._unit(UnitType.MPS, None, parameters)
         stored = [tensor for item in items for tensor in item.all_tensors]
-        self._unit(UnitType.TPL, carrier.HEADER, _carried(model, items, self._plan).to_bytes())
+        self._unit(UnitType.TPL, metadata_unit.HEADER, _model_metadata(model, items, self._plan).to_bytes())
         if self._index:
             names = ReferenceList(topology_elem_ids=tuple(self._index))
             self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.REFLIST), names)
@@ -139,7 +139,7 @@ class StreamWriter:
     @staged("syntax")
     def finish(self) -> int:
         """Write the checksum; the bytes of the stream."""
-        self._unit(UnitType.TPL, carrier.HEADER, carrier.checksum_body(self._crc32))
+        self._unit(UnitType.TPL, metadata_unit.HEADER, metadata_unit.checksum_body(self._crc32))
         return self._size
 
     def _unit(self, unit_type: UnitType, header: Any = None, body: Any = b"") -> None:
@@ -153,19 +153,19 @@ class StreamWriter:
         self._crc32 = zlib.crc32(data, self._crc32)
 
 
-def _carried(model: Model, items: list[Item], plan: Plan) -> carrier.Carried:
+def _model_metadata(model: Model, items: list[Item], plan: Plan) -> metadata_unit.ModelMetadata:
     """What the stream tells beside its tensors."""
     stored = [tensor.name for item in items for tensor in item.all_tensors]
     blocks = [inner.block for item in items for inner in (item, *item.members) if inner.block is not None]
     folded = [block for block in blocks if block.has_batchnorm] if plan.options.stream.fold_batchnorm else []
     before = plan.data.pruning.full_shapes if plan.data.pruning is not None else {}
-    return carrier.Carried(
+    return metadata_unit.ModelMetadata(
         closed=True,
         metadata=model.metadata,
         tied={t.name: t.same_as for t in model if t.same_as is not None},
         order=() if stored == list(model.names) and not blocks else tuple(model.names),
         shards={t.name: t.shard for t in model if t.shard is not None},
-        folded={block.weight: carrier.FoldedNorm.of(block) for block in folded},
+        folded={block.weight: metadata_unit.FoldedNorm.of(block) for block in folded},
         full_shapes={name: before[name] for name in stored if name in before},
     )
 

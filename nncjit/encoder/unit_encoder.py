@@ -38,8 +38,7 @@ from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
 from nncjit.stream import integer_limbs
-from nncjit.syntax import Codebook as CodebookSyntax
-from nncjit.syntax import DataFormat, NduHeader, ParameterTypes, PayloadType
+from nncjit.syntax import CodebookSyntax, DataFormat, NduHeader, ParameterTypes, PayloadType
 
 _ROLES = {
     "LS": ParameterTypes.LS,

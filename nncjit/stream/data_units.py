@@ -10,9 +10,7 @@ from typing import TypeVar
 from nncjit import dtypes
 from nncjit.bits import Source
 from nncjit.errors import BitstreamError, ModelError
-from nncjit.stream import integer_limbs
-from nncjit.stream import metadata_unit as carrier
-from nncjit.stream import tensor_mapping as arrange
+from nncjit.stream import integer_limbs, metadata_unit, tensor_mapping
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
@@ -29,7 +27,7 @@ class DataUnit:
     """In coding order."""
     limbs: integer_limbs.LimbFormat | None = None
     """What the leading coded dimension holds where it is the limbs of integers."""
-    folded: carrier.FoldedNorm | None = None
+    folded: metadata_unit.FoldedNorm | None = None
     """The batch norm that was folded into this block."""
 
     @property
@@ -74,18 +72,18 @@ class DataUnit:
         if parts:
             return self.parts
         if len(self.parts) == 1:
-            return arrange.results(self.parts[0], self.unit)
+            return tensor_mapping.results(self.parts[0], self.unit)
         roles = {part.role: part for part in self.parts}
         kept = tuple(part for part in self.parts if part.role not in ("LS", "W", "G", "H"))
         kept += self.restored
         if "G" not in roles:
-            return kept + arrange.results(roles["W"], self.unit)
+            return kept + tensor_mapping.results(roles["W"], self.unit)
         g, h = roles["G"], roles["H"]
         stem = g.name.removesuffix("_G")
         if (g.name, h.name) != (f"{stem}_G", f"{stem}_H"):
             return (*kept, g, h)
         shape = self.unit.context.dimensions_of(self.unit.header)
-        return kept + arrange.results(g._replace(name=stem, role="W", shape=shape), self.unit)
+        return kept + tensor_mapping.results(g._replace(name=stem, role="W", shape=shape), self.unit)
 
     @property
     def restored(self) -> tuple[Part, ...]:
@@ -180,14 +178,14 @@ def _error(unit: Unit, reason: str) -> BitstreamError:
 
 
 class StreamReader:
-    """The units of a stream, and what its carrier units say.
+    """The units of a stream, and what its metadata units say.
 
     Iterating reads headers only. At the end it is known whether units are missing.
     """
 
     def __init__(self, source: Source, *, lenient: bool = False) -> None:
         self.source, self.lenient = source, lenient
-        self.carried = carrier.Carried()
+        self.model_metadata = metadata_unit.ModelMetadata()
         self.crc32: tuple[int, int] | None = None
         """(checksum, offset of the unit that holds it): of all bytes before that offset."""
         self.pruning: Unit | None = None
@@ -198,7 +196,7 @@ class StreamReader:
             if unit.type == UnitType.TPL:
                 self._take_topology(unit)
             yield unit
-        if self.carried.closed and self.crc32 is None:
+        if self.model_metadata.closed and self.crc32 is None:
             raise BitstreamError("the closing unit is missing: the stream is cut off", bit=8 * self.source.size)
 
     def data_units(self) -> Iterator[DataUnit]:
@@ -210,25 +208,26 @@ class StreamReader:
     def open(self, unit: Unit) -> DataUnit:
         """What a data unit holds; see `open_unit`."""
         opened = open_unit(unit)
-        if not self.carried.folded:
+        norms = self.model_metadata.folded
+        if not norms:
             return opened
         weights = (part.name.removesuffix("_G") if part.role == "G" else part.name for part in opened.parts)
-        folded = next((self.carried.folded[name] for name in weights if name in self.carried.folded), None)
+        folded = next((norms[name] for name in weights if name in norms), None)
         return opened if folded is None else replace(opened, folded=folded)
 
     def rebuilder(self, full_size: bool, max_bytes: int) -> Rebuilder:
         """What gives pruned tensors their full size, if that is wanted and they take no more than `max_bytes`."""
         if not full_size or self.pruning is None:
             return Rebuilder(None, {})
-        return Rebuilder.read(self.pruning, self.carried.full_shapes, max_bytes)
+        return Rebuilder.read(self.pruning, self.model_metadata.full_shapes, max_bytes)
 
     def with_ties(self, items: Mapping[str, T]) -> dict[str, T]:
         """Items by name with those of tied tensors added, in the order of the model."""
         found = dict(items)
-        for name, twin in self.carried.tied.items():
+        for name, twin in self.model_metadata.tied.items():
             if twin in found:
                 found.setdefault(name, found[twin])
-        order = self.carried.order
+        order = self.model_metadata.order
         if order and set(order) >= set(found):
             return {name: found[name] for name in order if name in found}
         return found
@@ -237,14 +236,14 @@ class StreamReader:
         if unit.header.topology_storage_format == TopologyFormat.PRUN:
             self.pruning = unit
             return
-        content = carrier.content_of(unit)
+        content = metadata_unit.content_of(unit)
         if content is None:
             return
-        crc32 = carrier.checksum_in(content)
+        crc32 = metadata_unit.checksum_in(content)
         if crc32 is not None:
             self.crc32 = crc32, unit.offset
         else:
-            self.carried = carrier.Carried.of(content)
+            self.model_metadata = metadata_unit.ModelMetadata.of(content)
 
 
 def tools_of(unit: Unit) -> tuple[str, ...]:

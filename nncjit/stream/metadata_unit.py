@@ -18,7 +18,7 @@ from nncjit.reduce import Block
 from nncjit.syntax import MAX_DIMENSIONS, MAX_ELEMENTS, TplHeader, Unit, UnitType
 
 STORAGE_FORMAT = 0xC0
-"""Private topology_storage_format of the carrier."""
+"""Private topology_storage_format of the metadata_unit."""
 
 HEADER = TplHeader(topology_storage_format=STORAGE_FORMAT)
 
@@ -50,8 +50,8 @@ class FoldedNorm:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """What stands in front of the tensors."""
+class ModelMetadata:
+    """What the metadata unit in front of the tensors says of the model."""
 
     closed: bool = False
     """Whether a closing unit follows; without it the stream was cut off."""
@@ -68,7 +68,7 @@ class Carried:
     """Shapes before pruning, of the tensors that the pruning mask runs over, in its order."""
 
     def to_bytes(self) -> bytes:
-        """The body of the carrier unit."""
+        """The body of the metadata unit in front."""
         content = {
             "closed": self.closed,
             "metadata": dict(self.metadata),
@@ -81,8 +81,8 @@ class Carried:
         return _dump({name: value for name, value in content.items() if value})
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Carried:
-        """From the content of a metadata unit; what has the wrong form is left out."""
+    def of(cls, content: Mapping[str, Any]) -> ModelMetadata:
+        """From the content of that unit; what has the wrong form is left out."""
         order = content.get("order")
         return cls(
             closed=content.get("closed") is True,
@@ -96,7 +96,7 @@ class Carried:
 
 
 def checksum_body(crc32: int) -> bytes:
-    """The body of the closing carrier unit."""
+    """The body of the closing metadata unit."""
     return _dump({"crc32": crc32})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from nncjit.syntax import Codebook
+from nncjit.syntax import CodebookSyntax
 
 
 class Part(NamedTuple):
@@ -19,7 +19,7 @@ class Part(NamedTuple):
     """Of the result; "float64" for a codebook without a format."""
     coded_shape: tuple[int, ...]
     """As its layer is coded: for integers in limbs with one dimension more."""
-    codebook: Codebook | None = None
+    codebook: CodebookSyntax | None = None
 
     @property
     def size(self) -> int:

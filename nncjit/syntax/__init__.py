@@ -1,7 +1,7 @@
-"""NNC streams: each unit a declarative table, read and written by one machine. Spec, sections 2 and 11."""
+"""NNC streams: each unit a declarative table, read and written by the same functions. Spec, sections 2 and 11."""
 
 from nncjit.syntax.aggregate import AggHeader
-from nncjit.syntax.codebook_syntax import Codebook
+from nncjit.syntax.codebook_syntax import CodebookSyntax
 from nncjit.syntax.constants import (
     MAX_DIMENSIONS,
     MAX_ELEMENTS,
@@ -19,9 +19,10 @@ from nncjit.syntax.constants import (
     UnitType,
 )
 from nncjit.syntax.context import Context
-from nncjit.syntax.inputs import InputParameters, block_roles
-from nncjit.syntax.machine import Table
-from nncjit.syntax.maps import (
+from nncjit.syntax.input_parameters import InputParameters, block_roles
+from nncjit.syntax.ndu import NduHeader
+from nncjit.syntax.parameter_sets import LpsHeader, LpsPayload, MpsPayload, StrHeader
+from nncjit.syntax.performance_maps import (
     DecompositionEntry,
     DecompositionMap,
     PruningEntry,
@@ -32,8 +33,7 @@ from nncjit.syntax.maps import (
     UnificationEntry,
     UnificationMap,
 )
-from nncjit.syntax.ndu import NduHeader
-from nncjit.syntax.parameter_sets import LpsHeader, LpsPayload, MpsPayload, StrHeader
+from nncjit.syntax.syntax_tables import Table
 from nncjit.syntax.topology import BitMask, PrunedTensor, PruningContainer, QntHeader, ReferenceList, TplHeader
 from nncjit.syntax.unit import Unit, UnitHeader, describe
 from nncjit.syntax.unit_reader import read_units
@@ -47,7 +47,7 @@ __all__ = [
     "AggHeader",
     "AggregateType",
     "BitMask",
-    "Codebook",
+    "CodebookSyntax",
     "CompressionFormat",
     "Context",
     "DataFormat",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nncjit.syntax.codes import FLAG, Named, Pair, U, known, zero
 from nncjit.syntax.constants import AggregateType, UnitType
-from nncjit.syntax.machine import Table, row, table
+from nncjit.syntax.syntax_tables import Table, row, table
 
 
 @table

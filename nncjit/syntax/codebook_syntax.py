@@ -17,7 +17,7 @@ MAX_CODEBOOK_VALUE = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Codebook:
+class CodebookSyntax:
     """Strictly growing integers; coded level v stands for ``values[v + codebook_zero_offset]``.
 
     Parameters
@@ -38,7 +38,7 @@ class Codebook:
 class CodebookCode(NamedTuple):
     """codebook_egk, codebook_size, the zero offset from the middle, the value there, the differences down and up."""
 
-    def read(self, bits: BitReader, t: Any, c: Any) -> Codebook:
+    def read(self, bits: BitReader, t: Any, c: Any) -> CodebookSyntax:
         k = bits.u(4)
         size = bits.ue(2)
         zero = (size >> 1) + bits.ie(2)
@@ -56,9 +56,9 @@ class CodebookCode(NamedTuple):
         values = tuple(below[::-1] + above)
         if values[0] < -MAX_CODEBOOK_VALUE or values[-1] > MAX_CODEBOOK_VALUE:
             raise bits.error(f"its values reach from {values[0]} to {values[-1]}, beyond {MAX_CODEBOOK_VALUE}")
-        return Codebook(values, zero, k)
+        return CodebookSyntax(values, zero, k)
 
-    def write(self, bits: BitWriter, x: Codebook, t: Any, c: Any) -> None:
+    def write(self, bits: BitWriter, x: CodebookSyntax, t: Any, c: Any) -> None:
         values, zero, k = [int(value) for value in x.values], x.codebook_zero_offset, x.codebook_egk
         if not 0 <= zero < len(values) or len(values) > MAX_CODEBOOK_SIZE:
             raise OptionError(f"{bits.path}: {_bad_size(zero, len(values))}")

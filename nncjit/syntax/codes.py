@@ -12,9 +12,9 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from nncjit.bits import BitReader, BitWriter
-from nncjit.syntax import machine
+from nncjit.syntax import syntax_tables
 
-Inner = Callable[[machine.Code], str]
+Inner = Callable[[syntax_tables.Code], str]
 """The expression of a code inside another; see `compiled_reader`."""
 
 
@@ -125,20 +125,20 @@ class Named(NamedTuple):
 class Nested(NamedTuple):
     """A table inside a table."""
 
-    table: type[machine.Table]
+    table: type[syntax_tables.Table]
 
-    def read(self, bits: BitReader, t: Any, c: Any) -> machine.Table:
-        return machine.read(self.table, bits, c)
+    def read(self, bits: BitReader, t: Any, c: Any) -> syntax_tables.Table:
+        return syntax_tables.read(self.table, bits, c)
 
     def write(self, bits: BitWriter, x: Any, t: Any, c: Any) -> None:
-        machine.write(x, bits, c)
+        syntax_tables.write(x, bits, c)
 
 
 class Pair(NamedTuple):
     """Two values that belong together, as a tuple."""
 
-    first: machine.Code
-    second: machine.Code
+    first: syntax_tables.Code
+    second: syntax_tables.Code
 
     def inline(self, inner: Inner) -> str:
         return f"({inner(self.first)}, {inner(self.second)})"
@@ -154,8 +154,8 @@ class Pair(NamedTuple):
 class Counted(NamedTuple):
     """A count, then that many values, as a tuple."""
 
-    length: machine.Code
-    code: machine.Code
+    length: syntax_tables.Code
+    code: syntax_tables.Code
 
     def inline(self, inner: Inner) -> str:
         return f"tuple([{inner(self.code)} for _ in range({inner(self.length)})])"
@@ -172,12 +172,12 @@ class Counted(NamedTuple):
 FLAG = U(1)
 
 
-def at_most(limit: int) -> machine.Check:
+def at_most(limit: int) -> syntax_tables.Check:
     """A check: the value is `limit` at the most."""
     return lambda value, t, c: f"is {value}, at most {limit} is allowed" if value > limit else None
 
 
-def known(names: type[IntEnum], *, private_from: int | None = None) -> machine.Check:
+def known(names: type[IntEnum], *, private_from: int | None = None) -> syntax_tables.Check:
     """A check: the value has a name, or is private. A lenient context lets all through."""
     members = frozenset(names)
 

@@ -13,11 +13,11 @@ from nncjit.syntax.constants import (
     PayloadType,
     UnitType,
 )
-from nncjit.syntax.inputs import NOTHING_KNOWN, InputParameters
-from nncjit.syntax.ledger import DataUnitEntry, Ledger
-from nncjit.syntax.machine import UnknownError
+from nncjit.syntax.earlier_units import DataUnitEntry, EarlierUnits
+from nncjit.syntax.input_parameters import NOTHING_KNOWN, InputParameters
 from nncjit.syntax.ndu import NduHeader
 from nncjit.syntax.parameter_sets import LpsPayload, MpsPayload, StrHeader
+from nncjit.syntax.syntax_tables import UnknownError
 from nncjit.syntax.topology import ReferenceList, TplHeader
 
 _DC = int(ParameterTypes.DC)
@@ -53,7 +53,7 @@ class Context:
     known: Mapping[str, InputParameters] = field(default_factory=dict)
     lenient: bool = False
     aggregate: int | None = None
-    ledger: Ledger = field(default_factory=Ledger, repr=False)
+    earlier: EarlierUnits = field(default_factory=EarlierUnits, repr=False)
     mark: int = 0
 
     @property
@@ -94,7 +94,7 @@ class Context:
     def inputs_of(self, header: Any) -> InputParameters:
         """The parameters of a data unit: its own, else an earlier unit's for the same tensor, else the caller's."""
         name = self.names_of(header)[0]
-        before = self.ledger.inputs(name, self.mark) or self.known.get(name)
+        before = self.earlier.inputs(name, self.mark) or self.known.get(name)
         return InputParameters.of(header, before or NOTHING_KNOWN)
 
     def types_of(self, header: Any) -> int:
@@ -158,7 +158,7 @@ class Context:
     def repeated(self, entry: DataUnitEntry) -> str | None:
         """Which of a data unit's elements the stream holds already, or None."""
         for key in entry.keys:
-            if self.ledger.holds(key, self.mark):
+            if self.earlier.holds(key, self.mark):
                 return f"the element {key[0]!r} is in the stream already"
         return None
 
@@ -172,7 +172,7 @@ class Context:
         rest = (header.node, header.parent, types)
         keys = tuple([(name, *rest, 0) for name in names])
         twins = types & _DC and header.nnr_compressed_data_unit_payload_type != PayloadType.BLOCK
-        if twins and self.ledger.holds(keys[0], self.mark):
+        if twins and self.earlier.holds(keys[0], self.mark):
             keys = tuple([(name, *rest, 1) for name in names])
         return DataUnitEntry(names, keys, inputs)
 
@@ -203,7 +203,7 @@ class Context:
             known=self.known,
             lenient=self.lenient,
             aggregate=self.aggregate,
-            ledger=self.ledger.plus(self.mark, entry),
+            earlier=self.earlier.plus(self.mark, entry),
             mark=self.mark + 1,
         )
 

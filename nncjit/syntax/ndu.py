@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from nncjit.bits import BitReader, BitWriter
 from nncjit.errors import OptionError
-from nncjit.syntax.codebook_syntax import Codebook, CodebookCode
+from nncjit.syntax.codebook_syntax import CodebookCode, CodebookSyntax
 from nncjit.syntax.codes import FLAG, UE, Counted, Named, Packed, Pair, Text, U, at_most, known
 from nncjit.syntax.constants import (
     MAX_DIMENSIONS,
@@ -17,8 +17,8 @@ from nncjit.syntax.constants import (
     ParentNodeIdType,
     PayloadType,
 )
-from nncjit.syntax.elements import IndexList, NameList, distinct
-from nncjit.syntax.machine import Check, Table, row, table
+from nncjit.syntax.element_lists import IndexList, NameList, distinct
+from nncjit.syntax.syntax_tables import Check, Table, row, table
 
 MAX_SCAN_ORDER = 4
 _DC = int(ParameterTypes.DC)  # plain integers: the operators of IntFlag are slow
@@ -201,7 +201,7 @@ class NduHeader(Table):
         Packed(lambda t: 512), when=(_parent, lambda t, c: t.parent_node_id_type == ParentNodeIdType.SHA512)
     )
     codebook_present_flag: int = row(FLAG, when=_float_or_block, derive=lambda t: int(t.codebook is not None))
-    codebook: Codebook | None = row(CodebookCode(), when=(_float_or_block, lambda t, c: t.codebook_present_flag))
+    codebook: CodebookSyntax | None = row(CodebookCode(), when=(_float_or_block, lambda t, c: t.codebook_present_flag))
     dq_flag: int = row(
         FLAG,
         when=lambda t, c: t.nnr_compressed_data_unit_payload_type != PayloadType.RAW_FLOAT,
@@ -233,7 +233,7 @@ class NduHeader(Table):
         derive=_no_shifts,
     )
     cabac_unary_length_minus1: int | None = row(U(8), when=(_inputs, lambda t, c: t.cabac_unary_length_flag))
-    codebook_h: Codebook | None = row(
+    codebook_h: CodebookSyntax | None = row(
         CodebookCode(), when=lambda t, c: _is_block(t) and t.codebook_present_flag and c.types_of(t) & _DC
     )
     first_tensor_dimension_shift: int = row(

@@ -6,8 +6,8 @@ from typing import Any
 
 from nncjit.syntax.codes import FLAG, Float, I, Nested, Text, U, zero
 from nncjit.syntax.constants import LAST_PROFILE
-from nncjit.syntax.machine import Table, row, table
-from nncjit.syntax.maps import DecompositionMap, PruningMap, SparsificationMap, UnificationMap
+from nncjit.syntax.performance_maps import DecompositionMap, PruningMap, SparsificationMap, UnificationMap
+from nncjit.syntax.syntax_tables import Table, row, table
 
 
 def _known_profile(value: int, t: Any, c: Any) -> str | None:

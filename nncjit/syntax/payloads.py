@@ -6,7 +6,7 @@ from typing import Any
 
 from nncjit.bits import BitReader, BitWriter
 from nncjit.errors import BitstreamError, OptionError
-from nncjit.syntax import machine
+from nncjit.syntax import syntax_tables
 from nncjit.syntax.constants import (
     FREE_INFLATION,
     MAX_INFLATION,
@@ -18,12 +18,12 @@ from nncjit.syntax.context import Context
 from nncjit.syntax.parameter_sets import LpsPayload, MpsPayload
 from nncjit.syntax.topology import PruningContainer, QntHeader, ReferenceList, TplHeader
 
-Body = machine.Table | bytes | None
+Body = syntax_tables.Table | bytes | None
 
 _EMPTY = b"\0"  # topology or quantisation data of no bytes: a text that ends at once
 
 
-def body_table(unit_type: int, header: Any) -> type[machine.Table] | None:
+def body_table(unit_type: int, header: Any) -> type[syntax_tables.Table] | None:
     """The table that the payload of a unit is made of, or None where it is plain bytes."""
     if unit_type == UnitType.MPS:
         return MpsPayload
@@ -75,7 +75,7 @@ def read_body(
     if table is None:
         return b"" if bytes(data[:2]) == _EMPTY else bytes(data)
     bits = BitReader(data, bit=bit)
-    body = machine.read(table, bits, context)
+    body = syntax_tables.read(table, bits, context)
     if bits.left:
         raise bits.error(f"the unit goes on for {bits.left // 8} bytes after its end")
     return body
@@ -88,7 +88,7 @@ def write_body(unit_type: int, header: Any, body: Any, context: Context) -> byte
         if not isinstance(body, table):
             raise OptionError(f"{UnitType(unit_type).name}: the body is {type(body).__name__}, not {table.__name__}")
         bits = BitWriter()
-        machine.write(body, bits, context)
+        syntax_tables.write(body, bits, context)
         data = bits.getvalue()
     else:
         data = bytes(body if body is not None else b"") or _EMPTY

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nncjit.syntax.codes import FLAG, UE, Counted, Named, Nested, Packed, Text, U, at_most, known, zero
 from nncjit.syntax.constants import PRIVATE_STORAGE_FORMAT, CompressionFormat, QuantizationFormat, TopologyFormat
-from nncjit.syntax.elements import NameList, distinct
-from nncjit.syntax.machine import Table, row, table
+from nncjit.syntax.element_lists import NameList, distinct
+from nncjit.syntax.syntax_tables import Table, row, table
 
 
 @table

@@ -10,11 +10,11 @@ from nncjit.syntax.aggregate import AggHeader
 from nncjit.syntax.codes import FLAG, Named, U
 from nncjit.syntax.constants import UnitType
 from nncjit.syntax.context import Context
-from nncjit.syntax.inputs import NOTHING_KNOWN, InputParameters
-from nncjit.syntax.machine import Table, describe_table, plain, row, table
+from nncjit.syntax.input_parameters import NOTHING_KNOWN, InputParameters
 from nncjit.syntax.ndu import NduHeader
 from nncjit.syntax.parameter_sets import LpsHeader, StrHeader
 from nncjit.syntax.payloads import body_table, is_deflated, read_body
+from nncjit.syntax.syntax_tables import Table, describe_table, plain, row, table
 from nncjit.syntax.topology import QntHeader, TplHeader
 
 HEADERS: dict[int, type[Table]] = {

@@ -8,13 +8,13 @@ from typing import Any
 
 from nncjit.bits import BitReader, EndOfDataError, Source, as_source
 from nncjit.errors import BitstreamError
-from nncjit.syntax import machine
+from nncjit.syntax import syntax_tables
 from nncjit.syntax.constants import MAX_INFLATED, UnitType
 from nncjit.syntax.context import Context
-from nncjit.syntax.inputs import NOTHING_KNOWN
-from nncjit.syntax.ledger import DataUnitEntry
-from nncjit.syntax.machine import Table
+from nncjit.syntax.earlier_units import DataUnitEntry
+from nncjit.syntax.input_parameters import NOTHING_KNOWN
 from nncjit.syntax.payloads import is_reference_list
+from nncjit.syntax.syntax_tables import Table
 from nncjit.syntax.unit import HEADERS, Unit, UnitHeader
 
 WINDOW = 4096
@@ -54,8 +54,8 @@ def read_units(
     """
     opened = as_source(source)
     context = context or Context()
-    ledger = context.ledger.first(context.mark)  # its own: other readers may share the context
-    return _Walk(opened, replace(context, lenient=lenient or context.lenient, ledger=ledger), limit).stream()
+    earlier = context.earlier.first(context.mark)  # its own: other readers may share the context
+    return _Walk(opened, replace(context, lenient=lenient or context.lenient, earlier=earlier), limit).stream()
 
 
 @dataclass(slots=True)
@@ -145,11 +145,11 @@ class _Walk:
             bits.pos = begin = 8 * (start - first)
             bits.stop_at(stop - first)
             try:
-                head = machine.read(UnitHeader, bits, self.context)
+                head = syntax_tables.read(UnitHeader, bits, self.context)
                 unit_end = start + self._checked_size(head, begin, stop - start, aggregate)
                 bits.stop_at(unit_end - first)
                 table = HEADERS.get(head.nnr_unit_type)
-                header = None if table is None else machine.read(table, bits, self.context)
+                header = None if table is None else syntax_tables.read(table, bits, self.context)
             except EndOfDataError:
                 if self.window.stop >= unit_end:
                     raise

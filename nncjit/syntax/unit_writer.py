@@ -8,12 +8,12 @@ from typing import Any
 
 from nncjit.bits import BitReader, BitWriter
 from nncjit.errors import OptionError
-from nncjit.syntax import machine
+from nncjit.syntax import syntax_tables
 from nncjit.syntax.aggregate import AggHeader
 from nncjit.syntax.constants import MAX_UNIT_SIZE, SHORT_UNIT_SIZE, AggregateType, UnitType
 from nncjit.syntax.context import Context
-from nncjit.syntax.machine import UnknownError
 from nncjit.syntax.payloads import write_body
+from nncjit.syntax.syntax_tables import UnknownError
 from nncjit.syntax.unit import HEADERS, WITH_BODY, UnitHeader
 
 MAX_PARTS = 255
@@ -144,7 +144,7 @@ def aggregate_units(
     entry_points : bool
         List type and place of each unit in the header.
     """
-    heads = [machine.read(UnitHeader, BitReader(unit[:8]), Context()) for unit in units]
+    heads = [syntax_tables.read(UnitHeader, BitReader(unit[:8]), Context()) for unit in units]
     if any(head.nnr_unit_size != len(unit) for head, unit in zip(heads, units, strict=True)):
         raise OptionError("AGG: what is to be wrapped are not whole units")
     types = [head.nnr_unit_type for head in heads]
@@ -192,7 +192,7 @@ def _check_kind(unit_type: UnitType, header: Any) -> None:
 def _header(header: Any, context: Context) -> bytes:
     bits = BitWriter()
     if header is not None:
-        machine.write(header, bits, context)
+        syntax_tables.write(header, bits, context)
     return bits.getvalue()
 
 
@@ -212,7 +212,7 @@ def _head(
         independently_decodable_flag=int(independent),
         partial_data_counter=counter,
     )
-    machine.write(unit_header, bits, Context())
+    syntax_tables.write(unit_header, bits, Context())
     return bits.getvalue() + header
 
 

@@ -11,7 +11,7 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.syntax import (
     AggregateType,
-    Codebook,
+    CodebookSyntax,
     LpsHeader,
     LpsPayload,
     NduHeader,
@@ -155,7 +155,7 @@ def test_a_block_of_everything_is_put_together() -> None:
 
 
 def test_both_factors_may_have_codebooks() -> None:
-    book_g, book_h = Codebook((-4, 0, 3), 1), Codebook((-1, 0, 2, 7), 1)
+    book_g, book_h = CodebookSyntax((-4, 0, 3), 1), CodebookSyntax((-1, 0, 2, 7), 1)
     g, h = RNG.integers(-1, 2, (6, 2)), RNG.integers(-1, 3, (2, 8))
     encoder = PayloadEncoder()
     for matrix, book in ((g, book_g), (h, book_h)):

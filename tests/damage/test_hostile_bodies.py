@@ -151,7 +151,7 @@ def test_shapes_of_absurd_dimensions_are_left_out():
 
 def test_the_metadata_of_100_000_tensors_passes_and_what_would_be_refused_is_not_written():
     names = [f"model.layers.{i}.block_sparse_moe.experts.{i % 64}.down_proj.weight" for i in range(100_000)]
-    told = metadata_unit.Carried(
+    told = metadata_unit.ModelMetadata(
         tied=dict(zip(names[::2], names[1::2], strict=True)),
         order=tuple(names),
         shards=dict.fromkeys(names, "model-00001-of-00099.safetensors"),
@@ -160,6 +160,6 @@ def test_the_metadata_of_100_000_tensors_passes_and_what_would_be_refused_is_not
     data = stream(topology(METADATA, told.to_bytes(), deflated=0))
     assert nncjit.inspect(data).metadata == {}
     with pytest.raises(ModelError, match="bytes"):
-        metadata_unit.Carried(metadata={"a": "b" * metadata_unit.MAX_BYTES}).to_bytes()
+        metadata_unit.ModelMetadata(metadata={"a": "b" * metadata_unit.MAX_BYTES}).to_bytes()
     with pytest.raises(ModelError, match="values"):
-        metadata_unit.Carried(metadata={"a": "," * metadata_unit.MAX_VALUES}).to_bytes()
+        metadata_unit.ModelMetadata(metadata={"a": "," * metadata_unit.MAX_VALUES}).to_bytes()

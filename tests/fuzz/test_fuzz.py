@@ -17,11 +17,8 @@ def child():
     child.close()
 
 
-waits = pytest.mark.xfail(reason="the default of max_bytes is not tied to memory yet", strict=False)
-
-
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*.nnc")), ids=lambda path: path.stem)
-@pytest.mark.parametrize("verb", [pytest.param(verb, marks=waits) if verb == "decode" else verb for verb in VERBS])
+@pytest.mark.parametrize("verb", VERBS)
 def test_findings_stay_mended(child, path, verb):
     assert child.ask(verb, path.read_bytes()) is None
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nncjit.errors import OptionError
 from nncjit.syntax import (
     AggregateType,
-    Codebook,
+    CodebookSyntax,
     Context,
     InputParameters,
     LpsHeader,
@@ -31,9 +31,9 @@ from nncjit.syntax import (
     write_unit,
 )
 from nncjit.syntax.codebook_syntax import CodebookCode
-from nncjit.syntax.elements import IndexList, NameList
-from nncjit.syntax.machine import rows
+from nncjit.syntax.element_lists import IndexList, NameList
 from nncjit.syntax.ndu import EntryPoints
+from nncjit.syntax.syntax_tables import rows
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6)
 SINGLES = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -57,7 +57,7 @@ def entry_points(above, context):
 def codebooks(draw):
     value = st.integers(-300, 300) | st.integers(-(1 << 31) + 1, (1 << 31) - 1)
     found = sorted(draw(st.sets(value, min_size=1, max_size=9)))
-    return Codebook(tuple(found), draw(st.integers(0, len(found) - 1)), draw(st.integers(0, 15)))
+    return CodebookSyntax(tuple(found), draw(st.integers(0, len(found) - 1)), draw(st.integers(0, 15)))
 
 
 def values(code, above, context):  # noqa: C901 - one case a code

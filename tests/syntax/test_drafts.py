@@ -37,8 +37,8 @@ from nncjit.syntax import (
     split_unit,
     write_unit,
 )
-from nncjit.syntax.machine import read, write
 from nncjit.syntax.payloads import inflate, read_body, write_body
+from nncjit.syntax.syntax_tables import read, write
 
 
 def ue(k, value):

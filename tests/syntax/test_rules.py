@@ -29,7 +29,7 @@ from nncjit.syntax import (
     split_unit,
     write_unit,
 )
-from nncjit.syntax.machine import read, write
+from nncjit.syntax.syntax_tables import read, write
 
 
 def refused(data, reason, **options):

@@ -7,7 +7,7 @@ import pytest
 
 from nncjit.errors import BitstreamError
 from nncjit.syntax import PayloadType, UnitType, block_roles, describe, read_units, write_unit
-from nncjit.syntax.machine import describe_table
+from nncjit.syntax.syntax_tables import describe_table
 
 MODELS = pathlib.Path(__file__).parents[1] / "vectors" / "models"
 STREAMS = sorted(MODELS.glob("*.nnc"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nncjit.syntax.inputs import InputParameters
+from nncjit.syntax.input_parameters import InputParameters
 
 
 class DataUnitEntry(NamedTuple):
@@ -16,7 +16,7 @@ class DataUnitEntry(NamedTuple):
     inputs: InputParameters
 
 
-class Ledger:
+class EarlierUnits:
     """The data units of a stream so far: append-only and shared by the contexts of the stream.
 
     Each context sees the first `mark` entries, so contexts stay immutable without a copy per unit.
@@ -39,25 +39,25 @@ class Ledger:
         latest = _before(self._inputs.get(name), mark)
         return None if latest is None else latest[1]
 
-    def plus(self, mark: int, entry: DataUnitEntry) -> Ledger:
-        """A ledger with one entry more than the first `mark`: this one where that was its end, else a copy."""
-        ledger = self if mark == self.length else self.first(mark)
-        keys, inputs = ledger._keys, ledger._inputs  # noqa: SLF001 - its own kind
+    def plus(self, mark: int, entry: DataUnitEntry) -> EarlierUnits:
+        """A earlier with one entry more than the first `mark`: this one where that was its end, else a copy."""
+        earlier = self if mark == self.length else self.first(mark)
+        keys, inputs = earlier._keys, earlier._inputs  # noqa: SLF001 - its own kind
         for key in entry.keys:
             keys.setdefault(key, mark)
         for name in entry.names:
             inputs[name] = mark, entry.inputs, inputs.get(name)
-        ledger.length = mark + 1
-        return ledger
+        earlier.length = mark + 1
+        return earlier
 
-    def first(self, mark: int) -> Ledger:
-        """A ledger of its own with the first `mark` entries."""
-        ledger = Ledger()
-        ledger._keys = {key: at for key, at in self._keys.items() if at < mark}
+    def first(self, mark: int) -> EarlierUnits:
+        """A earlier of its own with the first `mark` entries."""
+        earlier = EarlierUnits()
+        earlier._keys = {key: at for key, at in self._keys.items() if at < mark}
         cut = ((name, _before(latest, mark)) for name, latest in self._inputs.items())
-        ledger._inputs = {name: latest for name, latest in cut if latest is not None}
-        ledger.length = mark
-        return ledger
+        earlier._inputs = {name: latest for name, latest in cut if latest is not None}
+        earlier.length = mark
+        return earlier
 
 
 def _before(latest: Any, mark: int) -> Any:

@@ -1,4 +1,4 @@
-"""The one machine that reads, writes and lists every syntax table.
+"""Reading, writing and listing every syntax table.
 
 A table is a frozen dataclass (made by `table`) whose fields are `row`s in bitstream order. A row has a *code* (how one
 value is read and written), may be present only `when` something holds, and may be repeated `count` times; both are

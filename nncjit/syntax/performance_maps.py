@@ -6,7 +6,7 @@ Known from public drafts only (spec, section 11): each width stands in exactly o
 from __future__ import annotations
 
 from nncjit.syntax.codes import UE, Float, Nested, U
-from nncjit.syntax.machine import Table, row, table
+from nncjit.syntax.syntax_tables import Table, row, table
 
 
 @table
