@@ -79,29 +79,13 @@ def rate_difference(anchor: Curve, other: Curve, worst: float | None = None) -> 
     """
     a, b = _fronts(anchor, other)
     goods = [[good for _, good in front] for front in (a, b)]
-    low, high = _overlap(goods[0], goods[1], "quality", anchor, other)
+    low, high = _overlap(goods[0], goods[1], anchor, other)
     if worst is not None:
         low = max(low, worst if anchor.higher_is_better else -worst)
         if low >= high:
             raise OptionError(f"{anchor.label} and {other.label} have no useful quality in common: choose finer grids")
     mean = (_log_rate(b).integrate(low, high) - _log_rate(a).integrate(low, high)) / (high - low)
     return 100.0 * math.expm1(float(mean))
-
-
-def quality_difference(anchor: Curve, other: Curve) -> float:
-    """How much more quality `other` has than `anchor` at equal rate, averaged over the common (logarithmic) rates.
-
-    In the unit of the quality; positive where `other` has more of it, which is worse where less is better.
-
-    Raises
-    ------
-    OptionError
-        The curves have no common rates, fewer than two points, or another sense of quality.
-    """
-    a, b = _fronts(anchor, other)
-    low, high = _overlap((math.log(rate) for rate, _ in a), (math.log(rate) for rate, _ in b), "rate", anchor, other)
-    mean = float((_good(b).integrate(low, high) - _good(a).integrate(low, high)) / (high - low))
-    return mean if anchor.higher_is_better else -mean
 
 
 def common_qualities(one: Curve, other: Curve) -> tuple[float, float] | None:
@@ -131,19 +115,14 @@ def _fronts(anchor: Curve, other: Curve) -> tuple[list[tuple[float, float]], lis
     return anchor.front, other.front
 
 
-def _overlap(one: Iterable[float], two: Iterable[float], what: str, anchor: Curve, other: Curve) -> tuple[float, float]:
+def _overlap(one: Iterable[float], two: Iterable[float], anchor: Curve, other: Curve) -> tuple[float, float]:
     a, b = list(one), list(two)
     low, high = max(min(a), min(b)), min(max(a), max(b))
     if low >= high:
-        raise OptionError(f"{anchor.label} and {other.label} have no {what} in common: choose grids that overlap")
+        raise OptionError(f"{anchor.label} and {other.label} have no quality in common: choose grids that overlap")
     return low, high
 
 
 def _log_rate(front: Sequence[tuple[float, float]]) -> PchipInterpolator:
     rates, goods = np.array(front).T
     return PchipInterpolator(goods, np.log(rates))
-
-
-def _good(front: Sequence[tuple[float, float]]) -> PchipInterpolator:
-    rates, goods = np.array(front).T
-    return PchipInterpolator(np.log(rates), goods)

@@ -24,20 +24,17 @@ def logarithmic(label, shift=1.0, rates=RATES):
 def test_a_known_factor_in_rate_comes_out(shift):
     a, b = logarithmic("a"), logarithmic("b", shift)
     assert curves.rate_difference(a, b) == pytest.approx(100 * (shift - 1), abs=1e-6)
-    assert curves.quality_difference(a, b) == pytest.approx(-10 * math.log2(shift), abs=1e-6)
 
 
 def test_a_curve_gains_nothing_over_itself():
     curve = Curve("x", RATES, (50, 70, 80, 84, 85))
     assert curves.rate_difference(curve, curve) == 0.0
-    assert curves.quality_difference(curve, curve) == 0.0
 
 
 def test_less_is_better_turns_the_sign_of_quality_not_of_rate():
     a = Curve("a", RATES, tuple(-10 * math.log2(rate) for rate in RATES), higher_is_better=False)
     b = Curve("b", RATES, tuple(-10 * math.log2(rate / 0.5) for rate in RATES), higher_is_better=False)
     assert curves.rate_difference(a, b) == pytest.approx(-50.0)
-    assert curves.quality_difference(a, b) == pytest.approx(-10.0)
     low, high = curves.common_qualities(a, b)
     assert low > high
 
@@ -50,8 +47,6 @@ def test_the_average_is_over_the_common_range_only():
     assert curves.rate_difference(one, beyond) == pytest.approx(-20.0, abs=0.2)
     with pytest.raises(OptionError, match="no quality in common"):
         curves.rate_difference(a, Curve("c", (1, 2), (30.0, 40.0)))
-    with pytest.raises(OptionError, match="no rate in common"):
-        curves.quality_difference(a, Curve("c", (8, 9), (1.0, 2.0)))
     assert curves.common_qualities(a, b) == (10.0, 20.0)
 
 
