@@ -21,6 +21,8 @@ SUSPICIOUS_PEAK = 16.0
 """Peak in standard deviations above which a matrix is taken to have outliers. A Laplacian of 10^8 weights has 13."""
 CLIP = 8.0
 """Outliers are cut off at so many standard deviations of a Gaussian of the same median."""
+OUTLIERS_MATTER = 0.9
+"""Share of the standard deviation below which the spread of a sample without outliers replaces it."""
 MEDIAN_OF_GAUSSIAN = 0.6745
 """Median magnitude of a Gaussian, in standard deviations."""
 SAMPLE = 1 << 16
@@ -69,7 +71,9 @@ def measure(values: np.ndarray, workers: Executor | None = None) -> Measured:
     if found.std < LEAST_STD * found.rms:
         return Measured(found, _clipped_spread(values) or found.rms)
     if found.peak > SUSPICIOUS_PEAK * found.std:
-        return Measured(found, min(found.std, _clipped_spread(values) or found.std))
+        spread = _clipped_spread(values)
+        if 0.0 < spread < OUTLIERS_MATTER * found.std:
+            return Measured(found, spread)
     return Measured(found, found.std)
 
 
