@@ -21,7 +21,7 @@ from nncjit.cabac.scan import to_scan
 from nncjit.errors import BitstreamError, OptionError
 from nncjit.jit import JIT, address, kernel, load_u32, store_16
 from nncjit.quant.steps import step
-from nncjit.syntax import Codebook, PayloadType
+from nncjit.syntax import CodebookSyntax, PayloadType
 
 pytestmark = pytest.mark.kernel
 
@@ -129,7 +129,7 @@ def test_the_first_edition_does_not_bound_levels_but_the_codebook_does(level):
         delivered(np.array([[0, 1], [level, 0]], np.int32), how, profile=0)
 
 
-def stream(levels: np.ndarray, dtype: str, qp: int, book: Codebook | None) -> bytes:
+def stream(levels: np.ndarray, dtype: str, qp: int, book: CodebookSyntax | None) -> bytes:
     """A stream of one tensor with this data format."""
     builder = Builder(mps_quantization_parameter=qp)
     sizes = {} if book is None else {"codebook_size": len(book.values), "codebook_zero": book.codebook_zero_offset}
@@ -151,7 +151,7 @@ def stream(levels: np.ndarray, dtype: str, qp: int, book: Codebook | None) -> by
 def test_a_stream_with_any_step_has_these_values(dtype, with_book, qp):
     """Steps from 0 to infinity, as a damaged header may say."""
     levels = np.array([[-2, -1, 0], [1, 2, 0]], np.int32)
-    book = Codebook((-200, -3, 0, 5, 1000), 2) if with_book else None
+    book = CodebookSyntax((-200, -3, 0, 5, 1000), 2) if with_book else None
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         found = dtypes.as_storage(nncjit.decode(stream(levels, dtype, qp, book))["w"])
         if book is not None:
