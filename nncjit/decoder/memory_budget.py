@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 
 from nncjit.cabac.layer import Contexts
+from nncjit.dtypes import find
 from nncjit.stream.data_units import DataUnit
 
 BINS_PER_BYTE = 1416
@@ -71,7 +72,8 @@ class MemoryBudget:
         return self._usable - self._asked
 
     def charge(self, opened: DataUnit, share: float = 1.0) -> None:
-        """Account for a unit, or a share of it, before anything is allocated for it.
+        """Account for a unit, or a share of it, before anything is allocated for it: at its peak beside what is kept of
+        the units before it.
 
         Raises
         ------
@@ -90,7 +92,7 @@ class MemoryBudget:
             )
             raise opened.error(reason)
         if self._together:
-            self._asked += n_bytes
+            self._asked += int(share * sum(prod(part.shape) * find(part.dtype).itemsize for part in opened.results()))
 
     def batches(self, units: Iterable[DataUnit]) -> Iterator[list[DataUnit]]:
         """The units in batches that take a bounded amount of memory, each charged."""

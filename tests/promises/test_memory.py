@@ -13,7 +13,7 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.decoder import memory_budget
 from nncjit.decoder.memory_budget import UNEARNED_BYTES, usable_memory
-from nncjit.syntax import Codebook, ParameterTypes, PayloadType
+from nncjit.syntax import CodebookSyntax, ParameterTypes, PayloadType
 
 
 def number(qp: int = 0) -> PayloadEncoder:
@@ -32,7 +32,7 @@ def one_value(n: int) -> bytes:
         nnr_compressed_data_unit_payload_type=PayloadType.FLOAT,
         topology_elem_id="w",
         cabac_unary_length_minus1=9,
-        codebook=Codebook((3,), 0),
+        codebook=CodebookSyntax((3,), 0),
         nnr_decompressed_data_format=1,
         tensor_dimensions=(n,),
     )
@@ -107,7 +107,7 @@ def test_in_moderation_it_is_allowed_and_max_bytes_counts_every_array(data: byte
 
 
 def test_a_caller_who_says_so_gets_what_is_not_earned() -> None:
-    n = UNEARNED_BYTES // 4 + 1000
+    n = UNEARNED_BYTES // 3
     with pytest.raises(nncjit.BitstreamError, match="do not earn"):
         nncjit.decode(one_value(n))
     assert nncjit.decode(one_value(n), max_bytes=1 << 32)["w"].size == n
@@ -124,9 +124,9 @@ def test_many_small_constants_count_together() -> None:
             nnr_compressed_data_unit_payload_type=PayloadType.FLOAT,
             topology_elem_id=f"w{k}",
             cabac_unary_length_minus1=9,
-            codebook=Codebook((3,), 0),
+            codebook=CodebookSyntax((3,), 0),
             nnr_decompressed_data_format=1,
-            tensor_dimensions=(UNEARNED_BYTES // 160,),
+            tensor_dimensions=(UNEARNED_BYTES // 120,),
         )
     with pytest.raises(nncjit.BitstreamError, match="do not earn"):
         nncjit.verify(b.data)
@@ -147,7 +147,7 @@ def test_the_default_is_a_share_of_what_this_process_may_have(monkeypatch: pytes
 
 
 def test_units_of_one_element_take_little_memory_together() -> None:
-    arrays = {f"t{k}": np.float32(k) for k in range(4000)}
+    arrays = {f"t{k}": np.float32(k) for k in range(12000)}
     data = nncjit.encode(arrays, unary_length=256, compatible="nncodec")
     tracemalloc.start()
     try:
@@ -155,8 +155,8 @@ def test_units_of_one_element_take_little_memory_together() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(back) == 4000
-    assert peak < 400 * len(data)
+    assert len(back) == 12000
+    assert peak < 100 << 20, "a context for each unit of a batch, not of the stream"
 
 
 @pytest.mark.parametrize("where", ["prepare_unit", "decode_payloads", "compose_unit"])
@@ -170,3 +170,11 @@ def test_no_memory_is_our_error(where: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(stream_decoder, where, starve)
     with pytest.raises(nncjit.ModelError, match="w: no memory"):
         nncjit.decode(data)
+
+
+def test_what_is_kept_counts_once_and_the_peak_of_one_unit_beside_it() -> None:
+    arrays = {f"w{k}": np.random.default_rng(k).normal(0, 1, (200, 300)).astype(np.float16) for k in range(20)}
+    data, own = nncjit.encode(arrays), sum(a.nbytes for a in arrays.values())
+    assert len(nncjit.decode(data, max_bytes=own + own // 2)) == 20
+    with pytest.raises(nncjit.BitstreamError, match="max_bytes"):
+        nncjit.decode(data, max_bytes=own - 1)
