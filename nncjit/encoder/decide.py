@@ -95,10 +95,14 @@ def settle(name: str, values: np.ndarray, measured: Measured, plan: Plan) -> Set
     if len(quantizers) == len(lengths) == 1:
         return Settled(quantizers[0], lengths[0], scan_order)
     row = runs(values.reshape(-1), SAMPLE).reshape(1, -1)
-    costs: dict[Settled, float] = {}
+    costs = {Settled(quantizers[0], lengths[0], scan_order): math.inf}
     for quantizer in quantizers:
         first = Settled(quantizer, lengths[0], scan_order)
-        matrices = [quantise(row, decide(name, values.shape, measured, plan, first))]
+        try:
+            decision = decide(name, values.shape, measured, plan, first)
+        except UnfitStepError:
+            continue
+        matrices = [quantise(row, decision)]
         if quantizer == "codebook":
             matrices = with_codebooks(matrices) or []
         for matrix, n in product(matrices, lengths):
