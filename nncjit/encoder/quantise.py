@@ -44,6 +44,10 @@ class QuantisedMatrix:
         """Distance of two levels."""
         return 1.0 if self.qp is None else float(steps.step(self.qp, self.decision.density))
 
+    def zeros(self) -> QuantisedMatrix:
+        """The same with all levels zero."""
+        return replace(self, levels=np.zeros_like(self.levels), error=self.power)
+
     def values(self, shape: tuple[int, ...]) -> np.ndarray:
         """The float32 values that the decoder will find."""
         levels = self.levels if self.book is None else self.book.levels(self.levels)
@@ -92,9 +96,10 @@ def quantise(
     solution = solve(problem, workers)
     qp = _signalled_qp(decision, step, solution, ordered)
     signalled = float(steps.step(qp, decision.density))
-    if solution.sums.error(signalled) > solution.sums.power:  # worse than nothing
-        solution = solution.zeros()
     sums = solution.reference_sums
+    if sums.error(signalled) > sums.power:  # worse than nothing
+        solution = solution.zeros()
+        sums = solution.reference_sums
     return QuantisedMatrix(solution.levels, layer, decision, qp, sums.power, sums.error(signalled))
 
 

@@ -155,13 +155,33 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
         return RawUnit(contents)
     if isinstance(contents, IntegerContents):
         return _integer_levels(contents, plan, workers)
+    roles, matrices, composed = _quantise_parts(contents, plan, workers)
+    weights = slice(next(k for k, role in enumerate(roles) if role in ("W", "G")), None)
+    original = contents.original
+    if composed is not None and original is not None and energy(original - composed) > energy(original):
+        # worse than nothing
+        matrices[weights] = [matrix.zeros() for matrix in matrices[weights]]
+        composed = np.zeros_like(composed)
+    reason = ""
     layout = contents.layout
+    if layout.settled.quantizer == "codebook":
+        matrices[weights] = smaller_with_codebooks(matrices[weights], workers)
+        asked = plan.choices[layout.infos[0].name].quantising.quantizer == "codebook"
+        reason = "a codebook would not be smaller" if asked and matrices[-1].book is None else ""
+    payload_type = PayloadType.BLOCK if layout.block is not None else PayloadType.FLOAT
+    outcomes = tuple(_outcomes(contents, roles, matrices, composed, reason))
+    return QuantisedUnit(layout, payload_type, tuple(roles), tuple(matrices), outcomes)
+
+
+def _quantise_parts(
+    contents: FloatContents, plan: Plan, workers: Executor | None
+) -> tuple[list[str], list[QuantisedMatrix], np.ndarray | None]:
+    """The roles of the parts in coding order, the parts, and what they compose."""
     roles, matrices = [], []
-    composed: np.ndarray | None = None
     try:
         part = next(contents.parts)
         while True:
-            decision = decide(part.name, part.values.shape, part.measured, plan, layout.settled)
+            decision = decide(part.name, part.values.shape, part.measured, plan, contents.layout.settled)
             matrix = quantise(
                 part.values, decision, reference=part.reference, workers=workers, overwrite=part.overwrite
             )
@@ -169,17 +189,7 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
             matrices.append(matrix)
             part = contents.parts.send(matrix)
     except StopIteration as end:
-        composed = end.value
-    reason = ""
-    if layout.settled.quantizer == "codebook":
-        weights = [k for k, role in enumerate(roles) if role in ("W", "G", "H")]
-        others = smaller_with_codebooks([matrices[k] for k in weights], workers)
-        matrices[weights[0] :] = others
-        asked = plan.choices[layout.infos[0].name].quantising.quantizer == "codebook"
-        reason = "a codebook would not be smaller" if asked and others[0].book is None else ""
-    payload_type = PayloadType.BLOCK if layout.block is not None else PayloadType.FLOAT
-    outcomes = tuple(_outcomes(contents, roles, matrices, composed, reason))
-    return QuantisedUnit(layout, payload_type, tuple(roles), tuple(matrices), outcomes)
+        return roles, matrices, end.value
 
 
 def _integer_levels(contents: IntegerContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
