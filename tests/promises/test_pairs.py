@@ -17,6 +17,11 @@ def test_random_models_with_random_options_keep_every_promise(first: int) -> Non
     assert not wrong
 
 
+@pytest.mark.parametrize("seed", FOUND)
+def test_what_was_found_stays_mended(seed: int) -> None:
+    assert faults(any_pair(seed)) == []
+
+
 def test_the_check_finds_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     import nncjit
 
