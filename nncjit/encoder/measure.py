@@ -25,7 +25,7 @@ OUTLIERS_MATTER = 0.9
 """Share of the standard deviation below which the spread of a sample without outliers replaces it."""
 MEDIAN_OF_GAUSSIAN = 0.6745
 """Median magnitude of a Gaussian, in standard deviations."""
-SAMPLE = 1 << 16
+SAMPLE = 1 << 14
 LEAST_STD = 1e-3
 """Standard deviation, in units of the root mean square, below which sums of squares cannot tell it."""
 
@@ -79,12 +79,12 @@ def measure(values: np.ndarray, workers: Executor | None = None) -> Measured:
 
 def _clipped_spread(values: np.ndarray) -> float:
     """Spread around the median of a sample with outliers cut off; 0 where all values are alike."""
-    some = runs(values.reshape(-1), SAMPLE).astype(np.float64)
-    sizes = np.abs(some - np.median(some))
+    sample = runs(values.reshape(-1), SAMPLE).astype(np.float64)
+    sizes = np.abs(sample - _median(sample))
     some = sizes[sizes > 0]
     if not some.size:
         return 0.0
-    limit = CLIP / MEDIAN_OF_GAUSSIAN * float(np.median(some))
+    limit = CLIP / MEDIAN_OF_GAUSSIAN * _median(some)
     return math.sqrt(float(np.square(np.minimum(sizes, limit)).mean()))
 
 
@@ -94,9 +94,14 @@ def _grain(values: np.ndarray, found: Moments) -> float:
     Values of one sign are scales, variances or frequencies: all of them do. So do all where more than a few would be
     lost to a step for the root mean square. Else the bulk does, whatever the outliers are.
     """
-    sizes = np.abs(values[values != 0]).astype(np.float64)
-    one_sign = bool((values >= 0).all() or (values <= 0).all())
-    lost = np.count_nonzero(sizes < LOST_BELOW * found.rms)
-    if one_sign or lost > max(1.0, MOST_LOST * values.size):
+    sizes = np.abs(values[values != 0])
+    one_sign = values.min() >= 0 or values.max() <= 0
+    if one_sign or np.count_nonzero(sizes < LOST_BELOW * found.rms) > max(1.0, MOST_LOST * values.size):
         return float(sizes.min())
-    return float(np.median(sizes))
+    return _median(sizes)
+
+
+def _median(values: np.ndarray) -> float:
+    """The upper median; NumPy's own takes many times as long for short arrays."""
+    middle = values.size // 2
+    return float(np.partition(values, middle)[middle])

@@ -89,6 +89,12 @@ class UnitSample:
         """Of the factors; 0 without."""
         return next((sample.shape[1] for sample in self.parts if sample.part.role == "G"), 0)
 
+    def fixed_cost(self, plan: Plan) -> float:
+        """Bits that a coarser scale would not save."""
+        if not self.parts:
+            return self.cost(plan).bits
+        return UNIT_BITS + sum(s.cost(plan).bits for s in self.parts if not plan.gives(s.part.name, s.shape))
+
     def cost(self, plan: Plan) -> Cost:
         """Of the whole unit with the steps of a plan."""
         if not self.parts:

@@ -73,6 +73,10 @@ class Plan:
         choices = self.choices[name]
         return choices.fineness.qp is not None and (choices.own_fineness or is_matrix(shape))
 
+    def gives(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor takes part in what a target saves: vectors only for a target of their own."""
+        return is_matrix(shape) or self.choices[name].own_fineness
+
     def given_qp(self, name: str) -> int:
         """The qp that is given, in the stream's density."""
         qp = self.choices[name].fineness.qp

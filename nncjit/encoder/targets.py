@@ -18,7 +18,6 @@ from itertools import pairwise
 import numpy as np
 
 from nncjit.encoder.choices import Fineness, FinenessKind
-from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.model_samples import UnitSample, take_samples
 from nncjit.encoder.plan import Plan
 from nncjit.model import Model
@@ -84,8 +83,13 @@ class Aim:
     target: Target
     goal: Target
     """The same, or what is left of it where it cannot be reached."""
-    slope: float
-    """What one octave of finer steps changes, near the goal."""
+    search: _Search | None = None
+    """What found the scale; None where nothing could be searched."""
+
+    @property
+    def slope(self) -> float:
+        """What one octave of finer steps changes, near the goal."""
+        return self.goal.slope if self.search is None else self.search.local_slope()
 
 
 @dataclass(slots=True)
@@ -181,17 +185,17 @@ def _with_scales(plan: Plan, samples: list[UnitSample], model_target: Target | N
         target = own_target(plan, sample)
         if target is None:
             continue
-        aim = _aim(name, target, [sample], partial(_plan_for_one, plan, name))
+        aim = _aim(name, target, [sample], plan)
         if sample.parts:
             search = _Search(aim.goal, [sample], partial(_plan_for_one, plan, name))
             search.run()
             own[name] = 2.0**-search.best
-            aim = replace(aim, slope=search.local_slope())
+            aim = replace(aim, search=search)
         aims.append(aim)
     plan = replace(plan, own_scales=own)
     if model_target is None:
         return plan, aims
-    plan, aim = _model_plan(plan, _aim(None, model_target, samples, partial(_plan_at, plan)), samples)
+    plan, aim = _model_plan(plan, _aim(None, model_target, samples, plan), samples)
     return plan, [*aims, aim]
 
 
@@ -210,7 +214,7 @@ def _model_plan(plan: Plan, aim: Aim, samples: list[UnitSample]) -> tuple[Plan, 
         if hit:
             break
     search, plan = found[-1] if hit else min(found, key=lambda pair: pair[0].miss)
-    return plan, replace(aim, slope=search.local_slope())
+    return plan, replace(aim, search=search)
 
 
 def _plan_at(plan: Plan, scale: float) -> Plan:
@@ -221,20 +225,19 @@ def _plan_for_one(plan: Plan, name: str, scale: float) -> Plan:
     return replace(plan, own_scales={name: scale})
 
 
-def _aim(name: str | None, target: Target, samples: Sequence[UnitSample], plan_at: Callable[[float], Plan]) -> Aim:
+def _aim(name: str | None, target: Target, samples: Sequence[UnitSample], plan: Plan) -> Aim:
     """The aim for a target: the target itself, unless what cannot give leaves too little of it to the weights."""
     if not target.unit:
-        return Aim(name, target, target, target.slope)
-    coarsest = plan_at(2.0**_OCTAVES)
-    fixed = sum(sample.cost(coarsest).bits for sample in samples)
-    matrices = [info for sample in samples for info in sample.infos if sample.parts and is_matrix(info.shape)]
+        return Aim(name, target, target)
+    fixed = sum(sample.fixed_cost(plan) for sample in samples)
+    giving = [i for sample in samples for i in sample.infos if sample.parts and plan.gives(i.name, i.shape)]
     if target.kind == "bits":
-        nominal = target.wanted * sum(info.size for info in matrices)
+        nominal = target.wanted * sum(info.size for info in giving)
     else:
-        nominal = target.wanted / 100.0 * 8.0 * sum(info.nbytes for info in matrices)
+        nominal = target.wanted / 100.0 * 8.0 * sum(info.nbytes for info in giving)
     if target.wanted * target.unit - fixed >= LEAST_BUDGET * nominal:
-        return Aim(name, target, target, target.slope)
-    return Aim(name, target, replace(target, wanted=(fixed + nominal) / target.unit), target.slope)
+        return Aim(name, target, target)
+    return Aim(name, target, replace(target, wanted=(fixed + nominal) / target.unit))
 
 
 def corrected(plan: Plan, aims: Sequence[Aim], reached: Sequence[float]) -> Plan:
