@@ -39,7 +39,7 @@ Figures = Iterator[tuple[str, float]]
 """What was measured: the case, and its figure."""
 
 QPS = (-38, -26)
-"""Of whole models: NNCodec's default, some 6.4 bits a weight, and some 3.4 bits."""
+"""Of whole models: NNCodec's default, some 6.4 bits per weight, and some 3.4 bits."""
 BLOCK_SCAN = 4
 """scan_order of 64 x 64 blocks."""
 LARGE = 2 << 30

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from nncjit.cabac.coded_intervals import coded_elements, coded_intervals
 from nncjit.cabac.encoder_records import MAX_CHUNK, ROW_CODES, TOO_LARGE
 from nncjit.cabac.encoder_tables import blank_binariser
-from nncjit.cabac.layer import MAX_LEVEL, Contexts, Layer
+from nncjit.cabac.layer import MAX_LEVEL, MAX_UNARY_LENGTH, Contexts, Layer
 from nncjit.errors import OptionError
 from nncjit.jit import Table
 
 Array = NDArray[Any]
 
-MAX_UNARY_LENGTH = 256
 _LIST_SIZE = 1 << 17
 """Codes for which a list has room, at most, about."""
 

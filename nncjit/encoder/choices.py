@@ -37,7 +37,9 @@ class FinenessKinds(OptionGroup):
     ratio: float | None = option(
         None, Number(0.01, 100.0), "PERCENT", "target size in percent of the original", "It is met within 1 %."
     )
-    bits: float | None = option(None, Number(0.01, 32.0), "B", "target size in bits a weight", "It is met within 1 %.")
+    bits: float | None = option(
+        None, Number(0.01, 32.0), "B", "target size in bits per weight", "It is met within 1 %."
+    )
     snr: float | None = option(
         None, Number(0.0, 120.0), "DB", "target signal-to-noise ratio of the weights, in dB", "It is met within 1 %."
     )

@@ -28,7 +28,7 @@ LEAST_FACTOR = 1 / 32
 """Least (n / median n)^(1/2): tiny matrices cost nothing, but need no more than this."""
 
 TRELLIS_GAIN = 1.06
-"""A trellis step d makes the error of a uniform step 2 d / TRELLIS_GAIN: measured at 2 to 5 bits a weight."""
+"""A trellis step d makes the error of a uniform step 2 d / TRELLIS_GAIN: measured at 2 to 5 bits per weight."""
 
 VECTOR_STEP = 2.0**-8
 GRAIN_STEP = 2.0**-6

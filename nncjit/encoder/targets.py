@@ -1,4 +1,4 @@
-"""Finding the steps that hit a target: bits a weight, percent of the original size, or signal-to-noise ratio.
+"""Finding the steps that hit a target: bits per weight, percent of the original size, or signal-to-noise ratio.
 
 Three ways were weighed: bisection with a whole encoding each time (exact, many times the cost), a closed formula for
 rate and distortion (free, wrong by several percent at low rates), and a search on samples with the coder's own size

@@ -28,6 +28,8 @@ def record_view(dtype: np.dtype[Any]) -> Any:
     Its fields are read and written by name; a field that is an array is indexed. In plain mode the memory must be given
     by `nncjit.jit.address`, and only memory given with ``writes=True`` can be stored to.
     """
+    taken = [name for name in dtype.names or () if hasattr(np.record, name)]
+    assert not taken, f"np.record has attributes of these names: {taken}"
     return _compiled_view(dtype) if JIT else _plain_view(dtype)
 
 
