@@ -52,8 +52,8 @@ _ROLES = {
 WORTH_LOSING = 0.99
 """A unit must be smaller than so much of its tensors' own bytes; else these are stored, and nothing is lost."""
 
-FEW_BYTES = 8
-"""That integers may take more than their own: a counter stays one that other readers understand."""
+FEW_BYTES = 128
+"""That integers may take more than their own: coded, other readers know them; their raw bytes they take for floats."""
 
 
 @dataclass(frozen=True, slots=True)
