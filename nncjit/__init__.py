@@ -36,6 +36,9 @@ _HOMES = {
     "verify": "nncjit.decoder.verification",
 }
 
+_PACKAGES = {"torch"}
+"""Packages that are public as attributes and imported when they are first used."""
+
 __all__ = [
     "BitstreamError",
     "ModelError",
@@ -56,6 +59,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"nncjit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'nncjit' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
@@ -64,4 +69,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_PACKAGES])

@@ -1,4 +1,6 @@
-"""Arrays of NumPy, ml_dtypes, PyTorch and JAX, and whatever NumPy can convert, without importing these libraries."""
+"""Arrays of NumPy, ml_dtypes, PyTorch and JAX, and whatever NumPy can convert, without importing these libraries. Only
+`to_torch` and `torch_device`, which are asked for tensors, import torch.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from nncjit.dtypes import DTYPES, as_storage
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, OptionError
+from nncjit.extras import require
 
-__all__ = ["adopt", "describe", "is_torch", "place", "to_storage"]
+__all__ = ["adopt", "describe", "is_torch", "place", "to_storage", "to_torch", "torch_device"]
 
 
 def is_torch(value: Any) -> bool:
@@ -77,3 +80,33 @@ def _torch_storage(tensor: Any) -> np.ndarray[Any, Any]:
     if str(storage) != dtype:
         return np.asarray(plain.view(torch.uint8).numpy().view(storage))
     return np.asarray(plain.numpy())
+
+
+def to_torch(storage: np.ndarray[Any, Any], dtype: str) -> Any:
+    """A tensor of torch with the memory of a storage array and torch's own dtype; integers below 8 bits are int8.
+
+    Raises
+    ------
+    ModelError
+        torch is not installed, or has no such dtype.
+    """
+    torch = require("torch", "tensors of torch")
+    if not storage.flags.writeable:
+        storage = storage.copy()
+    if str(storage.dtype) == dtype or dtype in ("int2", "int3", "int4"):
+        return torch.from_numpy(storage)
+    if not hasattr(torch, dtype):
+        raise ModelError(f"this version of torch has no {dtype}")
+    return torch.from_numpy(storage.view(f"i{storage.itemsize}")).view(getattr(torch, dtype))
+
+
+def torch_device(device: Any) -> Any:
+    """The device of torch that a user names; OptionError where there is none."""
+    torch = require("torch", "tensors of torch")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, TypeError, AssertionError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OptionError(f"device {device!r}: {reason}") from None
+    return found

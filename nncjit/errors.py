@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+COMPARED = 10_000
+"""Names that a wrong one is compared with, at most: this takes a second."""
+
 
 class NncError(Exception):
     """Base of every error of this package."""
@@ -46,3 +51,12 @@ class ModelError(NncError):
 
 class NncWarning(UserWarning):
     """The result is valid, but not what was asked for: a missed target, for example."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """A remark that names the known name that is most like a wrong one; empty where none is."""
+    from difflib import get_close_matches  # imported when it is needed: it takes some milliseconds
+    from itertools import islice
+
+    near = get_close_matches(str(name), islice(known, COMPARED), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

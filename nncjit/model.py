@@ -12,7 +12,7 @@ import numpy as np
 
 from nncjit import arrays
 from nncjit.dtypes import DTYPES
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, did_you_mean
 
 __all__ = ["Model", "Tensor", "TensorInfo"]
 
@@ -201,7 +201,7 @@ class Model:
         try:
             return self._tensors[name]
         except KeyError:
-            raise ModelError(f"there is no tensor {name!r}") from None
+            raise ModelError(f"there is no tensor {name!r}{did_you_mean(name, self._tensors)}") from None
 
     def close(self) -> None:
         close, self._close = self._close, None

@@ -15,32 +15,34 @@ PACKAGE = Path(nncjit.__file__).parent
 
 MAY_IMPORT = {
     "errors": "",
+    "extras": "errors",
     "stages": "",
     "jit": "errors",
     "dtypes": "errors",
     "files": "errors",
-    "arrays": "dtypes errors",
-    "model": "arrays dtypes errors",
+    "arrays": "dtypes extras errors",
+    "model": "arrays dtypes extras errors",
     "bits": "errors",
     "syntax": "bits errors",
     "cabac": "stages jit errors",
     "quant": "stages cabac jit errors",
     "reduce": "model dtypes errors",
-    "formats": "model arrays dtypes files errors",
+    "formats": "model arrays dtypes files extras errors",
     "stream": "reduce syntax bits model dtypes errors",
     "encoder": "stream reduce quant cabac syntax model dtypes stages jit errors",
-    "decoder": "stream reduce quant cabac syntax bits dtypes stages jit errors",
+    "decoder": "stream reduce quant cabac syntax bits arrays dtypes stages jit errors",
     "convert": "encoder decoder stream formats reduce bits model files stages jit errors",
+    "torch": "convert encoder decoder stream formats reduce bits model arrays dtypes files extras stages jit errors",
     "demo": "errors",
     "report": "convert encoder decoder stream formats model files dtypes stages errors",
     "cli": "__init__ report demo convert encoder decoder stream formats reduce dtypes stages files jit errors",
     "__main__": "cli",
-    "__init__": "convert encoder decoder errors",
+    "__init__": "torch convert encoder decoder errors",
 }
 """Package -> the packages below it. `__init__` holds the public names: ``import nncjit``."""
 
 NUMBA = {"numba", "llvmlite"}
-HEADERS_ONLY = ("errors", "bits", "syntax", "dtypes", "arrays", "model", "files", "formats")
+HEADERS_ONLY = ("errors", "extras", "bits", "syntax", "dtypes", "arrays", "model", "files", "formats")
 """Packages that must work without Numba, since `inspect` and the file formats need them."""
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from nncjit import dtypes
+from nncjit import arrays, dtypes
 from nncjit.bits import as_source
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_rows, decode_units
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, OptionError, did_you_mean
 from nncjit.stream.data_units import DataUnit, StreamReader
+from nncjit.stream.reports import source_name
 from nncjit.stream.unit_parts import Part
 
 Array = np.ndarray[Any, Any]
 
+NUMPY, TORCH = ("np", "numpy"), ("pt", "torch")
+"""The names of frameworks, as safetensors has them."""
+
 
 class NncFile:
-    """An open stream, used like `safetensors.safe_open`. Made by `nncjit.open`; a context manager.
+    """An open stream, used like `safetensors.safe_open` or like a mapping of names to arrays: ``f["w"]``, ``for name in
+    f``. Made by `nncjit.open`; a context manager.
 
     The headers of all units are read when it is opened; payloads when a tensor is asked for. Any thread may ask.
     """
 
     def __init__(
-        self, source: Any, *, threads: int | None = None, max_bytes: int | None = None, mmap: bool = False
+        self,
+        source: Any,
+        *,
+        framework: str = "np",
+        device: Any = "cpu",
+        threads: int | None = None,
+        max_bytes: int | None = None,
+        mmap: bool = False,
     ) -> None:
+        self._finished = _finisher(framework, device)
         self._threads, self._max_bytes = threads, max_bytes
         self._source = as_source(source, mmap=mmap)
+        self._name = source_name(source)
         try:
             reader = StreamReader(self._source)
             held = {part.name: (part, opened) for opened in reader.data_units() for part in opened.results()}
@@ -46,6 +60,15 @@ class NncFile:
 
     def __contains__(self, name: object) -> bool:
         return name in self._held
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.get_tensor(name)
+
+    def __repr__(self) -> str:
+        return f"<NncFile {self._name!r}: {len(self._held):,} tensors in {self._source.size:,} bytes>"
 
     def __len__(self) -> int:
         return len(self._held)
@@ -67,7 +90,8 @@ class NncFile:
         part, opened = self._find(name)
         decoded = decode_units([opened], self._budget(), threads=self._threads)
         storage = next(item.storage for item in decoded if item.part.name == part.name)
-        return dtypes.as_array(storage, part.dtype)
+        array: Array = self._finished(storage, part.dtype)
+        return array
 
     def get_slice(self, name: str) -> TensorSlice:
         """A view that is decoded when it is indexed: ``f.get_slice("w")[64:128]``.
@@ -82,13 +106,14 @@ class NncFile:
         """Decode some rows of a tensor; None where it must be decoded whole."""
         part, opened = self._find(name)
         storage = decode_rows(opened, rows, self._budget(), threads=self._threads)
-        return None if storage is None else dtypes.as_array(storage, part.dtype)
+        return None if storage is None else self._finished(storage, part.dtype)
 
     def _find(self, name: str) -> tuple[Part, DataUnit]:
         try:
             return self._held[name]
-        except KeyError:
-            raise ModelError(f"no tensor {name!r} in the stream") from None
+        except (KeyError, TypeError):
+            meant = did_you_mean(name, self._held)
+            raise ModelError(f"no tensor {name!r} in the stream{meant}") from None
 
     def _budget(self) -> MemoryBudget:
         return MemoryBudget(self._max_bytes, self._source.size)
@@ -152,13 +177,37 @@ def _rows_of(index: Any, shape: tuple[int, ...]) -> tuple[range, tuple[Any, ...]
     return range(low, high + 1), (slice(chosen.start - low, stop if stop >= 0 else None, chosen.step), *others)
 
 
-def open(file: Any, *, threads: int | None = None, max_bytes: int | None = None, mmap: bool = False) -> NncFile:
+def _finisher(framework: str, device: Any) -> Callable[[Array, str], Any]:
+    """What makes an array of a framework of a storage array and its dtype."""
+    if framework in NUMPY:
+        if str(device) != "cpu":
+            raise OptionError(f"device is {device!r}: arrays of NumPy are in the processor's memory (cpu)")
+        return dtypes.as_array
+    if framework in TORCH:
+        place = arrays.torch_device(device)
+        return lambda storage, dtype: arrays.to_torch(storage, dtype).to(place)
+    raise OptionError(f"framework is {framework!r}, must be one of {', '.join(NUMPY + TORCH)}")
+
+
+def open(
+    file: Any,
+    *,
+    framework: str = "np",
+    device: Any = "cpu",
+    threads: int | None = None,
+    max_bytes: int | None = None,
+    mmap: bool = False,
+) -> NncFile:
     """Open a stream for random access.
 
     Parameters
     ----------
     file : path, bytes-like or binary file
         The stream.
+    framework : str
+        What tensors come as: "np" for NumPy's arrays, "pt" for tensors of torch.
+    device : str, int or torch.device
+        Where tensors of torch go.
     threads : int, optional
         Threads at work when a tensor is decoded; default: all cores that the process may use.
     max_bytes : int, optional
@@ -170,13 +219,15 @@ def open(file: Any, *, threads: int | None = None, max_bytes: int | None = None,
     Returns
     -------
     NncFile
-        With ``keys()``, ``get_tensor(name)``, ``get_slice(name)`` and ``metadata()``.
+        With ``keys()``, ``get_tensor(name)`` (or ``f[name]``), ``get_slice(name)`` and ``metadata()``.
 
     Raises
     ------
     BitstreamError
         A header is damaged, or the file is cut off.
     ModelError
-        The file does not exist or cannot be read.
+        The file does not exist or cannot be read, or torch is missing.
+    OptionError
+        There is no such framework or device.
     """
-    return NncFile(file, threads=threads, max_bytes=max_bytes, mmap=mmap)
+    return NncFile(file, framework=framework, device=device, threads=threads, max_bytes=max_bytes, mmap=mmap)

@@ -20,7 +20,7 @@ from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit, rows_decoded_with
 from nncjit.decoder.update_state import UpdateState
-from nncjit.errors import ModelError, NncError, OptionError
+from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.unit_parts import Part
@@ -120,7 +120,7 @@ def _select(reader: StreamReader, names: Collection[str], parts: bool) -> list[D
     holders = reader.with_ties(holders)
     for name in names:
         if name not in holders:
-            raise ModelError(f"no tensor {name!r} in the stream")
+            raise ModelError(f"no tensor {name!r} in the stream{did_you_mean(name, holders)}")
     wanted = {holders[name].unit.offset: holders[name] for name in names}
     return [wanted[offset] for offset in sorted(wanted)]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from reprlib import Repr
 from typing import TYPE_CHECKING, Any
 
-from nncjit.errors import OptionError
+from nncjit.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
     from nncjit.reduce import Block
@@ -206,12 +206,8 @@ def shown(value: Any) -> str:
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Says that there is no `what` of this name, which one may be meant, and which there are."""
-    from difflib import get_close_matches  # imported when it is needed: it takes some milliseconds
-
     known = sorted(known)
-    near = get_close_matches(str(name), known, 1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"no {what} {shown(name)}{meant}; known are {', '.join(known)}"
+    return f"no {what} {shown(name)}{did_you_mean(name, known)}; known are {', '.join(known)}"
 
 
 def number(text: str) -> int | float | str:

@@ -8,7 +8,6 @@ Tensors that share memory are tied, and come back tied.
 from __future__ import annotations
 
 import ctypes
-import importlib
 import mmap as memory_map
 import os
 import pickle
@@ -29,6 +28,7 @@ import numpy as np
 from nncjit import arrays
 from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
+from nncjit.extras import require
 from nncjit.files import atomic_write, os_errors, reserve, write_at
 from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo, tensors_of
@@ -45,10 +45,7 @@ _ALIGNMENT = 64
 
 
 def _torch(path: str | os.PathLike[str]) -> ModuleType:
-    try:
-        return importlib.import_module("torch")
-    except ImportError:
-        raise ModelError(f"{path}: PyTorch files need torch: pip install nncjit[torch]") from None
+    return require("torch", f"{path}: PyTorch files")
 
 
 def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa: ARG001 - torch maps what it can

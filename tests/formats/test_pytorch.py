@@ -155,7 +155,7 @@ def test_without_torch_the_way_to_get_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / "model.pt"
     path.write_bytes(b"PK\x03\x04")
-    want = f"{path}: PyTorch files need torch: pip install nncjit[torch]"
+    want = f"{path}: PyTorch files need torch: pip install torch"
     assert refusal(lambda: open_model(path)) == want
     assert refusal(create(path, [TensorInfo("a", (), "int8")]).__enter__) == want
     assert path.read_bytes() == b"PK\x03\x04"

@@ -1,107 +1,27 @@
-"""Convert model files of any known format to streams and back, tensor by tensor."""
+"""Streams to model files of any known format, tensor by tensor."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Unpack
 
 from nncjit import formats
 from nncjit.bits import as_source
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Array, decode_units
-from nncjit.encoder.execution import Data, Execution, Progress
-from nncjit.encoder.model_encoder import encode_model, estimate_model
-from nncjit.encoder.options import OptionKeywords, Options, explains_options
-from nncjit.errors import OptionError
-from nncjit.files import atomic_write
+from nncjit.encoder.execution import Progress
 from nncjit.formats import Writer
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.pruning_masks import Rebuilder
-from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport, decoded_row, with_tied_rows
-
-if TYPE_CHECKING:
-    from nncjit.reduce import Pruning
+from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, with_tied_rows
 
 AnyPath = str | PathLike[str]
-
-
-@explains_options
-def compress(
-    source: AnyPath,
-    target: AnyPath,
-    options: Options | None = None,
-    *,
-    threads: int | None = None,
-    progress: Progress | None = None,
-    dry_run: bool = False,
-    sensitivity: Mapping[str, Any] | None = None,
-    pruning: Pruning | None = None,
-    **keywords: Unpack[OptionKeywords],
-) -> CompressReport:
-    """Compress a model file to an NNC file.
-
-    Parameters
-    ----------
-    source : path
-        A safetensors file, a safetensors index of several, an npz archive or a PyTorch checkpoint.
-    target : path
-        The NNC file to write; an old one is replaced only when the new one is complete.
-    options : Options, optional
-        What the encoder may choose.
-    threads : int, optional
-        Threads at work; default: all cores that the process may use. The file does not depend on it.
-    progress : callable, optional
-        Called with (weights done, weights in all, tensor name) after each tensor.
-    dry_run : bool
-        Write nothing: estimate the sizes from samples.
-    sensitivity : mapping of str to array_like, optional
-        Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
-    pruning : Pruning, optional
-        Channels to remove (`nncjit.reduce.plan_pruning`).
-    **keywords
-        Single options; they come before those of `options`.
-
-    Returns
-    -------
-    CompressReport
-        Sizes, times and a row for each tensor.
-
-    Raises
-    ------
-    OptionError
-        An option is wrong, or the source has an unknown suffix.
-    ModelError
-        The source cannot be read, or the target not be written.
-    """
-    chosen = Options.of(options, keywords)
-    execution, data = Execution(threads=threads, progress=progress), Data(sensitivity=sensitivity, pruning=pruning)
-    if formats.is_known(target):
-        raise OptionError(f"{fspath(target)}: the target is an NNC file, its name ends like one of another format")
-    with formats.open_model(source) as model:
-        original = sum(tensor.nbytes for tensor in model)
-        if dry_run:
-            encoded = estimate_model(model, chosen, execution, data)
-        else:
-            with atomic_write(target) as file:
-                encoded = encode_model(model, file, chosen, execution, data)
-    return CompressReport(
-        source=fspath(source),
-        target=fspath(target),
-        original_bytes=original,
-        compressed_bytes=encoded.size,
-        seconds=encoded.seconds,
-        threads=encoded.threads,
-        tensors=encoded.tensors,
-        snr=encoded.snr,
-        estimated=dry_run,
-    )
 
 
 def decompress(

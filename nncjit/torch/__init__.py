@@ -1,0 +1,33 @@
+"""nncjit for PyTorch: tensors of torch in, tensors of torch out.
+
+Importing this package imports no torch; each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nncjit.torch.state_files import load_file, load_model, save_file
+
+_HOMES = {
+    "load_file": "nncjit.torch.state_files",
+    "load_model": "nncjit.torch.state_files",
+    "save_file": "nncjit.torch.state_files",
+}
+"""Public name -> the module that defines it."""
+
+__all__ = ["load_file", "load_model", "save_file"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nncjit.torch' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
