@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from nncjit.encoder.model_encoder import encode
     from nncjit.encoder.options import Options
     from nncjit.encoder.rules import Rule
+    from nncjit.model import Graph
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Graph": "nncjit.model",
     "Options": "nncjit.encoder.options",
     "Rule": "nncjit.encoder.rules",
     "UpdateState": "nncjit.decoder.update_state",
@@ -41,6 +43,7 @@ _PACKAGES = {"torch"}
 
 __all__ = [
     "BitstreamError",
+    "Graph",
     "ModelError",
     "NncError",
     "NncWarning",

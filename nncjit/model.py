@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -14,7 +14,7 @@ from nncjit import arrays
 from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError, did_you_mean
 
-__all__ = ["Model", "Tensor", "TensorInfo"]
+__all__ = ["Graph", "Model", "Role", "Tensor", "TensorInfo"]
 
 MAX_RANK = 64
 """Dimensions of an array in NumPy 2."""
@@ -41,6 +41,45 @@ def _check(name: str, shape: tuple[int, ...], dtype: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Graph:
+    """What the tensors are part of, as an exchange format writes it down: bytes that only that format understands.
+
+    Attributes
+    ----------
+    format : str
+        ``"nnef"``, ``"onnx"``, ``"pytorch"``, ``"tensorflow"``, ``"unrecognised"``, one of this project's own formats
+        (``"gguf"``) or ``"private N"`` with the number N of someone else's.
+    data : bytes
+        In the stream it is a topology unit, or a quantisation unit.
+    quantization : bool
+        Whether it describes the quantisation instead of the topology.
+    """
+
+    format: str
+    data: bytes
+    quantization: bool = False
+
+    def __repr__(self) -> str:
+        kind = "quantization" if self.quantization else "topology"
+        return f"Graph({self.format!r}, {len(self.data)} bytes of {kind})"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a tensor does in its network, where the model's format tells it."""
+
+    kind: str
+    """``"weight"``, ``"bias"``, of a batch norm ``"gamma"``, ``"beta"``, ``"mean"`` or ``"var"``; of quantised tensors
+    ``"levels"``, ``"scale"`` or ``"zero_point"``."""
+    layer: str = ""
+    """The same for all tensors of a layer and of the batch norm behind it; empty where the tensor is in no layer."""
+    axis: int = 0
+    """Of a weight: the dimension of its outputs."""
+    eps: float = 0.0
+    """Of a batch norm."""
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """What is known of a tensor without its values.
 
@@ -58,6 +97,8 @@ class TensorInfo:
     """The earlier tensor of the model whose memory this one shares (tied weights)."""
     shard: str | None = None
     """The file that holds it, where a model lies in several."""
+    role: Role | None = None
+    """See `Tensor`."""
 
     def __post_init__(self) -> None:
         _check(self.name, self.shape, self.dtype)
@@ -99,13 +140,15 @@ class Tensor:
     shard: str | None = None
     fresh: bool = False
     """Whether `read` gives a new array each time, which the reader may overwrite."""
+    role: Role | None = None
+    """None where the format does not tell it; names may (`nncjit.reduce.names`)."""
 
     def __post_init__(self) -> None:
         _check(self.name, self.shape, self.dtype)
 
     @property
     def info(self) -> TensorInfo:
-        return TensorInfo(self.name, self.shape, self.dtype, self.same_as, self.shard)
+        return TensorInfo(self.name, self.shape, self.dtype, self.same_as, self.shard, self.role)
 
     @property
     def size(self) -> int:
@@ -128,6 +171,8 @@ class Model:
     metadata : mapping of str to str
     close : callable
         Lets go of the file; tensors cannot be read afterwards.
+    graphs : sequence of Graph
+        What the format says of the network beside its tensors.
 
     Raises
     ------
@@ -140,6 +185,7 @@ class Model:
         tensors: Iterable[Tensor],
         metadata: Mapping[str, str] | None = None,
         close: Callable[[], object] | None = None,
+        graphs: Sequence[Graph] = (),
     ) -> None:
         self._tensors: dict[str, Tensor] = {}
         for tensor in tensors:
@@ -149,10 +195,13 @@ class Model:
                 self._check_tie(tensor)
             self._tensors[tensor.name] = tensor
         self.metadata = dict(metadata or {})
+        self.graphs = tuple(graphs)
         self._close = close
 
     @classmethod
-    def from_mapping(cls, mapping: Any, metadata: Mapping[str, str] | None = None) -> Model:
+    def from_mapping(
+        cls, mapping: Any, metadata: Mapping[str, str] | None = None, graphs: Sequence[Graph] = ()
+    ) -> Model:
         """A model in memory: arrays by name, or a module with a ``state_dict()``.
 
         Parameters
@@ -161,6 +210,7 @@ class Model:
             NumPy, ml_dtypes, PyTorch or JAX arrays, or anything that NumPy can convert. Nothing is copied or
             converted before it is read. Entries that share their memory, with equal shape, strides and dtype, are tied.
         metadata : mapping of str to str
+        graphs : sequence of Graph
 
         Raises
         ------
@@ -171,7 +221,7 @@ class Model:
             mapping = mapping.state_dict()
         if not isinstance(mapping, Mapping):
             raise ModelError(f"a model is a mapping of names to arrays, not {type(mapping).__name__}")
-        return cls(tensors_of(mapping), metadata)
+        return cls(tensors_of(mapping), metadata, graphs=graphs)
 
     def _check_tie(self, tensor: Tensor) -> None:
         earlier = self._tensors.get(tensor.same_as or "")

@@ -30,14 +30,14 @@ MAY_IMPORT = {
     "formats": "model arrays dtypes files extras errors",
     "stream": "reduce syntax bits model dtypes errors",
     "encoder": "stream reduce quant cabac syntax model dtypes stages jit errors",
-    "decoder": "stream reduce quant cabac syntax bits arrays dtypes stages jit errors",
+    "decoder": "stream reduce quant cabac syntax bits model arrays dtypes stages jit errors",
     "convert": "encoder decoder stream formats reduce bits model files stages jit errors",
     "torch": "convert encoder decoder stream formats reduce bits model arrays dtypes files extras stages jit errors",
     "demo": "errors",
     "report": "convert encoder decoder stream formats model files dtypes stages errors",
     "cli": "__init__ report demo convert encoder decoder stream formats reduce dtypes stages files jit errors",
     "__main__": "cli",
-    "__init__": "torch convert encoder decoder errors",
+    "__init__": "torch convert encoder decoder model errors",
 }
 """Package -> the packages below it. `__init__` holds the public names: ``import nncjit``."""
 

@@ -75,7 +75,8 @@ def decompress(
         infos = tensor_infos(units, reader, rebuilder)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}
-        with formats.create(target, infos, reader.model_metadata.metadata) as writer, _behind(writer) as put:
+        output = formats.create(target, infos, reader.model_metadata.metadata, graphs=reader.graphs())
+        with output as writer, _behind(writer) as put:
             for item in decode_units(units, budget, threads=threads):
                 put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))
                 rows[item.part.name] = decoded_row(item.part, item.opened)

@@ -14,6 +14,7 @@ from nncjit.bits import as_source
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_rows, decode_units
 from nncjit.errors import ModelError, OptionError, did_you_mean
+from nncjit.model import Graph
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.reports import source_name
 from nncjit.stream.unit_parts import Part
@@ -53,6 +54,7 @@ class NncFile:
             raise
         self._held = reader.with_ties(held)
         self._metadata = dict(reader.model_metadata.metadata)
+        self._reader = reader
 
     def keys(self) -> list[str]:
         """The names of all tensors, in the order of the model."""
@@ -76,6 +78,16 @@ class NncFile:
     def metadata(self) -> dict[str, str]:
         """The metadata of the file that was compressed."""
         return dict(self._metadata)
+
+    def graphs(self) -> tuple[Graph, ...]:
+        """The topology and quantisation data that the stream carries beside its tensors, as they were put in.
+
+        Raises
+        ------
+        BitstreamError
+            They are damaged.
+        """
+        return self._reader.graphs()
 
     def get_tensor(self, name: str) -> Array:
         """Decode one tensor.

@@ -9,6 +9,7 @@ from nncjit.encoder.plan import Plan
 from nncjit.errors import OptionError
 from nncjit.model import Model, Tensor
 from nncjit.reduce.blocks import Block, check_blocks, find_blocks
+from nncjit.reduce.roles import blocks_of_roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,13 @@ def _blocks(stored: dict[str, Tensor], plan: Plan) -> list[Item]:
     stream = plan.options.stream
     given = stream.given_blocks
     check_blocks(given, {name: t.shape for name, t in stored.items()})
-    found = find_blocks(shapes, given) if stream.blocks or stream.fold_batchnorm else given
+    found = given
+    if stream.blocks or stream.fold_batchnorm:
+        taken = {name for block in given for name in (block.weight, *block.vectors)}
+        told = blocks_of_roles({n: t.role for n, t in stored.items() if n in shapes and n not in taken}, shapes)
+        named = {name: shape for name, shape in shapes.items() if stored[name].role is None or name in taken}
+        # a format that tells roles tells all of them: names are for tensors without
+        found = tuple(told) + find_blocks(named, given)
     blocks = {b.weight: b for b in found if b.vectors and _one_dtype(b, stored)}
     inside = {name for block in blocks.values() for name in block.vectors}
     return [

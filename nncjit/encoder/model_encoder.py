@@ -6,7 +6,7 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
@@ -24,7 +24,7 @@ from nncjit.encoder.targets import Aim
 from nncjit.encoder.unit_encoder import CodedUnit, Outcome, code_unit, not_grown, quantised_units
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
-from nncjit.model import Model
+from nncjit.model import Graph, Model
 from nncjit.stages import stage, staged
 from nncjit.stream.pruning_masks import pruned_model
 from nncjit.stream.reports import TensorReport, tied_row
@@ -63,6 +63,7 @@ def encode(
     progress: Progress | None = None,
     sensitivity: Mapping[str, Any] | None = None,
     pruning: Pruning | None = None,
+    graphs: Sequence[Graph] = (),
     **keywords: Unpack[OptionKeywords],
 ) -> bytes:
     """Compress named arrays to an NNC bitstream.
@@ -82,6 +83,8 @@ def encode(
         Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
     pruning : Pruning, optional
         Channels to remove (`nncjit.reduce.plan_pruning`).
+    graphs : sequence of Graph, optional
+        Topology and quantisation data of an exchange format, which travel in the stream as they are.
     **keywords
         Single options, for example ``qp=-32``, ``bits=4``, ``rules={".*bias": "raw"}``; they come before those of
         `options`.
@@ -101,7 +104,7 @@ def encode(
     chosen = Options.of(options, keywords)
     execution, data = Execution(threads=threads, progress=progress), Data(sensitivity=sensitivity, pruning=pruning)
     file = io.BytesIO()
-    encode_model(Model.from_mapping(arrays), file, chosen, execution, data)
+    encode_model(Model.from_mapping(arrays, graphs=graphs), file, chosen, execution, data)
     return file.getvalue()
 
 
@@ -114,6 +117,9 @@ def encode_model(
     again; the nearest encoding stays. A target that is missed all the same is warned of.
     """
     started = time.perf_counter()
+    if model.graphs and options.stream.compatible is not None:
+        said = f"the model's graph is left out: {options.stream.compatible} reads no stream that has one"
+        warnings.warn(said, NncWarning, stacklevel=3)
     original, model = model, _shrunk(model, data)
     with thread_counts.pool(execution.threads) as pool:
         job = _Job(model, file, execution.progress, pool)

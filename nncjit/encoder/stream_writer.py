@@ -13,6 +13,7 @@ from nncjit.encoder.unit_encoder import CodedUnit
 from nncjit.model import Model
 from nncjit.stages import staged
 from nncjit.stream import metadata_unit
+from nncjit.stream.graph_units import write_graphs
 from nncjit.stream.pruning_masks import container_of
 from nncjit.syntax import (
     AggregateType,
@@ -80,15 +81,17 @@ class StreamWriter:
         self._unit(UnitType.MPS, None, parameters)
         stored = [tensor for item in items for tensor in item.all_tensors]
         self._unit(UnitType.TPL, metadata_unit.HEADER, _model_metadata(model, items, self._plan).to_bytes())
+        for unit_type, header, data in write_graphs(model.graphs if options.compatible is None else ()):
+            self._unit(unit_type, header, data)
         if self._index:
             names = ReferenceList(topology_elem_ids=tuple(self._index))
             self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.REFLIST), names)
         if pruning is not None:
             body = container_of(pruning, [tensor.name for tensor in stored])
-            header = TplHeader(
+            pruned = TplHeader(
                 topology_storage_format=TopologyFormat.PRUN, topology_compression_format=CompressionFormat.DEFLATE
             )
-            self._unit(UnitType.TPL, header, body)
+            self._unit(UnitType.TPL, pruned, body)
 
     @staged("syntax")
     def put(self, coded: list[CodedUnit] | Group) -> list[int]:

@@ -1,7 +1,9 @@
 """Model files: one module per format, imported when such a file is opened.
 
 Each format is two functions: ``read(path, mmap=...) -> Model`` and ``write(path, infos, metadata, ...)``, a context
-manager that yields ``store(info, array)`` and puts the file in its place when the block ends well.
+manager that yields ``store(info, array)`` and puts the file in its place when the block ends well. The module of a
+format that holds whole networks names its graph in ``GRAPH``; its ``write(path, infos, graph, ...)`` puts the tensors
+into that graph.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ import os
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-from nncjit.errors import OptionError
+from nncjit.errors import ModelError, OptionError
 from nncjit.files import check_readable
 from nncjit.formats.tensor_writer import Writer
-from nncjit.model import Model, TensorInfo
+from nncjit.model import Graph, Model, TensorInfo
 
 __all__ = ["Writer", "create", "is_known", "known_suffixes", "open_model"]
 
@@ -81,6 +83,7 @@ def create(
     infos: Sequence[TensorInfo],
     metadata: Mapping[str, str] | None = None,
     *,
+    graphs: Sequence[Graph] = (),
     shard_size: int | None = None,
     fsync: bool = False,
 ) -> Writer:
@@ -94,6 +97,8 @@ def create(
         All tensors, in the order in which the file will list them.
     metadata : mapping of str to str
         Kept by safetensors; the other formats have no place for it.
+    graphs : sequence of Graph
+        What the tensors are part of. Formats that hold whole networks need theirs; the others have no place for it.
     shard_size : int
         Bytes of one file of a sharded model. By default a tensor goes to the file that `TensorInfo.shard` names, where
         all of them have one, and otherwise files hold up to 5 GB.
@@ -105,7 +110,13 @@ def create(
     OptionError
         The suffix is unknown.
     ModelError
-        From entering the ``with`` statement on: the file cannot be written.
+        The format holds whole networks, and the graph is not there. From entering the ``with`` statement on: the file
+        cannot be written.
     """
     module = _module_for(path)
+    if hasattr(module, "GRAPH"):
+        graph = next((graph for graph in graphs if graph.format == module.GRAPH and not graph.quantization), None)
+        if graph is None:
+            raise ModelError(f"{path}: needs the {module.GRAPH.upper()} graph of the network, and there is none")
+        return Writer(module.write(path, infos, graph, fsync=fsync), infos)
     return Writer(module.write(path, infos, metadata or {}, shard_size=shard_size, fsync=fsync), infos)

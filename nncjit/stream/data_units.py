@@ -10,7 +10,8 @@ from typing import TypeVar
 from nncjit import dtypes
 from nncjit.bits import Source
 from nncjit.errors import BitstreamError, ModelError
-from nncjit.stream import integer_limbs, metadata_unit, tensor_mapping
+from nncjit.model import Graph
+from nncjit.stream import graph_units, integer_limbs, metadata_unit, tensor_mapping
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
@@ -190,10 +191,11 @@ class StreamReader:
         """(checksum, offset of the unit that holds it): of all bytes before that offset."""
         self.pruning: Unit | None = None
         """The unit that says what was removed from the tensors."""
+        self._graph_units: dict[int, Unit] = {}
 
     def __iter__(self) -> Iterator[Unit]:
         for unit in read_units(self.source, lenient=self.lenient):
-            if unit.type == UnitType.TPL:
+            if unit.type in (UnitType.TPL, UnitType.QNT):
                 self._take_topology(unit)
             yield unit
         if self.model_metadata.closed and self.crc32 is None:
@@ -215,6 +217,16 @@ class StreamReader:
         folded = next((norms[name] for name in weights if name in norms), None)
         return opened if folded is None else replace(opened, folded=folded)
 
+    def graphs(self) -> tuple[Graph, ...]:
+        """The topology and quantisation data of exchange formats that were passed so far.
+
+        Raises
+        ------
+        BitstreamError
+            They are deflated and damaged, or inflate beyond the limit.
+        """
+        return tuple(map(graph_units.graph_of, self._graph_units.values()))
+
     def rebuilder(self, full_size: bool, max_bytes: int) -> Rebuilder:
         """What gives pruned tensors their full size, if that is wanted and they take no more than `max_bytes`."""
         if not full_size or self.pruning is None:
@@ -233,11 +245,12 @@ class StreamReader:
         return found
 
     def _take_topology(self, unit: Unit) -> None:
-        if unit.header.topology_storage_format == TopologyFormat.PRUN:
-            self.pruning = unit
-            return
         content = metadata_unit.content_of(unit)
         if content is None:
+            if unit.type == UnitType.TPL and unit.header.topology_storage_format == TopologyFormat.PRUN:
+                self.pruning = unit
+            elif graph_units.is_graph(unit):
+                self._graph_units[unit.offset] = unit
             return
         crc32 = metadata_unit.checksum_in(content)
         if crc32 is not None:

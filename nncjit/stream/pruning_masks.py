@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -29,10 +30,11 @@ def pruned_model(model: Model, pruning: Pruning) -> Model:
 
     return Model(
         (
-            Tensor(t.name, shapes[t.name], t.dtype, shrink(t), t.same_as, t.shard) if t.name in pruning.positions else t
+            replace(t, shape=shapes[t.name], read=shrink(t), fresh=False) if t.name in pruning.positions else t
             for t in model
         ),
         model.metadata,
+        graphs=model.graphs,
     )
 
 

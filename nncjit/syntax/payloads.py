@@ -67,13 +67,14 @@ def read_body(
         The payload breaks its table, or ends before or after it.
     """
     path = UnitType(unit_type).name
-    if is_deflated(header) and bytes(data[:2]) != _EMPTY:
+    empty = bytes(data[:2]) == _EMPTY
+    if is_deflated(header) and not empty:
         if is_reference_list(header):
             limit = min(limit, FREE_INFLATION + MAX_INFLATION * len(data))
         data = inflate(bytes(data), limit, bit=bit, path=f"{path}.data")
     table = body_table(unit_type, header)
     if table is None:
-        return b"" if bytes(data[:2]) == _EMPTY else bytes(data)
+        return b"" if empty else bytes(data)
     bits = BitReader(data, bit=bit)
     body = syntax_tables.read(table, bits, context)
     if bits.left:
@@ -92,11 +93,11 @@ def write_body(unit_type: int, header: Any, body: Any, context: Context) -> byte
         data = bits.getvalue()
     else:
         data = bytes(body if body is not None else b"") or _EMPTY
-        if body == _EMPTY:
+        if body == _EMPTY and not is_deflated(header):
             raise OptionError(
                 f"{UnitType(unit_type).name}: a lone zero byte stands for empty data and cannot be data itself"
             )
-    if is_deflated(header) and data != _EMPTY:
+    if is_deflated(header) and (data != _EMPTY or body == _EMPTY):
         import zlib
 
         data = zlib.compress(data, 9)
