@@ -1,0 +1,178 @@
+"""Statistics in the making: the sums of all weights of a model, to be filled, saved, and gone on with."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nncjit.calibrate.input_sums import InputSums
+from nncjit.calibrate.statistics_file import Arrays, Statistics, write
+from nncjit.calibrate.statistics_record import WIDEST_BLOCK, TensorRecord
+from nncjit.calibrate.table_sums import TableSums
+from nncjit.errors import ModelError, NncWarning
+
+Array = NDArray[Any]
+
+
+class Calibration:
+    """Collects the statistics of a model. Not safe for several threads: give each its own, and `merge` them.
+
+    Parameters
+    ----------
+    loss : str
+        What the loss is, in words, for the file.
+    widest_block : int
+        Most inputs that one block of a metric spans: memory of a layer is this times its inputs, 8 bytes each while
+        collecting. 0 keeps only diagonals.
+
+    Attributes
+    ----------
+    samples : int
+    output_power : float
+        Sum over the samples of |y|^2, in the loss's own metric.
+    """
+
+    def __init__(self, *, loss: str = "squared error of the output", widest_block: int = WIDEST_BLOCK) -> None:
+        self.loss, self.widest_block = loss, widest_block
+        self.samples = 0
+        self.output_power = 0.0
+        self._inputs: dict[str, InputSums] = {}
+        self._tables: dict[str, TableSums] = {}
+
+    def linear(self, name: str, shape: tuple[int, ...], *, axis: int = 1) -> InputSums:
+        """The sums of a linear layer, made when first asked for.
+
+        Parameters
+        ----------
+        name : str
+            Of the weight, as in the model file.
+        shape : tuple of int
+            Of the weight.
+        axis : int
+            Its dimension of inputs: 1 for [out, in], 0 for [in, out].
+
+        Raises
+        ------
+        ModelError
+            The weight is known by another shape or kind.
+        """
+        return self._input_sums(InputSums.of(name, "linear", shape, axis=axis, widest=self.widest_block))
+
+    def convolution(self, name: str, shape: tuple[int, ...], *, groups: int = 1, axis: int = 1) -> InputSums:
+        """The sums of a convolution [out, channels / groups, *kernel], or with axis 0 [channels, out / groups, ...].
+
+        Raises
+        ------
+        ModelError
+            The weight is known by another shape or kind.
+        """
+        sums = InputSums.of(name, "convolution", shape, axis=axis, groups=groups, widest=self.widest_block)
+        return self._input_sums(sums)
+
+    def table(self, name: str, shape: tuple[int, ...], *, positions: bool = False) -> TableSums:
+        """The sums of a table [rows, columns]; see `TableSums` for `positions`.
+
+        Raises
+        ------
+        ModelError
+            The weight is known by another shape or kind.
+        """
+        fresh = TableSums.of(name, shape, positions=positions, widest=self.widest_block)
+        sums = self._tables.setdefault(name, fresh)
+        self._check_same(sums.record, fresh.record, other=self._inputs.get(name))
+        return sums
+
+    def _input_sums(self, fresh: InputSums) -> InputSums:
+        sums = self._inputs.setdefault(fresh.record.name, fresh)
+        self._check_same(sums.record, fresh.record, other=self._tables.get(fresh.record.name))
+        return sums
+
+    def _check_same(self, known: TensorRecord, asked: TensorRecord, other: object) -> None:
+        if other is not None or known != asked:
+            raise ModelError(f"{asked.name}: is collected for already, as another kind of weight or of another shape")
+
+    def end_samples(self, count: int = 1, *, output_power: float = 0.0) -> None:
+        """Say that so many samples were run, and what |y|^2 they have in all. A target `loss` is relative to that."""
+        if not np.isfinite(output_power):
+            raise ModelError(f"the outputs' power is {output_power}")
+        self.samples += count
+        self.output_power += output_power
+
+    def merge(self, earlier: Statistics) -> None:
+        """Go on from statistics of the same model: nothing is told apart that was collected before.
+
+        Raises
+        ------
+        ModelError
+            They are of another model, or damaged.
+        """
+        for name in earlier:
+            found = earlier[name]
+            record, positions = found.record, found.positions
+            if record.kind == "table" or positions:
+                sums = self.table(name, record.shape, positions=positions)
+                self._check_blocks(record, sums.record)
+                sums.resume(record, found.metric(), found.energy(), found.uses(), earlier.samples)
+            else:
+                fresh = TensorRecord(
+                    name=name,
+                    kind=record.kind,
+                    shape=record.shape,
+                    axis=record.axis,
+                    groups=record.groups,
+                    block=record.block,
+                )
+                self._input_sums(InputSums(fresh)).resume(record, found.metric(), earlier.samples)
+        self.end_samples(earlier.samples, output_power=earlier.output_power * earlier.samples)
+
+    def _check_blocks(self, found: TensorRecord, mine: TensorRecord) -> None:
+        if found.block != mine.block:
+            raise ModelError(f"{found.name}: was collected in blocks of {found.block} inputs, not {mine.block}")
+
+    def arrays(self) -> Iterator[Arrays]:
+        """What the file will hold, weight by weight."""
+        for name, sums in self._inputs.items():
+            yield Arrays(*sums.finish(self.samples))
+            self._tell(name, sums)
+        for name, table in self._tables.items():
+            energy = (table.energy / max(self.samples, 1)).astype(np.float32)
+            yield Arrays(*table.finish(self.samples), energy, table.uses, table.positions)
+            self._tell(name, table)
+
+    def _tell(self, name: str, sums: InputSums | TableSums) -> None:
+        if sums.dropped:
+            said = f"{name}: {sums.dropped} samples had numbers that are not finite, and were left out"
+            warnings.warn(said, NncWarning, stacklevel=3)
+
+    def save(self, path: str | os.PathLike[str], *, precision: str = "float16") -> None:
+        """Write the statistics file; an old one stays as it is until the new one is complete.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ".safetensors".
+        precision : {"float16", "float32"}
+            Of the metrics' correlations. Their diagonals are always float32.
+
+        Raises
+        ------
+        ModelError
+            Nothing was collected, sums are not finite, or the file cannot be written.
+        OptionError
+            Another precision or suffix.
+        """
+        write(path, list(self.arrays()), self._facts(), precision)
+
+    def statistics(self) -> Statistics:
+        """What was collected so far, for `nncjit.encode`, without a file."""
+        return Statistics.of(list(self.arrays()), self._facts())
+
+    def _facts(self) -> Mapping[str, Any]:
+        if not self.samples:
+            raise ModelError("no samples were collected")
+        return {"loss": self.loss, "samples": self.samples, "output_power": self.output_power / self.samples}

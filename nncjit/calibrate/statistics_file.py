@@ -1,0 +1,293 @@
+"""The statistics file: a safetensors file whose metadata says what its numbers are. See docs/statistics-format.md.
+
+Metrics are written as their diagonals and as correlations: entries divided by the roots of both diagonal entries, which
+half precision holds whatever the scale of the loss is. Everything is read when it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nncjit import formats
+from nncjit.calibrate.statistics_record import TensorRecord
+from nncjit.errors import ModelError, OptionError
+from nncjit.model import Model, TensorInfo
+
+Array = NDArray[Any]
+
+FORMAT = "nncjit statistics"
+VERSION = 1
+SUFFIX = ".safetensors"
+_SLACK = 1.01
+"""Of a correlation above 1, for rounding."""
+
+
+class Arrays(NamedTuple):
+    """The numbers of one weight."""
+
+    record: TensorRecord
+    metric: Array
+    """float32[blocks, n, n], or the diagonal alone."""
+    energy: Array | None = None
+    """float32[rows], of a table."""
+    uses: Array | None = None
+    """int64[rows], of a table."""
+    positions: bool = False
+    """Whether this is a table of positions, recorded as a linear layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorStatistics:
+    """The statistics of one weight, read on demand."""
+
+    record: TensorRecord
+    positions: bool
+    _model: Model
+
+    def diagonal(self) -> Array:
+        """float32[groups * inputs]: the metric's diagonal.
+
+        Raises
+        ------
+        ModelError
+            The file is damaged.
+        """
+        values = self._read("diagonal", (self.record.groups * self.record.inputs,))
+        if (values < 0).any():
+            raise ModelError(f"{self.record.name}: damaged statistics: a metric with a negative diagonal")
+        return values
+
+    def metric(self) -> Array:
+        """float32[blocks, n, n]; padded with zeros where the last block of a group is not full. Or the diagonal alone.
+
+        Raises
+        ------
+        ModelError
+            The file is damaged.
+        """
+        record, diagonal = self.record, self.diagonal()
+        if not record.block:
+            return diagonal
+        blocks = self._read("correlation", record.metric_shape)
+        if np.abs(blocks).max(initial=0.0) > _SLACK:
+            raise ModelError(f"{record.name}: damaged statistics: a correlation above 1")
+        roots = _padded(np.sqrt(diagonal), record)
+        for k, root in enumerate(roots):
+            blocks[k] *= root
+            blocks[k] *= root[:, None]
+        return blocks
+
+    def energy(self) -> Array:
+        """float64[rows] of a table: mean squared gradient of each row."""
+        values = self._read("energy", (self.record.outputs,)).astype(np.float64)
+        if (values < 0).any():
+            raise ModelError(f"{self.record.name}: damaged statistics: a negative energy")
+        return values
+
+    def uses(self) -> Array:
+        """int64[rows] of a table: samples in which each row was looked up."""
+        return self._read("uses", (self.record.outputs,))
+
+    def _read(self, what: str, shape: tuple[int, ...]) -> Array:
+        name = f"{self.record.name}:{what}"
+        tensor = self._model[name]
+        if tensor.shape != shape:
+            raise ModelError(f"{name}: damaged statistics: {list(tensor.shape)} numbers instead of {list(shape)}")
+        values = tensor.read()
+        values = values.astype(np.int64 if what == "uses" else np.float32)
+        if not np.isfinite(values).all():
+            raise ModelError(f"{name}: damaged statistics: some numbers are not finite")
+        return values
+
+
+class Statistics(Mapping[str, TensorStatistics]):
+    """The statistics of a model: weights by name, each read when it is asked for. A context manager.
+
+    Made by `Statistics.open` or `Calibration.statistics`.
+
+    Attributes
+    ----------
+    loss : str
+        What the loss is, in words.
+    samples : int
+        That were collected.
+    output_power : float
+        Mean |y|^2 of a sample, in the loss's metric; 0 where it is not known.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        facts = _facts(model.metadata)
+        self.loss: str = facts["loss"]
+        self.samples: int = facts["samples"]
+        self.output_power: float = facts["output_power"]
+        self._tensors: dict[str, TensorStatistics] = {}
+        for table in facts["tensors"]:
+            positions = bool(table.pop("positions", False)) if isinstance(table, dict) else False
+            record = TensorRecord.from_table(table)
+            if record.name in self._tensors:
+                raise ModelError(f"two weights are named {record.name!r}")
+            self._tensors[record.name] = TensorStatistics(record, positions, model)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Statistics:
+        """Open a statistics file and read its records, but no numbers.
+
+        Raises
+        ------
+        ModelError
+            The file does not exist, is damaged, or holds something else.
+        OptionError
+            Its name does not end in ".safetensors".
+        """
+        _check_suffix(path)
+        model = formats.open_model(path)
+        try:
+            return cls(model)
+        except ModelError as error:
+            model.close()
+            raise ModelError(f"{os.fspath(path)}: {error}") from None
+
+    @classmethod
+    def of(cls, weights: Sequence[Arrays], facts: Mapping[str, Any]) -> Statistics:
+        """Statistics in memory."""
+        arrays = dict(_stored(weights, "float32"))
+        return cls(Model.from_mapping(arrays, _metadata(weights, facts)))
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+        """The names of weights that the model does not have; a file may hold a part of the model.
+
+        Raises
+        ------
+        ModelError
+            A weight has another shape in the model, or the model has none of them.
+        """
+        for name, found in self._tensors.items():
+            if name in shapes and shapes[name] != found.record.shape:
+                raise ModelError(
+                    f"{name}: is {list(shapes[name])} in the model and {list(found.record.shape)} in the statistics: "
+                    "they are of another model"
+                )
+        missing = [name for name in self._tensors if name not in shapes]
+        if self._tensors and len(missing) == len(self._tensors):
+            raise ModelError(f"the statistics are of another model: it has no {missing[0]}")
+        return missing
+
+    def __getitem__(self, name: str) -> TensorStatistics:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._model.close()
+
+    def __enter__(self) -> Statistics:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def is_statistics(metadata: Mapping[str, str]) -> bool:
+    """Whether the metadata of a safetensors file are those of statistics."""
+    return metadata.get("format") == FORMAT
+
+
+def write(path: str | os.PathLike[str], weights: Sequence[Arrays], facts: Mapping[str, Any], precision: str) -> None:
+    """Write a statistics file; see `Calibration.save`."""
+    _check_suffix(path)
+    if precision not in ("float16", "float32"):
+        raise OptionError(f"precision is {precision!r}, must be 'float16' or 'float32'")
+    infos = [
+        TensorInfo(name, array.shape, str(array.dtype)) for name, array in _stored(weights, precision, values=False)
+    ]
+    with formats.create(path, infos, _metadata(weights, facts)) as writer:
+        for name, array in _stored(weights, precision):
+            writer.put(name, array)
+
+
+def _check_suffix(path: str | os.PathLike[str]) -> None:
+    if not os.fspath(path).lower().endswith(SUFFIX):
+        raise OptionError(f"{os.fspath(path)}: statistics are safetensors files: the name must end in {SUFFIX}")
+
+
+def _stored(weights: Sequence[Arrays], precision: str, *, values: bool = True) -> Iterator[tuple[str, Array]]:
+    """The tensors of the file; without `values`, empty arrays of their shapes and types (no memory is touched)."""
+    for record, metric, energy, uses, positions in weights:
+        name = record.name
+        if not np.isfinite(metric).all() or (energy is not None and not np.isfinite(energy).all()):
+            raise ModelError(f"{name}: the sums are not finite")
+        if not record.block:
+            yield f"{name}:diagonal", metric
+        else:
+            diagonal = np.ascontiguousarray(np.einsum("bii->bi", metric)).reshape(record.groups, -1)
+            yield f"{name}:diagonal", np.ascontiguousarray(diagonal[:, : record.inputs]).reshape(-1)
+            target = np.empty(metric.shape, precision)
+            if values:
+                _correlate(metric, target)
+            yield f"{name}:correlation", target
+        if record.kind == "table" or positions:
+            assert energy is not None
+            assert uses is not None
+            yield f"{name}:energy", energy
+            yield f"{name}:uses", uses
+
+
+def _correlate(metric: Array, target: Array) -> None:
+    """Correlations of all blocks; a dead input has none, but 1 with itself."""
+    for block, out in zip(metric, target, strict=True):
+        root = np.sqrt(np.maximum(block.diagonal(), 0))
+        inverse = np.divide(1, root, out=np.zeros_like(root), where=root > 0)
+        correlation = block * inverse
+        correlation *= inverse[:, None]
+        np.clip(correlation, -1, 1, out=correlation)
+        np.fill_diagonal(correlation, 1)
+        out[:] = correlation
+
+
+def _padded(values: Array, record: TensorRecord) -> Array:
+    """[groups * inputs] as [blocks, n], zeros where the last block of a group is not full."""
+    wide = np.zeros((record.groups, record.blocks * record.block), values.dtype)
+    wide[:, : record.inputs] = values.reshape(record.groups, record.inputs)
+    return wide.reshape(-1, record.block)
+
+
+def _metadata(weights: Iterable[Arrays], facts: Mapping[str, Any]) -> dict[str, str]:
+    from nncjit import __version__
+
+    tensors = [{**asdict(weight.record), **({"positions": True} if weight.positions else {})} for weight in weights]
+    said = json.dumps({**facts, "tensors": tensors}, separators=(",", ":"))
+    return {"format": FORMAT, "version": str(VERSION), "made_by": f"nncjit {__version__}", "statistics": said}
+
+
+def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The checked facts of a file's metadata."""
+    if not is_statistics(metadata):
+        raise ModelError("is no statistics file; nncjit calibrate makes one")
+    if metadata.get("version") != str(VERSION):
+        raise ModelError(f"has version {metadata.get('version')!r} of the statistics format, known is {VERSION}")
+    try:
+        facts = json.loads(metadata.get("statistics", ""))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"damaged statistics: the description is not JSON ({error})") from None
+    wanted = {"loss": str, "samples": int, "output_power": int | float, "tensors": list}
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(key), kind) for key, kind in wanted.items()):
+        raise ModelError(f"damaged statistics: the description lacks one of {', '.join(wanted)}")
+    if facts["samples"] < 1 or not 0 <= facts["output_power"] < float("inf"):
+        raise ModelError("damaged statistics: no samples, or a power that is not one")
+    return facts

@@ -1,0 +1,112 @@
+"""What a statistics file says of one weight, beside the numbers: enough to recognise the weight and lay out its metric.
+
+The *inputs* of a weight are the numbers that one of its outputs is a weighted sum of: columns of a linear layer,
+channels times kernel taps of a convolution. The metric is one positive matrix over the inputs, cut into diagonal blocks
+of equal size; a layer in groups has blocks of its own for each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from nncjit.errors import ModelError
+
+Kind = Literal["linear", "convolution", "table"]
+
+WIDEST_BLOCK = 4096
+"""Inputs that one block of a metric spans: 64 MB in float32, half of that in a file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRecord:
+    """One weight of a statistics file.
+
+    Raises
+    ------
+    ModelError
+        Fields that contradict each other.
+    """
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+    """Of the weight, by which it is recognised."""
+    axis: int = 1
+    """The weight's dimension of inputs (table: of columns). The other one of the first two counts outputs (rows); those
+    from the third on are kernel taps."""
+    groups: int = 1
+    block: int = 0
+    """Inputs of one block of the metric; 0: only its diagonal is known."""
+    samples: int = 0
+    """Samples that reached the weight. A mixture of experts may send few to some."""
+    tokens: int = 0
+    """Rows of inputs in these samples."""
+    ratio: float = 1.0
+    """Trace of the coherent part divided by that of the token-wise one (`InputSums`); what merging needs."""
+
+    def __post_init__(self) -> None:
+        whole: tuple[object, ...] = (self.axis, self.groups, self.block, self.samples, self.tokens, *self.shape)
+        fits = (
+            self.kind in get_args(Kind)
+            and all(type(value) is int and value >= 0 for value in whole)
+            and len(self.shape) >= 2
+            and 0 not in self.shape
+            and self.axis < 2
+            and self.groups >= 1
+            and (self.kind == "convolution" or (len(self.shape) == 2 and self.groups == 1))
+            and math.isfinite(self.ratio)
+            and self.ratio >= 0
+        )
+        if not fits or self.shape[0] % self.groups or (self.block and self.block % self.taps):
+            raise ModelError(f"{self.name}: its record contradicts itself: {asdict(self)}")
+
+    @property
+    def taps(self) -> int:
+        """Inputs side by side in the weight's memory: the size of a convolution's kernel."""
+        return math.prod(self.shape[2:])
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of one group."""
+        return self.shape[self.axis] // (self.groups if self.axis == 0 else 1) * self.taps
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of one group; rows of a table."""
+        return self.shape[1 - self.axis] // (self.groups if self.axis == 1 else 1)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the metric in one group; 0: only its diagonal is known."""
+        return -(-self.inputs // self.block) if self.block else 0
+
+    @property
+    def metric_shape(self) -> tuple[int, int, int]:
+        """Of all blocks of all groups; the last block of a group may be padded."""
+        return self.groups * self.blocks, self.block, self.block
+
+    @classmethod
+    def from_table(cls, table: Any) -> TensorRecord:
+        """The record of a JSON object.
+
+        Raises
+        ------
+        ModelError
+            It is not one.
+        """
+        known = {f.name for f in fields(cls)}
+        if not isinstance(table, dict) or not table.keys() <= known or not isinstance(table.get("shape"), list):
+            raise ModelError(f"not the record of a tensor: {str(table)[:200]}")
+        try:
+            return cls(**{**table, "shape": tuple(table["shape"])})
+        except TypeError as error:
+            raise ModelError(f"not the record of a tensor: {error}") from None
+
+
+def block_size(inputs: int, taps: int, widest: int) -> int:
+    """Size of the equal blocks, whole kernels each, that `inputs` are cut into so that none is wider than `widest`."""
+    channels = inputs // taps
+    count = -(-inputs // max(widest, taps))
+    return -(-channels // count) * taps
