@@ -10,6 +10,8 @@
     how arrays get to kernels: an address, or a table of records that owns every array it names.
 `record_view`
     how a kernel sees a record: named fields at an address.
+`vectors`
+    16 lanes of 32 bits as one value, for machines with AVX-512.
 
 All kernels are called alike: they take numbers only, that is sizes, factors and addresses, and where these would be
 more than a handful, the address of a record that holds them. They return a number or nothing.

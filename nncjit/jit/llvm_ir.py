@@ -37,16 +37,31 @@ def store(builder: Any, address: Value, index: Value, value: Value) -> None:
     builder.store(value, pointer(builder, address, value.type, index)).align = 1
 
 
-def gather(builder: Any, address: Value, index: Value) -> Value:
-    """The float32 at a vector of indices (int32, not negative)."""
+def gather(builder: Any, address: Value, index: Value, element: Any = F32, unit: Any = None) -> Value:
+    """The elements at a vector of indices (int32, not negative), which count elements, or units of another type."""
     lanes = index.type.count
-    row, mask = ir.VectorType(F32, lanes), ir.VectorType(I1, lanes)
-    places = pointer(builder, address, F32, index)
-    places.type = ir.VectorType(pointer_to(F32), lanes)  # llvmlite does not see that the index is a vector
+    row, mask = ir.VectorType(element, lanes), ir.VectorType(I1, lanes)
+    places = _places(builder, address, index, unit or element)
     kind = ir.FunctionType(row, [places.type, I32, mask, row])
-    function = declare(builder, f"llvm.masked.gather.v{lanes}f32.v{lanes}p0", kind)
-    align, everywhere = ir.Constant(I32, 4), ir.Constant(mask, [1] * lanes)
-    return builder.call(function, [places, align, everywhere, ir.Constant(row, ir.Undefined)])
+    name = f"llvm.masked.gather.v{lanes}{'f' if element == F32 else 'i'}32.v{lanes}p0"
+    align, everywhere = ir.Constant(I32, 1 if unit else 4), ir.Constant(mask, [1] * lanes)
+    return builder.call(declare(builder, name, kind), [places, align, everywhere, ir.Constant(row, ir.Undefined)])
+
+
+def scatter(builder: Any, address: Value, index: Value, value: Value, mask: Value) -> None:
+    """Set the int32 at a vector of indices (int32, not negative), where the mask has a 1."""
+    lanes = index.type.count
+    places = _places(builder, address, index, I32)
+    kind = ir.FunctionType(ir.VoidType(), [value.type, places.type, I32, mask.type])
+    function = declare(builder, f"llvm.masked.scatter.v{lanes}i32.v{lanes}p0", kind)
+    builder.call(function, [value, places, ir.Constant(I32, 4), mask])
+
+
+def _places(builder: Any, address: Value, index: Value, unit: Any) -> Value:
+    """A vector of pointers; llvmlite does not see that a vector of indices makes one."""
+    places = pointer(builder, address, unit, index)
+    places.type = ir.VectorType(pointer_to(I8), index.type.count)
+    return places
 
 
 def copy(builder: Any, to: Value, source: Value, n: Value) -> None:
