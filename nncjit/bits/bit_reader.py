@@ -61,6 +61,11 @@ class BitReader:
         """Bits not yet read."""
         return self._n_bits - self.pos
 
+    @property
+    def held(self) -> tuple[bytes, int]:
+        """The data, and how many bytes of them count."""
+        return self._data, self._n_bits >> 3
+
     def stop_at(self, n_bytes: int) -> None:
         """Let the data end after `n_bytes`, where they do not end before."""
         self._n_bits = 8 * min(n_bytes, len(self._data))

@@ -107,7 +107,7 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
             units.append(unit if unit.type in (UnitType.NDU, UnitType.AGG) else describe(unit))
             if unit.type != UnitType.NDU:
                 continue
-            profile = unit.context.profile or 0
+            profile = unit.place.profile or 0
             n_bytes, tools = unit.size, tools_of(unit)
             for part in reader.open(unit).parts:
                 used = tools if part.role == "W" else (*tools, part.role)

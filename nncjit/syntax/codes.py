@@ -1,7 +1,7 @@
 """The codes of the rows: descriptors, enumerations, nested tables. Each pairs `read` and `write`.
 
-Those that data units use most also give the expression that reads them in a compiled table (`inline`); the numbers of a
-bit field, of always `n` bits, may stand for `members`.
+Those that data units use most also give the statements that read them in a compiled table, and the expression of the
+value (`compile`); the numbers of a bit field, of always `n` bits, may stand for `members`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 
 from nncjit.bits import BitReader, BitWriter
 from nncjit.syntax import syntax_tables
-
-Inner = Callable[[syntax_tables.Code], str]
-"""The expression of a code inside another; see `compiled_reader`."""
+from nncjit.syntax.compiled_reader import Statements
 
 
 class U(NamedTuple):
@@ -28,8 +26,8 @@ class U(NamedTuple):
         """Numbers that stand for something."""
         return {}
 
-    def inline(self, _: Inner) -> str:
-        return f"u({self.n})"
+    def compile(self, code: Statements) -> str:
+        return code.take(self.n)
 
     def read(self, bits: BitReader, t: Any, c: Any) -> int:
         return bits.u(self.n)
@@ -55,8 +53,8 @@ class UE(NamedTuple):
 
     k: int
 
-    def inline(self, _: Inner) -> str:
-        return f"ue({self.k})"
+    def compile(self, code: Statements) -> str:
+        return code.take_exp_golomb(self.k)
 
     def read(self, bits: BitReader, t: Any, c: Any) -> int:
         return bits.ue(self.k)
@@ -68,8 +66,8 @@ class UE(NamedTuple):
 class Text(NamedTuple):
     """st(v)."""
 
-    def inline(self, _: Inner) -> str:
-        return "st()"
+    def compile(self, code: Statements) -> str:
+        return code.take_text()
 
     def read(self, bits: BitReader, t: Any, c: Any) -> str:
         return bits.st()
@@ -140,8 +138,8 @@ class Pair(NamedTuple):
     first: syntax_tables.Code
     second: syntax_tables.Code
 
-    def inline(self, inner: Inner) -> str:
-        return f"({inner(self.first)}, {inner(self.second)})"
+    def compile(self, code: Statements) -> str:
+        return f"({code.take_value(self.first)}, {code.take_value(self.second)})"
 
     def read(self, bits: BitReader, t: Any, c: Any) -> tuple[Any, Any]:
         return self.first.read(bits, t, c), self.second.read(bits, t, c)
@@ -157,8 +155,8 @@ class Counted(NamedTuple):
     length: syntax_tables.Code
     code: syntax_tables.Code
 
-    def inline(self, inner: Inner) -> str:
-        return f"tuple([{inner(self.code)} for _ in range({inner(self.length)})])"
+    def compile(self, code: Statements) -> str:
+        return code.take_list(code.take_value(self.length), self.code)
 
     def read(self, bits: BitReader, t: Any, c: Any) -> tuple[Any, ...]:
         return tuple([self.code.read(bits, t, c) for _ in range(self.length.read(bits, t, c))])

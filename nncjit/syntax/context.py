@@ -54,7 +54,13 @@ class Context:
     lenient: bool = False
     aggregate: int | None = None
     earlier: EarlierUnits = field(default_factory=EarlierUnits, repr=False)
-    mark: int = 0
+    mark: int | None = 0
+    """How many of the earlier data units it sees; None: all, also those that are still to come."""
+
+    @property
+    def seen(self) -> int:
+        """How many earlier data units there are."""
+        return self.earlier.length if self.mark is None else self.mark
 
     @property
     def edition(self) -> int:
@@ -93,9 +99,11 @@ class Context:
 
     def inputs_of(self, header: Any) -> InputParameters:
         """The parameters of a data unit: its own, else an earlier unit's for the same tensor, else the caller's."""
-        name = self.names_of(header)[0]
-        before = self.earlier.inputs(name, self.mark) or self.known.get(name)
-        return InputParameters.of(header, before or NOTHING_KNOWN)
+        return InputParameters.of(header, self.inputs_by_name(self.names_of(header)[0]) or NOTHING_KNOWN)
+
+    def inputs_by_name(self, name: str) -> InputParameters | None:
+        """What an earlier unit, else the caller, says of a tensor."""
+        return self.earlier.inputs(name, self.seen) or self.known.get(name)
 
     def types_of(self, header: Any) -> int:
         """compressed_parameter_types of a data unit."""
@@ -158,21 +166,21 @@ class Context:
     def repeated(self, entry: DataUnitEntry) -> str | None:
         """Which of a data unit's elements the stream holds already, or None."""
         for key in entry.keys:
-            if self.earlier.holds(key, self.mark):
+            if self.earlier.holds(key, self.seen):
                 return f"the element {key[0]!r} is in the stream already"
         return None
 
-    def entry_of(self, header: NduHeader) -> DataUnitEntry:
-        """What the stream will hold with this data unit.
+    def entry_of(self, header: NduHeader, inputs: InputParameters | None = None) -> DataUnitEntry:
+        """What the stream will hold with this data unit, whose parameters may be known already.
 
         Elements differ in name, node, parent or types; G and H, each in a unit of its own, may share them.
         """
-        names, inputs = self.names_of(header), self.inputs_of(header)
+        names, inputs = self.names_of(header), inputs or self.inputs_of(header)
         types = inputs.compressed_parameter_types
         rest = (header.node, header.parent, types)
         keys = tuple([(name, *rest, 0) for name in names])
         twins = types & _DC and header.nnr_compressed_data_unit_payload_type != PayloadType.BLOCK
-        if twins and self.earlier.holds(keys[0], self.mark):
+        if twins and self.earlier.holds(keys[0], self.seen):
             keys = tuple([(name, *rest, 1) for name in names])
         return DataUnitEntry(names, keys, inputs)
 
@@ -194,18 +202,15 @@ class Context:
 
     def with_entry(self, entry: DataUnitEntry) -> Context:
         """The context of the unit that follows a data unit."""
-        return Context(  # many times faster than `replace`
-            profile=self.profile,
-            mps=self.mps,
-            lps=self.lps,
-            topology=self.topology,
-            element_names=self.element_names,
-            known=self.known,
-            lenient=self.lenient,
-            aggregate=self.aggregate,
-            earlier=self.earlier.plus(self.mark, entry),
-            mark=self.mark + 1,
-        )
+        return replace(self, earlier=self.earlier.plus(self.seen, entry), mark=self.seen + 1)
+
+    def growing(self) -> Context:
+        """The same for a reader, which adds to `earlier` itself: no other reader sees what it adds."""
+        return replace(self, earlier=self.earlier.first(self.seen), mark=None)
+
+    def at(self, mark: int) -> Context:
+        """A growing context as it was when there were so many data units."""
+        return self if self.mark is not None else replace(self, mark=mark)
 
     def inside(self, aggregate_type: int) -> Context:
         """The context at the start of an aggregate's payload. A self-contained one sees no LPS from outside."""

@@ -159,7 +159,7 @@ def read(cls: type[T], bits: BitReader, context: Any) -> T:
     start = bits.pos
     try:
         unit: T | None = cls.READER(bits, context)
-    except (BitstreamError, UnknownError):
+    except (BitstreamError, UnknownError, UnicodeDecodeError):
         unit = None
     if unit is None:
         bits.pos = start

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from nncjit.bits import BitReader, BitWriter, Source
 from nncjit.syntax.aggregate import AggHeader
 from nncjit.syntax.codes import FLAG, Named, U
+from nncjit.syntax.compiled_reader import Statements
 from nncjit.syntax.constants import UnitType
 from nncjit.syntax.context import Context
 from nncjit.syntax.input_parameters import NOTHING_KNOWN, InputParameters
@@ -32,6 +33,9 @@ WITH_BODY = (UnitType.MPS, UnitType.LPS, UnitType.TPL, UnitType.QNT)
 
 class _Size(NamedTuple):
     """nnr_unit_size: u(15), or u(31) with the flag."""
+
+    def compile(self, code: Statements) -> str:
+        return code.take("(31 if t.nnr_unit_size_flag else 15)")
 
     def read(self, bits: BitReader, t: Any, c: Any) -> int:
         return bits.u(31 if t.nnr_unit_size_flag else 15)
@@ -69,8 +73,8 @@ class Unit:
         Of the unit header, or of the first part's: how many parts there are; None for a unit in one piece.
     header : Table or None
         StrHeader, LpsHeader, TplHeader, QntHeader, NduHeader or AggHeader; NNR_MPS has none.
-    context : Context
-        What came before the unit.
+    place, mark : Context, int
+        The context of the reader, and how many data units there were before this one; see `context`.
     pieces : tuple of (start, stop)
         Where the payload's bytes lie in the stream.
     names : tuple of str
@@ -88,7 +92,8 @@ class Unit:
     independently_decodable_flag: int
     partial_data_counter: int | None
     header: Any
-    context: Context
+    place: Context = field(repr=False)
+    mark: int
     pieces: tuple[tuple[int, int], ...]
     names: tuple[str, ...] = ()
     inputs: InputParameters = NOTHING_KNOWN
@@ -96,6 +101,11 @@ class Unit:
     source: Source = field(repr=False)
     limit: int = field(repr=False)
     _body: Any = field(default=_UNREAD, init=False, repr=False)
+
+    @property
+    def context(self) -> Context:
+        """What came before the unit."""
+        return self.place.at(self.mark)
 
     @property
     def unit_header(self) -> UnitHeader:

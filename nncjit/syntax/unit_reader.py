@@ -12,8 +12,10 @@ from nncjit.syntax import syntax_tables
 from nncjit.syntax.constants import MAX_INFLATED, UnitType
 from nncjit.syntax.context import Context
 from nncjit.syntax.earlier_units import DataUnitEntry
-from nncjit.syntax.input_parameters import NOTHING_KNOWN
+from nncjit.syntax.input_parameters import NOTHING_KNOWN, InputParameters
+from nncjit.syntax.ndu import NduHeader
 from nncjit.syntax.payloads import is_reference_list
+from nncjit.syntax.repeated_headers import RepeatedHeaders
 from nncjit.syntax.syntax_tables import Table
 from nncjit.syntax.unit import HEADERS, Unit, UnitHeader
 
@@ -54,8 +56,7 @@ def read_units(
     """
     opened = as_source(source)
     context = context or Context()
-    earlier = context.earlier.first(context.mark)  # its own: other readers may share the context
-    return _Walk(opened, replace(context, lenient=lenient or context.lenient, earlier=earlier), limit).stream()
+    return _Walk(opened, replace(context.growing(), lenient=lenient or context.lenient), limit).stream()
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class _Walk:
         self.bits = BitReader(b"")
         self.window = range(0)  # which bytes of the stream `bits` holds
         self.parts: dict[Any, _Parts] = {}
+        self.repeated = RepeatedHeaders()
 
     def stream(self) -> Iterator[Unit]:
         """All units, and what must hold at the end."""
@@ -90,13 +92,14 @@ class _Walk:
         """The units between two bytes."""
         n = 0
         while start < stop:
-            head, header, payload_start = self._head(start, stop, aggregate)
+            head, header, inputs, payload_start = self._head(start, stop, aggregate)
             if aggregate is not None:
                 _check_entry(aggregate, n, head.nnr_unit_type, start)
             n += 1
             end = start + head.nnr_unit_size
             if head.nnr_unit_type in _KNOWN:
-                unit = self._unit(head, header, start, payload_start, end, aggregate)
+                entry = self.context.entry_of(header, inputs) if head.nnr_unit_type == UnitType.NDU else None
+                unit = self._unit(head, header, entry, (start, payload_start, end), aggregate)
                 if unit is not None:
                     yield unit
                     if unit.type == UnitType.AGG:
@@ -113,10 +116,15 @@ class _Walk:
         self.context = self.context.outside(before)
 
     def _unit(
-        self, head: UnitHeader, header: Any, start: int, payload_start: int, end: int, aggregate: Unit | None
+        self,
+        head: UnitHeader,
+        header: Any,
+        entry: DataUnitEntry | None,
+        place: tuple[int, int, int],
+        aggregate: Unit | None,
     ) -> Unit | None:
-        """The unit between two bytes, or None where more parts of its payload are to come."""
-        entry = self.context.entry_of(header) if head.nnr_unit_type == UnitType.NDU else None
+        """The unit at a place (its first byte, that of its payload, its end); None where more parts are to come."""
+        start, payload_start, end = place
         unit = Unit(
             type=UnitType(head.nnr_unit_type),
             offset=start,
@@ -125,7 +133,8 @@ class _Walk:
             independently_decodable_flag=head.independently_decodable_flag,
             partial_data_counter=head.partial_data_counter,
             header=header,
-            context=self.context,
+            place=self.context,
+            mark=self.context.seen,
             pieces=((payload_start, end),),
             names=() if entry is None else entry.names,
             inputs=NOTHING_KNOWN if entry is None else entry.inputs,
@@ -135,8 +144,12 @@ class _Walk:
         )
         return self._joined(unit, entry) if head.partial_data_counter_present_flag else self._accepted(unit, entry)
 
-    def _head(self, start: int, stop: int, aggregate: Unit | None) -> tuple[UnitHeader, Table | None, int]:
-        """The unit header, the header of the unit's type, and the first byte after them; the window grows as needed."""
+    def _head(
+        self, start: int, stop: int, aggregate: Unit | None
+    ) -> tuple[UnitHeader, Any, InputParameters | None, int]:
+        """The unit header, the header of the unit's type, its parameters where they are known already, and the first
+        byte after the headers. The window grows as needed.
+        """
         unit_end = stop
         if start not in self.window:
             self._load(start, WINDOW)
@@ -148,8 +161,7 @@ class _Walk:
                 head = syntax_tables.read(UnitHeader, bits, self.context)
                 unit_end = start + self._checked_size(head, begin, stop - start, aggregate)
                 bits.stop_at(unit_end - first)
-                table = HEADERS.get(head.nnr_unit_type)
-                header = None if table is None else syntax_tables.read(table, bits, self.context)
+                header, inputs = self._type_header(head.nnr_unit_type)
             except EndOfDataError:
                 if self.window.stop >= unit_end:
                     raise
@@ -157,7 +169,20 @@ class _Walk:
                 continue
             if head.nnr_unit_type == UnitType.STR and bits.left:
                 raise bits.error(f"the unit goes on for {bits.left // 8} bytes after its end")
-            return head, header, first + bits.pos // 8
+            return head, header, inputs, first + bits.pos // 8
+
+    def _type_header(self, unit_type: int) -> tuple[Table | None, InputParameters | None]:
+        """The header of a unit's type, and the unit's parameters where they are known already."""
+        if unit_type != UnitType.NDU:
+            table = HEADERS.get(unit_type)
+            return None if table is None else syntax_tables.read(table, self.bits, self.context), None
+        found = self.repeated.find(self.bits, self.context)
+        if found is not None:
+            return found
+        start = self.bits.pos
+        header = syntax_tables.read(NduHeader, self.bits, self.context)
+        self.repeated.keep(self.bits, start, header, self.context)
+        return header, None
 
     def _load(self, start: int, n_bytes: int) -> None:
         """Hold the bytes from `start` on."""
@@ -201,7 +226,7 @@ class _Walk:
         if entry is None:
             self.context = context.after(unit.type, unit.header, unit.body if _is_eager(unit) else None)
         else:
-            self.context = context.with_entry(entry)
+            context.earlier.plus(context.seen, entry)
         return unit
 
     def _joined(self, unit: Unit, entry: DataUnitEntry | None) -> Unit | None:
