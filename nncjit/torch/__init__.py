@@ -9,16 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nncjit.torch.calibration import calibrate
     from nncjit.torch.state_files import load_file, load_model, save_file
 
 _HOMES = {
+    "calibrate": "nncjit.torch.calibration",
     "load_file": "nncjit.torch.state_files",
     "load_model": "nncjit.torch.state_files",
     "save_file": "nncjit.torch.state_files",
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["load_file", "load_model", "save_file"]
+__all__ = ["calibrate", "load_file", "load_model", "save_file"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,326 @@
+"""Statistics of a PyTorch network from inputs alone, no labels: which errors of its weights its output feels.
+
+The network runs once over the inputs, forwards and backwards from random probes of its output. Weights get no gradients
+of their own: each product of a weight is seen as it happens, and what its input and the gradient of its output say is
+added up.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nncjit.calibrate import Calibration
+from nncjit.calibrate.statistics_record import WIDEST_BLOCK
+from nncjit.errors import ModelError, NncWarning, OptionError
+from nncjit.torch.calibration_moments import WeightMoments, is_positions
+from nncjit.torch.calibration_outputs import Output, probe_of, select
+from nncjit.torch.calibration_partial import Partial
+from nncjit.torch.calibration_uses import Use, WeightUses
+
+__all__ = ["calibrate"]
+
+HALF_SCALE = 1024.0
+"""Of gradients in float16, which would otherwise be lost below its smallest number."""
+_KINDS = ("table", "convolution", "linear")
+"""A weight that is used in several ways is what comes first here."""
+
+Progress = Callable[[int, int, str], None]
+Forward = Callable[[Any, Any], Any]
+
+
+def calibrate(
+    model: nn.Module | Mapping[str, Tensor],
+    batches: Iterable[Any],
+    *,
+    output: Output = "logits",
+    fisher: bool | None = None,
+    probes: int = 1,
+    forward: Forward | None = None,
+    autocast: torch.dtype | None = None,
+    widest_block: int = WIDEST_BLOCK,
+    seed: int = 0,
+    resume: str | os.PathLike[str] | None = None,
+    save_every: int = 50,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Collect the statistics with which `nncjit.compress` and `nncjit.encode` choose what to keep of a network.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or mapping of str to Tensor
+        The network, or the weights of a network that `forward` runs. It is left as it was.
+    batches : iterable
+        Inputs as in use, a thousand samples or two; labels are not needed. A tensor or array is the network's argument,
+        a tuple or list its arguments, a mapping its keywords. Texts of like length together save time.
+    output : {"logits", "embedding"} or function
+        What counts: logits before a softmax; an embedding, of which only the direction counts; or what the function
+        takes from the network's result, [samples, ...], of which the squared error counts.
+    fisher : bool, optional
+        Whether the output is logits, whose Kullback-Leibler divergence counts. By default, where `output` is "logits".
+    probes : int
+        Backward passes of each batch. One is enough for embeddings, two help classifiers.
+    forward : function of model and batch, optional
+        How to run a batch, if not by ``model(batch)``. For loaders that give labels too:
+        ``forward=lambda model, batch: model(batch[0])``.
+    autocast : torch.dtype, optional
+        Run in mixed precision of this type. A network of half precision runs as it is.
+    widest_block : int
+        Most inputs of a layer whose products are kept: of wider layers, blocks of so many.
+    seed : int
+    resume : path, optional
+        A file that is written every `save_every` batches and gone on from if it exists; deleted at the end. The batches
+        must be the same, in the same order.
+    save_every : int
+    progress : function, optional
+        Called with the batches done, how many there are in all (0 if not known), and the samples in words.
+
+    Returns
+    -------
+    Calibration
+        ``.save(path)`` writes the file for ``nncjit compress --calibration``; ``.statistics()`` is for
+        ``nncjit.encode(..., calibration=...)``.
+
+    Raises
+    ------
+    ModelError
+        The output does not depend on the weights, or is not finite; or the partial file is of another run.
+    OptionError
+        An argument is out of range.
+    """
+    if type(probes) is not int or not 1 <= probes <= 1024:
+        raise OptionError(f"probes is {probes!r}, must be 1 to 1024")
+    if type(widest_block) is not int or widest_block < 16:
+        raise OptionError(f"widest_block is {widest_block!r}, must be 16 or more")
+    fisher = output == "logits" if fisher is None else fisher
+    collector = _Collector(model, forward or _call, output, fisher, probes, autocast, widest_block, seed)
+    partial = None if resume is None else Partial(resume, collector.facts())
+    total = len(batches) if isinstance(batches, Sized) else 0
+    done = 0
+    with _as_in_use(model):
+        for count, batch in enumerate(batches, 1):
+            if count == 1:
+                collector.look_around(batch)
+                done = 0 if partial is None else partial.load(collector)
+            if count > done:
+                collector.add(batch, count)
+                if partial is not None and count % save_every == 0:
+                    partial.save(collector, count)
+            if progress is not None:
+                progress(count, total, f"{collector.samples} samples")
+    if not collector.samples:
+        raise ModelError("no batches: there is nothing to calibrate on")
+    result = collector.result(fisher, output)
+    if partial is not None:
+        partial.remove()
+    return result
+
+
+def _weights(model: Any) -> dict[str, Tensor]:
+    """The weights by name; of those that share their memory, the first."""
+    if isinstance(model, nn.Module):
+        named = dict(model.named_parameters())
+    elif isinstance(model, Mapping):
+        named = {str(name): value for name, value in model.items()}
+    else:
+        raise OptionError(f"model is a {type(model).__name__}, must be a module or a mapping of tensors")
+    found: dict[str, Tensor] = {}
+    known = set()
+    for name, weight in named.items():
+        if not isinstance(weight, Tensor):
+            raise OptionError(f"{name}: is a {type(weight).__name__}, must be a tensor")
+        if weight.is_meta:
+            raise ModelError(f"{name}: is on the meta device: it has no values")
+        place = (weight.untyped_storage().data_ptr(), weight.storage_offset(), weight.shape)
+        if weight.is_floating_point() and weight.numel() and place not in known:
+            known.add(place)
+            found[name] = weight
+    if not found:
+        raise ModelError("the network has no weights")
+    return found
+
+
+def _call(model: Any, batch: Any) -> Any:
+    """The network's result: a mapping is keywords, a tuple or list arguments, all else the only argument."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Tensors and arrays, also inside containers, on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _to(v, device) for key, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_to(v, device) for v in value)
+    return torch.as_tensor(value).to(device) if hasattr(value, "__array__") else value
+
+
+@contextmanager
+def _as_in_use(model: Any) -> Iterator[None]:
+    """The network in evaluation mode; afterwards every module is as it was."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was in training:
+            module.training = was
+
+
+class _Collector:
+    """Runs batches and adds up what they say of each weight."""
+
+    def __init__(
+        self,
+        model: Any,
+        forward: Forward,
+        output: Output,
+        fisher: bool,
+        probes: int,
+        autocast: torch.dtype | None,
+        widest_block: int,
+        seed: int,
+    ) -> None:
+        model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+        self._model, self._forward, self._output, self._fisher = model, forward, output, fisher
+        self._probes, self._autocast, self._widest, self._seed = probes, autocast, widest_block, seed
+        self.weights = _weights(model)
+        self._first = next(iter(self.weights.values()))
+        self._device = self._first.device
+        self.moments: dict[str, WeightMoments] = {}
+        self.samples, self.power = 0, 0.0
+        self._copied: set[str] = set()
+        self._unseen: dict[str, Tensor] = {}
+        self._reached: set[str] = set()
+
+    def facts(self) -> dict[str, Any]:
+        """What a run must share with one that goes on from it."""
+        output = self._output if isinstance(self._output, str) else "function"
+        shapes = {name: list(weight.shape) for name, weight in self.weights.items()}
+        settings = [output, self._fisher, self._probes, str(self._autocast), self._widest, self._seed]
+        return {"settings": settings, "shapes": shapes}
+
+    def add(self, batch: Any, number: int) -> None:
+        """Run a batch and add what it says."""
+        batch = _to(batch, self._device)
+        wanted = {name: weight.requires_grad for name, weight in self.weights.items()}
+        try:
+            for name, weight in self.weights.items():
+                weight.requires_grad_(name in self._unseen)
+            self._reached = set()
+            self._run(batch, torch.Generator().manual_seed(self._seed + number))
+        finally:
+            for name, weight in self.weights.items():
+                weight.requires_grad_(wanted[name])
+
+    def look_around(self, batch: Any) -> None:
+        """Learn which weights' uses are seen, which inputs change later, and which tables are looked up by position."""
+        uses: list[tuple[Use, int]] = []
+
+        def see(use: Use, y: Tensor) -> Tensor:
+            uses.append((use, use.x._version))  # noqa: SLF001 - the only way to see changes in place
+            return y
+
+        with torch.no_grad(), WeightUses(self.weights, see), self._precision():
+            self._forward(self._model, _to(batch, self._device))
+        for kind in _KINDS:
+            for use, _ in uses:
+                if use.kind == kind and use.name not in self.moments:
+                    self._begin(use).positions = kind == "table" and is_positions(use.x)
+        self._copied = {use.name for use, version in uses if use.x._version != version}  # noqa: SLF001
+        for name, weight in self.weights.items():
+            if name not in self.moments and weight.ndim == 2 and min(weight.shape) > 1:
+                self._unseen[name] = weight
+                self._begin(Use(name, weight, lambda *_: iter(())))
+
+    def _begin(self, use: Use) -> WeightMoments:
+        """Sums of a weight, all zero."""
+        weight = self.weights[use.name]
+        self.moments[use.name] = WeightMoments(use, tuple(weight.shape), weight.device, self._widest)
+        return self.moments[use.name]
+
+    def _precision(self) -> Any:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, self._autocast)
+
+    def _run(self, batch: Any, generator: torch.Generator) -> None:
+        """Run a batch forwards, and backwards from each probe of its output."""
+        samples, scale = 0, 1.0
+
+        def see(use: Use, y: Tensor) -> Tensor:
+            moments = self.moments.get(use.name)
+            if moments is None or use.name in self._unseen or not moments.can_add(use):
+                return y
+            x = use.x.detach()
+            x = x.clone() if use.name in self._copied else x
+            hooked: Any = y
+            if not y.requires_grad:  # a first layer: gradients are taken from a leaf, a copy may be changed in place
+                hooked = y.detach().requires_grad_()
+                y = hooked.clone()
+
+            def take(g: Tensor) -> None:
+                self._reached.add(use.name)
+                with torch.no_grad():
+                    for part in use.parts(x, g.float() / scale, samples):
+                        moments.add(use, part, samples)
+
+            hooked.register_hook(take)
+            return y
+
+        with torch.enable_grad(), WeightUses(self.weights, see), self._precision():
+            y: Any = select(self._output, self._forward(self._model, batch))
+        if not y.requires_grad:
+            raise ModelError("the output does not depend on any weight: is the network run under torch.no_grad()?")
+        exact = y.detach().double()
+        if not torch.isfinite(exact).all():
+            raise ModelError("the output is not finite")
+        samples = len(y)
+        half = torch.float16 in (y.dtype, self._autocast, self._first.dtype)
+        scale = HALF_SCALE if half else 1.0
+        for k in range(self._probes):
+            v = probe_of(exact.float(), self._probes, generator, fisher=self._fisher)
+            y.backward((v * scale).to(y.dtype), retain_graph=k + 1 < self._probes)
+            self._take_unseen(scale)
+        self.samples += samples
+        self.power += float(samples) if self._fisher or self._output == "embedding" else exact.square().sum().item()
+        for name in self._reached:
+            self.moments[name].samples += samples
+
+    def _take_unseen(self, scale: float) -> None:
+        """Gradients of weights whose uses nobody saw, over the whole batch."""
+        for name, weight in self._unseen.items():
+            if weight.grad is not None:
+                self.moments[name].add_gradient(weight.grad.float() / scale)
+                self._reached.add(name)
+                weight.grad = None
+
+    def result(self, fisher: bool, output: Output) -> Calibration:
+        """The calibration that writes the file."""
+        loss = "divergence of the outputs, in nats" if fisher else "half the squared error of the output"
+        calibration = Calibration(loss="1 - cosine of the embedding" if output == "embedding" else loss)
+        calibration.widest_block = self._widest
+        calibration.end_samples(self.samples, output_power=self.power)
+        for name, moments in self.moments.items():
+            if not torch.isfinite(moments.metric).all():
+                raise ModelError(f"{name}: the network's gradients are not finite there; try without half precision")
+            if moments.samples:
+                moments.into(calibration)
+        reached = {name for name, moments in self.moments.items() if moments.samples}
+        missing = [name for name, weight in self.weights.items() if weight.ndim > 1 and name not in reached]
+        if missing:
+            said = f"no statistics of {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
+            warnings.warn(f"{said}: no sample reached them, or in a way that is not known", NncWarning, stacklevel=3)
+        return calibration

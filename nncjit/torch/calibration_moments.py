@@ -1,0 +1,186 @@
+"""Sums over samples of one weight, on the weight's device: `nncjit.calibrate.InputSums` and `TableSums` for batches.
+
+The coherent and the token-wise part are mixed batch by batch, so that one matrix product makes both: the second one is
+scaled to the trace of the first in each batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nncjit.calibrate import Calibration
+from nncjit.calibrate.input_sums import COHERENT_SHARE
+from nncjit.calibrate.statistics_record import TensorRecord, block_size
+from nncjit.torch.calibration_uses import Part, Use
+
+__all__ = ["WeightMoments", "is_positions"]
+
+
+class WeightMoments:
+    """Sums of one weight.
+
+    Parameters
+    ----------
+    use : Use
+        One of its uses; a weight that is used as a table and as a linear layer is a table.
+    shape : tuple of int
+        Of the weight.
+    device : torch.device
+    widest_block : int
+        Most inputs that one block of the metric spans.
+
+    Attributes
+    ----------
+    metric : Tensor[blocks, n, n]
+        Sum of D' D, D the gradient [outputs, inputs] of a sample; blocks of inputs, or groups.
+    energy, uses : Tensor[rows]
+        Of a table: sums of its rows' squared gradients, and how many samples use them.
+    """
+
+    def __init__(self, use: Use, shape: tuple[int, ...], device: torch.device, widest_block: int) -> None:
+        self.kind, self.positions = use.kind, False
+        axis = 0 if use.inputs_first else 1
+        record = TensorRecord(name=use.name, kind=use.kind, shape=shape, axis=axis, groups=use.groups)
+        self.record = TensorRecord(
+            name=use.name,
+            kind=use.kind,
+            shape=shape,
+            axis=axis,
+            groups=use.groups,
+            block=block_size(record.inputs, record.taps, widest_block),
+        )
+        self.taps = use.taps
+        self.samples = self.tokens = 0
+        self.metric = torch.zeros(self.record.metric_shape, device=device)
+        rows = self.record.outputs if use.kind == "table" else 0
+        self.energy = torch.zeros(rows, dtype=torch.float64, device=device)
+        self.uses = torch.zeros(rows, dtype=torch.int64, device=device)
+
+    def can_add(self, use: Use) -> bool:
+        """Whether the use is of this kind: a table may be a linear layer too, but not with its dimensions swapped."""
+        kinds = (use.kind, self.kind) in ((self.kind, self.kind), ("linear", "table"))
+        return kinds and use.inputs_first == (self.record.axis == 0) and use.groups == self.record.groups
+
+    def state(self) -> dict[str, Tensor]:
+        """The sums by name."""
+        return {"metric": self.metric, "energy": self.energy, "uses": self.uses}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Go on from earlier sums."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+    def add(self, use: Use, part: Part, samples: int) -> None:
+        """Add inputs and gradients of a batch of `samples`."""
+        self.tokens += part.x.shape[1] * part.x.shape[2]
+        if use.kind == "table":
+            self._add_rows(part.x[0, :, :, 0], part.g[0], samples)
+            return
+        x, g = part.x.float(), part.g
+        if self.energy.numel():
+            for inputs, gradients in zip(x[0], g[0], strict=True):  # one by one: a head's outputs are many
+                self._add_gradients((gradients.T @ inputs)[None])
+        elif use.taps > 1 or not _kernel_is_cheaper(x, g):
+            self._add_products(_gradients(x, g, use.taps), x, g)
+        else:
+            self._add_kernels(x, g)
+
+    def add_gradient(self, gradient: Tensor) -> None:
+        """Add the gradient of a whole batch, one whose use nobody saw: all of the batch as one sample."""
+        self._add_gradients(gradient[None])
+
+    def into(self, calibration: Calibration) -> None:
+        """Hand over to the calibration that writes the file."""
+        record = self.record
+        metric = self.metric.cpu().numpy()
+        if record.kind == "table":
+            table = calibration.table(record.name, record.shape, positions=self.positions)
+            table.metric += metric
+            table.energy += self.energy.cpu().numpy()
+            table.uses += self.uses.cpu().numpy()
+            table.count(self.samples, self.tokens)
+            return
+        if record.kind == "linear":
+            sums = calibration.linear(record.name, record.shape, axis=record.axis)
+        else:
+            sums = calibration.convolution(record.name, record.shape, groups=record.groups, axis=record.axis)
+        sums.coherent += metric / metric.dtype.type(record.outputs)
+        sums.tokenwise = None
+        sums.count(self.samples, self.tokens)
+
+    def _add_kernels(self, x: Tensor, g: Tensor) -> None:
+        """By the products of gradients of all pairs of places of a sample."""
+        mixed = (g @ g.mT) @ x  # groups, samples, places, inputs
+        if self.record.kind == "linear" and x.shape[2] > 1:
+            mixed = _mixed(mixed, (x * mixed).sum(), x, g)
+        self._add_squares(x, mixed)
+
+    def _add_products(self, gradients: Tensor, x: Tensor, g: Tensor) -> None:
+        """By the gradient of each sample: [groups, samples, outputs, inputs]."""
+        if self.record.kind == "linear" and x.shape[2] > 1:
+            share = COHERENT_SHARE**0.5
+            self._add_squares(gradients * share, gradients * share)
+            self._add_squares(x, _mixed(torch.zeros_like(x), gradients.square().sum(), x, g))
+        else:
+            self._add_squares(gradients, gradients)
+
+    def _add_gradients(self, gradients: Tensor) -> None:
+        """Gradients [samples, rows, columns]; of a table, also what each row's are worth."""
+        self._add_squares(gradients[None], gradients[None])
+        if self.energy.numel():
+            self.energy += gradients.double().square().sum((0, 2))
+            self.uses += (gradients.abs().amax(2) > 0).sum(0)
+
+    def _add_squares(self, left: Tensor, right: Tensor) -> None:
+        """Add left' right of all rows [groups, samples, places, inputs], block by block."""
+        record = self.record
+        for group in range(record.groups) if record.blocks > 1 else (slice(None),):
+            a, b = (t[group : group + 1] if isinstance(group, int) else t for t in (left, right))
+            a, b = (t.flatten(1, 2) for t in (a, b))
+            for k in range(record.blocks):
+                columns = slice(k * record.block, (k + 1) * record.block)
+                n = a[..., columns].shape[-1]
+                first = group * record.blocks + k if isinstance(group, int) else None
+                place = slice(first, first + 1) if first is not None else slice(None)
+                self.metric[place, :n, :n].baddbmm_(a[..., columns].mT, b[..., columns])
+
+    def _add_rows(self, ids: Tensor, g: Tensor, samples: int) -> None:
+        """Gradients [n, places, columns] at rows that were looked up."""
+        n, rows = len(ids), self.record.outputs
+        number = torch.arange(n, device=ids.device)[:, None] * rows + ids
+        found, place = torch.unique(number.flatten(), return_inverse=True)
+        sums = torch.zeros(len(found), g.shape[-1], device=g.device).index_add_(0, place, g.flatten(0, 1))
+        self._add_squares(sums[None, None], sums[None, None])
+        self.energy.index_add_(0, found % rows, sums.double().square().sum(1))
+        self.uses.index_add_(0, found % rows, torch.full_like(found, samples // n))
+
+
+def is_positions(ids: Tensor) -> bool:
+    """Whether the row numbers of each sample count up by one, as those of positions do."""
+    return ids.ndim > 0 and ids.shape[-1] > 1 and bool((ids.diff(dim=-1) == 1).all())
+
+
+def _mixed(coherent: Tensor, trace: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    """What x' must be multiplied by: both parts, the token-wise one scaled to the coherent one's trace."""
+    energy = g.square().sum(-1, keepdim=True)
+    below = (energy * x.square()).sum()
+    scale = torch.where(below > 0, trace / below, torch.zeros_like(below))
+    return coherent.mul_(COHERENT_SHARE).addcmul_(energy * ((1 - COHERENT_SHARE) * scale), x)
+
+
+def _gradients(x: Tensor, g: Tensor, taps: int = 1) -> Tensor:
+    """[groups, samples, outputs, inputs]; taps that were counted as outputs become inputs."""
+    if taps == 1:
+        return g.mT @ x
+    both = x.mT @ g  # groups, samples, channels, outputs * taps
+    groups, samples, channels, _ = both.shape
+    return (
+        both.reshape(groups, samples, channels, -1, taps).transpose(2, 3).reshape(groups, samples, -1, channels * taps)
+    )
+
+
+def _kernel_is_cheaper(x: Tensor, g: Tensor) -> bool:
+    """Whether x' (g g') x takes fewer multiplications than (g' x)' (g' x)."""
+    places, inputs, outputs = x.shape[2], x.shape[3], g.shape[3]
+    return places * (places * (inputs + outputs) + inputs * inputs) < inputs * outputs * (places + inputs)

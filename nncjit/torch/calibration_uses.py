@@ -1,0 +1,281 @@
+"""Which weight meets which input: a function mode that sees every product of a network's weights while it runs.
+
+It watches functions, not modules. So it finds what modules share or hide: fused projections of attention, tied tables,
+networks without modules. A weight is recognised by its place in memory, also through a view.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["Part", "Use", "WeightUses"]
+
+PATCH_VALUES = 1 << 24
+"""Most values of unfolded inputs at once."""
+
+
+class Part(NamedTuple):
+    """Inputs of a weight and the gradients of its outputs, sorted by group and sample."""
+
+    x: Tensor
+    """[groups, samples, places, inputs]"""
+    g: Tensor
+    """[groups, samples, places, outputs]"""
+
+
+@dataclass(slots=True)
+class Use:
+    """One product of a weight and an input."""
+
+    name: str
+    x: Tensor
+    parts: Callable[[Tensor, Tensor, int], Iterator[Part]]
+    """From input, gradient of the output, and number of samples."""
+    kind: Literal["linear", "convolution", "table"] = "linear"
+    inputs_first: bool = False
+    """Whether the weight is [inputs, outputs], not [outputs, inputs]."""
+    groups: int = 1
+    taps: int = 1
+    """Of a transposed convolution: numbers of the kernel at each pair of channels, counted as outputs in a `Part`."""
+
+
+class WeightUses(TorchFunctionMode):
+    """Tells `see` of every use of one of `weights`, with the output, and passes on the output that `see` returns."""
+
+    def __init__(self, weights: Mapping[str, Tensor], see: Callable[[Use, Tensor], Tensor]) -> None:
+        super().__init__()
+        self._see = see
+        self._by_storage: dict[int, list[tuple[str, Tensor]]] = defaultdict(list)
+        for name, weight in weights.items():
+            self._by_storage[weight.untyped_storage().data_ptr()].append((name, weight))
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.multi_head_attention_forward:
+            with self:
+                return _attention_inside(*args, **kwargs)
+        y = func(*args, **kwargs)
+        find = _FINDERS.get(func)
+        if find is None:
+            return y
+        use = find(self, args, kwargs)
+        return y if use is None else self._see(use, y)
+
+    def name_of(self, weight: Tensor) -> str | None:
+        """The name of a whole weight."""
+        for name, whole in self._by_storage.get(_storage(weight), ()):
+            if whole.storage_offset() == weight.storage_offset() and whole.shape == weight.shape:
+                return name
+        return None
+
+    def matrix_of(self, matrix: Tensor) -> tuple[str, bool] | None:
+        """The weight that a matrix [outputs, inputs] is, or is rows of, and whether the weight is [inputs, outputs]."""
+        for name, whole in self._by_storage.get(_storage(matrix), ()):
+            if whole.ndim != 2 or not whole.is_contiguous():
+                continue
+            rows, columns = whole.shape
+            first, offset = divmod(int(matrix.storage_offset()) - int(whole.storage_offset()), max(1, columns))
+            if not 0 <= first < rows or offset:
+                continue
+            if _are_rows(matrix, columns) and first + len(matrix) <= rows:
+                return name, False
+            if _are_rows(matrix.T, columns) and first == 0 and matrix.shape[1] == rows:
+                return name, True
+        return None
+
+
+def _storage(tensor: Any) -> int:
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        return -1
+    return tensor.untyped_storage().data_ptr()
+
+
+def _are_rows(matrix: Tensor, columns: int) -> bool:
+    """Whether the matrix is whole rows of `columns` values each."""
+    n, width = matrix.shape
+    return width == columns and (width == 1 or matrix.stride(1) == 1) and (n == 1 or matrix.stride(0) == columns)
+
+
+_attention_inside = types.FunctionType(
+    functional.multi_head_attention_forward.__code__,
+    {**functional.__dict__, "has_torch_function": lambda _: False},
+    argdefs=functional.multi_head_attention_forward.__defaults__,
+)
+"""Attention as PyTorch computes it, without its question whether a mode is active: what it calls is seen instead."""
+
+
+def _linear(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+    bound = dict(zip(("input", "weight"), args, strict=False)) | kwargs
+    return _product(mode, bound["input"], bound["weight"])
+
+
+def _times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+    """Input times [inputs, outputs]."""
+    x, weight = (*args, *kwargs.values())[:2]
+    fit = isinstance(weight, Tensor) and isinstance(x, Tensor) and weight.ndim == 2 and x.ndim > 0
+    return _product(mode, x, weight.T) if fit and x.shape[-1] == len(weight) else None
+
+
+def _plus_times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+    bound = dict(zip(("input", "mat1", "mat2"), args, strict=False)) | kwargs
+    return _times(mode, (bound["mat1"], bound["mat2"]), {})
+
+
+def _product(mode: WeightUses, x: Tensor, matrix: Tensor) -> Use | None:
+    """The use of a matrix [outputs, inputs]."""
+    found = mode.matrix_of(matrix)
+    if found is None:
+        return None
+    name, inputs_first = found
+
+    def parts(x: Tensor, g: Tensor, samples: int) -> Iterator[Part]:
+        yield Part(by_sample(x, samples)[None], by_sample(g, samples)[None])
+
+    return Use(name, x, parts, inputs_first=inputs_first)
+
+
+def by_sample(t: Tensor, samples: int) -> Tensor:
+    """[samples, places, features] where the first dimension counts the samples, otherwise all as one sample.
+
+    One sample for all is right in the mean: the probes of different samples are independent, so the products of their
+    gradients vanish.
+    """
+    if t.ndim > 1 and len(t) == samples:
+        return t.reshape(samples, -1, t.shape[-1])
+    return t.reshape(1, -1, t.shape[-1])
+
+
+def _convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    bound = dict(zip(names, args, strict=False)) | kwargs
+    weight = bound["weight"]
+    name = mode.name_of(weight)
+    if name is None:
+        return None
+    kernel = tuple(weight.shape[2:])
+    shape = _Window(kernel, *(_each(bound.get(k, 1), len(kernel)) for k in ("stride", "dilation")))
+    padding, groups = shape.padding(bound.get("padding", 0)), bound.get("groups", 1)
+
+    def parts(inputs: Tensor, gradients: Tensor, _: int) -> Iterator[Part]:
+        for x, g in _pieces(inputs, gradients, len(kernel) + 2, math.prod(kernel)):
+            patches = shape.patches(x, padding, groups)
+            places = g.reshape(len(g), groups, -1, g.shape[2:].numel()).permute(1, 0, 3, 2)
+            yield Part(patches, places)
+
+    return Use(name, bound["input"], parts, "convolution", groups=groups)
+
+
+def _transposed_convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+    """A linear layer from the input's channels to the taps of all outputs, at each place of the input."""
+    names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+    bound = dict(zip(names, args, strict=False)) | kwargs
+    weight = bound["weight"]
+    name = mode.name_of(weight)
+    if name is None:
+        return None
+    kernel = tuple(weight.shape[2:])
+    shape = _Window(kernel, *(_each(bound.get(k, 1), len(kernel)) for k in ("stride", "dilation")))
+    padding, groups = shape.padding(bound.get("padding", 0)), bound.get("groups", 1)
+
+    def parts(inputs: Tensor, gradients: Tensor, _: int) -> Iterator[Part]:
+        for x, g in _pieces(inputs, gradients, len(kernel) + 2, math.prod(kernel)):
+            places = x.reshape(len(x), groups, -1, x.shape[2:].numel()).permute(1, 0, 3, 2)
+            yield Part(places, shape.patches(g, padding, groups, at_most=tuple(x.shape[2:])))
+
+    return Use(name, bound["input"], parts, "convolution", inputs_first=True, groups=groups, taps=math.prod(kernel))
+
+
+def _pieces(x: Tensor, g: Tensor, ndim: int, taps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Input and gradient of so many samples at a time that their unfolded input is of limited size.
+
+    The first dimension is taken to count samples. Where it counts more (frames, windows), what they have in common is
+    not seen.
+    """
+    x, g = (t if t.ndim == ndim else t[None] for t in (x, g))
+    step = max(1, PATCH_VALUES // max(1, taps * x[0].numel()))
+    for at in range(0, len(x), step):
+        yield x[at : at + step], g[at : at + step]
+
+
+class _Window(NamedTuple):
+    """How a convolution's kernel moves over its input."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def padding(self, given: Any) -> tuple[tuple[int, int], ...]:
+        """What is added before and after each axis."""
+        if given == "valid":
+            given = 0
+        if given == "same":
+            more = [d * (k - 1) for k, d in zip(self.kernel, self.dilation, strict=True)]
+            return tuple((m // 2, m - m // 2) for m in more)
+        return tuple((p, p) for p in _each(given, len(self.kernel)))
+
+    def patches(
+        self, x: Tensor, padding: tuple[tuple[int, int], ...], groups: int, at_most: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """What the kernel meets at each place: [groups, n, places, channels / groups * taps]."""
+        x = functional.pad(x, [p for pair in reversed(padding) for p in pair])
+        n, channels, *sizes = x.shape
+        strides = x.stride()
+        spans = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
+        steps = [(size - span) // s + 1 for size, span, s in zip(sizes, spans, self.stride, strict=True)]
+        steps = steps if at_most is None else [min(a, b) for a, b in zip(steps, at_most, strict=True)]
+        moves = [s * by for s, by in zip(strides[2:], self.stride, strict=True)]
+        taps = [s * by for s, by in zip(strides[2:], self.dilation, strict=True)]
+        shape = (groups, channels // groups, n, *steps, *self.kernel)
+        view = x.as_strided(shape, (strides[1] * (channels // groups), strides[1], strides[0], *moves, *taps))
+        k = len(steps)
+        order = (0, 2, *range(3, 3 + k), 1, *range(3 + k, 3 + 2 * k))
+        return view.permute(order).reshape(groups, n, math.prod(steps), -1)
+
+
+def _each(value: Any, n: int) -> tuple[int, ...]:
+    """One number for each axis."""
+    if isinstance(value, int):
+        return (value,) * n
+    return tuple(value) if len(value) == n else (value[0],) * n
+
+
+def _embedding(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+    bound = dict(zip(("input", "weight"), args, strict=False)) | kwargs
+    name = mode.name_of(bound["weight"])
+
+    def parts(x: Tensor, g: Tensor, samples: int) -> Iterator[Part]:
+        ids, gradients = by_sample(x[..., None], samples), by_sample(g, samples)
+        yield Part(ids[None], gradients[None])
+
+    return None if name is None else Use(name, bound["input"], parts, "table")
+
+
+def _rows_by_number(mode: WeightUses, args: tuple[Any, ...], _: dict[str, Any]) -> Use | None:
+    """Indexing of a table by integers."""
+    table, index = args
+    by_number = isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
+    return _embedding(mode, (index, table), {}) if by_number and table.ndim == 2 else None
+
+
+_Finder = Callable[[WeightUses, tuple[Any, ...], dict[str, Any]], Use | None]
+_FINDERS: dict[Any, _Finder] = {
+    functional.linear: _linear,
+    functional.embedding: _embedding,
+    Tensor.__getitem__: _rows_by_number,
+    **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm), _times),
+    **dict.fromkeys((torch.addmm, Tensor.addmm), _plus_times),
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
+    **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _transposed_convolution),
+}

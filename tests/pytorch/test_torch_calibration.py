@@ -1,0 +1,387 @@
+"""The PyTorch adapter's statistics are what one backward pass for each sample and weight gives, for all layers."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from nncjit import ModelError, NncWarning, OptionError  # noqa: E402
+from nncjit.torch import calibrate  # noqa: E402
+from nncjit.torch.calibration_outputs import probe_of, select  # noqa: E402
+
+N = 5
+
+
+def itself(y):
+    return y
+
+
+def net(*layers, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(*layers)
+
+
+def sample_gradients(model, name, x, output, seed=0):
+    """Gradients [samples, *weight] of each sample's probe, one backward pass each."""
+    model = copy.deepcopy(model).eval()
+    weight = dict(model.named_parameters())[name]
+    whole = select(output, model(x)).detach().float()
+    v = probe_of(whole, 1, torch.Generator().manual_seed(seed + 1), fisher=False)
+    rows = [select(output, model(x[i : i + 1])) * v[i : i + 1] for i in range(len(x))]
+    return torch.stack([torch.autograd.grad(row.sum(), weight)[0] for row in rows])
+
+
+def metric(stats, name):
+    return torch.from_numpy(stats[name].metric())
+
+
+def coherent(gradients, groups=1):
+    """Mean over the samples of D' D / outputs, by group: gradients [samples, out, ...]."""
+    flat = gradients.flatten(2)
+    n, out, inputs = flat.shape
+    by_group = flat.reshape(n, groups, out // groups, inputs).transpose(0, 1)
+    return torch.einsum("gnoi,gnoj->gij", by_group, by_group) / (out // groups) / n
+
+
+CONVOLUTIONS = [
+    (nn.Conv2d(3, 4, 3), (3, 7, 6)),
+    (nn.Conv2d(3, 4, 3, stride=2, padding=1), (3, 7, 6)),
+    (nn.Conv2d(3, 4, (3, 2), stride=(1, 2), padding=(2, 0), dilation=(2, 1)), (3, 9, 6)),
+    (nn.Conv2d(4, 6, 3, padding="same", dilation=2, groups=2), (4, 7, 7)),
+    (nn.Conv2d(4, 8, 3, groups=4), (4, 6, 6)),
+    (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (3, 6, 6)),
+    (nn.Conv2d(3, 2, 1), (3, 40, 40)),
+    (nn.Conv1d(3, 4, 5, stride=2, dilation=2, padding=3), (3, 20)),
+    (nn.Conv1d(6, 6, 3, groups=6), (6, 9)),
+    (nn.Conv3d(2, 3, (2, 3, 1), stride=(1, 2, 1), padding=(1, 0, 0)), (2, 4, 5, 3)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), CONVOLUTIONS)
+def test_convolutions(layer, shape):
+    torch.manual_seed(0)
+    x = torch.randn(N, *shape)
+    model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(layer(x)[0].numel(), 5))
+    stats = calibrate(model, [x], output=itself).statistics()
+    record = stats["0.weight"].record
+    assert (record.kind, record.groups, record.shape) == ("convolution", layer.groups, tuple(layer.weight.shape))
+    expected = coherent(sample_gradients(model, "0.weight", x, itself), layer.groups)
+    torch.testing.assert_close(metric(stats, "0.weight"), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1),
+        nn.ConvTranspose2d(4, 6, 3, groups=2, dilation=2),
+        nn.ConvTranspose1d(4, 2, 5, stride=3, padding=2),
+    ],
+)
+def test_transposed_convolutions(layer):
+    torch.manual_seed(0)
+    x = torch.randn(N, 4, *((5, 4) if layer.weight.ndim == 4 else (7,)))
+    model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(layer(x)[0].numel(), 5))
+    stats = calibrate(model, [x], output=itself).statistics()
+    record = stats["0.weight"].record
+    assert (record.kind, record.axis, record.groups) == ("convolution", 0, layer.groups)
+    g = sample_gradients(model, "0.weight", x, itself)  # samples, in, out / groups, taps
+    groups, taps = layer.groups, layer.weight[0, 0].numel()
+    by_group = g.reshape(N, groups, 4 // groups, -1, taps).permute(1, 0, 3, 2, 4).flatten(3)
+    expected = torch.einsum("gnoi,gnoj->gij", by_group, by_group) / by_group.shape[2] / N
+    torch.testing.assert_close(metric(stats, "0.weight"), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("places", [1, 2, 30])
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 3)])
+def test_linear_layers_over_places(places, inputs, outputs):
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(inputs, outputs), nn.Tanh(), nn.Linear(outputs, 4))
+    x = torch.randn(N, places, inputs)
+    stats = calibrate(model, [x], output=lambda y: y.sum(1)).statistics()
+    whole = coherent(sample_gradients(model, "0.weight", x, lambda y: y.sum(1)))[0]
+    first, second = model[0], model[2]
+    spread = first.weight.detach().expand(N, places, outputs, inputs).clone().requires_grad_()  # one for each token
+    y = second(torch.tanh(torch.einsum("ntoi,nti->nto", spread, x) + first.bias)).sum(1)
+    v = probe_of(y.detach(), 1, torch.Generator().manual_seed(1), fisher=False)
+    (g,) = torch.autograd.grad((y * v).sum(), spread)
+    tokenwise = torch.einsum("ntoi,ntoj->ij", g, g) / outputs / N
+    mixed = whole / 2 + tokenwise / 2 * whole.trace() / tokenwise.trace()
+    torch.testing.assert_close(metric(stats, "0.weight")[0], mixed, rtol=1e-3, atol=1e-6)
+    assert stats["0.weight"].record.tokens == N * places
+
+
+def test_blocks_of_wide_layers_are_those_of_the_whole():
+    model = net(nn.Linear(50, 6), nn.Tanh(), nn.Linear(6, 3))
+    x = torch.randn(N, 4, 50)
+    whole = calibrate(model, [x], output=itself).statistics()["0.weight"]
+    cut = calibrate(model, [x], output=itself, widest_block=16).statistics()["0.weight"]
+    assert (whole.record.blocks, cut.record.blocks, cut.record.block) == (1, 4, 13)
+    padded = np.zeros((52, 52), np.float32)
+    padded[:50, :50] = whole.metric()[0]
+    for k, block in enumerate(cut.metric()):
+        np.testing.assert_allclose(block, padded[13 * k : 13 * k + 13, 13 * k : 13 * k + 13], rtol=1e-4, atol=1e-6)
+
+
+def test_the_probes_of_logits_measure_divergence():
+    model = net(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5))
+    x = torch.randn(400, 6)
+    calibration = calibrate(model, [x], probes=8)
+    r = metric(calibration.statistics(), "2.weight")[0]
+    found, true = 0.0, 0.0
+    with torch.no_grad():
+        hidden = torch.relu(model[0](x))
+        p = model[2](hidden).softmax(1) / 2 + 1 / 10  # the distribution that is probed
+        for _ in range(50):
+            change = torch.randn(5, 8)
+            moved = hidden @ change.T
+            true += 0.5 * float(((p * moved**2).sum(1) - (p * moved).sum(1) ** 2).mean())
+            found += 0.5 * float((change @ r * change).sum())
+    assert found == pytest.approx(true, rel=0.15)
+    assert calibration.output_power == 400
+
+
+class Tables(nn.Module):
+    """A word table that is the output layer too, one of positions, one that is indexed, and a free parameter."""
+
+    def __init__(self, *, tied):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.positions = nn.Embedding(20, 6), nn.Embedding(9, 6)
+        self.kinds, self.free = nn.Parameter(torch.randn(3, 6)), nn.Parameter(torch.randn(9, 6))
+        self.join, self.tied = nn.Linear(6, 6, bias=False), tied
+
+    def forward(self, ids):
+        where = torch.arange(ids.shape[1])
+        x = self.words(ids) + self.positions(where)[None] + self.kinds[ids % 3] + self.free[: ids.shape[1]]
+        x = torch.tanh(self.join(x)).sum(1)
+        return functional.linear(x, self.words.weight) if self.tied else x
+
+
+def test_tables():
+    model = Tables(tied=False)
+    ids = torch.randint(0, 20, (N, 7))
+    stats = calibrate(model, [ids], output=itself).statistics()
+    kinds = {"words.weight": "table", "positions.weight": "linear", "kinds": "table", "free": "linear"}
+    assert {name: stats[name].record.kind for name in stats} == kinds | {"join.weight": "linear"}
+    for name in ("words.weight", "kinds"):
+        g = sample_gradients(model, name, ids, itself)
+        torch.testing.assert_close(metric(stats, name)[0], torch.einsum("nti,ntj->ij", g, g) / N, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(stats[name].energy(), g.square().sum((0, 2)) / N, rtol=1e-4)
+        np.testing.assert_array_equal(stats[name].uses(), (g.abs().sum(2) > 0).sum(0))
+    assert stats["positions.weight"].positions
+    assert stats["positions.weight"].uses().tolist() == [N] * 7 + [0, 0]
+
+
+def test_a_tied_table_has_the_sums_of_both_uses():
+    model = Tables(tied=True)
+    ids = torch.randint(0, 20, (N, 7))
+    stats = calibrate(model, [ids], output=itself).statistics()
+    untied, head = Tables(tied=False), model.words.weight.detach().clone().requires_grad_()
+    v = probe_of(model(ids).detach(), 1, torch.Generator().manual_seed(1), fisher=False)
+    expected = torch.zeros(6, 6)
+    for i in range(N):
+        y = functional.linear(untied(ids[i : i + 1]), head)
+        for g in torch.autograd.grad((y * v[i]).sum(), (untied.words.weight, head)):
+            expected += g.T @ g / N
+    torch.testing.assert_close(metric(stats, "words.weight")[0], expected, rtol=1e-3, atol=1e-4)
+
+
+class Attention(nn.Module):
+    def __init__(self, *, batch_first, cross):
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+        self.batch_first, self.cross = batch_first, cross
+
+    def forward(self, x):
+        x = x if self.batch_first else x.transpose(0, 1)
+        y, _ = self.attention(x, *((2 * x + 1,) * 2 if self.cross else (x, x)), need_weights=False)
+        return (y if self.batch_first else y.transpose(0, 1)).sum(1)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("cross", [False, True])
+def test_fused_projections_of_attention(batch_first, cross):
+    model = Attention(batch_first=batch_first, cross=cross)
+    batches = [torch.randn(N, 4, 8) for _ in range(40)]
+    stats = calibrate(model, batches, output=itself).statistics()
+    for name in ("attention.in_proj_weight", "attention.out_proj.weight"):
+        rows = [sample_gradients(model, name, x, itself, seed=k) for k, x in enumerate(batches)]
+        expected = coherent(torch.cat(rows))[0]
+        found = metric(stats, name)[0]
+        assert float(found.trace()) == pytest.approx(float(expected.trace()), rel=0.25), name  # right in the mean
+        assert stats[name].record.samples == 40 * N
+
+
+def test_transformer_layers_are_seen_where_pytorch_would_take_its_fast_path():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    stats = calibrate(layer, [torch.randn(N, 4, 8)], output=lambda y: y.sum(1)).statistics()
+    assert set(stats) == {name for name, p in layer.named_parameters() if p.ndim > 1}
+
+
+def test_weights_stored_as_inputs_by_outputs():
+    weights = {"a": torch.randn(6, 4), "b": torch.randn(4, 3)}
+    swapped = {name: w.T.contiguous() for name, w in weights.items()}
+    x = torch.randn(N, 6)
+
+    def forward(w, x):
+        return torch.addmm(torch.zeros(3), torch.tanh(x @ w["a"]), w["b"])
+
+    def other_way(w, x):
+        return functional.linear(torch.tanh(x @ w["a"].T), w["b"])
+
+    one = calibrate(weights, [x], output=itself, forward=forward).statistics()
+    other = calibrate(swapped, [x], output=itself, forward=other_way).statistics()
+    for name in "ab":
+        assert (one[name].record.axis, other[name].record.axis) == (0, 1)
+        np.testing.assert_allclose(one[name].metric(), other[name].metric(), rtol=1e-4, atol=1e-6)
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.experts = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(3))
+
+    def forward(self, x):
+        rows, y = x.flatten(0, 1), torch.zeros(x.shape[0] * x.shape[1], 4)
+        for k, expert in enumerate(self.experts):
+            mine = (rows[:, 0] * 10).long() % 4 == k
+            if mine.any():
+                y = y.index_add(0, mine.nonzero()[:, 0], expert(rows[mine]))
+        return y.reshape(x.shape).sum(1)
+
+
+def test_experts_that_few_tokens_reach():
+    batches = [torch.rand(N, 3, 4) * torch.tensor([0.19, 1, 1, 1]), torch.rand(N, 30, 4)]
+    stats = calibrate(Experts(), batches, output=itself).statistics()
+    assert set(stats) == {"experts.0.weight", "experts.1.weight", "experts.2.weight"}
+    assert stats["experts.2.weight"].record.samples == N  # not in the first batch
+    assert all(np.isfinite(stats[name].metric()).all() for name in stats)
+
+
+class Changing(nn.Module):
+    """A network that overwrites the input of a layer after its use."""
+
+    def __init__(self, *, inplace):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.inplace = nn.Conv2d(2, 3, 3), nn.Linear(4, 2), inplace
+
+    def forward(self, x):
+        x = x + 0
+        y = self.a(x)
+        y = functional.relu(y, inplace=self.inplace)
+        if self.inplace:
+            x.zero_()
+        return self.b(y.flatten(2)).flatten(1)
+
+
+def test_changes_in_place_do_not_spoil_the_inputs():
+    x = torch.randn(N, 2, 4, 4)
+    plain, changed = (calibrate(Changing(inplace=k), [x], output=itself).statistics() for k in (False, True))
+    for name in plain:
+        np.testing.assert_array_equal(plain[name].metric(), changed[name].metric())
+
+
+@pytest.mark.parametrize("kind", ["autocast", "bfloat16", "float16"])
+def test_mixed_and_half_precision(kind):
+    model = net(nn.Linear(16, 12), nn.GELU(), nn.Linear(12, 6))
+    x = torch.randn(64, 3, 16)
+    exact = calibrate(model, [x], output=itself).statistics()
+    if kind == "autocast":
+        found = calibrate(model, [x], output=itself, autocast=torch.bfloat16).statistics()
+    else:
+        dtype = getattr(torch, kind)
+        found = calibrate(copy.deepcopy(model).to(dtype), [x.to(dtype)], output=itself).statistics()
+    for name in exact:
+        a, b = exact[name].metric(), found[name].metric()
+        assert np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
+    model = net(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    batches = [torch.randn(N, 6) for _ in range(6)]
+    whole = calibrate(model, batches).statistics()
+    path = tmp_path / "part.safetensors"
+
+    def stop(done, total, what):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model, batches, resume=path, save_every=2, progress=stop)
+    assert path.exists()
+    with pytest.raises(ModelError, match="other settings"):
+        calibrate(model, batches, resume=path, probes=2)
+    seen = []
+    again = calibrate(model, batches, resume=path, progress=lambda *said: seen.append(said))
+    assert seen[-1] == (6, 6, "30 samples")
+    assert not path.exists()
+    assert again.samples == 30
+    for name in whole:
+        np.testing.assert_array_equal(whole[name].metric(), again.statistics()[name].metric())
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="interrupted"):
+        calibrate(model, batches, resume=path)
+
+
+def test_the_network_is_left_as_it_was():
+    model = net(nn.Linear(6, 5), nn.Dropout(0.5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    model[0].weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    model[1].eval()
+    calibrate(model, [torch.randn(N, 6)])
+    assert [m.training for m in model] == [True, False, True, True]
+    assert [p.requires_grad for p in model.parameters()] == [False] + [True] * 5
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(t, before[k]) for k, t in model.state_dict().items())
+
+
+def test_bad_arguments_are_told():
+    model, x = net(nn.Linear(3, 2)), torch.randn(N, 3)
+    for wrong, said in (({"probes": 0}, "probes"), ({"widest_block": 1}, "widest_block"), ({"output": "x"}, "output")):
+        with pytest.raises(OptionError, match=said):
+            calibrate(model, [x], **wrong)
+    with pytest.raises(OptionError, match="module or a mapping"):
+        calibrate(3, [x])
+    with pytest.raises(ModelError, match="no batches"):
+        calibrate(model, [])
+    with pytest.raises(ModelError, match="no_grad"):
+        calibrate(model, [x], forward=lambda model, batch: model(batch).detach())
+    with pytest.raises(ModelError, match="not finite"):
+        calibrate(model, [x * float("nan")])
+    with pytest.raises(ModelError, match="as `output`"):
+        calibrate(model, [x], forward=lambda model, batch: {"a": model(batch)})
+    with pytest.raises(ModelError, match="meta"):
+        calibrate(nn.Linear(3, 2, device="meta"), [x])
+
+
+class Deaf(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_what_no_sample_reaches_is_told():
+    with pytest.warns(NncWarning, match=r"unused\.weight"):
+        stats = calibrate(Deaf(), [torch.randn(N, 3)]).statistics()
+    assert set(stats) == {"used.weight"}
+
+
+def test_warnings_are_silent_where_all_is_well():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calibrate(net(nn.Linear(3, 2)), [torch.randn(N, 3)])
