@@ -65,9 +65,10 @@ def probe_of(y: Tensor, count: int, generator: torch.Generator, *, fisher: bool)
     With `fisher`, the output is taken as logits [..., classes]: half the squared change that the probes measure is the
     Kullback-Leibler divergence. Otherwise it is half the squared change of the output.
     """
-    drawn = torch.randn(y.shape, generator=generator).to(y.device) / count**0.5
+    drawn: Tensor = torch.randn(y.shape, generator=generator).to(y.device) / count**0.5
     if not fisher:
         return drawn
     p = (1 - FLAT_SHARE) * y.detach().float().softmax(-1) + FLAT_SHARE / y.shape[-1]
     root = p.sqrt() * drawn
-    return root - p * root.sum(-1, keepdim=True)
+    probe: Tensor = root - p * root.sum(-1, keepdim=True)
+    return probe
