@@ -118,7 +118,7 @@ def _figure_class() -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise ModelError("pictures need matplotlib: pip install nncjit[plot]") from None
+        raise ModelError("pictures need matplotlib: pip install matplotlib") from None
     del FigureCanvasAgg  # what a Figure saves PNG files with
     return Figure
 

@@ -118,7 +118,7 @@ def test_bad_input_gets_one_line_and_leaves_no_file(folder, run, line, code, wor
 @pytest.mark.parametrize(
     ("module", "line", "words"),
     [
-        ("matplotlib.figure", "--png x.png", "pip install nncjit[plot]"),
+        ("matplotlib.figure", "--png x.png", "pip install matplotlib"),
         ("torchvision.models", "--weights model.safetensors --data .", "pip install nncjit[imagenet]"),
     ],
 )
