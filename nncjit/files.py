@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import threading
+import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, NncWarning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +24,9 @@ __all__ = ["atomic_write", "check_readable", "os_errors", "read_at", "reserve", 
 
 _UNNAMED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """Errors of writing to an open file, for which the system does not name the file."""
+_TOKEN = re.compile(r"[0-9a-f]{12}\.tmp")
+STALE_AFTER = 60.0
+"""Seconds after which an unlocked hidden file is taken to be left behind."""
 _PIECE = 1 << 30
 """Bytes of one system call: Linux stops at 2 GiB, macOS refuses more."""
 _seek_lock = threading.Lock()
@@ -65,8 +71,13 @@ def check_readable(path: str | os.PathLike[str]) -> None:
 
 
 def _path(path: str | os.PathLike[str]) -> Path:
-    if "\0" in os.fspath(path):
-        raise ModelError(f"{os.fspath(path)!r}: no file can have this name")
+    name = os.fspath(path)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise ModelError(f"{name!a}: no file can have this name") from None
+    if "\0" in name:
+        raise ModelError(f"{name!r}: no file can have this name")
     return Path(path)
 
 
@@ -93,6 +104,8 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
     fsync : bool
         Wait until all data are on the disk. This is safe against a power cut, but slow.
 
+    A run that was killed leaves its hidden file behind. The next one to write under the name removes it, and says so.
+
     Yields
     ------
     file
@@ -106,7 +119,7 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
     """
     target = _path(path).resolve()
     mode = _mode_of(target, path)
-    temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f"{_hidden_start(target)}{secrets.token_hex(6)}.tmp")
     with os_errors(path):
         if not target.parent.is_dir():
             raise ModelError(f"{path}: there is no folder {target.parent}")
@@ -114,7 +127,9 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
             file = temporary.open("x+b")
         except OSError as error:
             raise ModelError(f"{path}: cannot write in {target.parent}: {_reason(error)}") from error
+    _is_unlocked(file)  # tells others that somebody is at work
     try:
+        _remove_stale(target)
         try:
             yield file
             file.flush()
@@ -133,6 +148,45 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
             file.close()  # may flush, and fail to, again
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _hidden_start(target: Path) -> str:
+    """What the names of hidden files for `target` start with."""
+    return f".{target.name[:40]}."
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what runs that were killed have left of `target`, and warn of it."""
+    start = _hidden_start(target)
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            if path.name.startswith(start) and _TOKEN.fullmatch(path.name[len(start) :]) and _is_stale(path):
+                size = path.stat().st_size
+                path.unlink()
+                said = f"{path}: removed, {size:,} bytes that a run left which was killed"
+                warnings.warn(said, NncWarning, stacklevel=4)
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether nobody writes a hidden file: it is locked by its writer, but in the moment after it was made."""
+    try:
+        if time.time() - path.lstat().st_mtime < STALE_AFTER or not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with path.open("r+b") as file:
+            return _is_unlocked(file)
+    except OSError:
+        return False
+
+
+def _is_unlocked(file: BinaryIO) -> bool:
+    """Whether nobody else holds the lock of an open file; takes it. False where files cannot be locked."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def _mode_of(target: Path, path: str | os.PathLike[str]) -> int | None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nncjit import files
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, NncWarning
 from nncjit.files import atomic_write, check_readable, os_errors, read_at, reserve, write_at
 
 
@@ -125,7 +125,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, action):
     script = f"""
 import resource
 from nncjit import files
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, NncWarning
 from nncjit.files import atomic_write, reserve
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -235,3 +235,40 @@ def test_reading_past_the_end_tells_how_much_there_was(tmp_path):
         assert read_at(file, np.empty(4, np.int32), 4) == 6
         assert read_at(file, np.empty((0, 3)), 4) == 0
         assert read_at(file, np.empty((), np.float16), 8) == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks as on POSIX")
+def test_what_a_killed_run_left_is_removed_and_told(tmp_path):
+    target = tmp_path / "model.nnc"
+    code = f"""
+import os, sys
+from nncjit.files import atomic_write
+with atomic_write({str(target)!r}) as file:
+    file.write(b"half"); file.flush()
+    print("writing", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), 9)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "writing\n"
+    (hidden,) = tmp_path.iterdir()
+    os.utime(hidden, (0, 0))
+    other = tmp_path / f".model.nnc.{'0' * 12}.tmp.bak"
+    other.touch()
+    os.utime(other, (0, 0))
+    with atomic_write(target) as file:  # another run is at work: its file stays
+        file.write(b"whole")
+    assert hidden.exists()
+    child.communicate("go on\n")
+    with pytest.warns(NncWarning, match="4 bytes that a run left"), atomic_write(target) as file:
+        file.write(b"whole again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([target.name, other.name])
+    assert target.read_bytes() == b"whole again"
+
+
+def test_a_hidden_file_that_was_just_made_is_no_waste(tmp_path):
+    fresh = tmp_path / f".model.nnc.{'a' * 12}.tmp"
+    fresh.touch()
+    with atomic_write(tmp_path / "model.nnc") as file:
+        file.write(b"x")
+    assert fresh.exists()

@@ -16,8 +16,11 @@ PACKAGE = Path(nncjit.__file__).parent
 MAY_IMPORT = {
     "errors": "",
     "extras": "errors",
+    "option_values": "reduce errors",
+    "progress": "errors",
+    "wording": "",
     "stages": "",
-    "jit": "errors",
+    "jit": "option_values errors",
     "dtypes": "errors",
     "files": "errors",
     "arrays": "dtypes extras errors",
@@ -29,15 +32,18 @@ MAY_IMPORT = {
     "reduce": "model dtypes errors",
     "formats": "model arrays dtypes files extras errors",
     "calibrate": "__init__ formats model errors",
-    "stream": "reduce syntax bits model dtypes errors",
-    "encoder": "calibrate stream reduce quant cabac syntax model dtypes stages jit errors",
-    "decoder": "stream reduce quant cabac syntax bits model arrays dtypes stages jit errors",
-    "convert": "encoder decoder calibrate stream formats reduce bits model files stages jit errors",
-    "torch": "convert encoder decoder calibrate stream formats reduce bits model arrays dtypes files extras stages jit "
+    "stream": "wording reduce syntax bits model dtypes errors",
+    "encoder": "progress option_values calibrate stream reduce quant cabac syntax model dtypes stages jit errors",
+    "decoder": "formats files wording progress option_values stream reduce quant cabac syntax bits model arrays "
+    "dtypes stages jit errors",
+    "convert": "encoder decoder calibrate stream formats reduce bits progress option_values model files stages jit "
     "errors",
+    "torch": "convert encoder decoder calibrate stream formats reduce bits model arrays dtypes files extras stages "
+    "jit errors",
     "demo": "errors",
-    "report": "convert encoder decoder stream formats model files dtypes stages errors",
-    "cli": "__init__ report demo convert encoder decoder stream formats reduce dtypes stages files jit errors",
+    "report": "wording progress option_values convert encoder decoder stream formats model files dtypes stages errors",
+    "cli": "__init__ wording report demo convert encoder decoder stream formats reduce progress option_values "
+    "dtypes stages files jit errors",
     "__main__": "cli",
     "__init__": "torch convert encoder decoder model errors",
 }

@@ -123,6 +123,8 @@ class FileSource(Source):
         except OSError as err:
             self.close()
             raise ModelError(f"{self.path}: {err.strerror or err}") from err
+        except ValueError:  # a zero, or what no encoding has
+            raise ModelError(f"{self.path!a}: no file can have this name") from None
         self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> bytes | memoryview:

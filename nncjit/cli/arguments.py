@@ -28,7 +28,9 @@ def add_decoder(parser: ArgumentParser) -> None:
     """``--threads`` and ``--max-bytes``."""
     group = parser.add_argument_group("decoding")
     add_threads(group)
-    group.add_argument("--max-bytes", type=int, metavar="N", help="refuse a file whose tensors need more memory than N")
+    group.add_argument(
+        "--max-bytes", metavar="SIZE", help="refuse a file whose tensors need more memory, for example 1GB"
+    )
 
 
 def decoder_options(args: Namespace) -> dict[str, Any]:

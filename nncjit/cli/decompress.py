@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
 from nncjit.cli.default_target import derived_target
-from nncjit.cli.progress import progress_bar
+from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
     from nncjit.stream.reports import DecompressReport

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
-from nncjit.cli.progress import progress_bar
 from nncjit.errors import ModelError, OptionError
+from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
     from nncjit.report.evaluation import Evaluation, Point

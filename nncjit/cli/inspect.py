@@ -1,4 +1,4 @@
-"""List the tensors of an .nnc file, how each is coded and its size; with --units all units and their header fields.
+"""List the tensors of an .nnc file or a model file, how each is coded and its size; with --units all units.
 
 Only headers are read, so this is fast for files of any size.
 """
@@ -22,7 +22,7 @@ VALUE_WIDTH = 60
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file")
+    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file, or a model file")
     parser.add_argument("--units", action="store_true", help="list every unit and what its header says")
     add_output(parser)
 
@@ -36,11 +36,16 @@ def run(args: Namespace) -> None:
 
 def describe(found: Inspection, *, units: bool = False) -> str:
     """The file as a whole, its metadata, and a line for each tensor (or unit)."""
-    edition = EDITIONS.get(found.profile, "unknown edition")
-    parts = [f"{text.printable(found.source)}: ISO/IEC 15938-17, profile {found.profile} ({edition})"]
+    parts = [f"{text.printable(found.source)}: {_kind(found)}"]
     parts += [f"  {text.printable(f'{key}: {_short(value)}')}" for key, value in found.metadata.items()]
     parts += ["", unit_table(found) if units else tensor_table(found), "", _sums(found)]
     return "\n".join(parts)
+
+
+def _kind(found: Inspection) -> str:
+    if found.profile is None:
+        return "a model file, not compressed"
+    return f"ISO/IEC 15938-17, profile {found.profile} ({EDITIONS.get(found.profile, 'unknown edition')})"
 
 
 def tensor_table(found: Inspection) -> str:
@@ -76,7 +81,7 @@ def unit_table(found: Inspection) -> str:
 
 def _sums(found: Inspection) -> str:
     rows = [
-        ("file", text.size(found.bytes), f"{len(found.units):,} units"),
+        ("file", text.size(found.bytes), f"{len(found.units):,} units" if found.units else ""),
         (
             "holds",
             text.size(found.original_bytes),

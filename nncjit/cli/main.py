@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
 from typing import NoReturn
 
 from nncjit import __version__
 from nncjit.cli.text import printable
-from nncjit.errors import BitstreamError, NncError, NncWarning, OptionError
+from nncjit.errors import BitstreamError, NncError, NncWarning, OptionError, did_you_mean
 
 VERBS = {
     "compress": "make a model file small",
@@ -36,6 +38,9 @@ VERBS = {
 
 BAD_INPUT, BAD_USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
+FRONT = ("-q", "--quiet", "--json")
+"""Options that may come before the verb."""
+
 HELP_COLUMN = 30
 
 EPILOG = """\
@@ -44,10 +49,19 @@ new here?  nncjit demo
 """
 
 
+class OneLineParser(ArgumentParser):
+    """A parser whose errors are one line, as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        say(f"error: {message}; {self.prog} --help explains")
+        sys.exit(BAD_USAGE)
+
+
 def build_parser(verb: str | None) -> ArgumentParser:
     """The parser of the whole command line, in which only `verb` (if it is one) knows its own arguments."""
     style = partial(RawDescriptionHelpFormatter, max_help_position=HELP_COLUMN)
-    parser = ArgumentParser(
+    parser = OneLineParser(
         prog="nncjit",
         description="Make trained neural networks small (ISO/IEC 15938-17) and open them fast.",
         epilog=EPILOG,
@@ -78,9 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a tensor's name may not fit the terminal's encoding
-    argv = sys.argv[1:] if argv is None else argv
-    verb = next((word for word in argv if not word.startswith("-")), None)
-    args = build_parser(verb).parse_args(argv)
+    args = parse(sys.argv[1:] if argv is None else argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -88,28 +100,83 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("nncjit: interrupted", file=sys.stderr)
+        say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # the reader of our output has gone, as in `nncjit inspect ... | head`; suppress the error of the flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (NncError, OSError, MemoryError) as error:
-        print(f"nncjit: error: {printable(_explain(error, args))}", file=sys.stderr)
+        say(f"error: {_explain(error, args)}")
         return BAD_USAGE if isinstance(error, OptionError) else BAD_INPUT
     return 0
 
 
 def console() -> NoReturn:
     """Entry point of the command ``nncjit``."""
-    # SIGTERM unwinds like Ctrl-C, so that unfinished files are removed
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    _open_standard_streams()
+    for name in ("SIGTERM", "SIGHUP"):  # they unwind like Ctrl-C, so that unfinished files are removed
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """The arguments of a command line. ``-q`` and ``--json`` may also come before the verb.
+
+    Raises
+    ------
+    SystemExit
+        argparse cannot read it: one line on stderr says why, and which word may be meant.
+    """
+    at = next((k for k, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    verb = argv[at] if at < len(argv) else None
+    front = [word for word in argv[:at] if word in FRONT]
+    argv = [*(word for word in argv[:at] if word not in FRONT), *argv[at : at + 1], *front, *argv[at + 1 :]]
+    parser = build_parser(verb)
+    if verb is not None and verb not in VERBS:
+        parser.error(f"there is no verb {verb!r}{did_you_mean(verb, VERBS)}")
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", _help_of(parser, verb or ""))
+        word = next((word for word in unknown if word.startswith("-")), unknown[0])
+        what = "option" if word.startswith("-") else "argument"
+        parser.error(f"{verb} has no {what} {word}{did_you_mean(word.partition('=')[0], known)}")
+    return args
+
+
+def _help_of(parser: ArgumentParser, verb: str) -> str:
+    """The help of a verb, which names all its options."""
+    caught = io.StringIO()
+    with suppress(SystemExit), redirect_stdout(caught):
+        parser.parse_args([verb, "--help"])
+    return caught.getvalue()
+
+
+def say(text: str) -> None:
+    """A line on stderr; nobody may be there to read it."""
+    with suppress(OSError, ValueError, AttributeError):
+        print(f"nncjit: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _open_standard_streams() -> None:
+    """Where a caller has closed a standard stream, put the null device: else the next file would take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as one line, without the place in our code that Python would add."""
-    print(f"nncjit: warning: {printable(str(message))}", file=sys.stderr)
+    say(f"warning: {message}")
 
 
 def _explain(error: Exception, args: Namespace) -> str:

@@ -10,13 +10,14 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit import formats
-from nncjit.encoder.execution import Data, Execution, Progress
+from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.model_encoder import encode_model, estimate_model
-from nncjit.encoder.option_values import shown
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import atomic_write
 from nncjit.model import Model
+from nncjit.option_values import Texts, check_flags, optional
+from nncjit.progress import Progress, reporting
 from nncjit.stream.reports import CompressReport, source_name
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def compress(
     options: Options | None = None,
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     dry_run: bool = False,
     metadata: Mapping[str, str] | None = None,
     sensitivity: Mapping[str, Any] | None = None,
@@ -56,8 +57,8 @@ def compress(
         What the encoder may choose.
     threads : int, optional
         Threads at work; default: all cores that the process may use. The file does not depend on it.
-    progress : callable, optional
-        Called with (weights done, weights in all, tensor name) after each tensor.
+    progress : callable or bool, optional
+        Called with (weights done, weights in all, tensor name) after each tensor. True: show a bar.
     dry_run : bool
         Write nothing: estimate the sizes from samples.
     metadata : mapping of str to str, optional
@@ -82,25 +83,17 @@ def compress(
         The source cannot be read, or the target not be written.
     """
     chosen = Options.of(options, keywords)
-    execution, data = Execution(threads=threads, progress=progress), Data(sensitivity=sensitivity, pruning=pruning)
-    with _opened(source, metadata) as model:
+    data = Data(sensitivity=sensitivity, pruning=pruning)
+    check_flags(dry_run=dry_run)
+    with _opened(source, metadata) as model, reporting(progress, "compress") as told:
+        execution = Execution(threads=threads, progress=told)
         original = sum(tensor.nbytes for tensor in model)
         if dry_run:
             encoded = estimate_model(model, chosen, execution, data)
         else:
             with _output(target) as file:
                 encoded = encode_model(model, file, chosen, execution, data)
-    return CompressReport(
-        source=source_name(source),
-        target=source_name(target),
-        original_bytes=original,
-        compressed_bytes=encoded.size,
-        seconds=encoded.seconds,
-        threads=encoded.threads,
-        tensors=encoded.tensors,
-        snr=encoded.snr,
-        estimated=dry_run,
-    )
+    return encoded.report(source_name(source), source_name(target), original, estimated=dry_run)
 
 
 @contextmanager
@@ -108,20 +101,8 @@ def _opened(source: Any, metadata: Mapping[str, str] | None) -> Iterator[Model]:
     """The model behind a path, or in memory."""
     is_path = isinstance(source, str | PathLike)
     with formats.open_model(source) if is_path else Model.from_mapping(source) as model:
-        model.metadata.update(_texts(metadata))
+        model.metadata.update(optional("metadata", Texts(), metadata) or {})
         yield model
-
-
-def _texts(metadata: Any) -> dict[str, str]:
-    """Metadata, checked."""
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, Mapping):
-        raise OptionError(f"metadata is {shown(metadata)}, must be texts by name")
-    for name, value in metadata.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise OptionError(f"metadata holds {shown(name)}: {shown(value)}, must be texts by name")
-    return dict(metadata)
 
 
 @contextmanager

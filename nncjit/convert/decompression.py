@@ -6,49 +6,51 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from os import PathLike, fspath
+from os import PathLike
+from typing import Any
 
 from nncjit import formats
 from nncjit.bits import as_source
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Array, decode_units
-from nncjit.encoder.execution import Progress
 from nncjit.formats import Writer
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
+from nncjit.option_values import check_flags
+from nncjit.progress import Progress, reporting
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.pruning_masks import Rebuilder
-from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, with_tied_rows
+from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, source_name, with_tied_rows
 
 AnyPath = str | PathLike[str]
 
 
 def decompress(
-    source: AnyPath,
+    source: Any,
     target: AnyPath,
     *,
     threads: int | None = None,
-    max_bytes: int | None = None,
+    max_bytes: int | str | None = None,
     full_size: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> DecompressReport:
     """Decompress an NNC file to a model file.
 
     Parameters
     ----------
-    source : path
+    source : path, bytes-like or binary file
         The NNC file.
     target : path
         A file of any known format, chosen by its suffix; an old one is replaced only when the new one is complete.
     threads : int, optional
         Threads at work; default: all cores that the process may use.
-    max_bytes : int, optional
+    max_bytes : int or str, optional
         Most memory that all tensors together may take (only a few are in memory at a time). Default: for each tensor,
         as in `decode`.
     full_size : bool
         Give pruned tensors the size they had before, with zeros where something was removed.
-    progress : callable, optional
+    progress : callable or bool, optional
         As in `compress`.
 
     Returns
@@ -61,12 +63,13 @@ def decompress(
     BitstreamError
         The stream is damaged or cut off; the target is left as it was.
     OptionError
-        The target has an unknown suffix.
+        The target has an unknown suffix, or an argument is wrong.
     ModelError
         The source cannot be read, or the target not be written.
     """
     started = time.perf_counter()
-    with as_source(source) as stream:
+    check_flags(full_size=full_size)
+    with as_source(source) as stream, reporting(progress, "decompress") as told:
         reader = StreamReader(stream)
         with stage("parse"):
             units = list(reader.data_units())
@@ -81,12 +84,12 @@ def decompress(
                 put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))
                 rows[item.part.name] = decoded_row(item.part, item.opened)
                 done += item.storage.size
-                if progress is not None:
-                    progress(done, total, item.part.name)
+                if told is not None:
+                    told(done, total, item.part.name)
         tensors = with_tied_rows(rows, reader)
         return DecompressReport(
-            source=fspath(source),
-            target=fspath(target),
+            source=source_name(source),
+            target=source_name(target),
             original_bytes=sum(row.original_bytes for row in tensors),
             compressed_bytes=stream.size,
             seconds=time.perf_counter() - started,

@@ -1,23 +1,26 @@
-"""What a stream holds, from headers alone: no payload is read and no compiler loaded."""
+"""What a stream or a model file holds, from headers alone: no payload is read and no compiler loaded."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
-from nncjit import dtypes
+from nncjit import dtypes, formats, wording
 from nncjit.bits import as_source
+from nncjit.option_values import check_flags
 from nncjit.stream import tensor_mapping
 from nncjit.stream.data_units import StreamReader, tools_of
-from nncjit.stream.reports import source_name
+from nncjit.stream.reports import LISTED, TENSOR_HEAD, html_tables, source_name
 from nncjit.syntax import Unit, UnitType, describe
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInspection:
-    """One tensor of a stream."""
+    """One tensor of a stream or a model file."""
 
     name: str
     shape: tuple[int, ...]
@@ -25,7 +28,9 @@ class TensorInspection:
     tools: tuple[str, ...]
     """What its unit uses, for example ("trellis", "64-row blocks")."""
     bytes: int
-    """Of the whole unit that holds it, header included; 0 for all but the first tensor of a unit and for tied ones."""
+    """Of the whole unit that holds it, header included; 0 for all but the first tensor of a unit and for tied ones. In
+    a model file: of its values.
+    """
     tied_to: str | None = None
 
     @property
@@ -43,9 +48,11 @@ class Inspection:
 
     source: str
     bytes: int
-    profile: int
-    metadata: dict[str, str]
-    tensors: tuple[TensorInspection, ...]
+    """Of the file or files."""
+    profile: int | None
+    """Edition of the standard, 0 or 1; None for a model file."""
+    metadata: dict[str, str] = field(repr=False)
+    tensors: tuple[TensorInspection, ...] = field(repr=False)
     _units: tuple[Unit | dict[str, Any], ...] = field(repr=False)
     """Data units and aggregates are described when they are asked for, the others while the source is open."""
 
@@ -62,6 +69,25 @@ class Inspection:
     def original_bytes(self) -> int:
         return sum(t.weights * dtypes.find(t.dtype).itemsize for t in self.tensors)
 
+    def __str__(self) -> str:
+        return f"{self.source}: {', '.join(value for _, value in self._facts())}"
+
+    def _repr_html_(self) -> str:
+        """The file in a notebook: what it holds, and the first tensors."""
+        rows = []
+        for row in self.tensors[:LISTED]:
+            tools = ", ".join(row.tools) or row.dtype
+            cells = (row.name, wording.shape(row.shape), tools, wording.size(row.bytes), f"{row.bits_per_weight:.2f}")
+            rows.append(cells)
+        return html_tables(self.source, self._facts(), TENSOR_HEAD, rows, len(self.tensors))
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [
+            ("size", wording.size(self.bytes)),
+            ("holds", f"{len(self.tensors):,} tensors, {wording.count(self.weights)} weights"),
+            ("precision", f"{8 * self.bytes / max(self.weights, 1):.2f} bits per weight"),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries."""
         return {
@@ -77,12 +103,12 @@ class Inspection:
 
 
 def inspect(source: Any, *, lenient: bool = False) -> Inspection:
-    """Look at a stream without decoding it.
+    """Look at a stream, or at a model file of a known format, without decoding or reading values.
 
     Parameters
     ----------
     source : path, bytes-like or binary file
-        The stream.
+        The stream; or the path of a model file, which its suffix tells.
     lenient : bool
         Pass over reserved unit types and values instead of refusing them.
 
@@ -98,6 +124,9 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
     ModelError
         The file does not exist or cannot be read.
     """
+    check_flags(lenient=lenient)
+    if isinstance(source, str | PathLike) and formats.is_known(source):
+        return _inspect_model(source)
     with as_source(source) as stream:
         reader = StreamReader(stream, lenient=lenient)
         units: list[Unit | dict[str, Any]] = []
@@ -120,3 +149,14 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
         )
         metadata = dict(reader.model_metadata.metadata)
         return Inspection(source_name(source), stream.size, profile, metadata, tensors, tuple(units))
+
+
+def _inspect_model(path: str | PathLike[str]) -> Inspection:
+    """A model file, from its header."""
+    with formats.open_model(path) as model:
+        tensors = tuple(
+            TensorInspection(t.name, t.shape, t.dtype, (), 0 if t.same_as else t.nbytes, t.same_as) for t in model
+        )
+        in_shards = any(t.shard for t in model)
+        n_bytes = sum(t.bytes for t in tensors) if in_shards else Path(path).stat().st_size
+        return Inspection(source_name(path), n_bytes, None, dict(model.metadata), tensors, ())

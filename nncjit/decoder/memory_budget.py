@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nncjit.cabac.layer import Contexts
 from nncjit.dtypes import find
+from nncjit.option_values import Bytes, optional
 from nncjit.stream.data_units import DataUnit
 
 BINS_PER_BYTE = 1416
@@ -51,17 +52,18 @@ class MemoryBudget:
 
     Parameters
     ----------
-    max_bytes : int or None
-        What the caller allows, all arrays together. None: `usable_memory`, and `UNEARNED_BYTES` or more of what is not
-        earned.
+    max_bytes : int, str or None
+        What the caller allows, all arrays together, for example 10**9 or "1GB". None: `usable_memory`, and
+        `UNEARNED_BYTES` or more of what is not earned.
     stream_size : int
         Bytes of the stream.
     kept : bool
         Whether all arrays stay in memory until the call ends. Where they do not, `usable_memory` is for each unit.
     """
 
-    def __init__(self, max_bytes: int | None, stream_size: int, *, kept: bool = True) -> None:
-        self._usable = usable_memory() if max_bytes is None else max_bytes
+    def __init__(self, max_bytes: int | str | None, stream_size: int, *, kept: bool = True) -> None:
+        allowed: int | None = optional("max_bytes", Bytes(), max_bytes)
+        self._usable = usable_memory() if allowed is None else allowed
         self._together = kept or max_bytes is not None
         self._unearned_allowed = max(UNEARNED_BYTES, UNEARNED_FACTOR * stream_size) if max_bytes is None else None
         self._asked = self._unearned = 0

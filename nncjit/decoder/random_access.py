@@ -15,6 +15,7 @@ from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_rows, decode_units
 from nncjit.errors import ModelError, OptionError, did_you_mean
 from nncjit.model import Graph
+from nncjit.option_values import THREADS, Bytes, check_flags, optional, shown
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.reports import source_name
 from nncjit.stream.unit_parts import Part
@@ -39,11 +40,13 @@ class NncFile:
         framework: str = "np",
         device: Any = "cpu",
         threads: int | None = None,
-        max_bytes: int | None = None,
+        max_bytes: int | str | None = None,
         mmap: bool = False,
     ) -> None:
         self._finished = _finisher(framework, device)
-        self._threads, self._max_bytes = threads, max_bytes
+        check_flags(mmap=mmap)
+        self._threads = optional("threads", THREADS, threads)
+        self._max_bytes = optional("max_bytes", Bytes(), max_bytes)
         self._source = as_source(source, mmap=mmap)
         self._name = source_name(source)
         try:
@@ -61,7 +64,7 @@ class NncFile:
         return list(self._held)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._held
+        return isinstance(name, str) and name in self._held
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._held)
@@ -125,7 +128,7 @@ class NncFile:
             return self._held[name]
         except (KeyError, TypeError):
             meant = did_you_mean(name, self._held)
-            raise ModelError(f"no tensor {name!r} in the stream{meant}") from None
+            raise ModelError(f"no tensor {shown(name)} in the stream{meant}") from None
 
     def _budget(self) -> MemoryBudget:
         return MemoryBudget(self._max_bytes, self._source.size)
@@ -189,16 +192,17 @@ def _rows_of(index: Any, shape: tuple[int, ...]) -> tuple[range, tuple[Any, ...]
     return range(low, high + 1), (slice(chosen.start - low, stop if stop >= 0 else None, chosen.step), *others)
 
 
-def _finisher(framework: str, device: Any) -> Callable[[Array, str], Any]:
+def _finisher(framework: Any, device: Any) -> Callable[[Array, str], Any]:
     """What makes an array of a framework of a storage array and its dtype."""
-    if framework in NUMPY:
+    name = framework if isinstance(framework, str) else None
+    if name in NUMPY:
         if str(device) != "cpu":
-            raise OptionError(f"device is {device!r}: arrays of NumPy are in the processor's memory (cpu)")
+            raise OptionError(f"device is {shown(device)}: arrays of NumPy are in the processor's memory (cpu)")
         return dtypes.as_array
-    if framework in TORCH:
+    if name in TORCH:
         place = arrays.torch_device(device)
         return lambda storage, dtype: arrays.to_torch(storage, dtype).to(place)
-    raise OptionError(f"framework is {framework!r}, must be one of {', '.join(NUMPY + TORCH)}")
+    raise OptionError(f"framework is {shown(framework)}, must be one of {', '.join(NUMPY + TORCH)}")
 
 
 def open(
@@ -207,7 +211,7 @@ def open(
     framework: str = "np",
     device: Any = "cpu",
     threads: int | None = None,
-    max_bytes: int | None = None,
+    max_bytes: int | str | None = None,
     mmap: bool = False,
 ) -> NncFile:
     """Open a stream for random access.
@@ -222,7 +226,7 @@ def open(
         Where tensors of torch go.
     threads : int, optional
         Threads at work when a tensor is decoded; default: all cores that the process may use.
-    max_bytes : int, optional
+    max_bytes : int or str, optional
         Most memory that one tensor may take; default as in `decode`.
     mmap : bool
         Map the file into memory instead of reading it (faster for many small reads of a local disk, slower on network

@@ -21,6 +21,7 @@ from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit, rows_decoded_with
 from nncjit.decoder.update_state import UpdateState
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
+from nncjit.option_values import check_flags, shown
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.unit_parts import Part
@@ -43,7 +44,7 @@ def decode(
     *,
     names: str | Iterable[str] | None = None,
     threads: int | None = None,
-    max_bytes: int | None = None,
+    max_bytes: int | str | None = None,
     parts: bool = False,
     state: UpdateState | None = None,
     full_size: bool = False,
@@ -59,10 +60,10 @@ def decode(
         Decode only this tensor or these; the payloads of others are not read.
     threads : int, optional
         Threads at work; default: all cores that the process may use. Values never depend on it.
-    max_bytes : int, optional
-        Most memory that the arrays may take; a stream that asks for more is refused before anything is allocated.
-        Default: three quarters of the machine's memory, of which 256 MiB (for long streams 1024 times their size) may
-        go to what the stream's bytes do not earn, such as constants.
+    max_bytes : int or str, optional
+        Most memory that the arrays may take, for example 10**9 or "1GB"; a stream that asks for more is refused before
+        anything is allocated. Default: three quarters of the machine's memory, of which 256 MiB (for long streams 1024
+        times their size) may go to what the stream's bytes do not earn, such as constants.
     parts : bool
         Hand out the tensors of a block as they were coded: local scaling and the factors of a decomposition apart.
     state : UpdateState, optional
@@ -85,6 +86,9 @@ def decode(
     ModelError
         A name in `names` is not in the stream, or memory does not suffice.
     """
+    check_flags(parts=parts, full_size=full_size, lenient=lenient)
+    if not isinstance(state, UpdateState | None):
+        raise OptionError(f"state is {shown(state)}, must be an nncjit.UpdateState")
     chosen = None if names is None else _chosen(names)
     after = None if state is None else state.copy()
     with as_source(data) as source:
@@ -105,10 +109,13 @@ def decode(
 
 def _chosen(names: str | Iterable[str]) -> list[str]:
     """The names that are asked for."""
-    chosen = [names] if isinstance(names, str) else list(names)
+    try:
+        chosen = [names] if isinstance(names, str) else list(names)
+    except TypeError:
+        raise OptionError(f"names is {shown(names)}, must be names of tensors") from None
     for name in chosen:
         if not isinstance(name, str):
-            raise OptionError(f"names holds {name!r}, which is no name of a tensor")
+            raise OptionError(f"names holds {shown(name)}, which is no name of a tensor")
     return chosen
 
 

@@ -11,13 +11,20 @@ from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_units
 from nncjit.errors import BitstreamError
 from nncjit.jit import threads as thread_counts
+from nncjit.progress import Progress, reporting
 from nncjit.stream.data_units import StreamReader
 from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, source_name, with_tied_rows
 
 _CHUNK = 1 << 24
 
 
-def verify(source: Any, *, threads: int | None = None, max_bytes: int | None = None) -> DecompressReport:
+def verify(
+    source: Any,
+    *,
+    threads: int | None = None,
+    max_bytes: int | str | None = None,
+    progress: Progress | bool | None = None,
+) -> DecompressReport:
     """Check a stream: its checksum, all headers, and every payload by decoding it.
 
     Parameters
@@ -26,8 +33,10 @@ def verify(source: Any, *, threads: int | None = None, max_bytes: int | None = N
         The stream. One of another writer has no checksum; the rest is checked all the same.
     threads : int, optional
         Threads at work; default: all cores that the process may use.
-    max_bytes : int, optional
+    max_bytes : int or str, optional
         Most memory that all tensors together may take (they are not kept). Default: for each tensor, as in `decode`.
+    progress : callable or bool, optional
+        As in `compress`.
 
     Returns
     -------
@@ -42,14 +51,18 @@ def verify(source: Any, *, threads: int | None = None, max_bytes: int | None = N
         The file does not exist or cannot be read.
     """
     started = time.perf_counter()
-    with as_source(source) as stream:
+    with as_source(source) as stream, reporting(progress, "verify") as told:
         reader = StreamReader(stream)
         units = list(reader.data_units())
         if reader.crc32 is not None:
             _check_crc32(stream, *reader.crc32)
         rows: dict[str, TensorReport] = {}
+        done, total = 0, sum(opened.weights for opened in units)
         for item in decode_units(units, MemoryBudget(max_bytes, stream.size, kept=False), threads=threads):
             rows[item.part.name] = decoded_row(item.part, item.opened)
+            done += item.storage.size
+            if told is not None:
+                told(done, max(done, total), item.part.name)
         tensors = with_tied_rows(rows, reader)
         return DecompressReport(
             source=source_name(source),

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from nncjit.encoder.option_table import OptionGroup, among, option
-from nncjit.encoder.option_values import Blocks, Counts, Either, Flag, Label, Number, Whole, Word, unknown
 from nncjit.errors import OptionError
+from nncjit.option_values import Blocks, Counts, Either, Flag, Label, Number, Whole, Word, unknown
 
 if TYPE_CHECKING:
     from nncjit.reduce import Block
@@ -90,7 +90,8 @@ class Fineness:
             Two kinds are given.
         """
         named = among(FinenessKinds.rows(), flat)
-        given = [kind for kind, value in named.items() if value is not None]
+        rows = FinenessKinds.rows()
+        given = [kind for kind, value in named.items() if rows[kind].check(value) is not None]
         if len(given) > 1:
             kinds = ", ".join(FinenessKinds.rows())
             raise OptionError(f"{' and '.join(given)} contradict each other: give one of {kinds}")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nncjit.encoder.option_values import Whole, checked, shown
 from nncjit.errors import OptionError
+from nncjit.option_values import THREADS, optional, shown
+from nncjit.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np
 
     from nncjit.reduce import Pruning
-
-Progress = Callable[[int, int, str], object]
-"""Called with (weights done, weights in all, name of the tensor)."""
-
-THREADS = Whole(1, 4096)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +23,7 @@ class Execution:
     Raises
     ------
     OptionError
-        A number of threads that no machine has, or a progress that cannot be called.
+        A number of threads that no machine has.
     """
 
     threads: int | None = None
@@ -35,10 +31,7 @@ class Execution:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        if self.threads is not None:
-            object.__setattr__(self, "threads", checked("threads", THREADS, self.threads))
-        if self.progress is not None and not callable(self.progress):
-            raise OptionError(f"progress is {shown(self.progress)}, must be a function of three arguments")
+        object.__setattr__(self, "threads", optional("threads", THREADS, self.threads))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

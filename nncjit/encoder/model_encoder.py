@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit.encoder import targets
-from nncjit.encoder.execution import Data, Execution, Progress
+from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.model_samples import UnitSample
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
@@ -25,9 +25,11 @@ from nncjit.encoder.unit_encoder import CodedUnit, Outcome, code_unit, not_grown
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Graph, Model
+from nncjit.option_values import Texts, optional
+from nncjit.progress import Progress, reporting
 from nncjit.stages import stage, staged
 from nncjit.stream.pruning_masks import pruned_model
-from nncjit.stream.reports import TensorReport, tied_row
+from nncjit.stream.reports import CompressReport, TensorReport, source_name, tied_row
 
 if TYPE_CHECKING:
     from nncjit.reduce import Pruning
@@ -53,6 +55,27 @@ class Encoded:
     seconds: float
     threads: int
 
+    def report(self, source: str, target: str, original_bytes: int, *, estimated: bool = False) -> CompressReport:
+        """The same for the user, with the names of source and target and the size of the model."""
+        return CompressReport(
+            source=source,
+            target=target,
+            original_bytes=original_bytes,
+            compressed_bytes=self.size,
+            seconds=self.seconds,
+            threads=self.threads,
+            tensors=self.tensors,
+            snr=self.snr,
+            estimated=estimated,
+        )
+
+
+class EncodedModel(bytes):
+    """The bytes of a stream, with a report of how they were made."""
+
+    report: CompressReport
+    """Sizes, times and a row for each tensor."""
+
 
 @explains_options
 def encode(
@@ -60,12 +83,13 @@ def encode(
     options: Options | None = None,
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
+    metadata: Mapping[str, str] | None = None,
     sensitivity: Mapping[str, Any] | None = None,
     pruning: Pruning | None = None,
     graphs: Sequence[Graph] = (),
     **keywords: Unpack[OptionKeywords],
-) -> bytes:
+) -> EncodedModel:
     """Compress named arrays to an NNC bitstream.
 
     Parameters
@@ -77,8 +101,10 @@ def encode(
         What the encoder may choose.
     threads : int, optional
         Threads at work; default: all cores that the process may use. The bytes do not depend on it.
-    progress : callable, optional
-        Called with (weights done, weights in all, tensor name) after each tensor.
+    progress : callable or bool, optional
+        Called with (weights done, weights in all, tensor name) after each tensor. True: show a bar.
+    metadata : mapping of str to str, optional
+        Text about the model that is stored with it.
     sensitivity : mapping of str to array_like, optional
         Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
     pruning : Pruning, optional
@@ -92,7 +118,7 @@ def encode(
     Returns
     -------
     bytes
-        The stream: NNR_STR, NNR_MPS and a data unit for each array.
+        The stream: NNR_STR, NNR_MPS and a data unit for each array. Their attribute ``report`` is a `CompressReport`.
 
     Raises
     ------
@@ -102,10 +128,14 @@ def encode(
         An array cannot be held: complex numbers, text, objects.
     """
     chosen = Options.of(options, keywords)
-    execution, data = Execution(threads=threads, progress=progress), Data(sensitivity=sensitivity, pruning=pruning)
+    data = Data(sensitivity=sensitivity, pruning=pruning)
+    model = Model.from_mapping(arrays, optional("metadata", Texts(), metadata), graphs=graphs)
     file = io.BytesIO()
-    encode_model(Model.from_mapping(arrays, graphs=graphs), file, chosen, execution, data)
-    return file.getvalue()
+    with reporting(progress, "encode") as told:
+        encoded = encode_model(model, file, chosen, Execution(threads=threads, progress=told), data)
+    stream = EncodedModel(file.getbuffer())
+    stream.report = encoded.report(source_name(arrays), "bytes", sum(tensor.nbytes for tensor in model))
+    return stream
 
 
 def encode_model(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, ClassVar
 
-from nncjit.encoder.option_values import Blocks, Flag, Values, checked, parsed
+from nncjit.option_values import Blocks, Flag, Values, checked, parsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,9 +34,9 @@ from nncjit.encoder.choices import (
 )
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.option_table import among
-from nncjit.encoder.option_values import shown, unknown
 from nncjit.encoder.rules import Rule, RulesLike, rules_of
 from nncjit.errors import OptionError
+from nncjit.option_values import shown, unknown
 
 if TYPE_CHECKING:
     from nncjit.reduce import Block

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from nncjit.encoder.choices import TABLE, Choices, Fineness, Quantizer
 from nncjit.encoder.option_table import Option
-from nncjit.encoder.option_values import shown, unknown
 from nncjit.errors import OptionError
+from nncjit.option_values import shown, unknown
 
 CHANGEABLE = {name: row for name, row in TABLE.items() if row.per_tensor}
 """Options that a rule may change."""
@@ -43,6 +43,9 @@ class Rule:
             Fineness.of(changes, Fineness())
         except OptionError as error:
             raise OptionError(f"rule {shown(self.pattern)}: {error}") from None
+        except (TypeError, ValueError):
+            said = f"rule {shown(self.pattern)}: changes are {shown(self.changes)}, must be pairs of option and value"
+            raise OptionError(said) from None
         object.__setattr__(self, "changes", tuple(changes.items()))
 
     def matches(self, name: str) -> bool:
@@ -83,9 +86,12 @@ def rules_of(given: RulesLike | None) -> tuple[Rule, ...]:
         return tuple(_rule(pattern, what) for pattern, what in given.items())
     if isinstance(given, str | Rule):
         given = (given,)
-    if not isinstance(given, Iterable):
-        raise OptionError(f"rules is {shown(given)}, must be options by pattern, or texts PATTERN=WHAT")
-    return tuple(_item(item) for item in given)
+    try:
+        items = iter(given)
+    except TypeError:
+        said = f"rules is {shown(given)}, must be options by pattern, or texts PATTERN=WHAT"
+        raise OptionError(said) from None
+    return tuple(_item(item) for item in items)
 
 
 def _item(item: Any) -> Rule:
@@ -107,10 +113,10 @@ def _rule(pattern: Any, what: Any) -> Rule:
     return Rule(pattern, tuple(what.items()))
 
 
-def _row(name: str) -> Option:
-    if name in CHANGEABLE:
+def _row(name: Any) -> Option:
+    if isinstance(name, str) and name in CHANGEABLE:
         return CHANGEABLE[name]
-    if name in TABLE:
+    if isinstance(name, str) and name in TABLE:
         raise OptionError(f"{name} holds for the whole model, no rule can change it")
     raise OptionError(unknown("option", name, CHANGEABLE))
 

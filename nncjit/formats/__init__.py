@@ -42,6 +42,8 @@ def is_known(path: str | os.PathLike[str]) -> bool:
 
 
 def _module_for(path: str | os.PathLike[str]) -> ModuleType:
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(f"a model file is named by a path, not by a {type(path).__name__}")
     name = os.fspath(path).lower()
     for suffix, module in _MODULES.items():
         if name.endswith(suffix):

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 
 import numba
 
-from nncjit.errors import OptionError
 from nncjit.jit import numba_internals
 from nncjit.jit.compile import JIT, parallel_kernel, prange
 from nncjit.jit.numba_internals import call_worker
+from nncjit.option_values import THREADS, checked, parsed
 
 Result = TypeVar("Result")
 
@@ -38,18 +38,12 @@ def count(threads: int | None = None) -> int:
     Raises
     ------
     OptionError
-        Not a whole number from 1 on.
+        Not a whole number in the range of `THREADS`.
     """
-    wanted: object = threads
-    if threads is None:
-        wanted = os.environ.get("NNCJIT_THREADS") or _usable_cores()
-    try:
-        number = int(str(wanted))
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise OptionError(f"threads is {wanted}, must be a whole number from 1 on")
-    return number
+    if threads is not None:
+        return int(checked("threads", THREADS, threads))
+    text = os.environ.get("NNCJIT_THREADS")
+    return int(parsed("NNCJIT_THREADS", THREADS, text)) if text else _usable_cores()
 
 
 def _usable_cores() -> int:

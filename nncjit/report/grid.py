@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncjit.encoder.choices import TABLE, FinenessKinds
-from nncjit.encoder.option_values import shown, unknown
 from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
+from nncjit.option_values import shown, unknown
 
 AXES = {name: row for name, row in TABLE.items() if row.has_text}
 """Options that a grid may vary."""

@@ -4,14 +4,20 @@
 
 from __future__ import annotations
 
+import html
 import math
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from nncjit import dtypes
+from nncjit import dtypes, wording
 from nncjit.stream.data_units import DataUnit, StreamReader, tools_of
 from nncjit.stream.unit_parts import Part
+
+LISTED = 20
+"""Tensors that a report shows in a notebook."""
+TENSOR_HEAD = ("tensor", "shape", "coded as", "size", "bits per weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,29 @@ class Report:
     def bits_per_weight(self) -> float:
         return 8.0 * self.compressed_bytes / max(self.weights, 1)
 
+    def __str__(self) -> str:
+        names = " -> ".join(filter(None, (self.source, self.target)))
+        return f"{names}: {', '.join(value for _, value in self._facts())}"
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook: what it says, and the largest tensors."""
+        largest = sorted(self.tensors, key=lambda row: -row.bytes)[:LISTED]
+        rows = [
+            (row.name, wording.shape(row.shape), row.tool, wording.size(row.bytes), f"{row.bits_per_weight:.2f}")
+            for row in largest
+        ]
+        return html_tables(str(self).partition(": ")[0], self._facts(), TENSOR_HEAD, rows, len(self.tensors))
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What the report says in a few words, by heading."""
+        sizes = f"{wording.size(self.original_bytes)} -> {wording.size(self.compressed_bytes)}"
+        return [
+            ("size", f"{sizes} ({wording.three_digits(self.ratio)} %)"),
+            ("precision", f"{self.bits_per_weight:.2f} bits per weight"),
+            ("tensors", f"{len(self.tensors):,} tensors"),
+            ("time", wording.seconds(self.seconds)),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries; infinities as None."""
         plain = asdict(self)
@@ -84,6 +113,10 @@ class CompressReport(Report):
     """Signal-to-noise ratio of all lossy tensors together, dB."""
     estimated: bool = False
     """True for a dry run: sizes are estimates, and nothing was written."""
+
+    def _facts(self) -> list[tuple[str, str]]:
+        lost = [] if self.snr is None else [("exactness", wording.decibels(self.snr))]
+        return [*super(CompressReport, self)._facts(), *lost]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +148,20 @@ def with_tied_rows(rows: dict[str, TensorReport], reader: StreamReader) -> tuple
 def source_name(source: Any) -> str:
     """What a report calls a source: its path, or what kind of object it is."""
     return os.fspath(source) if isinstance(source, str | os.PathLike) else type(source).__name__
+
+
+def html_tables(
+    title: str, facts: Iterable[tuple[str, str]], head: Sequence[str], rows: Sequence[Sequence[str]], total: int
+) -> str:
+    """Facts and the first rows of a table as HTML that notebooks show."""
+
+    def line(tag: str, cells: Iterable[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    said = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in facts)
+    listed = line("th", head) + "".join(line("td", row) for row in rows)
+    more = f"<p>and {total - len(rows):,} more tensors</p>" if total > len(rows) else ""
+    return f"<b>{html.escape(title)}</b><table>{said}</table><table>{listed}</table>{more}"
 
 
 def _finite(value: Any) -> Any:

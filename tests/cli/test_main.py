@@ -122,7 +122,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_unwind_so_that_unfinished_files_are_removed(number, code, tmp_path):
     done = python(
         f"""

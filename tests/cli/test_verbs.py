@@ -141,7 +141,6 @@ def test_a_flipped_bit_is_found_and_said_in_one_line(stream, run):
         ("compress model.safetensors -o none/model.nnc", 1, "none"),
         ("decompress model.safetensors -o x.npz", 1, "model.safetensors"),
         ("decompress empty.safetensors -o x.npz", 1, "empty.safetensors"),
-        ("inspect model.safetensors", 1, "model.safetensors"),
         ("inspect .", 1, "."),
         ("verify none.nnc", 1, "none.nnc"),
         ("compress model.safetensors -o model.npz", 2, "model.npz"),

@@ -22,10 +22,10 @@ from nncjit.cli.arguments import encoder_options
 from nncjit.cli.main import build_parser
 from nncjit.encoder.choices import GROUPS, TABLE, FinenessKinds
 from nncjit.encoder.execution import Data, Execution
-from nncjit.encoder.option_values import Blocks, Counts, Either, Flag, Label, Number, Values, Whole, Word
 from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.encoder.rules import CHANGEABLE
 from nncjit.errors import OptionError
+from nncjit.option_values import Blocks, Counts, Either, Flag, Label, Number, Values, Whole, Word
 from nncjit.reduce import Block
 from nncjit.report import grid
 

@@ -4,7 +4,7 @@ import io
 import sys
 import time
 
-from nncjit.cli.progress import progress_bar
+from nncjit.progress import progress_bar
 
 
 class Terminal(io.StringIO):

@@ -1,4 +1,4 @@
-"""The values that options may have: how each is checked, read from text, and written as text.
+"""The values that options and arguments may have: how each is checked, read from text, and written as text.
 
 Python code gives an option its value; the command line, a rule and a grid give text. Both ways end in `Values.check`,
 so that an option has one range and one error, whoever sets it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from reprlib import Repr
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +123,7 @@ class Counts(Values):
             if not re.fullmatch(rf"[0-9]+({self.sign}[0-9]+)+", value):
                 raise ValueError(value)
             value = [int(part) for part in value.split(self.sign)]
-        if not isinstance(value, Iterable):
-            raise ValueError(value)  # noqa: TRY004 - one error for all that is not in the set
+        value = _listed_values(value)
         counts = tuple(int(_within(_scalar(part), int, 1, 1 << 31)) for part in value)
         if len(counts) < 2 or self.count not in (None, len(counts)) or (self.rising and list(counts) != sorted(counts)):
             raise ValueError(value)
@@ -157,13 +156,58 @@ class Blocks(Values):
     says = "blocks (nncjit.reduce.Block)"
 
     def check(self, value: Any) -> tuple[Block, ...]:
-        blocks = tuple(value) if isinstance(value, Iterable) else (value,)
+        blocks = _listed_values(value)
         if blocks:
             from nncjit.reduce import Block
 
             if not all(isinstance(block, Block) for block in blocks):
                 raise ValueError(value)
         return blocks
+
+
+class Texts(Values):
+    """Texts by name."""
+
+    says = "texts by name"
+
+    def check(self, value: Any) -> dict[str, str]:
+        if not isinstance(value, Mapping):
+            raise ValueError(value)  # noqa: TRY004 - one error for all that is not in the set
+        if not all(isinstance(text, str) for item in value.items() for text in item):
+            raise ValueError(value)
+        return dict(value)
+
+
+class Bytes(Values):
+    """Sizes: whole numbers of bytes, or texts such as "500 MB" and "1.5GiB"."""
+
+    says = "a number of bytes, for example 1000000, 500MB or 1.5GiB"
+    spelling = str
+
+    def check(self, value: Any) -> int:
+        if isinstance(value, str):
+            found = _SIZE.fullmatch(value.strip())
+            if found is None:
+                raise ValueError(value)
+            value = round(float(found[1]) * _UNITS[found[2].lower()])
+        return int(_within(_scalar(value), int, 0, (1 << 63) - 1))
+
+    def parse(self, text: str) -> int:
+        return self.check(text)
+
+
+THREADS = Whole(1, 4096)
+
+
+def optional(name: str, values: Values, value: Any) -> Any:
+    """The value of an argument as `checked` gives it; None stays None."""
+    return None if value is None else checked(name, values, value)
+
+
+def check_flags(**given: Any) -> None:
+    """Refuse arguments that are neither True nor False; OptionError names the first."""
+    for name, value in given.items():
+        checked(name, Flag(), value)
 
 
 def checked(name: str, values: Values, value: Any) -> Any:
@@ -220,6 +264,13 @@ def number(text: str) -> int | float | str:
     return text
 
 
+_UNITS = {"": 1} | {
+    f"{letter}{end}": base ** (power + 1)
+    for power, letter in enumerate("kmgt")
+    for end, base in (("", 1000), ("b", 1000), ("i", 1024), ("ib", 1024))
+}
+_UNITS["b"] = _UNITS["bytes"] = 1
+_SIZE = re.compile(rf"([0-9]+(?:\.[0-9]*)?) *({'|'.join(_UNITS)})", re.IGNORECASE)
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = 120
 
@@ -227,6 +278,14 @@ _REPR.maxstring = _REPR.maxother = 120
 def _listed(words: Sequence[str]) -> str:
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def _listed_values(value: Any) -> tuple[Any, ...]:
+    """The items of anything that has some; ValueError where it has none."""
+    try:
+        return tuple(value)
+    except TypeError:
+        raise ValueError(value) from None
 
 
 def _scalar(value: Any) -> Any:
