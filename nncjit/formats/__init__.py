@@ -28,6 +28,7 @@ _MODULES = {
     ".pth": "pytorch",
     ".bin": "pytorch",
     ".ckpt": "pytorch",
+    ".onnx": "onnx",
 }
 
 

@@ -1,0 +1,190 @@
+"""The tensors of ONNX: how each element type is held, and the bytes of a TensorProto as a storage array and back.
+
+Integers of two and four bits are unpacked to one level each. Floats of eight bits and fewer are quantised already, by
+whoever made the model; they are held as levels, sign and magnitude of their codes, so that they are coded without loss.
+Text and complex numbers are not held: they stay in the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nncjit.dtypes import DTYPES
+from nncjit.errors import ModelError
+
+Array = Any
+"""ndarray; NumPy's own types say no more than that of the results of views and shifts."""
+
+
+class OnnxType(NamedTuple):
+    """How elements of one data_type are held."""
+
+    name: str
+    """As ONNX spells it."""
+    dtype: str
+    """In `nncjit.dtypes`."""
+    bits: int
+    """Of an element in raw_data."""
+    signed_code: bool = False
+    """Whether it is a code of sign and magnitude, held as a signed level."""
+
+
+TYPES = {
+    1: OnnxType("FLOAT", "float32", 32),
+    2: OnnxType("UINT8", "uint8", 8),
+    3: OnnxType("INT8", "int8", 8),
+    4: OnnxType("UINT16", "uint16", 16),
+    5: OnnxType("INT16", "int16", 16),
+    6: OnnxType("INT32", "int32", 32),
+    7: OnnxType("INT64", "int64", 64),
+    9: OnnxType("BOOL", "bool", 8),
+    10: OnnxType("FLOAT16", "float16", 16),
+    11: OnnxType("DOUBLE", "float64", 64),
+    12: OnnxType("UINT32", "uint32", 32),
+    13: OnnxType("UINT64", "uint64", 64),
+    16: OnnxType("BFLOAT16", "bfloat16", 16),
+    17: OnnxType("FLOAT8E4M3FN", "int8", 8, True),
+    18: OnnxType("FLOAT8E4M3FNUZ", "int8", 8, True),
+    19: OnnxType("FLOAT8E5M2", "int8", 8, True),
+    20: OnnxType("FLOAT8E5M2FNUZ", "int8", 8, True),
+    21: OnnxType("UINT4", "uint8", 4),
+    22: OnnxType("INT4", "int4", 4),
+    23: OnnxType("FLOAT4E2M1", "int4", 4, True),
+    24: OnnxType("FLOAT8E8M0", "uint8", 8),
+    25: OnnxType("UINT2", "uint8", 2),
+    26: OnnxType("INT2", "int2", 2),
+    27: OnnxType("FLOAT6E2M3", "int8", 6, True),
+    28: OnnxType("FLOAT6E3M2", "int8", 6, True),
+}
+"""TensorProto.DataType -> how it is held. STRING (8) and COMPLEX (14, 15) are not."""
+
+_FIELDS = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
+"""Where values lie that are not in raw_data; all other types are in int32_data."""
+
+
+def type_of(tensor: Any) -> OnnxType | None:
+    """How a TensorProto is held; None where it is not.
+
+    Raises
+    ------
+    ModelError
+        The type is not one of ONNX's.
+    """
+    if tensor.data_type in (8, 14, 15):
+        return None
+    try:
+        return TYPES[tensor.data_type]
+    except KeyError:
+        raise ModelError(f"has data_type {tensor.data_type}, which nncjit does not know") from None
+
+
+def raw_size(kind: OnnxType, shape: tuple[int, ...]) -> int:
+    """Bytes of raw_data."""
+    return -(-math.prod(shape) * kind.bits // 8)
+
+
+def from_raw(kind: OnnxType, shape: tuple[int, ...], raw: Array) -> Array:
+    """The storage array of raw_data, which has the right size and may be overwritten.
+
+    Parameters
+    ----------
+    raw : ndarray
+        uint8.
+    """
+    storage = DTYPES[kind.dtype].storage
+    if kind.bits >= 8 and not kind.signed_code:
+        if kind.dtype == "bool":
+            return (raw != 0).reshape(shape)
+        return raw.view(storage.newbyteorder("<")).astype(storage, copy=False).reshape(shape)
+    codes = _unpacked(raw, kind.bits)[: math.prod(shape)]
+    if kind.signed_code:
+        return _levels_of_codes(codes, kind.bits).reshape(shape)
+    if kind.dtype in ("int4", "int2"):
+        top = 8 - kind.bits
+        return ((codes << top).view(np.int8) >> top).reshape(shape)
+    return codes.reshape(shape)
+
+
+def to_raw(kind: OnnxType, array: Array) -> Array:
+    """raw_data of a storage array, as uint8; the inverse of `from_raw`."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if kind.bits >= 8 and not kind.signed_code:
+        return flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(np.uint8)
+    codes = _codes_of_levels(flat, kind.bits) if kind.signed_code else flat.view(np.uint8)
+    return _packed(codes & (2**kind.bits - 1), kind.bits)
+
+
+def from_fields(kind: OnnxType, tensor: Any, shape: tuple[int, ...]) -> Array:
+    """The storage array of a TensorProto whose values are not in raw_data.
+
+    Raises
+    ------
+    ModelError
+        It has more or fewer values than its shape.
+    """
+    name = _FIELDS.get(tensor.data_type, "int32_data")
+    packed = kind.bits in (2, 4)  # codes of six bits have an entry each
+    count = raw_size(kind, shape) if packed else math.prod(shape)
+    values = getattr(tensor, name)
+    if len(values) != count:
+        raise ModelError(f"has {len(values)} values in {name}, its shape {list(shape)} needs {count}")
+    wide = {"float_data": np.float32, "double_data": np.float64, "uint64_data": np.uint64}.get(name, np.int64)
+    array = np.array(values, wide)
+    if name in ("float_data", "int64_data", "double_data") or tensor.data_type == 13:
+        return array.reshape(shape)
+    if packed:
+        return from_raw(kind, shape, array.astype(np.uint8))
+    if kind.signed_code:
+        return _levels_of_codes(array.astype(np.uint8), kind.bits).reshape(shape)
+    if kind.dtype == "bool":
+        return (array != 0).reshape(shape)
+    if kind.dtype in ("float16", "bfloat16"):  # their bits
+        return array.astype(np.uint16).view(DTYPES[kind.dtype].storage).reshape(shape)
+    return array.astype(DTYPES[kind.dtype].storage).reshape(shape)
+
+
+def _unpacked(raw: Array, bits: int) -> Array:
+    """One code a byte; codes lie in `raw` from the lowest bit on."""
+    if bits == 8:
+        return raw
+    if bits == 6:
+        words = np.zeros((-(-raw.size // 3), 3), np.uint8)
+        words.reshape(-1)[: raw.size] = raw
+        a, b, c = words.T
+        return np.stack([a & 63, a >> 6 | (b & 15) << 2, b >> 4 | (c & 3) << 4, c >> 2], 1).reshape(-1)
+    codes = np.empty((raw.size, 8 // bits), np.uint8)
+    for k in range(8 // bits):
+        codes[:, k] = raw >> k * bits & 2**bits - 1
+    return codes.reshape(-1)
+
+
+def _packed(codes: Array, bits: int) -> Array:
+    """The inverse of `_unpacked`, the last byte filled up with zeros."""
+    if bits == 8:
+        return codes
+    group = 4 if bits == 6 else 8 // bits
+    padded = np.zeros((-(-codes.size // group), group), np.uint8)
+    padded.reshape(-1)[: codes.size] = codes
+    if bits == 6:
+        a, b, c, d = padded.T
+        return np.stack([a | b << 6, b >> 2 | c << 4, c >> 4 | d << 2], 1).reshape(-1)[: -(-codes.size * 6 // 8)]
+    out = np.zeros(len(padded), np.uint8)
+    for k in range(group):
+        out |= padded[:, k] << k * bits
+    return out
+
+
+def _levels_of_codes(codes: Array, bits: int) -> Array:
+    """Codes of sign and magnitude as signed levels; minus zero is the lowest of all."""
+    magnitude = (codes & (2 ** (bits - 1) - 1)).astype(np.int8)
+    negative = codes >> bits - 1 & 1 != 0
+    return np.where(negative, np.where(magnitude == 0, -(2 ** (bits - 1)), -magnitude), magnitude).astype(np.int8)
+
+
+def _codes_of_levels(levels: Array, bits: int) -> Array:
+    lowest = -(2 ** (bits - 1))
+    magnitude = np.where(levels == lowest, 0, np.abs(levels.astype(np.int16)))
+    return (magnitude | (levels < 0) << bits - 1).astype(np.uint8)
