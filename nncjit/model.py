@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -143,12 +143,12 @@ class Tensor:
     role: Role | None = None
     """None where the format does not tell it; names may (`nncjit.reduce.names`)."""
 
-    def __post_init__(self) -> None:
-        _check(self.name, self.shape, self.dtype)
+    info: TensorInfo = field(init=False, repr=False, compare=False)
+    """The same without the values."""
 
-    @property
-    def info(self) -> TensorInfo:
-        return TensorInfo(self.name, self.shape, self.dtype, self.same_as, self.shard, self.role)
+    def __post_init__(self) -> None:
+        info = TensorInfo(self.name, self.shape, self.dtype, self.same_as, self.shard, self.role)
+        object.__setattr__(self, "info", info)
 
     @property
     def size(self) -> int:

@@ -46,6 +46,15 @@ class BitWriter:
         self._flush()
         return bytes(self._done)
 
+    def mark(self) -> tuple[int, int, int]:
+        """What has been written, for `back_to`."""
+        return len(self._done), self._pending, self._n_pending
+
+    def back_to(self, mark: tuple[int, int, int]) -> None:
+        """Take back what was written since the `mark`."""
+        size, self._pending, self._n_pending = mark
+        del self._done[size:]
+
     def _flush(self) -> None:
         rest = self._n_pending & 7
         self._done += (self._pending >> rest).to_bytes(self._n_pending >> 3, "big")

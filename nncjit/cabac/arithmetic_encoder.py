@@ -45,8 +45,12 @@ class ArithmeticEncoder:
     def write(self, codes: Array) -> None:
         """Write a list of codes, uint16[n], without the list's end."""
         listed = np.concatenate([codes, _LIST_END])
-        self._make_room(len(codes))
-        done = kernels.write_codes(self._table.address, address(listed), len(codes), 0)
+        self.write_list(address(listed), len(codes))
+
+    def write_list(self, listed: int, count: int) -> None:
+        """Write the codes at an address: uint16[count], and the list's end behind them."""
+        self._make_room(count)
+        done = kernels.write_codes(self._table.address, listed, count, 0)
         assert done, "there was room"
 
     def write_intervals(self, run: Table, binariser: Table) -> None:

@@ -53,7 +53,8 @@ def _coder_costs() -> Array:
 
 _CODER_COST = _coder_costs()
 _ORDERED_WORDS = INITIAL_WORDS[list(CANDIDATE_ORDER)]
-_BY_INITIALISATION = np.argsort(CANDIDATE_ORDER)
+BY_INITIALISATION = np.argsort(CANDIDATE_ORDER)
+"""Where each initialisation stands in CANDIDATE_ORDER."""
 
 
 class Costs(NamedTuple):
@@ -126,7 +127,7 @@ def simulated_costs(
     found = share([task(piece) for piece in pieces], workers)
     costs = reduce(np.add, [totals["costs"] for totals, _ in found])
     unsampled = reduce(np.add, [totals["unsampled"] for totals, _ in found])
-    return Costs(costs[:, _BY_INITIALISATION], unsampled, sum(bypassed for _, bypassed in found) / 256)
+    return Costs(costs[:, BY_INITIALISATION], unsampled, sum(bypassed for _, bypassed in found) / 256)
 
 
 def _simulate_piece(
@@ -145,7 +146,7 @@ def _simulate_piece(
         levels["halve"], levels["fixed_sign"] = 0, 0
         levels["most_below"] = levels["most_above"] = UNBOUNDED
 
-    simulation = _blank_simulation(reference).copy()
+    simulation = blank_simulation(reference=reference).copy()
     record = simulation.records[0]
     record["samples"], record["n_samples"] = simulation.keep(samples), len(samples)
     record["index"], record["limit"] = index, limit
@@ -157,7 +158,7 @@ def _simulate_piece(
 
 
 @cache
-def _blank_simulation(reference: bool) -> Table:
+def blank_simulation(*, reference: bool) -> Table:
     """SIMULATION[1] with the tables of this coder or of NNCodec, and nothing of a layer. Copy it."""
     simulation = Table(np.zeros(1, SIMULATION))
     record = simulation.records[0]

@@ -59,11 +59,17 @@ class PreparedLayer:
         if size:
             record["most_below"], record["most_above"], record["tabled"] = zero, size - 1 - zero, 0
             record["fixed_sign"] = zero in (0, size - 1)
-        most_codes = self.layer.unary_length + 37  # of a level, see the kernel `binarise`
-        chunk = min(MAX_CHUNK, _LIST_SIZE // most_codes, max(self.levels.size, 1))
-        record["chunk"] = chunk
-        record["codes"] = table.keep(np.empty(chunk * most_codes + 2 * ROW_CODES, np.uint16), writes=True)
-        return table
+        return with_codes(table, self.levels.size)
+
+
+def with_codes(binariser: Table, n_levels: int) -> Table:
+    """A BINARISER[1] with a list of codes for layers of at most so many levels."""
+    record = binariser.records[0]
+    most_codes = int(record["unary_length"]) + 37  # of a level, see the kernel `binarise`
+    chunk = min(MAX_CHUNK, _LIST_SIZE // most_codes, max(n_levels, 1))
+    record["chunk"] = chunk
+    record["codes"] = binariser.keep(np.empty(chunk * most_codes + 2 * ROW_CODES, np.uint16), writes=True)
+    return binariser
 
 
 def prepare(
@@ -109,7 +115,7 @@ def check_arrays(levels: Array, layer: Layer, base: Array | None, history: Array
         raise OptionError(f"levels {levels.min()}..{levels.max()} are outside a codebook of one value, 0..0")
 
 
-def check_faults(faults: int, prepared: PreparedLayer) -> None:
+def check_faults(faults: int, levels: Array, layer: Layer) -> None:
     """Refuse levels in which a binariser has found faults, with what is wrong.
 
     Raises
@@ -121,11 +127,11 @@ def check_faults(faults: int, prepared: PreparedLayer) -> None:
         return
     if not faults & TOO_LARGE:
         raise wrong_states()
-    least, greatest = int(prepared.levels.min()), int(prepared.levels.max())
+    least, greatest = int(levels.min()), int(levels.max())
     for level in (least, greatest):
         if abs(level) > MAX_LEVEL:
             raise OptionError(f"level {level} is beyond the coder's {MAX_LEVEL}")
-    size, zero = prepared.layer.codebook_size, prepared.layer.codebook_zero
+    size, zero = layer.codebook_size, layer.codebook_zero
     raise OptionError(f"levels {least}..{greatest} are outside the codebook's values {-zero}..{size - 1 - zero}")
 
 

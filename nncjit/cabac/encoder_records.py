@@ -159,6 +159,25 @@ SIMULATION = np.dtype(
 )
 """What the bins of a layer cost under each initialisation."""
 
+SHORT_LAYER = np.dtype(
+    [
+        ("binariser", "i8"),  # BINARISER
+        ("simulation", "i8"),  # SIMULATION, with one sample, which is all of the layer
+        ("totals", "i8"),  # TOTAL[n_contexts], those of the simulation
+        ("contexts", "i8"),  # uint32[n_contexts], written
+        ("n_contexts", "i8"),
+        ("signalled", "i8"),  # int64[n_signalled], see `layer.signalled_contexts`
+        ("n_signalled", "i8"),
+        ("select", "i8"),  # the context of a choice's first bin
+        ("has_row_flags", "i8"),
+        ("places", "i8"),  # int64[INITIALISATION_COUNT], where the cost of each initialisation stands in a TOTAL
+        ("choice_cost", "i8"),  # what an initialisation other than 0 costs more, in units of 2^-15 bit
+        ("initial_words", "i8"),  # uint32[INITIALISATION_COUNT]
+        ("codes", "i8"),  # uint16[2 * n_signalled + 3], written: the codes of the choices, LIST_END
+    ]
+)
+"""A layer whose contexts' initialisations are chosen and written in one call."""
+
 CELL = np.dtype([("start", "i8"), ("stop", "i8"), ("nonzeros", "i8"), ("log_sizes", "i8")])
 """Some elements, how many of them are not zero, and about 256 * the sum of 1 + log2 of the magnitude of these."""
 
@@ -169,4 +188,5 @@ view_encoder = record_view(ENCODER)
 view_run = record_view(RUN)
 view_sample = record_view(SAMPLE)
 view_simulation = record_view(SIMULATION)
+view_short_layer = record_view(SHORT_LAYER)
 view_cell = record_view(CELL)

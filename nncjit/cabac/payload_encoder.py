@@ -18,6 +18,7 @@ from nncjit.cabac.entry_points import EntryPoint
 from nncjit.cabac.layer import Layer, contexts_of
 from nncjit.cabac.layer_header import bypass_codes, header_codes
 from nncjit.cabac.row_skipping import RowSkip, skipped_rows
+from nncjit.cabac.short_layers import is_short, write_short_layer
 from nncjit.cabac.tables import INITIAL_WORDS
 from nncjit.errors import OptionError
 from nncjit.jit import Table
@@ -27,6 +28,7 @@ from nncjit.stages import staged
 Array = NDArray[Any]
 
 _SELECTIONS = get_args(Selection)
+_NO_RESTARTS = np.zeros(0, RESTART)
 
 
 class PayloadEncoder:
@@ -100,6 +102,11 @@ class PayloadEncoder:
         hdsp = hdsp and layer.has_row_flags
         check_arrays(levels, layer, base, history, hdsp)
         skipped = skipped_rows(levels, layer, row_skip)
+        if skipped is None and is_short(layer, selection):
+            faults = write_short_layer(self._encoder, levels, layer, selection)
+            check_faults(faults, levels, layer)
+            self._restarts.append(_NO_RESTARTS)
+            return
         prepared = prepare(levels, layer, base, history, hdsp, skipped)
         pieces = pieces_of(prepared, workers)
         initialisations = choose_initialisations(prepared, hdsp, selection, pieces, workers)
@@ -175,7 +182,7 @@ def _write_piece(
     record["restarts"] = run.keep(restarts, writes=True)
     encoder.use_contexts(np.copy(contexts))
     encoder.write_intervals(run, binariser)
-    check_faults(int(levels["faults"]), prepared)
+    check_faults(int(levels["faults"]), prepared.levels, prepared.layer)
     return restarts, int(levels["state"]) >> 3
 
 

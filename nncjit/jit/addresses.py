@@ -14,6 +14,7 @@ stays in the books for a while, so that a new array cannot get its memory and ma
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections import deque
 from threading import Lock
@@ -51,7 +52,11 @@ def address(array: np.ndarray[Any, Any], *, writes: bool = False) -> int:
     """
     assert array.flags.c_contiguous, "kernels take contiguous arrays"
     assert array.flags.writeable or not writes, "a kernel may not write to a read-only array"
-    start: int = array.ctypes.data  # __array_interface__ spells out the dtype: 12 us for a record
+    try:
+        memory: Any = array
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))  # half the time of array.ctypes
+    except (TypeError, ValueError, BufferError):  # read-only, empty, or of a dtype without a buffer
+        start = array.ctypes.data
     if not JIT and array.nbytes:
         _books.enter(array, start, start + array.nbytes, writes)
     return start

@@ -45,10 +45,10 @@ def moments(values: np.ndarray, workers: Executor | None = None) -> Moments:
         kernels.moments(source + 4 * start, stop - start, address(sums, writes=True))
         return sums.item()
 
-    parts = np.array(run_pieces(piece, flat.size, workers) or [(0.0, 0.0, 0.0, 0)])
-    total, power, _, bad = parts.sum(axis=0).tolist()
+    parts = run_pieces(piece, flat.size, workers)
+    total, power, _, bad = _sums(parts, 4)
     n = max(flat.size - int(bad), 1)
-    return Moments(flat.size, total / n, power / n, float(parts[:, 2].max()), int(bad))
+    return Moments(flat.size, total / n, power / n, max((part[2] for part in parts), default=0.0), int(bad))
 
 
 class Products(NamedTuple):
@@ -89,5 +89,11 @@ def products(values: np.ndarray, levels: np.ndarray, workers: Executor | None = 
         kernels.products(source + 4 * start, target + 4 * start, stop - start, address(sums, writes=True))
         return sums.item()
 
-    parts = np.array(run_pieces(piece, w.size, workers) or [(0.0, 0.0, 0.0)])
-    return Products(*parts.sum(axis=0).tolist())
+    return Products(*_sums(run_pieces(piece, w.size, workers), 3))
+
+
+def _sums(parts: list[tuple[float, ...]], n: int) -> tuple[float, ...]:
+    """The sums of the pieces, column by column."""
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(np.array(parts).reshape(-1, n).sum(axis=0).tolist())

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast, dataclass
 from nncjit.bits import BitReader, BitWriter
 from nncjit.errors import BitstreamError, OptionError
 from nncjit.syntax.compiled_reader import Reader, compile_reader
+from nncjit.syntax.compiled_writer import Writer, compile_writer
 
 
 class Code(Protocol):
@@ -101,6 +102,9 @@ class Table:
     READER: ClassVar[Reader]
     """Reads a table in which nothing is wrong."""
 
+    WRITER: ClassVar[Writer]
+    """Writes a table in which nothing is wrong."""
+
     def __post_init__(self) -> None:
         for name, derive in self.DERIVED:
             if getattr(self, name) is None:
@@ -138,6 +142,7 @@ def table(cls: type[T]) -> type[T]:
     made.ROWS = tuple(Row(f.name, f"{made.__name__}.{f.name}", *f.metadata["row"]) for f in fields(made))
     made.DERIVED = tuple((f.name, f.metadata["derive"]) for f in fields(made) if f.metadata["derive"])
     made.READER = staticmethod(compile_reader(made))
+    made.WRITER = staticmethod(compile_writer(made))
     return cast("type[T]", made)
 
 
@@ -208,6 +213,18 @@ def write(unit: Table, bits: BitWriter, context: Any) -> None:
     OptionError
         A value is missing, has no place where it is, or does not fit its field.
     """
+    before = bits.mark()
+    try:
+        written = type(unit).WRITER(unit, bits, context)
+    except (OptionError, UnknownError, TypeError, AttributeError):
+        written = False
+    if not written:
+        bits.back_to(before)
+        _write_rows(unit, bits, context)
+
+
+def _write_rows(unit: Table, bits: BitWriter, context: Any) -> None:
+    """Write one table row by row, so that an error names its row."""
     cls = type(unit)
     bits.path = cls.__name__
     try:

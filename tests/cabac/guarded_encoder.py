@@ -21,6 +21,7 @@ from nncjit.cabac import (
     layer_sample,
     payload_encoder,
     row_skipping,
+    short_layers,
     size_estimate,
 )
 from nncjit.errors import OptionError
@@ -32,10 +33,11 @@ ALLOCATE = (
     encoder_input,
     payload_encoder,
     row_skipping,
+    short_layers,
     size_estimate,
 )
 """Modules that make arrays for kernels to write to."""
-GIVE_ADDRESSES = (records, arithmetic_encoder, block_row_pieces, row_skipping, size_estimate)
+GIVE_ADDRESSES = (records, arithmetic_encoder, block_row_pieces, row_skipping, short_layers, size_estimate)
 
 
 def guard(pages: GuardPages) -> None:
@@ -53,6 +55,8 @@ def choose_sizes(rng: random.Random) -> None:
     context_initialisation.LIMIT = rng.choice([0, 1, 130, 512])
     encoder_input.MAX_CHUNK = rng.choice([1, 7, 64, 2048])
     layer_sample.CHUNK = rng.choice([1, 9, 100, 2048])
+    short_layers.MOST_LEVELS = rng.choice([0, 60, 1 << 13])
+    short_layers.MOST_KEPT = rng.choice([1, 16])
     size_estimate.CODED_BELOW = rng.choice([0, 0, 1 << 15])
     size_estimate.SAMPLED_FROM = rng.choice([1, 100])
     size_estimate.CELL_SIZE = rng.choice([1, 7, 1024])

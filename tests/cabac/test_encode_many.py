@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from cabac.encoding import Given, any_layer
 
-from nncjit.cabac import block_row_pieces
+from nncjit.cabac import block_row_pieces, short_layers
 from nncjit.cabac.entry_points import EntryPoint, as_array
+from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
@@ -80,3 +81,22 @@ def test_all_read_back_at_once(work, one_by_one):
     for w, job in zip(work, jobs, strict=True):
         for case, layer in zip(w.given, job.layers, strict=True):
             assert to_scan(layer.out, case.layer).tolist() == case.levels.tolist()
+
+
+def test_short_layers_take_the_bytes_of_long_ones(work, monkeypatch):
+    monkeypatch.setattr(short_layers, "MOST_LEVELS", 0)
+    limited = work[: 300 if JIT else 3]
+    long = [w.code() for w in limited]
+    monkeypatch.undo()
+    assert [w.code() for w in limited] == long
+
+
+def test_a_thread_keeps_memory_for_few_kinds_of_short_layers(monkeypatch):
+    monkeypatch.setattr(short_layers, "MOST_KEPT", 2)
+    case = Given(Layer.of((9,)), np.arange(9, dtype=np.int32) - 4)
+    cases = [case._replace(layer=case.layer._replace(unary_length=n)) for n in (3, 4, 5, 3)]
+    payloads = [c.code()[0] for c in cases]
+    assert payloads[0] == payloads[3]
+    for given, payload in zip(cases, payloads, strict=True):
+        assert (given.decode(payload, [], use_points=False) == given.levels).all()
+    assert len(short_layers._kept.kinds) == 2

@@ -1,0 +1,62 @@
+"""What precedes the elements of a short layer, in one call: costs, choices, and their codes (spec, sections 5 and 12).
+
+The wrapper is `cabac/short_layers.py`. For layers that are simulated whole, this does what
+`context_initialisation.choose_initialisations` and `layer_header.header_codes` do.
+"""
+
+from nncjit.cabac.context_initialisation_kernels import simulate
+from nncjit.cabac.encoder_records import BYPASS, LIST_END, TOTAL, view_sample, view_short_layer, view_simulation
+from nncjit.cabac.tables import INITIALISATION_COUNT
+from nncjit.jit import helper, kernel, load_i64, load_u32, store_16, store_32, zero_bytes
+
+TOTAL_BYTES = TOTAL.itemsize
+
+
+@helper
+def _cheapest(costs, places, choice_cost):
+    """The cheapest initialisation, the first of equals. `costs` is int64[9], that of initialisation i at places[i]."""
+    best, least = 0, load_i64(costs, load_i64(places, 0))
+    for i in range(1, INITIALISATION_COUNT):
+        cost = load_i64(costs, load_i64(places, i)) + choice_cost
+        if cost < least:
+            best, least = i, cost
+    return best
+
+
+@kernel
+def begin(layer, size, simulated):
+    """Choose the context initialisations of a layer; returns the number of codes that say them.
+
+    layer     : address of a SHORT_LAYER, whose binariser has the levels, state and previous value of the layer's start
+    size      : number of levels
+    simulated : 1: choose the cheapest initialisations; 0: all are 0
+
+    Fills the list of codes, and the contexts as they are at the first element.
+    """
+    work = view_short_layer(layer)
+    totals, contexts = work.totals, work.contexts
+    signalled, places, words = work.signalled, work.places, work.initial_words
+    simulation = view_simulation(work.simulation)
+    simulation.index = 0
+    simulation.bypassed = 0
+    view_sample(simulation.samples).stop = size
+    zero_bytes(totals, TOTAL_BYTES * work.n_contexts)
+    if simulated:
+        simulate(work.simulation, work.binariser)
+    for k in range(work.n_contexts):
+        store_32(contexts, k, load_u32(words, 0))
+    codes = work.codes
+    if work.has_row_flags:
+        store_16(codes, 0, BYPASS | 1 << 11)  # row_skip_flag 0
+        codes += 2
+    for k in range(work.n_signalled):
+        context = load_i64(signalled, k)
+        best = _cheapest(totals + TOTAL_BYTES * context, places, work.choice_cost) if simulated else 0
+        store_32(contexts, context, load_u32(words, best))
+        store_16(codes, 0, 2 * work.select + (1 if best else 0))
+        codes += 2
+        if best:
+            store_16(codes, 0, BYPASS | 3 << 11 | best - 1)
+            codes += 2
+    store_32(codes, 0, LIST_END)
+    return (codes - work.codes) >> 1

@@ -1,0 +1,119 @@
+"""Coding short layers without parent and codebook: with few objects, in memory that is kept.
+
+A model can have thousands of vectors. To prepare a layer of some hundred levels as `encoder_input` does takes longer
+than to code it, so a thread keeps what does not depend on the levels, and three calls of kernels do the rest. The bytes
+are the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nncjit.cabac import short_layer_kernels as kernels
+from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
+from nncjit.cabac.context_initialisation import (
+    BY_INITIALISATION,
+    CHOICE_COST,
+    LIMIT,
+    SAMPLED_BINS,
+    Selection,
+    blank_simulation,
+)
+from nncjit.cabac.encoder_input import with_codes
+from nncjit.cabac.encoder_records import CANDIDATES, INTERVAL, RUN, SAMPLE, SHORT_LAYER, TOTAL, UNBOUNDED
+from nncjit.cabac.encoder_tables import blank_binariser
+from nncjit.cabac.layer import Contexts, Layer, contexts_of
+from nncjit.cabac.tables import INITIAL_WORDS
+from nncjit.jit import Table, address
+
+Array = NDArray[Any]
+
+MOST_LEVELS = 1 << 13
+"""Of a short layer."""
+MOST_KEPT = 16
+"""Kinds of layers for which a thread keeps memory."""
+
+_kept = threading.local()
+
+
+def is_short(layer: Layer, selection: Selection) -> bool:
+    """Whether a layer whose rows are all coded is coded here, without a sample."""
+    few = 0 < layer.size <= MOST_LEVELS and layer.size * (1 + layer.unary_length) <= SAMPLED_BINS
+    return few and selection != "reference" and not (layer.restarts or layer.codebook_size or layer.parent)
+
+
+def write_short_layer(encoder: ArithmeticEncoder, levels: Array, layer: Layer, selection: Selection) -> int:
+    """Code a layer, int32[layer.size] in coding order, with an encoder. Returns the `faults` of the binariser."""
+    return _memory_for(layer).write(encoder, levels, selection)
+
+
+def _memory_for(layer: Layer) -> _ShortLayer:
+    """The calling thread's memory for layers like this one."""
+    key = layer.unary_length, layer.dq, layer.profile, layer.has_row_flags
+    kinds: dict[tuple[int | bool, ...], _ShortLayer] = _kept.__dict__.setdefault("kinds", {})
+    found = kinds.pop(key, None)
+    if found is None:
+        found = _ShortLayer(layer)
+        while len(kinds) >= MOST_KEPT:
+            del kinds[next(iter(kinds))]  # the one not used for longest
+    kinds[key] = found
+    return found
+
+
+class _ShortLayer:
+    """Records and arrays for short layers of one kind, one after another."""
+
+    def __init__(self, layer: Layer) -> None:
+        at = Contexts.for_unary_length(layer.unary_length)
+        self._binariser = with_codes(blank_binariser(layer.unary_length, layer.dq).copy(), MOST_LEVELS)
+        self._run, self._interval = Table(np.zeros(1, RUN)), np.zeros(1, INTERVAL)
+        self._simulation, self._layer = blank_simulation(reference=False).copy(), Table(np.zeros(1, SHORT_LAYER))
+        self._contexts = np.zeros(at.total, np.uint32)
+        totals, samples = np.zeros(at.total, TOTAL), np.zeros(1, SAMPLE)
+        samples["weight"] = 256
+        signalled = contexts_of(layer, hdsp=False)
+
+        simulation = self._simulation
+        record = simulation.records[0]
+        record["samples"], record["n_samples"] = simulation.keep(samples, writes=True), 1
+        record["candidates"] = simulation.keep(np.zeros(at.total, CANDIDATES), writes=True)
+        record["totals"] = simulation.keep(totals, writes=True)
+
+        short = self._layer
+        record = short.records[0]
+        record["binariser"], record["simulation"] = self._binariser.address, simulation.address
+        record["totals"], record["n_contexts"], record["select"] = short.keep(totals, writes=True), at.total, at.select
+        record["contexts"] = short.keep(self._contexts, writes=True)
+        record["signalled"], record["n_signalled"] = short.keep(signalled), len(signalled)
+        record["places"], record["choice_cost"] = short.keep(BY_INITIALISATION), CHOICE_COST
+        record["initial_words"] = short.keep(INITIAL_WORDS)
+        record["codes"] = self._codes = short.keep(np.zeros(2 * len(signalled) + 3, np.uint16), writes=True)
+        record["has_row_flags"] = layer.has_row_flags
+
+        run = self._run.records[0]
+        run["intervals"], run["stop_interval"] = self._run.keep(self._interval, writes=True), 1
+
+    def write(self, encoder: ArithmeticEncoder, levels: Array, selection: Selection) -> int:
+        """See `write_short_layer`."""
+        binariser, size = self._binariser.records[0], levels.size
+        binariser["levels"] = address(levels)
+        self._simulation.records[0]["limit"] = LIMIT if selection == "fast" else UNBOUNDED
+        _set_to_start(binariser)
+        count = kernels.begin(self._layer.address, size, int(selection != "none"))
+        encoder.use_contexts(self._contexts)
+        encoder.write_list(self._codes, count)
+        _set_to_start(binariser)
+        self._interval["stop"] = size
+        run = self._run.records[0]
+        run["interval"] = run["index"] = run["waiting"] = 0
+        encoder.write_intervals(self._run, self._binariser)
+        return int(binariser["faults"])
+
+
+def _set_to_start(binariser: Any) -> None:
+    """Set what moves in a BINARISER to the start of a layer."""
+    binariser["previous"] = binariser["state"] = binariser["faults"] = 0
