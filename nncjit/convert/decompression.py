@@ -11,6 +11,7 @@ from typing import Any
 
 from nncjit import formats
 from nncjit.bits import as_source
+from nncjit.decoder.disk_budget import check_disk
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Array, decode_units
 from nncjit.formats import Writer
@@ -46,8 +47,9 @@ def decompress(
     threads : int, optional
         Threads at work; default: all cores that the process may use.
     max_bytes : int or str, optional
-        Most memory that all tensors together may take (only a few are in memory at a time). Default: for each tensor,
-        as in `decode`.
+        Most bytes that all tensors together may take in the file, tied ones included (only a few are in memory at a
+        time). Default: for each tensor, as in `decode`; on disk, what the stream earns, and 256 MiB (for long streams
+        1024 times their size) of what it does not, such as constants, ties, and zeros for pruned channels.
     full_size : bool
         Give pruned tensors the size they had before, with zeros where something was removed.
     progress : callable or bool, optional
@@ -76,9 +78,11 @@ def decompress(
         budget = MemoryBudget(max_bytes, stream.size, kept=False)
         rebuilder = reader.rebuilder(full_size, budget.left)
         infos = tensor_infos(units, reader, rebuilder)
+        metadata = reader.model_metadata.metadata
+        check_disk(units, infos, metadata, stream.size, budget.max_bytes)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}
-        output = formats.create(target, infos, reader.model_metadata.metadata, graphs=reader.graphs())
+        output = formats.create(target, infos, metadata, graphs=reader.graphs())
         with output as writer, _behind(writer) as put:
             for item in decode_units(units, budget, threads=threads):
                 put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))

@@ -13,7 +13,6 @@ from math import prod
 from pathlib import Path
 
 from nncjit.cabac.layer import Contexts
-from nncjit.dtypes import find
 from nncjit.option_values import Bytes, optional
 from nncjit.stream.data_units import DataUnit
 
@@ -47,6 +46,11 @@ def _physical_memory() -> int:
         return 1 << 34  # a machine that does not tell is taken to have 16 GiB
 
 
+def unearned_allowed(stream_size: int) -> int:
+    """Bytes that need not be earned by a stream of this size."""
+    return max(UNEARNED_BYTES, UNEARNED_FACTOR * stream_size)
+
+
 class MemoryBudget:
     """What the arrays of one call may take.
 
@@ -62,10 +66,10 @@ class MemoryBudget:
     """
 
     def __init__(self, max_bytes: int | str | None, stream_size: int, *, kept: bool = True) -> None:
-        allowed: int | None = optional("max_bytes", Bytes(), max_bytes)
-        self._usable = usable_memory() if allowed is None else allowed
+        self.max_bytes: int | None = optional("max_bytes", Bytes(), max_bytes)
+        self._usable = usable_memory() if self.max_bytes is None else self.max_bytes
         self._together = kept or max_bytes is not None
-        self._unearned_allowed = max(UNEARNED_BYTES, UNEARNED_FACTOR * stream_size) if max_bytes is None else None
+        self._unearned_allowed = unearned_allowed(stream_size) if max_bytes is None else None
         self._asked = self._unearned = 0
 
     @property
@@ -86,7 +90,7 @@ class MemoryBudget:
         if n_bytes > self.left:
             reason = f"asks for {n_bytes} bytes of memory, {self.left} of {self._usable} are left (max_bytes)"
             raise opened.error(reason)
-        self._unearned += int(n_bytes * _unearned_share(opened))
+        self._unearned += int(n_bytes * unearned_share(opened))
         if self._unearned_allowed is not None and self._unearned > self._unearned_allowed:
             reason = (
                 f"asks for {n_bytes} bytes of memory that its {opened.unit.size} bytes do not earn; "
@@ -94,7 +98,7 @@ class MemoryBudget:
             )
             raise opened.error(reason)
         if self._together:
-            self._asked += int(share * sum(prod(part.shape) * find(part.dtype).itemsize for part in opened.results()))
+            self._asked += int(share * sum(part.size_in_bytes for part in opened.results()))
 
     def batches(self, units: Iterable[DataUnit]) -> Iterator[list[DataUnit]]:
         """The units in batches that take a bounded amount of memory, each charged."""
@@ -112,7 +116,7 @@ class MemoryBudget:
             yield batch
 
 
-def _unearned_share(opened: DataUnit) -> float:
+def unearned_share(opened: DataUnit) -> float:
     """Share of the elements for which there are no bins in the payload."""
     made = sum(prod(part.shape) for part in opened.results())
     elements = max(opened.weights, made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from nncjit.dtypes import find
 from nncjit.syntax import CodebookSyntax
 
 
@@ -25,3 +26,8 @@ class Part(NamedTuple):
     def size(self) -> int:
         """Number of coded elements."""
         return math.prod(self.coded_shape)
+
+    @property
+    def size_in_bytes(self) -> int:
+        """Bytes of the result."""
+        return math.prod(self.shape) * find(self.dtype).itemsize

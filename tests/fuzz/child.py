@@ -10,6 +10,7 @@ import json
 import random
 import resource
 import sys
+import tempfile
 import time
 import traceback
 import tracemalloc
@@ -26,6 +27,8 @@ from nncjit.errors import BitstreamError, NncError
 
 SMALL = 1 << 20
 """The max_bytes of the verbs that are given one."""
+FILES_PER_BYTE = 1 << 7
+"""Bytes of headers and indices that model files may have for each byte of a stream."""
 ADDRESS_SPACE = 4 << 30
 """Bytes of address space beyond what the process has when it is warm: what asks for more gets a MemoryError."""
 
@@ -35,6 +38,18 @@ def _slices(data: bytes) -> None:
         for name in file.keys()[:20]:
             if file.get_slice(name).get_shape():
                 file.get_slice(name)[:1]
+
+
+def _files(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "s.nnc", Path(folder) / "m.safetensors.index.json"
+        source.write_bytes(data)
+        try:
+            nncjit.decompress(source, target, max_bytes=SMALL, full_size=True)
+        finally:
+            written = sum(path.stat().st_size for path in Path(folder).iterdir())
+        if written > 2 * SMALL + FILES_PER_BYTE * len(data):
+            raise ValueError(f"{written:,} bytes of disk for {len(data):,}")
 
 
 VERBS: dict[str, Callable[[bytes], Any]] = {
@@ -48,6 +63,7 @@ VERBS: dict[str, Callable[[bytes], Any]] = {
     "state": lambda data: nncjit.decode(data, max_bytes=SMALL, state=nncjit.UpdateState()),
     "verify": lambda data: nncjit.verify(data, max_bytes=SMALL),
     "decode": nncjit.decode,
+    "files": _files,
 }
 
 

@@ -22,6 +22,8 @@ WALL = 60.0
 """Seconds after which a child is killed."""
 WARM_UP = 600.0
 """Seconds that a child may take until its first answer: kernels are compiled."""
+LATE = ("slow", "hang")
+"""Kinds of findings that other work on the machine can cause."""
 
 HEADERS = (16 << 20, 1 << 11)
 """Bytes, and bytes per byte of stream, that reading headers may take at its peak."""
@@ -50,9 +52,14 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, verb: str, data: bytes) -> Finding | None:
-        """Hand over one stream; once more where it took long, as others may be at work on this machine."""
+        """Hand over one stream. What took long is replayed, as others may be at work on this machine: it is a finding
+        only where it takes long again, in a child of its own with much more time.
+        """
         found = self._ask(verb, data)
-        return self._ask(verb, data) if found is not None and found.kind == "slow" else found
+        if found is None or found.kind not in LATE:
+            return found
+        self.close()
+        return self._ask(verb, data)
 
     def _ask(self, verb: str, data: bytes) -> Finding | None:
         fresh = self._process is None
@@ -125,6 +132,8 @@ def judge(verb: str, data: bytes, answer: dict[str, Any]) -> Finding | None:
 def minimise(child: Child, found: Finding, tries: int = 200) -> Finding:
     """A shorter stream of the same kind of finding: pieces are left out, large ones first."""
     best, size = found, len(found.data) // 2
+    if found.kind in LATE:
+        tries //= 20  # each takes minutes
     while size and tries > 0:
         for at in range(0, len(best.data), size):
             tries -= 1
