@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nncjit.errors import BitstreamError, ModelError, NncError, NncWarning, OptionError
+from nncjit.errors import BitstreamError, ModelError, NncError, NncWarning, OptionError, UpdateError
 
 if TYPE_CHECKING:
     from nncjit.convert import compress, decompress
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nncjit.encoder.options import Options
     from nncjit.encoder.rules import Rule
     from nncjit.model import Graph
+    from nncjit.updates.in_memory import apply, update
 
 __version__ = "0.1.0"
 
@@ -29,12 +30,14 @@ _HOMES = {
     "Options": "nncjit.encoder.options",
     "Rule": "nncjit.encoder.rules",
     "UpdateState": "nncjit.decoder.update_state",
+    "apply": "nncjit.updates.in_memory",
     "compress": "nncjit.convert",
     "decode": "nncjit.decoder.stream_decoder",
     "decompress": "nncjit.convert",
     "encode": "nncjit.encoder.model_encoder",
     "inspect": "nncjit.decoder.inspection",
     "open": "nncjit.decoder.random_access",
+    "update": "nncjit.updates.in_memory",
     "verify": "nncjit.decoder.verification",
 }
 
@@ -50,13 +53,16 @@ __all__ = [
     "OptionError",
     "Options",
     "Rule",
+    "UpdateError",
     "UpdateState",
+    "apply",
     "compress",
     "decode",
     "decompress",
     "encode",
     "inspect",
     "open",
+    "update",
     "verify",
 ]
 

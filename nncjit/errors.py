@@ -49,6 +49,10 @@ class ModelError(NncError):
     """A model, file, tensor or name cannot be used."""
 
 
+class UpdateError(ModelError):
+    """An update does not fit the model that it is applied to: another base, a missing parent, a wrong order."""
+
+
 class NncWarning(UserWarning):
     """The result is valid, but not what was asked for: a missed target, for example."""
 

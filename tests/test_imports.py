@@ -38,14 +38,16 @@ MAY_IMPORT = {
     "dtypes stages jit errors",
     "convert": "encoder decoder calibrate stream formats reduce bits progress option_values model files stages jit "
     "errors",
+    "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
+    "model files dtypes stages jit errors",
     "torch": "convert encoder decoder calibrate stream formats reduce bits model arrays dtypes files extras stages "
     "jit errors",
     "demo": "errors",
     "report": "wording progress option_values convert encoder decoder stream formats model files dtypes stages errors",
-    "cli": "__init__ wording report demo convert encoder decoder stream formats reduce progress option_values "
+    "cli": "__init__ wording report demo updates convert encoder decoder stream formats reduce progress option_values "
     "dtypes stages files jit errors",
     "__main__": "cli",
-    "__init__": "torch convert encoder decoder model errors",
+    "__init__": "torch updates convert encoder decoder model errors",
 }
 """Package -> the packages below it. `__init__` holds the public names: ``import nncjit``."""
 

@@ -19,7 +19,7 @@ from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit, rows_decoded_with
-from nncjit.decoder.update_state import UpdateState
+from nncjit.decoder.update_state import LevelStore, UpdateState
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
 from nncjit.option_values import check_flags, shown
 from nncjit.stages import stage, staged
@@ -138,7 +138,7 @@ def decode_units(
     *,
     threads: int | None = None,
     parts: bool = False,
-    state: UpdateState | None = None,
+    state: LevelStore | None = None,
 ) -> Iterator[Decoded]:
     """Decode data units, in order. Parameters as in `decode`."""
     for batch in budget.batches(units):
@@ -179,7 +179,7 @@ def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads:
 
 
 @staged("read")
-def _prepare(opened: DataUnit, state: UpdateState | None) -> UnitDecoding:
+def _prepare(opened: DataUnit, state: LevelStore | None) -> UnitDecoding:
     with _naming_unit(opened):
         return prepare_unit(opened, state)
 

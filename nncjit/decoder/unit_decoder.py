@@ -20,7 +20,7 @@ from nncjit.cabac.delivery import Delivery
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob
 from nncjit.decoder.memory_budget import BINS_PER_BYTE
-from nncjit.decoder.update_state import UpdateState
+from nncjit.decoder.update_state import LevelStore
 from nncjit.quant import steps
 from nncjit.stream import integer_limbs
 from nncjit.stream.data_units import DataUnit
@@ -54,20 +54,20 @@ class UnitDecoding:
         """The array as it is, but for integers that the stream codes with a step."""
         return array if array.dtype == dtypes.find(dtype).storage else dtypes.from_float32(array, dtype)
 
-    def leave_levels(self, state: UpdateState) -> None:
+    def leave_levels(self, state: LevelStore) -> None:
         """Let the next stream of updates build on the levels of this unit."""
         for part, levels in zip(self.opened.parts, self.levels, strict=False):
             state.record(self.opened.unit, part, levels)
 
 
-def prepare_unit(opened: DataUnit, state: UpdateState | None = None) -> UnitDecoding:
+def prepare_unit(opened: DataUnit, state: LevelStore | None = None) -> UnitDecoding:
     """Allocate the arrays of a unit and make its job.
 
     Parameters
     ----------
     opened : DataUnit
         Its sizes were checked against the caller's limit.
-    state : UpdateState, optional
+    state : LevelStore, optional
         What the updates before left: base levels and history of each part. Levels are then kept for it.
 
     Raises

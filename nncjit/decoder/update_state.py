@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,18 @@ from nncjit.stream.unit_parts import Part
 from nncjit.syntax import Unit
 
 Key = tuple[object, ...]
+
+
+class LevelStore(Protocol):
+    """Where the levels are that updates build on, and where those that they leave go."""
+
+    def base_of(self, unit: Unit, part: Part) -> tuple[np.ndarray, np.ndarray]:
+        """(base levels, int32; history, uint8) of a part of a unit, raster order."""
+        ...
+
+    def record(self, unit: Unit, part: Part, levels: np.ndarray) -> None:
+        """Remember the levels that a part of a unit was decoded to, int32."""
+        ...
 
 
 @dataclass(slots=True)

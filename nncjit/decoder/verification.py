@@ -55,7 +55,7 @@ def verify(
         reader = StreamReader(stream)
         units = list(reader.data_units())
         if reader.crc32 is not None:
-            _check_crc32(stream, *reader.crc32)
+            check_crc32(stream, *reader.crc32)
         rows: dict[str, TensorReport] = {}
         done, total = 0, sum(opened.weights for opened in units)
         for item in decode_units(units, MemoryBudget(max_bytes, stream.size, kept=False), threads=threads):
@@ -76,7 +76,13 @@ def verify(
         )
 
 
-def _check_crc32(stream: Source, expected: int, stop: int) -> None:
+def check_crc32(stream: Source, expected: int, stop: int) -> None:
+    """Refuse a stream whose bytes before `stop` have another checksum.
+
+    Raises
+    ------
+    BitstreamError
+    """
     crc32 = 0
     for start in range(0, stop, _CHUNK):
         crc32 = zlib.crc32(stream.read(start, min(start + _CHUNK, stop)), crc32)

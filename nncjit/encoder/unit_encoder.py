@@ -6,7 +6,7 @@ and batch norm, then the weight or its two factors (spec, section 2, in the codi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import reduce
@@ -17,7 +17,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.cabac.payload_encoder import PayloadEncoder
-from nncjit.encoder.code import code, smaller_with_codebooks
+from nncjit.encoder.code import NOTHING_KNOWN, Reference, code, smaller_with_codebooks
 from nncjit.encoder.compatibility import refuse
 from nncjit.encoder.decide import UnfitStepError, decide
 from nncjit.encoder.grouping import Item
@@ -234,19 +234,26 @@ def _tool(matrix: QuantisedMatrix) -> str:
     return "codebook" if matrix.book is not None else "trellis" if matrix.layer.dq else "uniform"
 
 
-def code_unit(unit: QuantisedUnit | RawUnit, base_qp: int, workers: Executor | None) -> CodedUnit:
+def code_unit(
+    unit: QuantisedUnit | RawUnit,
+    base_qp: int,
+    workers: Executor | None,
+    references: Sequence[Reference] = (),
+) -> CodedUnit:
     """The payload and the header of a unit.
 
     Parameters
     ----------
     base_qp : int
         quantization_parameter of the parameter set in force.
+    references : sequence of Reference
+        What the receiver of an update knows of each matrix; empty: nothing.
     """
     if isinstance(unit, RawUnit):
         return _raw(unit.contents)
     encoder = PayloadEncoder()
-    for matrix in unit.matrices:
-        code(matrix, encoder, base_qp, workers)
+    for matrix, reference in zip(unit.matrices, references or [NOTHING_KNOWN] * len(unit.matrices), strict=True):
+        code(matrix, encoder, base_qp, workers, reference)
     payload = encoder.finish()
     points = tuple((p.value, p.state, p.offset) for points in encoder.entry_points for p in points)
     return CodedUnit(_header(unit, points), payload, unit.outcomes)

@@ -14,7 +14,7 @@ from nncjit.model import Graph
 from nncjit.stream import graph_units, integer_limbs, metadata_unit, tensor_mapping
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.unit_parts import Part
-from nncjit.syntax import ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
+from nncjit.syntax import Context, ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
 
 T = TypeVar("T")
 
@@ -182,10 +182,18 @@ class StreamReader:
     """The units of a stream, and what its metadata units say.
 
     Iterating reads headers only. At the end it is known whether units are missing.
+
+    Parameters
+    ----------
+    source : Source
+    lenient : bool
+        Pass over reserved unit types and values.
+    context : Context, optional
+        What is known of the stream's tensors before it is read.
     """
 
-    def __init__(self, source: Source, *, lenient: bool = False) -> None:
-        self.source, self.lenient = source, lenient
+    def __init__(self, source: Source, *, lenient: bool = False, context: Context | None = None) -> None:
+        self.source, self.lenient, self._context = source, lenient, context
         self.model_metadata = metadata_unit.ModelMetadata()
         self.crc32: tuple[int, int] | None = None
         """(checksum, offset of the unit that holds it): of all bytes before that offset."""
@@ -194,7 +202,7 @@ class StreamReader:
         self._graph_units: dict[int, Unit] = {}
 
     def __iter__(self) -> Iterator[Unit]:
-        for unit in read_units(self.source, lenient=self.lenient):
+        for unit in read_units(self.source, context=self._context, lenient=self.lenient):
             if unit.type in (UnitType.TPL, UnitType.QNT):
                 self._take_topology(unit)
             yield unit

@@ -15,6 +15,7 @@ from typing import Any
 
 from nncjit.errors import BitstreamError, ModelError
 from nncjit.reduce import Block
+from nncjit.stream.update_metadata import UpdateMetadata
 from nncjit.syntax import MAX_DIMENSIONS, MAX_ELEMENTS, TplHeader, Unit, UnitType
 
 STORAGE_FORMAT = 0xC0
@@ -66,6 +67,8 @@ class ModelMetadata:
     """Weight -> batch norm that was folded into its block."""
     full_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes before pruning, of the tensors that the pruning mask runs over, in its order."""
+    update: UpdateMetadata | None = None
+    """What makes the stream an update."""
 
     def to_bytes(self) -> bytes:
         """The body of the metadata unit in front."""
@@ -77,6 +80,7 @@ class ModelMetadata:
             "shards": dict(self.shards),
             "folded": {weight: asdict(norm) for weight, norm in self.folded.items()},
             "full_shapes": [[name, list(shape)] for name, shape in self.full_shapes.items()],
+            "update": self.update.plain() if self.update is not None else None,
         }
         return _dump({name: value for name, value in content.items() if value})
 
@@ -92,6 +96,7 @@ class ModelMetadata:
             shards=_texts(content.get("shards")),
             folded=_norms(content.get("folded")),
             full_shapes=_shapes(content.get("full_shapes")),
+            update=UpdateMetadata.of(content.get("update")),
         )
 
 

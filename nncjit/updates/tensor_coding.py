@@ -1,0 +1,384 @@
+"""One tensor of an update: nothing, a difference or the whole tensor, whichever takes the fewest bits.
+
+The difference is quantised with a step of its own, since the change of a trained weight is much smaller than it.
+Where a difference would take more bits than the tensor with the same step, the tensor is coded whole. What cannot be
+lost (integers, tensors that a rule keeps raw, values that are not finite) is a difference of bit patterns, or whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nncjit import dtypes
+from nncjit.cabac.scan import from_scan, to_scan
+from nncjit.encoder.code import Reference, estimate
+from nncjit.encoder.decide import DEFAULT_UNARY_LENGTH, Settled, decide_integers, scan_order_of
+from nncjit.encoder.decision import Decision
+from nncjit.encoder.default_steps import LEAST_FACTOR, is_matrix, trellis_step
+from nncjit.encoder.execution import Data
+from nncjit.encoder.grouping import Item
+from nncjit.encoder.measure import Measured, measure
+from nncjit.encoder.plan import Plan
+from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
+from nncjit.encoder.reduction import reduced
+from nncjit.encoder.sampling import runs
+from nncjit.encoder.unit_contents import IntegerContents, UnitLayout, contents_alone
+from nncjit.encoder.unit_encoder import (
+    CodedUnit,
+    Outcome,
+    QuantisedUnit,
+    code_unit,
+    not_grown,
+    quantised_units,
+)
+from nncjit.model import Tensor, TensorInfo
+from nncjit.quant import steps
+from nncjit.stages import staged
+from nncjit.syntax import PayloadType
+from nncjit.updates import bit_patterns
+from nncjit.updates.chain_state import Array, Parameter
+from nncjit.updates.common_part import fitted
+from nncjit.updates.tensor_application import added
+from nncjit.updates.update_options import UpdateOptions
+
+NOISE = 0.2
+"""Root mean square error of a difference of median size, in units of its spread: 14 dB. The next update has what is
+left over."""
+VECTOR_NOISE = NOISE / 4
+"""Of the difference of a vector."""
+SAMPLED_FROM, SAMPLE_ROWS = 1 << 17, 1 << 16
+"""Elements from which context tools are compared on a sample, and elements of that sample, about."""
+IMPLIED_UNARY_LENGTH = 10
+"""Of units that do not say it."""
+WORTH_WHOLE = 0.25
+"""Energy of a difference beside the tensor's from which both are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorUpdate:
+    """What an update says of one tensor."""
+
+    info: TensorInfo
+    origin: Parameter | None
+    """The tensor that it comes from."""
+    tool: str
+    """"unchanged", "difference", "exact difference", "whole", or "new"."""
+    unit: CodedUnit | None = None
+    values: Array | None = None
+    """What the receiver will have: the storage array, where the levels tell it."""
+    levels: Array | None = None
+    """int32[n], raster order."""
+    change: Array | None = None
+    """float32: what a difference adds, prediction included."""
+    power: float = 0.0
+    """Sum of squares of the new values, where something is lost."""
+    error: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCoder:
+    """Codes the tensors of one update."""
+
+    plan: Plan
+    options: UpdateOptions
+
+    def code(self, tensor: Tensor, origin: Parameter | None, workers: Executor | None) -> TensorUpdate:
+        """The update of a tensor.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            As it is in the new model.
+        origin : Parameter or None
+            What the receiver has of it.
+        workers : Executor, optional
+        """
+        info = tensor.info
+        if origin is None:
+            return self._whole(tensor, None, workers)
+        if origin.info.dtype != info.dtype or len(origin.info.shape) != len(info.shape):
+            return self._whole(tensor, origin, workers)
+        new, base = tensor.read(), fitted(origin.read(), info.shape)
+        if np.array_equal(_bits(new), _bits(base)):
+            return TensorUpdate(info, origin, "unchanged", values=base)
+        if self._is_exact(info):
+            return self._exact(tensor, new, base, origin, workers)
+        wanted = _Wanted.of(info, new, base, origin if self.options.predict else None)
+        if not np.isfinite(wanted.difference).all() or not np.isfinite(wanted.new).all():
+            return self._exact(tensor, new, base, origin, workers)
+        return self._lossy(tensor, wanted, base, origin, workers)
+
+    def sampled_bits(self, tensor: Tensor, origin: Parameter | None) -> Callable[[Plan], float]:
+        """A function of a plan that estimates the bits of a tensor's difference from a sample of it."""
+        info = tensor.info
+        comparable = origin is not None and (origin.info.dtype, len(origin.info.shape)) == (info.dtype, len(info.shape))
+        if origin is None or not comparable or not info.size or self._is_exact(info):
+            bits = 8.0 * self._coded_bytes(tensor, origin)
+            return lambda _: bits
+        new, base = tensor.read(), fitted(origin.read(), info.shape)
+        wanted = _Wanted.of(info, new, base, origin if self.options.predict else None)
+        difference = self._reduced(info, wanted.difference)
+        if not np.isfinite(difference).all() or not difference.any():
+            return lambda _: 0.0
+        measured = measure(difference)
+        row = runs(difference.reshape(-1), SAMPLE_ROWS).reshape(1, -1)
+        matrix = is_matrix(info.shape)
+
+        def bits_with(plan: Plan) -> float:
+            decision = self._decision(info, measured, plan, matrix=matrix)
+            quantised = quantise(row, replace(decision, scan_order=0))
+            return estimate(quantised, difference.size / row.size) if quantised.levels.any() else 0.0
+
+        return bits_with
+
+    def _coded_bytes(self, tensor: Tensor, origin: Parameter | None) -> int:
+        unit = self.code(tensor, origin, None).unit
+        return len(unit.payload) if unit is not None else 0
+
+    def _is_exact(self, info: TensorInfo) -> bool:
+        """Whether nothing of a tensor may be lost."""
+        raw = self.plan.choices[info.name].quantising.quantizer == "raw"
+        return self.options.lossless or raw or dtypes.find(info.dtype).kind != "f"
+
+    # ---- differences with a step
+
+    @staged("quantise")
+    def _lossy(
+        self, tensor: Tensor, wanted: _Wanted, base: Array, origin: Parameter, workers: Executor | None
+    ) -> TensorUpdate:
+        info = tensor.info
+        difference = self._reduced(info, wanted.difference)
+        measured = measure(difference, workers)
+        if not measured.peak:
+            return self._left_alone(info, wanted, base, origin)
+        decision = self._decision(info, measured, self.plan, matrix=is_matrix(info.shape))
+        matrix = quantise(
+            difference,
+            decision,
+            reference=None if difference is wanted.difference else wanted.difference,
+            workers=workers,
+        )
+        whole = self._whole_instead(tensor, wanted, matrix, origin, workers)
+        if whole is not None:
+            return whole
+        if not matrix.levels.any():
+            return self._left_alone(info, wanted, base, origin)
+        levels = from_scan(matrix.levels, matrix.layer)
+        change = (levels.astype(np.float32) * np.float32(matrix.step)).reshape(info.shape)
+        if wanted.predicted is not None:
+            change = change + wanted.predicted
+        matrix, reference = self._with_contexts(matrix, origin)
+        outcome = Outcome(info, "difference", matrix.step, energy(wanted.new), matrix.error)
+        unit = code_unit(_unit(info, PayloadType.FLOAT, matrix, outcome), 0, workers, [reference])
+        header = replace(  # a difference is float32, whatever it is to
+            unit.header,
+            nnr_decompressed_data_format=None,
+            nnr_decompressed_data_format_present_flag=0,
+            temporal_context_modeling_flag=matrix.layer.temporal,
+        )
+        return TensorUpdate(
+            info,
+            origin,
+            "difference",
+            replace(unit, header=header),
+            added(base, change, info.dtype),
+            levels,
+            change,
+            outcome.power,
+            outcome.error,
+        )
+
+    def _left_alone(self, info: TensorInfo, wanted: _Wanted, base: Array, origin: Parameter) -> TensorUpdate:
+        """No unit: the receiver keeps what it has. Where an update is predicted, it then has none."""
+        error = energy(wanted.new - dtypes.to_float32(base, info.dtype))
+        return TensorUpdate(info, origin, "unchanged", values=base, power=energy(wanted.new), error=error)
+
+    def _reduced(self, info: TensorInfo, difference: Array) -> Array:
+        """The difference with fewer numbers, as the options ask."""
+        values = reduced(info, difference, self.plan)
+        share = self.options.zero_rows
+        if share == 0.0 or len(info.shape) < 2 or not values.size:
+            return values
+        rows = values.reshape(info.shape[0], -1)
+        weakest = np.argsort(np.square(rows, dtype=np.float64).sum(axis=1), kind="stable")
+        kept = rows.copy()
+        kept[weakest[: round(share * len(rows))]] = 0
+        return kept.reshape(values.shape)
+
+    def _decision(self, info: TensorInfo, measured: Measured, plan: Plan, *, matrix: bool) -> Decision:
+        choices = plan.choices[info.name]
+        asked = choices.quantising.quantizer
+        quantizer = "trellis" if matrix and asked in ("trellis", "auto") else "uniform"
+        length = choices.coding.unary_length
+        if length == "auto" or (self.options.compact and length == DEFAULT_UNARY_LENGTH):
+            length = IMPLIED_UNARY_LENGTH
+        settled = Settled(
+            "trellis" if quantizer == "trellis" else "uniform", length, scan_order_of(info.shape, choices)
+        )
+        return replace(
+            decide_integers(info.name, plan, settled),
+            qp=_qp(info, measured, plan, trellis=quantizer == "trellis"),
+            rate_weight=choices.quantising.rate_weight * plan.rate_scale,
+            exact=choices.quantising.exact,
+        )
+
+    def _with_contexts(self, matrix: QuantisedMatrix, origin: Parameter) -> tuple[QuantisedMatrix, Reference]:
+        """The matrix as the child of its parent, with the context tools that pay."""
+        layer = matrix.layer._replace(parent=1)
+        plain = replace(matrix, layer=layer)
+        known = origin.levels is not None and origin.n_levels == layer.size and layer.profile == 1
+        if not known or origin.levels is None or origin.touched is None:
+            return plain, Reference()
+        temporal, history = self.options.temporal, self.options.history
+        if temporal is False and history is False:
+            return plain, Reference()
+        base, touched = (to_scan(a, layer) for a in (origin.levels(), origin.touched()))
+        history = history if layer.has_row_flags else False
+        tried = []
+        for t in (False, True) if temporal == "auto" else (bool(temporal),):
+            for h in (False, True) if history == "auto" else (bool(history),):
+                candidate = replace(matrix, layer=layer._replace(temporal=int(t)))
+                tried.append((candidate, Reference(base if t else None, touched if h else None)))
+        return tried[0] if len(tried) == 1 else min(tried, key=_sampled_cost)
+
+    def _whole_instead(
+        self,
+        tensor: Tensor,
+        wanted: _Wanted,
+        matrix: QuantisedMatrix,
+        origin: Parameter,
+        workers: Executor | None,
+    ) -> TensorUpdate | None:
+        """The tensor coded whole, where that takes fewer bits with the same step; else None."""
+        size = energy(wanted.new)
+        if energy(wanted.difference) < WORTH_WHOLE * size:
+            return None
+        qp = steps.raise_qp(float(np.abs(wanted.new).max(initial=0.0)), matrix.decision.qp, matrix.decision.density)
+        whole = quantise(wanted.new, replace(matrix.decision, qp=qp), workers=workers)
+        if estimate(whole) >= estimate(matrix):
+            return None
+        outcome = Outcome(tensor.info, "whole", whole.step, whole.power, whole.error)
+        unit = code_unit(_unit(tensor.info, PayloadType.FLOAT, whole, outcome), 0, workers)
+        return TensorUpdate(tensor.info, origin, "whole", unit, power=whole.power, error=whole.error)
+
+    # ---- without loss
+
+    def _exact(
+        self, tensor: Tensor, new: Array, base: Array, origin: Parameter, workers: Executor | None
+    ) -> TensorUpdate:
+        """A difference of bit patterns where it is smaller than the whole tensor."""
+        info = tensor.info
+        if not info.size or self.plan.options.stream.compatible is not None:
+            return self._whole(tensor, origin, workers)
+        gap = bit_patterns.difference(new, base, info.dtype)
+        named = bit_patterns.names_of(info.dtype)[gap.dtype.kind == "u"]
+        plan = _only(info.name, self.plan)
+        contents = contents_alone(Tensor(info.name, info.shape, named, lambda: gap, fresh=True), plan, workers)
+        whole = self._whole(tensor, origin, workers)
+        if not isinstance(contents, IntegerContents):
+            return whole
+        layout = contents.layout
+        decision = decide_integers(info.name, plan, layout.settled)
+        layer = decision.layer(contents.levels.shape)
+        levels = to_scan(contents.levels, layer, workers=workers)
+        matrix, reference = self._with_contexts(QuantisedMatrix(levels, layer, decision, None, 0.0, 0.0), origin)
+        outcome = Outcome(info, "exact difference")
+        unit = QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (outcome,), contents.limb_bits)
+        coded = code_unit(unit, 0, workers, [reference])
+        header = replace(coded.header, topology_elem_id=info.name, temporal_context_modeling_flag=matrix.layer.temporal)
+        coded = replace(coded, header=header)
+        if whole.unit is not None and whole.unit.n_bytes <= coded.n_bytes:
+            return whole
+        return TensorUpdate(info, origin, "exact difference", coded, new, contents.levels.reshape(-1))
+
+    def _whole(self, tensor: Tensor, origin: Parameter | None, workers: Executor | None) -> TensorUpdate:
+        """The tensor as a stream of its own would have it."""
+        plan = _only(tensor.name, self.plan)
+        if self.options.lossless:
+            plan = replace(plan, choices={tensor.name: plan.choices[tensor.name].replace(quantizer="raw")})
+        item = Item((tensor,))
+        (unit,) = quantised_units(item, plan, workers)
+        (coded,) = not_grown(code_unit(unit, 0, workers), item, plan)
+        outcome = coded.outcomes[0]
+        tool = "new" if origin is None else "whole"
+        return TensorUpdate(tensor.info, origin, tool, coded, power=outcome.power, error=outcome.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a difference has to say, float32."""
+
+    new: Array
+    difference: Array
+    predicted: Array | None
+    """What the receiver adds to a difference by itself."""
+
+    @classmethod
+    def of(cls, info: TensorInfo, new: Array, base: Array, predicted_by: Parameter | None) -> _Wanted:
+        values = dtypes.to_float32(new, info.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if info.dtype == "float64":
+                difference = (new - base).astype(np.float32)
+            else:
+                difference = values - dtypes.to_float32(base, info.dtype)
+            predicted = None
+            if predicted_by is not None and predicted_by.change is not None:
+                predicted = fitted(predicted_by.change(), info.shape)
+                difference = difference - predicted
+        return cls(values, np.ascontiguousarray(difference), predicted)
+
+
+def _only(name: str, plan: Plan) -> Plan:
+    """The plan for a tensor that is coded by itself: whole, and without what is done to differences."""
+    choices = plan.choices[name].replace(zeros=0.0, pattern=None, unify=0.0, block_shape=None)
+    return replace(plan, choices={name: choices}, zero_counts={}, data=Data())
+
+
+def _unit(info: TensorInfo, payload_type: PayloadType, matrix: QuantisedMatrix, outcome: Outcome) -> QuantisedUnit:
+    layout = UnitLayout(infos=(info,), shape=info.shape, settled=Settled("uniform", 0, matrix.layer.scan))
+    return QuantisedUnit(layout, payload_type, ("W",), (matrix,), (outcome,))
+
+
+def _qp(info: TensorInfo, measured: Measured, plan: Plan, *, trellis: bool) -> int:
+    """The qp of a difference: the one that is given, or that of a step relative to its own spread."""
+    if plan.has_qp(info.name, info.shape):
+        return steps.raise_qp(measured.peak, plan.given_qp(info.name), plan.density)
+    noise = VECTOR_NOISE
+    if is_matrix(info.shape):
+        factor = math.sqrt(info.size / plan.median_size)
+        noise = NOISE * min(max(factor, LEAST_FACTOR), 2.0)
+    step = noise * (measured.spread or measured.moments.rms) * math.sqrt(12.0) * plan.coarseness(info.name)
+    if trellis:
+        step = trellis_step(step)
+    low, high = steps.qp_range(plan.density)
+    qp = steps.nearest_qp(max(step, steps.FINEST), plan.density)
+    return steps.raise_qp(measured.peak, min(max(qp, low), high), plan.density)
+
+
+def _sampled_cost(candidate: tuple[QuantisedMatrix, Reference]) -> float:
+    """About what a matrix costs with these contexts; of a large one, what some of its block rows do."""
+    matrix, reference = candidate
+    layer = matrix.layer
+    if layer.size <= SAMPLED_FROM:
+        return estimate(matrix, 1.0, reference)
+    strip = layer.block_side if layer.scan else max(1, SAMPLE_ROWS // 4 // max(layer.width, 1))
+    wanted = max(1, SAMPLE_ROWS // max(strip * layer.width, 1))
+    tops = np.unique(np.linspace(0, max(layer.rows - strip, 0), wanted).astype(np.int64) // strip * strip)
+    places = np.concatenate([np.arange(top * layer.width, min(top + strip, layer.rows) * layer.width) for top in tops])
+    rows = places.size // max(layer.width, 1)
+
+    def some(array: Array | None) -> Array | None:
+        return None if array is None else np.ascontiguousarray(array[places])
+
+    sample = replace(matrix, levels=matrix.levels[places], layer=layer._replace(rows=rows, scan=0, dq=0))
+    return estimate(sample, 1.0, Reference(some(reference.base), some(reference.history)))
+
+
+def _bits(storage: Array) -> Array:
+    """The values as unsigned integers, so that NaN is equal to itself and 0 not to -0."""
+    return np.ascontiguousarray(storage).reshape(-1).view(f"u{storage.dtype.itemsize}")

@@ -1,0 +1,363 @@
+"""A new model to an update: tensor by tensor, on as many threads as wanted, the bytes whatever their number."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import BinaryIO
+
+from nncjit import dtypes
+from nncjit.encoder.execution import Execution
+from nncjit.encoder.model_encoder import EXECUTION
+from nncjit.encoder.pipeline import in_order
+from nncjit.encoder.plan import Plan
+from nncjit.encoder.reduction import zeros_of_model
+from nncjit.encoder.targets import decibels
+from nncjit.errors import NncWarning
+from nncjit.jit import threads as thread_counts
+from nncjit.model import Model, Tensor
+from nncjit.stream.metadata_unit import ModelMetadata
+from nncjit.stream.reports import TensorReport, tied_row
+from nncjit.stream.update_metadata import DIGEST_BYTES, TAG_BYTES, UpdateMetadata
+from nncjit.updates.chain_state import ChainState, Parameter, after_unit, model_digest, tags_of, value_digest
+from nncjit.updates.common_part import fitted
+from nncjit.updates.structure import Structure, default_order, names_by_index
+from nncjit.updates.tensor_application import decoded_alone
+from nncjit.updates.tensor_coding import TensorCoder, TensorUpdate
+from nncjit.updates.update_options import UpdateOptions
+from nncjit.updates.update_writer import Node, UpdateWriter, parameter_set
+
+Keep = Callable[[Parameter], Parameter]
+"""Takes a tensor as it is after an update, and gives it back in the form in which it is kept."""
+
+ATTEMPTS, CLOSE = 4, 0.01
+"""Encodings at the most for a size, and how near below it one must come."""
+LEAST_SCALE, MOST_SCALE, HALVINGS = 2.0**-10, 2.0**10, 14
+"""Of the steps, where a size is looked for."""
+RATE_SCALES = (1.0, 0.4, 0.1, 0.0)
+"""Factors on the weight of bits that are tried for a size."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedUpdate:
+    """What came of a new model."""
+
+    size: int
+    """Bytes of the update."""
+    tensors: tuple[TensorReport, ...]
+    snr: float | None
+    """Of the model that the receiver will have, over all lossy tensors, dB."""
+    seconds: float
+    threads: int
+    state: ChainState
+    """What the receiver will have, where it was to be kept; else the state before."""
+
+
+def encode_update(
+    state: ChainState,
+    new: Model,
+    file: BinaryIO,
+    options: UpdateOptions,
+    execution: Execution = EXECUTION,
+    keep: Keep | None = None,
+) -> EncodedUpdate:
+    """Write the update that leads from the state of a chain to a new model.
+
+    Parameters
+    ----------
+    state : ChainState
+        What the receiver has. It is not changed.
+    new : Model
+    file : binary file
+        Open for reading and writing, seekable.
+    options : UpdateOptions
+    execution : Execution
+    keep : callable, optional
+        Where what the receiver will have is to be kept for the next update.
+
+    Raises
+    ------
+    ModelError
+        A renaming does not fit.
+    OptionError
+        An option does not fit a tensor.
+    """
+    started = time.perf_counter()
+    structure = Structure.of(state, new, options.renamed)
+    with thread_counts.pool(execution.threads) as pool:
+        job = _Job(state, new, structure, options, execution, pool)
+        plan = job.plan()
+        goal = options.target_bytes(sum(t.size for t in new), sum(t.nbytes for t in new))
+        written = job.run(plan, file) if goal is None else _to_size(job, plan, file, goal)
+        after = job.kept(written, keep) if keep is not None else state
+    snr = decibels(written.power, written.error) if written.power else None
+    rows = tuple(_rows(new, written))
+    seconds = time.perf_counter() - started
+    return EncodedUpdate(written.size, rows, snr, seconds, thread_counts.count(execution.threads), after)
+
+
+@dataclass(slots=True)
+class _Written:
+    """What one encoding came to."""
+
+    tensors: list[TensorUpdate] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, bytes] = field(default_factory=dict)
+    """Of the base's tensors, under their names in the base."""
+    size: int = 0
+    overhead: int = 0
+    """Bytes besides the tensors' units."""
+    density: int = 0
+    """qp_density."""
+
+    @property
+    def power(self) -> float:
+        return sum(t.power for t in self.tensors)
+
+    @property
+    def error(self) -> float:
+        return sum(t.error for t in self.tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Encodings of one new model."""
+
+    state: ChainState
+    new: Model
+    structure: Structure
+    options: UpdateOptions
+    execution: Execution
+    pool: Executor | None
+
+    def plan(self) -> Plan:
+        """The plan; zeros that are a share of the model are counted over the differences."""
+        plan = Plan.of((t.info for t in self.new), self.options.encoder)
+        differences = Model([self._difference(t) for t in self._stored()]) if self._ranks_the_model() else Model([])
+        return replace(plan, zero_counts=zeros_of_model(differences, plan))
+
+    def _ranks_the_model(self) -> bool:
+        encoder = self.options.encoder
+        return encoder.stream.zeros_scope == "model" and encoder.reducing.zeros > 0.0
+
+    def _difference(self, tensor: Tensor) -> Tensor:
+        origin = self.structure.origins[tensor.name]
+        comparable = origin is not None and (origin.info.dtype, len(origin.info.shape)) == (
+            tensor.dtype,
+            len(tensor.shape),
+        )
+        if origin is None or not comparable or dtypes.find(tensor.dtype).kind != "f":
+            return replace(tensor, shape=(), dtype="int8")  # takes no part
+
+        def read() -> dtypes.Array:
+            base = dtypes.to_float32(fitted(origin.read(), tensor.shape), tensor.dtype)
+            return dtypes.to_float32(tensor.read(), tensor.dtype) - base
+
+        return replace(tensor, dtype="float32", read=read)
+
+    def _stored(self) -> list[Tensor]:
+        return [tensor for tensor in self.new if tensor.same_as is None]
+
+    def run(self, plan: Plan, file: BinaryIO) -> _Written:
+        """One encoding."""
+        file.seek(0)
+        file.truncate()
+        coder = TensorCoder(plan, self.options)
+        written, names = _Written(density=plan.density), self._names_by_index()
+        writer = UpdateWriter(
+            file,
+            parameter_set(
+                plan.density,
+                base_model_id=self.options.base_model_id,
+                predict=self.options.predict,
+                indexed=bool(names),
+            ),
+            self._metadata(written.digests),
+            names,
+        )
+        done, total = 0, sum(t.size for t in self.new)
+        for update, digest in self._coded(coder):
+            written.tensors.append(update)
+            if update.origin is not None:
+                written.digests[update.origin.name] = digest
+            if update.unit is not None:
+                written.sizes[update.info.name] = writer.put(update.unit, self._node(update))
+            done += update.info.size
+            if self.execution.progress is not None:
+                self.execution.progress(done, total, update.info.name)
+        for name in self.structure.gone:
+            gone = self.state.parameters[name]
+            written.digests[name] = gone.value_sha256 or value_digest(gone.read())
+        written.size = writer.finish(self._metadata(written.digests))
+        written.overhead = written.size - sum(written.sizes.values())
+        return written
+
+    def _coded(self, coder: TensorCoder) -> Iterator[tuple[TensorUpdate, bytes]]:
+        """All tensors in order, with the digests of what they come from."""
+
+        def work(tensor: Tensor, workers: Executor | None) -> tuple[TensorUpdate, bytes]:
+            origin = self.structure.origins[tensor.name]
+            digest = b"" if origin is None else origin.value_sha256 or value_digest(origin.read())
+            return coder.code(tensor, origin, workers), digest
+
+        return in_order(((tensor, tensor.size) for tensor in self._stored()), work, self.pool)
+
+    def _node(self, update: TensorUpdate) -> Node:
+        origin = update.origin
+        number = self._numbers()[update.info.name]
+        differs = update.tool in ("difference", "exact difference")
+        depth = 0 if origin is None else origin.depth + 1
+        return Node(self.options.device, number, depth, origin if differs else None, self.options.parents)
+
+    def _numbers(self) -> dict[str, int]:
+        """parameter_id of each tensor."""
+        numbers, free = {}, self.state.next_parameter
+        for name, origin in self.structure.origins.items():
+            numbers[name] = free if origin is None else origin.number
+            free += origin is None
+        return numbers
+
+    def _names_by_index(self) -> tuple[str, ...]:
+        """The names for which a compact update has indices; new tensors have none, and then none has."""
+        if not self.options.compact or None in self.structure.origins.values():
+            return ()
+        return names_by_index(self.state, self.structure.renamed)
+
+    def _metadata(self, digests: dict[str, bytes]) -> ModelMetadata:
+        state, structure = self.state, self.structure
+        complete = len(digests) == len(state.parameters)
+        infos = {name: p.info for name, p in state.parameters.items()}
+        tied = {t.name: t.same_as for t in self.new if t.same_as is not None}
+        update = UpdateMetadata(
+            number=state.number + 1,
+            base=model_digest(infos, digests, state.tied) if complete else bytes(DIGEST_BYTES),
+            tags=b"" if self.options.compact else tags_of(digests) if complete else bytes(TAG_BYTES * len(infos)),
+            renamed=structure.renamed,
+            gone=structure.gone,
+            reshaped=structure.reshaped,
+            texts=None if dict(self.new.metadata) == dict(state.texts) else dict(self.new.metadata),
+        )
+        names = tuple(self.new.names)
+        expected = default_order(state, structure.renamed, [*structure.origins, *tied])
+        return ModelMetadata(
+            closed=True,
+            tied=tied,
+            order=() if names == expected else names,
+            shards={t.name: t.shard for t in self.new if t.shard is not None},
+            update=update,
+        )
+
+    def kept(self, written: _Written, keep: Keep) -> ChainState:
+        """What the receiver will have, kept."""
+        numbers = self._numbers()
+        parameters = {}
+        for update in written.tensors:
+            parameters[update.info.name] = keep(self._after(update, numbers[update.info.name], written.density))
+        return ChainState(
+            parameters=parameters,
+            tied={t.name: t.same_as for t in self.new if t.same_as is not None},
+            order=tuple(self.new.names),
+            texts=dict(self.new.metadata),
+            number=self.state.number + 1,
+            next_parameter=max([self.state.next_parameter, *(n + 1 for n in numbers.values())]),
+        )
+
+    def _after(self, update: TensorUpdate, number: int, density: int) -> Parameter:
+        """A tensor as the receiver will have it."""
+        origin, unit, info = update.origin, update.unit, update.info
+        if unit is None:
+            assert origin is not None
+            assert update.values is not None
+            values = update.values
+            same = origin.info.shape == info.shape
+            return replace(
+                origin,
+                info=info,
+                read=origin.read if same else lambda: values,
+                value_sha256=origin.value_sha256 if same else None,
+                change=None,
+            )
+        # what is coded whole is what the decoder makes of it
+        values, levels = (update.values, update.levels) if update.values is not None else decoded_alone(unit, density)
+        return after_unit(
+            origin,
+            info,
+            number,
+            unit.payload,
+            values,
+            levels,
+            update.change if self.options.predict else None,
+        )
+
+
+def _to_size(job: _Job, plan: Plan, file: BinaryIO, goal: float) -> _Written:
+    """The encoding whose size comes nearest to the goal without being more than it, where there is one.
+
+    Bits fall with the scale of the steps. They are estimated on samples; what an encoding comes to in fact corrects the
+    estimate for the next. Where bits weigh much they fall all at once, from too many to none: then they weigh less.
+    """
+    coder = TensorCoder(plan, job.options)
+    curves = [coder.sampled_bits(t, job.structure.origins[t.name]) for t in job.new if t.same_as is None]
+    tried: list[tuple[bool, float, float, float]] = []
+
+    def estimated(rated: Plan, scale: float) -> float:
+        return sum(curve(replace(rated, scale=scale)) for curve in curves) / 8
+
+    for rate_scale in RATE_SCALES:
+        rated = replace(plan, rate_scale=rate_scale)
+        aimed = goal
+        for _ in range(ATTEMPTS):
+            scale = _solved(partial(estimated, rated), aimed)
+            written = job.run(replace(rated, scale=scale), file)
+            tried.append((written.size > goal, abs(written.size - goal), scale, rate_scale))
+            if _meets(written.size, goal):
+                return written
+            aimed = max(aimed + goal - written.size, aimed / 4)
+            if len(tried) > 1 and tried[-1] == tried[-2]:
+                break
+    _, _, scale, rate_scale = min(tried)
+    written = job.run(replace(plan, scale=scale, rate_scale=rate_scale), file)
+    if not (1 - 5 * CLOSE) * goal <= written.size <= goal:
+        reason = f"{written.overhead} bytes are head and checks" if written.size > goal else "no step comes nearer"
+        warnings.warn(f"size is {goal:.0f}, reached {written.size}: {reason}", NncWarning, stacklevel=4)
+    return written
+
+
+def _meets(size: int, goal: float) -> bool:
+    return (1 - CLOSE) * goal <= size <= goal
+
+
+def _solved(estimated: Callable[[float], float], goal: float) -> float:
+    """The scale of the steps at which an update has about so many bytes."""
+    low, high = math.log2(LEAST_SCALE), math.log2(MOST_SCALE)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if estimated(2.0**middle) > goal:
+            low = middle
+        else:
+            high = middle
+    return math.exp2(high)
+
+
+def _rows(new: Model, written: _Written) -> Iterator[TensorReport]:
+    """A row for each tensor."""
+    rows = {}
+    for update in written.tensors:
+        info = update.info
+        outcome = update.unit.outcomes[0] if update.unit is not None else None
+        rows[info.name] = TensorReport(
+            info.name,
+            info.shape,
+            info.dtype,
+            update.tool,
+            None if outcome is None else outcome.step,
+            written.sizes.get(info.name, 0),
+            info.nbytes,
+            decibels(update.power, update.error) if update.power else None,
+        )
+    return (rows[t.name] if t.same_as is None else tied_row(t.name, rows[t.same_as]) for t in new)

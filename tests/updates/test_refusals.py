@@ -1,0 +1,115 @@
+"""What does not fit is refused with one error that names tensor and rule, before anything has happened."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import nncjit
+
+BASE = {"w": np.linspace(-1, 1, 2000, dtype=np.float32).reshape(50, 40), "b": np.ones(5, np.float32)}
+NEW = {"w": BASE["w"] + np.float32(0.01) * np.sin(np.arange(2000, dtype=np.float32)).reshape(50, 40), "b": BASE["b"]}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return nncjit.update(BASE, NEW)
+
+
+def test_another_base_is_refused_by_name(data):
+    with pytest.raises(nncjit.UpdateError, match=r"^w: has other values than in the base of the update"):
+        nncjit.apply(BASE | {"w": BASE["w"] + 1}, data)
+    with pytest.raises(nncjit.UpdateError, match=r"^b: has other values"):
+        nncjit.apply(BASE | {"b": BASE["b"] + 1}, data)
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ({"b": BASE["b"]}, "^w: a difference to a tensor that the model does not have"),
+        (BASE | {"w": BASE["w"].T.copy()}, r"^w: a difference of shape \[50, 40\] to a tensor of shape \[40, 50\]"),
+        (BASE | {"w": BASE["w"].reshape(-1)}, r"^w: a difference of shape \[50, 40\] to a tensor of shape \[2000\]"),
+        (BASE | {"w": np.zeros((50, 40), np.int32)}, "^w: a difference of float32 to a tensor of int32"),
+        (BASE | {"w": BASE["w"].astype(np.float16)}, "^w: has other values"),
+        (BASE | {"more": BASE["b"].copy()}, "that has 2 tensors, this 3"),
+    ],
+)
+def test_what_cannot_be_matched_is_refused(data, base, said):
+    with pytest.raises(nncjit.UpdateError, match=said):
+        nncjit.apply(base, data)
+
+
+def test_an_update_twice_or_out_of_order_is_refused(data):
+    with pytest.raises(nncjit.UpdateError, match=r"^w: has other values"):
+        nncjit.apply(BASE, data, data)
+    after = nncjit.apply(BASE, data)
+    second = nncjit.update(after, {"w": after["w"] * 2, "b": after["b"]})
+    nncjit.apply(BASE, data, second)
+    with pytest.raises(nncjit.UpdateError, match=r"^w: has other values"):
+        nncjit.apply(BASE, second, data)
+
+
+def test_every_cut_and_every_changed_byte_is_refused(data):
+    for stop in range(0, len(data), 7):
+        with pytest.raises(nncjit.NncError):
+            nncjit.apply(BASE, data[:stop])
+    for place in range(0, len(data), 11):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        with pytest.raises(nncjit.NncError):
+            nncjit.apply(BASE, bytes(damaged))
+
+
+def test_a_whole_model_is_no_update():
+    with pytest.raises(nncjit.UpdateError, match="whole model"):
+        nncjit.apply(BASE, nncjit.encode(BASE))
+    with pytest.raises(nncjit.OptionError, match="no updates"):
+        nncjit.apply(BASE)
+
+
+def test_the_base_model_id_must_agree():
+    data = nncjit.update(BASE, NEW, base_model_id="net-3")
+    nncjit.apply(BASE, data, base_model_id="net-3")
+    assert nncjit.inspect(data).units[1]["body"]["base_model_id"] == "net-3"
+    with pytest.raises(nncjit.UpdateError, match="base_model_id is 'net-3', the model is 'net-4'"):
+        nncjit.apply(BASE, data, base_model_id="net-4")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"snr": 30}, "snr"),
+        ({"rank": 3}, "rank"),
+        ({"profile": 0}, "profile"),
+        ({"lossless": 1}, "lossless is 1"),
+        ({"parents": "md5"}, "parents is 'md5'"),
+        ({"temporal": "yes"}, "temporal is 'yes'"),
+        ({"zero_rows": 2}, "zero_rows is 2"),
+        ({"size": 0}, "size is 0"),
+        ({"size": 10, "bits": 2}, "bits and size contradict"),
+        ({"device": -1}, "device is -1"),
+        ({"base_model_id": "a\0b"}, "base_model_id"),
+        ({"renamed": ["w"]}, "renamed"),
+        ({"rules": {"w": "bits:2"}}, "bits: an update has no use for it"),
+        ({"compatible": "nncodec", "lossless": True}, "lossless: nncodec cannot read"),
+        ({"colour": "red"}, "no option 'colour'"),
+    ],
+)
+def test_options_are_checked(options, said):
+    with pytest.raises(nncjit.OptionError, match=re.escape(said)):
+        nncjit.update(BASE, NEW, **options)
+
+
+@pytest.mark.parametrize(
+    ("renamed", "said"),
+    [
+        ({"v": "w"}, "the new model has no tensor 'v'"),
+        ({"w": "v"}, "w: the base has no tensor 'v'"),
+        ({"w": "b", "b": "b"}, "w and b both come from b"),
+    ],
+)
+def test_a_renaming_must_fit(renamed, said):
+    with pytest.raises(nncjit.ModelError, match=said):
+        nncjit.update(BASE, NEW, renamed=renamed)

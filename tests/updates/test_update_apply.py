@@ -1,0 +1,186 @@
+"""`nncjit.update` and `nncjit.apply`: what one writes, the other makes of the base."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nncjit
+
+RNG = np.random.default_rng(5)
+
+
+def moved(arrays, by=0.01, seed=0):
+    """The arrays after a step of training: floats moved by a share of their spread, integers counted on."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: (a + by * rng.standard_normal(a.shape)).astype(a.dtype)
+        if a.dtype.kind == "f"
+        else (a + 3).astype(a.dtype)
+        for name, a in arrays.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def base():
+    rng = np.random.default_rng(1)
+    return {
+        "w": rng.standard_normal((70, 40)).astype(np.float32),
+        "blocks": rng.standard_normal((520, 520)).astype(np.float32),
+        "bias": rng.standard_normal(70).astype(np.float32),
+        "half": rng.standard_normal((30, 20)).astype(np.float16),
+        "double": rng.standard_normal((9, 7)),
+        "steps": np.array(12, np.int64),
+        "mask": rng.random((6, 5)) < 0.5,
+        "empty": np.zeros((0, 4), np.float32),
+    }
+
+
+def same(a, b):
+    assert list(a) == list(b)
+    for name in a:
+        assert (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape), name
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+def test_an_update_is_near_to_the_new_model_and_much_smaller_than_it(base):
+    new = moved(base)
+    data = nncjit.update(base, new)
+    assert len(data) < 0.8 * len(nncjit.encode(new))
+    found = nncjit.apply(base, data)
+    assert list(found) == list(new)
+    for name, array in new.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
+        if array.dtype.kind != "f":
+            assert np.array_equal(found[name], array)
+        elif array.size:
+            was, left = (np.square(np.float64(array) - other).sum() for other in (base[name], found[name]))
+            assert left < 0.2 * was, name
+
+
+def test_nothing_changed_takes_no_unit(base):
+    data = nncjit.update(base, base)
+    assert not nncjit.inspect(data).tensors
+    same(nncjit.apply(base, data), base)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_a_lossless_update_is_bit_equal_for_floats(dtype):
+    import ml_dtypes
+
+    kind = getattr(ml_dtypes, dtype) if hasattr(ml_dtypes, dtype) else dtype
+    a = RNG.standard_normal((40, 30)).astype(kind)
+    b = (a.astype(np.float64) * (1 + 0.01 * RNG.standard_normal(a.shape))).astype(kind)
+    b[0, :7] = np.array([np.nan, np.inf if dtype != "float8_e4m3fn" else 1, -0.0, 0.0, 1e-3, -1.5, -b[0, 6]], kind)
+    data = nncjit.update({"w": a}, {"w": b}, lossless=True)
+    same(nncjit.apply({"w": a}, data), {"w": b})
+    if a.dtype.itemsize < 8:
+        assert len(data) < 0.95 * b.nbytes + 250
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"])
+def test_integers_are_exact_over_their_whole_range(dtype):
+    low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    a = RNG.integers(low, high, (13, 11), np.int64 if dtype == "bool" else dtype, endpoint=True).astype(dtype)
+    near = a.copy()
+    near[0, 0] = low
+    near[3] = high
+    for b in (near, a[::-1].copy(), np.full_like(a, high)):
+        same(nncjit.apply({"n": a}, nncjit.update({"n": a}, {"n": b})), {"n": b})
+
+
+def test_a_tensor_of_which_nothing_is_left_is_coded_whole():
+    a, b = (RNG.standard_normal((90, 80)).astype(np.float32) for _ in range(2))
+    (whole,) = nncjit.inspect(nncjit.update({"w": 100 * a}, {"w": b})).tensors
+    assert "update" not in whole.tools
+    (difference,) = nncjit.inspect(nncjit.update({"w": a}, {"w": a + 0.01 * b})).tensors
+    assert "update" in difference.tools
+
+
+def test_tensors_come_go_are_renamed_grow_and_shrink(base):
+    rng = np.random.default_rng(3)
+    new = moved(base)
+    new["heads"] = rng.standard_normal((5, 6)).astype(np.float32)
+    new["renamed"] = new.pop("half")
+    del new["double"]
+    new["w"] = np.pad(new["w"], ((0, 9), (0, 3)), constant_values=0.5)
+    new["bias"] = new["bias"][:50]
+    renamed = {"renamed": "half"}
+    data = nncjit.update(base, new, lossless=True, renamed=renamed)
+    same(nncjit.apply(base, data), new)
+    lossy = nncjit.apply(base, nncjit.update(base, new, renamed=renamed))
+    for name, array in new.items():
+        assert lossy[name].shape == array.shape
+        assert np.allclose(np.float64(lossy[name]), array, atol=0.2), name
+
+
+def test_ties_and_order_come_along(base):
+    new = moved(base)
+    new = {"tied": new["w"], **dict(reversed(new.items()))}
+    new = {"w": new["w"]} | new
+    found = nncjit.apply(base, nncjit.update(base, new))
+    assert list(found) == list(new)
+    assert found["tied"] is found["w"]
+    again = nncjit.apply(found, nncjit.update(found, base))
+    assert list(again) == list(base)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bytes_and_values_do_not_depend_on_threads(base, threads):
+    new = moved(base)
+    data = nncjit.update(base, new, threads=threads)
+    assert data == nncjit.update(base, new, threads=2)
+    same(nncjit.apply(base, data, threads=threads), nncjit.apply(base, data))
+
+
+def test_updates_follow_each_other(base):
+    first = moved(base, seed=1)
+    one = nncjit.update(base, first)
+    middle = nncjit.apply(base, one)
+    two = nncjit.update(middle, moved(middle, seed=2))
+    same(nncjit.apply(base, one, two), nncjit.apply(middle, two))
+
+
+@pytest.mark.parametrize("parents", ["sha256", "sha512"])
+def test_parents_may_be_named_by_hashes(base, parents):
+    new = moved(base)
+    data = nncjit.update(base, new, parents=parents)
+    same(nncjit.apply(base, data), nncjit.apply(base, nncjit.update(base, new)))
+    other = base | {"blocks": base["blocks"] + 1}
+    with pytest.raises(nncjit.UpdateError, match=f"^blocks: builds on {parents} [0-9a-f]+, .* is [0-9a-f]+"):
+        nncjit.apply(other, data)
+
+
+def test_a_size_is_met(base):
+    new = moved(base)
+    for size in (20_000, 60_000):
+        assert 0.95 * size <= len(nncjit.update(base, new, size=size)) <= size
+    with pytest.warns(nncjit.NncWarning, match="reached"):
+        nncjit.update(base, new, size=100)
+
+
+def test_zeros_and_rows_of_zeros_are_shares_of_the_difference():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((100, 50)).astype(np.float32)
+    b = a + 0.01 * rng.standard_normal(a.shape).astype(np.float32)
+    found = nncjit.apply({"w": a}, nncjit.update({"w": a}, {"w": b}, zeros=0.9, quantizer="uniform"))["w"]
+    assert np.count_nonzero(found != a) <= 0.1 * a.size
+    found = nncjit.apply({"w": a}, nncjit.update({"w": a}, {"w": b}, zero_rows=0.75))["w"]
+    assert np.count_nonzero((found != a).any(axis=1)) <= 25
+
+
+def test_compact_updates_are_smaller_and_equal(base):
+    new = moved(base)
+    plain, compact = nncjit.update(base, new), nncjit.update(base, new, compact=True, unary_length=10)
+    assert len(compact) < len(plain) - 70
+    found = nncjit.apply(base, compact)
+    same(found, nncjit.apply(base, nncjit.update(base, new, unary_length=10)))
+
+
+def test_the_base_is_never_modified_and_shares_no_memory_with_the_result(base):
+    before = {name: array.copy() for name, array in base.items()}
+    found = nncjit.apply(base, nncjit.update(base, base | {"w": base["w"] + 1}))
+    for array in found.values():
+        if array.ndim:
+            array[...] = 1
+    same(base, before)
