@@ -13,7 +13,7 @@ from nncjit.errors import OptionError
 __all__ = ["Progress", "ellipsis", "progress_bar", "reporting"]
 
 Progress = Callable[[int, int, str], object]
-"""Called with the weights done, the weights in all, and the name of the tensor at work."""
+"""Called with the weights (or batches) done, how many there are in all, and what is at work: a tensor's name."""
 
 NAME_WIDTH = 32
 BEAT = 1.0
@@ -21,7 +21,7 @@ BEAT = 1.0
 
 
 @contextmanager
-def reporting(progress: Any, what: str) -> Iterator[Progress | None]:
+def reporting(progress: Any, what: str, unit: str = "weights") -> Iterator[Progress | None]:
     """What an argument `progress` asks for: a function is called, True shows a bar titled `what`, None is silence.
 
     Raises
@@ -32,7 +32,7 @@ def reporting(progress: Any, what: str) -> Iterator[Progress | None]:
     if progress is None or progress is False:
         yield None
     elif progress is True:
-        with _bar(what) as move:
+        with _bar(what, unit) as move:
             yield move
     elif callable(progress):
         yield progress
@@ -42,21 +42,21 @@ def reporting(progress: Any, what: str) -> Iterator[Progress | None]:
 
 
 @contextmanager
-def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
+def progress_bar(what: str, *, quiet: bool, unit: str = "weights") -> Iterator[Progress | None]:
     """The bar of the command line: only where stderr is a terminal, and not if `quiet`."""
     if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
-    with _bar(what) as move:
+    with _bar(what, unit) as move:
         yield move
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Progress]:
+def _bar(what: str, unit: str) -> Iterator[Progress]:
     """A function that moves a bar on stderr. It is there at once, and its clock goes on where nothing moves it."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=what, total=0, unit=" weights", unit_scale=True, leave=False, dynamic_ncols=True, file=sys.stderr)
+    bar = tqdm(desc=what, total=0, unit=f" {unit}", unit_scale=True, leave=False, dynamic_ncols=True, file=sys.stderr)
     bar.set_postfix_str("reading")
     ended = threading.Event()
 

@@ -40,12 +40,12 @@ MAY_IMPORT = {
     "errors",
     "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
     "model files dtypes stages jit errors",
-    "torch": "convert encoder decoder calibrate stream formats reduce bits model arrays dtypes files extras stages "
-    "jit errors",
+    "torch": "convert encoder decoder calibrate stream formats reduce bits progress model arrays dtypes files extras "
+    "stages jit errors",
     "demo": "errors",
     "report": "wording progress option_values convert encoder decoder stream formats model files dtypes stages errors",
-    "cli": "__init__ wording report demo updates convert encoder decoder stream formats reduce progress option_values "
-    "dtypes stages files jit errors",
+    "cli": "__init__ wording report demo torch updates convert encoder decoder calibrate stream formats reduce "
+    "progress option_values dtypes stages files extras jit errors",
     "__main__": "cli",
     "__init__": "torch updates convert encoder decoder model errors",
 }

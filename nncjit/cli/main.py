@@ -26,6 +26,7 @@ from nncjit.errors import BitstreamError, NncError, NncWarning, OptionError, did
 
 VERBS = {
     "compress": "make a model file small",
+    "calibrate": "learn from texts what matters in a model, so that it gets smaller",
     "decompress": "get the model back from an .nnc file",
     "inspect": "show what an .nnc file holds, without decoding it",
     "verify": "decode everything and check all that can be checked",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nncjit.calibrate import Calibration
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK
 from nncjit.errors import ModelError, NncWarning, OptionError
+from nncjit.progress import Progress, reporting
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
 from nncjit.torch.calibration_outputs import Output, probe_of, select
 from nncjit.torch.calibration_partial import Partial
@@ -31,7 +32,6 @@ HALF_SCALE = 1024.0
 _KINDS = ("table", "convolution", "linear")
 """A weight that is used in several ways is what comes first here."""
 
-Progress = Callable[[int, int, str], None]
 Forward = Callable[[Any, Any], Any]
 
 
@@ -46,9 +46,10 @@ def calibrate(
     autocast: torch.dtype | None = None,
     widest_block: int = WIDEST_BLOCK,
     seed: int = 0,
+    names: Mapping[str, str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     save_every: int = 50,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Calibration:
     """Collect the statistics with which `nncjit.compress` and `nncjit.encode` choose what to keep of a network.
 
@@ -74,12 +75,15 @@ def calibrate(
     widest_block : int
         Most inputs of a layer whose products are kept: of wider layers, blocks of so many.
     seed : int
+    names : mapping of str to str, optional
+        Names of weights in the model file, by their names in the network. Weights that it leaves out are not collected.
     resume : path, optional
         A file that is written every `save_every` batches and gone on from if it exists; deleted at the end. The batches
         must be the same, in the same order.
     save_every : int
-    progress : function, optional
-        Called with the batches done, how many there are in all (0 if not known), and the samples in words.
+    progress : callable or bool, optional
+        True shows a bar. A function is called with the batches done, how many there are in all (0 if not known), and
+        the samples in words.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def calibrate(
     partial = None if resume is None else Partial(resume, collector.facts())
     total = len(batches) if isinstance(batches, Sized) else 0
     done = 0
-    with _as_in_use(model):
+    with _as_in_use(model), reporting(progress, "calibrate", "batches") as told:
         for count, batch in enumerate(batches, 1):
             if count == 1:
                 collector.look_around(batch)
@@ -112,11 +116,11 @@ def calibrate(
                 collector.add(batch, count)
                 if partial is not None and count % save_every == 0:
                     partial.save(collector, count)
-            if progress is not None:
-                progress(count, total, f"{collector.samples} samples")
+            if told is not None:
+                told(count, total, f"{collector.samples} samples")
     if not collector.samples:
         raise ModelError("no batches: there is nothing to calibrate on")
-    result = collector.result(fisher, output)
+    result = collector.result({name: name for name in collector.weights} if names is None else names)
     if partial is not None:
         partial.remove()
     return result
@@ -307,19 +311,20 @@ class _Collector:
                 self._reached.add(name)
                 weight.grad = None
 
-    def result(self, fisher: bool, output: Output) -> Calibration:
+    def result(self, names: Mapping[str, str]) -> Calibration:
         """The calibration that writes the file."""
-        loss = "divergence of the outputs, in nats" if fisher else "half the squared error of the output"
-        calibration = Calibration(loss="1 - cosine of the embedding" if output == "embedding" else loss)
-        calibration.widest_block = self._widest
+        loss = "divergence of the outputs, in nats" if self._fisher else "half the squared error of the output"
+        loss = "1 - cosine of the embedding" if self._output == "embedding" else loss
+        calibration = Calibration(loss=loss, widest_block=self._widest)
         calibration.end_samples(self.samples, output_power=self.power)
         for name, moments in self.moments.items():
             if not torch.isfinite(moments.metric).all():
                 raise ModelError(f"{name}: the network's gradients are not finite there; try without half precision")
-            if moments.samples:
-                moments.into(calibration)
+            if moments.samples and name in names:
+                moments.into(calibration, names[name])
         reached = {name for name, moments in self.moments.items() if moments.samples}
         missing = [name for name, weight in self.weights.items() if weight.ndim > 1 and name not in reached]
+        missing = [name for name in missing if name in names]
         if missing:
             said = f"no statistics of {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
             warnings.warn(f"{said}: no sample reached them, or in a way that is not known", NncWarning, stacklevel=3)

@@ -90,21 +90,21 @@ class WeightMoments:
         """Add the gradient of a whole batch, one whose use nobody saw: all of the batch as one sample."""
         self._add_gradients(gradient[None])
 
-    def into(self, calibration: Calibration) -> None:
-        """Hand over to the calibration that writes the file."""
+    def into(self, calibration: Calibration, name: str) -> None:
+        """Hand over to the calibration that writes the file, under the name that the weight has there."""
         record = self.record
         metric = self.metric.cpu().numpy()
         if record.kind == "table":
-            table = calibration.table(record.name, record.shape, positions=self.positions)
+            table = calibration.table(name, record.shape, positions=self.positions)
             table.metric += metric
             table.energy += self.energy.cpu().numpy()
             table.uses += self.uses.cpu().numpy()
             table.count(self.samples, self.tokens)
             return
         if record.kind == "linear":
-            sums = calibration.linear(record.name, record.shape, axis=record.axis)
+            sums = calibration.linear(name, record.shape, axis=record.axis)
         else:
-            sums = calibration.convolution(record.name, record.shape, groups=record.groups, axis=record.axis)
+            sums = calibration.convolution(name, record.shape, groups=record.groups, axis=record.axis)
         sums.coherent += metric / metric.dtype.type(record.outputs)
         sums.tokenwise = None
         sums.count(self.samples, self.tokens)

@@ -1,0 +1,174 @@
+"""Statistics of the zoo's networks from their training data, and a validation split that no result is reported on.
+
+    python -m bench.zoo.calibration vgg STATS.safetensors
+
+Calibration and validation draw from the data that training draws from, with seeds of their own; settings (how fine, how
+many steps) are chosen on the validation split. The test sets are of other digits, scenes, crops and texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import zoo
+from bench.zoo import autoencoder, charlm, layers, passages, pictures, scenes, training
+from nncjit.calibrate import Calibration
+from nncjit.demo import digits
+from nncjit.torch import calibrate
+
+CALIBRATE_ON, VALIDATE_ON = 77, 78
+"""Seeds."""
+SAMPLES = 1024
+BATCH = 64
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+class Task(NamedTuple):
+    """How a network of the zoo is fed."""
+
+    draw: Callable[[int, int], Iterator[Batch]]
+    """Endless batches of inputs and labels, of so many samples, from a seed."""
+    quality: Callable[[np.ndarray, np.ndarray], float]
+    """Its main measure, from outputs and labels."""
+    logits: bool = True
+
+
+def weights(name: str) -> dict[str, np.ndarray]:
+    return layers.load(digits.MODEL if name == "digits" else zoo.model(name).WEIGHTS)
+
+
+def measure(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """On the test set."""
+    found: dict[str, float] = (digits if name == "digits" else zoo.model(name)).measure(arrays)
+    return found
+
+
+def run(name: str, state: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """The network's outputs."""
+    kept = training.State(state)
+    kept.training = False
+    return _digits(kept, inputs) if name == "digits" else zoo.model(name).forward(kept, inputs, training)
+
+
+def _digits(state: training.State, x: Tensor) -> Tensor:
+    for k in digits.CONVOLUTIONS:
+        x = training.relu(training.batch_norm(training.convolve(x, state[f"conv{k}.weight"]), state, f"norm{k}"))
+        x = training.max_pool(x) if k in digits.POOL_AFTER else x
+    x = training.relu(training.linear(x.flatten(1), state["hidden.weight"], state["hidden.bias"]))
+    return training.linear(x, state["output.weight"], state["output.bias"])
+
+
+def _pictures(size: int, seed: int) -> Iterator[Batch]:
+    found = pictures.batches(size, seed, easy=1)
+    next(found)  # the first batch is plain
+    return found
+
+
+def _scenes(size: int, seed: int) -> Iterator[Batch]:
+    rng = np.random.default_rng(seed)
+    while True:
+        spectrograms, labels = scenes.draw(size, rng)
+        yield scenes.inputs(spectrograms), labels.astype(np.int64)
+
+
+def _text(size: int, seed: int) -> Iterator[Batch]:
+    found = charlm.batches(seed)
+    while True:
+        parts = [next(found) for _ in range(max(1, size // charlm.BATCH))]
+        yield tuple(np.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[misc]
+
+
+def _varied_digits(size: int, seed: int) -> Iterator[Batch]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    from bench.zoo import digits as trainer
+
+    data = load_digits()
+    rows = train_test_split(
+        np.arange(len(data.target)), test_size=trainer.TEST_IMAGES, stratify=data.target, random_state=trainer.SEED
+    )[0]
+    images = torch.from_numpy(data.images[rows, None].astype(np.float32) / np.float32(digits.WHITE))
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        chosen = torch.randint(len(rows), (size,), generator=generator)
+        yield trainer.vary(images[chosen], generator).numpy(), data.target[rows][chosen.numpy()].astype(np.int64)
+
+
+def _accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
+    return float(100 * (outputs.argmax(-1) == labels).mean())
+
+
+def _bits(outputs: np.ndarray, labels: np.ndarray) -> float:
+    exact = torch.from_numpy(outputs[:, charlm.WINDOW // 2 :])
+    return float(training.cross_entropy(exact, torch.from_numpy(labels[:, charlm.WINDOW // 2 :])) / np.log(2))
+
+
+def _psnr(outputs: np.ndarray, images: np.ndarray) -> float:
+    return float(np.mean(-10 * np.log10(((outputs - images) ** 2).mean((1, 2, 3)))))
+
+
+TASKS = {
+    "vgg": Task(_pictures, _accuracy),
+    "resnet": Task(_pictures, _accuracy),
+    "mobilenet": Task(_pictures, _accuracy),
+    "audio": Task(_scenes, _accuracy),
+    "autoencoder": Task(autoencoder.batches, _psnr, logits=False),
+    "charlm": Task(_text, _bits),
+    "digits": Task(_varied_digits, _accuracy),
+}
+HIGHER_IS_BETTER = {name: name != "charlm" for name in TASKS}
+
+
+def inputs_of(name: str, samples: int = SAMPLES, seed: int = CALIBRATE_ON) -> list[Batch]:
+    """Batches of inputs and labels."""
+    drawn = TASKS[name].draw(BATCH, seed)
+    return [next(drawn) for _ in range(max(1, samples // BATCH))]
+
+
+def collect(name: str, samples: int = SAMPLES, probes: int = 2, **keywords: Any) -> Calibration:
+    """Statistics of a network."""
+    task = TASKS[name]
+    state = {key: torch.from_numpy(array) for key, array in weights(name).items()}
+    batches = [x for x, _ in inputs_of(name, samples)]
+    output = "logits" if task.logits else (lambda y: y)
+    return calibrate(state, batches, output=output, forward=lambda w, x: run(name, w, x), probes=probes, **keywords)
+
+
+def validate(name: str, arrays: Mapping[str, np.ndarray], samples: int = 2048) -> float:
+    """The main measure on the validation split."""
+    state = {key: torch.from_numpy(np.asarray(array)) for key, array in arrays.items()}
+    batches = inputs_of(name, samples, VALIDATE_ON)
+    with torch.no_grad():
+        outputs = [run(name, state, torch.from_numpy(x)).numpy() for x, _ in batches]
+    return TASKS[name].quality(np.concatenate(outputs), np.concatenate([labels for _, labels in batches]))
+
+
+def chosen_texts() -> list[str]:
+    """Texts to choose MiniLM's settings on."""
+    found: list[str] = json.loads(passages.VALIDATION.read_text("utf-8"))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.zoo.calibration", description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=sorted(TASKS))
+    parser.add_argument("output", type=Path, metavar="STATS.safetensors")
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--widest-block", type=int, default=4096)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    collect(args.name, args.samples, widest_block=args.widest_block).save(args.output)
+
+
+if __name__ == "__main__":
+    main()

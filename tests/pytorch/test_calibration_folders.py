@@ -1,0 +1,137 @@
+"""`nncjit calibrate` on small Hugging Face folders: which networks, which texts, which names, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from nncjit import ModelError, OptionError  # noqa: E402
+from nncjit.calibrate import Statistics  # noqa: E402
+from nncjit.cli.main import main  # noqa: E402
+from nncjit.torch.calibration_folders import calibrate_folder, passages, random_tokens  # noqa: E402
+
+TEXTS = ["the quick brown fox", "jumps over a lazy dog again", "the dog", "a fox jumps", "lazy lazy dog over the fox"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({word for text in TEXTS for word in text.split()})]
+
+
+def save_tokenizer(folder):
+    (folder / "vocab.txt").write_text("\n".join(WORDS), "utf-8")
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=12,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpt")
+    config = transformers.GPT2Config(
+        vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=16, bos_token_id=2, eos_token_id=3
+    )
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def matrices(folder):
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "np") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return {name: shape for name, shape in shapes.items() if len(shape) > 1}
+
+
+def test_an_encoder_has_statistics_of_all_its_matrices(bert):
+    stats = calibrate_folder(bert, TEXTS, batch=2).statistics()
+    assert {name: stats[name].record.shape for name in stats} == matrices(bert)
+    assert stats.loss == "1 - cosine of the embedding"
+    assert stats.samples == len(TEXTS)
+    assert stats["embeddings.position_embeddings.weight"].positions
+
+
+def test_a_language_model_has_statistics_under_the_names_of_its_file(gpt):
+    stats = calibrate_folder(gpt, TEXTS, batch=2).statistics()
+    assert {name: stats[name].record.shape for name in stats} == matrices(gpt)
+    assert stats.loss == "divergence of the outputs, in nats"
+    blocks = [name for name in stats if name.endswith("c_fc.weight")]
+    assert [stats[name].record.axis for name in blocks] == [0]
+
+
+def test_padding_changes_nothing(bert):
+    one = calibrate_folder(bert, TEXTS[:1] * 6, batch=6).statistics()
+    ids = calibrate_folder(bert, [*TEXTS[:1] * 6, TEXTS[4]], batch=7, samples=7).statistics()
+    name = "embeddings.word_embeddings.weight"
+    assert ids[name].energy()[WORDS.index("[PAD]")] == 0
+    assert one[name].energy()[WORDS.index("fox")] > 0
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt"])
+def test_without_texts_the_network_reads_what_is_made_up(kind, request):
+    folder = request.getfixturevalue(kind)
+    first, again = (calibrate_folder(folder, samples=8, length=10).statistics() for _ in range(2))
+    assert set(first) == set(matrices(folder))
+    for name in first:
+        np.testing.assert_array_equal(first[name].metric(), again[name].metric())
+
+
+def test_random_tokens_prefer_low_numbers_and_leave_special_ones_out():
+    drawn = np.concatenate(random_tokens(1000, 200, 30, seed=0, special=[0, 7]))
+    assert {0, 7}.isdisjoint(drawn.tolist())
+    assert (drawn < 100).sum() > 2 * (drawn >= 900).sum()
+
+
+def test_passages(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree  x\n", "utf-8")
+    (tmp_path / "b.txt").write_text("one\ntwo\n", "utf-8")
+    (tmp_path / "c.txt").write_text("\n \n", "utf-8")
+    (tmp_path / "d.txt").write_bytes(b"abc\xff")
+    assert passages([tmp_path / "a.txt"]) == ["one two", "three x"]
+    assert passages([tmp_path / "b.txt", tmp_path / "a.txt"]) == ["one", "two", "one two", "three x"]
+    for name, said in (("c.txt", "no text"), ("d.txt", "UTF-8"), ("e.txt", "no such file")):
+        with pytest.raises(ModelError, match=said):
+            passages([tmp_path / name])
+
+
+def test_the_verb(bert, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), "utf-8")
+    assert main(["calibrate", str(bert), "--texts", "texts.txt", "-o", "s.safetensors", "--batch", "2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["samples"], report["tensors"]) == (5, len(matrices(bert)))
+    with Statistics.open("s.safetensors") as stats:
+        assert set(stats) == set(matrices(bert))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert main(["calibrate", str(bert), "--texts", "texts.txt", "-o", "s.safetensors"]) == 0
+    assert "passages" not in (out := capsys.readouterr()).out
+    assert "5" in out.out
+
+
+def test_bad_folders_are_told(bert, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}", "utf-8")
+    for folder in (tmp_path / "none", tmp_path):
+        with pytest.raises(ModelError, match=str(folder)):
+            calibrate_folder(folder, TEXTS)
+    with pytest.raises(ModelError, match="no head"):
+        calibrate_folder(bert, TEXTS, output="logits")
+    for keywords in ({"samples": 0}, {"length": 0}, {"batch": 1.5}, {"output": "x"}):
+        with pytest.raises(OptionError):
+            calibrate_folder(bert, TEXTS, **keywords)
+    assert main(["calibrate", str(bert), "-o", str(tmp_path / "a.npz")]) == 2
+    assert main(["calibrate", str(bert), "-o", str(tmp_path / "b" / "a.safetensors")]) == 1
+    assert capsys.readouterr().err.count("error") == 2
