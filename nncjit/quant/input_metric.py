@@ -1,0 +1,145 @@
+"""The metric of a matrix whose rows are inputs, taken apart so that rows can be quantised one after another.
+
+With A the metric over all inputs (damped, see `factorise`), an error E of the matrix costs half tr(E' A E). The Cholesky
+factor of A, from the last input up, makes this a sum over inputs::
+
+    A = L L', L upper triangular;   half tr(E' A E) = sum_k d_k |t_k - q_k|^2
+    d_k = L_kk^2 / 2,   t_k = w_k + sum over i < k of U_ki (w_i - q_i),   U_ki = L_ik / L_kk
+
+so that quantising row k to the nearest of its target t_k is the best that can be done after rows 0 .. k-1: what they
+missed is made up for by what follows. A convolution has a kernel's taps in the place of each input.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+
+from nncjit.errors import NncWarning
+from nncjit.quant.flat_arrays import Floats
+from nncjit.stages import staged
+
+Doubles = NDArray[np.float64]
+
+DAMPING = 0.01
+"""Of the mean of the metric's diagonal, added to it: guards inputs that the samples hardly used."""
+
+_TINY = 1e-30
+_TRIES = 6
+
+
+class MetricPart(NamedTuple):
+    """Some rows that depend on each other, and on no others."""
+
+    first: int
+    """Row."""
+    stop: int
+    feed: Floats
+    """float32[(stop - first) * taps] squared: U, zeros on the diagonal and above."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InputMetric:
+    """What errors of the rows of a matrix cost."""
+
+    taps: int
+    """Values of a row that stand together for one output: a convolution's kernel, else 1."""
+    pivots: Doubles
+    """float64[rows * taps]: d, all above 0."""
+    feeds: tuple[Floats, ...]
+    """U of the parts, one after another."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.pivots) // self.taps
+
+    @property
+    def nbytes(self) -> int:
+        """Of memory."""
+        return self.pivots.nbytes + sum(feed.nbytes for feed in self.feeds)
+
+    def parts(self) -> Iterator[MetricPart]:
+        """The parts in order."""
+        first = 0
+        for feed in self.feeds:
+            stop = first + len(feed) // self.taps
+            yield MetricPart(first, stop, feed)
+            first = stop
+
+    def row_weights(self) -> Doubles:
+        """float64[rows]: the geometric mean of a row's pivots."""
+        means: Doubles = np.exp(np.log(self.pivots).reshape(self.rows, self.taps).mean(1))
+        return means
+
+    def divided(self, scale: Floats) -> InputMetric:
+        """The metric of a matrix whose rows are divided by these factors, float32[rows] above 0."""
+        by = np.repeat(np.asarray(scale, np.float64), self.taps)
+        feeds = []
+        start = 0
+        for feed in self.feeds:
+            here = by[start : start + len(feed)]
+            start += len(feed)
+            changed = feed * here.astype(np.float32)
+            changed /= here.astype(np.float32)[:, None]
+            feeds.append(changed)
+        return InputMetric(self.taps, self.pivots * by * by, tuple(feeds))
+
+
+@staged("factorise")
+def factorise(
+    blocks: NDArray[Any], sizes: list[int], taps: int = 1, *, damping: float = DAMPING, name: str = ""
+) -> InputMetric:
+    """Take a metric apart.
+
+    Parameters
+    ----------
+    blocks : float32[b, n, n], or float32[b, n]: diagonals
+        Diagonal blocks. They are overwritten.
+    sizes : list of int
+        Inputs of each block, multiples of `taps`; the rest of a block is padding.
+    taps : int
+    damping : float
+    name : str
+        For the warning about a metric that needs more damping.
+    """
+    mean = _mean_diagonal(blocks, sizes)
+    pivots, feeds = [], []
+    for block, n in zip(blocks, sizes, strict=True):
+        if blocks.ndim == 2:
+            d, feed = (block[:n] + np.float32(damping * mean + _TINY)).astype(np.float64), np.zeros((n, n), np.float32)
+        else:
+            d, feed = _factor(block[:n, :n], mean, damping, name)
+        pivots.append(0.5 * d)
+        feeds.append(feed)
+    return InputMetric(taps, np.concatenate(pivots), tuple(feeds))
+
+
+def _mean_diagonal(blocks: NDArray[Any], sizes: list[int]) -> float:
+    diagonals = blocks if blocks.ndim == 2 else np.einsum("bii->bi", blocks)
+    total = sum(float(d[:n].sum(dtype=np.float64)) for d, n in zip(diagonals, sizes, strict=True))
+    return total / max(sum(sizes), 1)
+
+
+def _factor(metric: NDArray[Any], mean: float, damping: float, name: str) -> tuple[Doubles, Floats]:
+    """2 d and U of one block. More damping where rounding, or too few samples, left it not positive."""
+    scale = max(mean, _TINY)
+    for _ in range(_TRIES):
+        reverse = np.array(metric[::-1, ::-1], np.float32, order="F")
+        reverse /= np.float32(scale)
+        reverse[np.diag_indices(len(reverse))] += np.float32(damping)
+        factor, bad = lapack.spotrf(reverse, lower=1, clean=1, overwrite_a=1)
+        if not bad:
+            break
+        damping *= 10.0
+        warnings.warn(f"{name}: its metric is not positive; damped by {damping:g}", NncWarning, stacklevel=2)
+    diagonal = factor.diagonal().astype(np.float64)
+    upper = factor.T / factor.diagonal()[:, None]
+    feed = np.ascontiguousarray(upper[::-1, ::-1])
+    np.fill_diagonal(feed, 0)
+    return diagonal[::-1] ** 2 * scale, feed
