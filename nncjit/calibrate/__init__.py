@@ -15,7 +15,7 @@ See docs/concepts/calibration.md for what is collected and why.
 from nncjit.calibrate.collection import Calibration
 from nncjit.calibrate.input_sums import InputSums
 from nncjit.calibrate.probes import fisher_probe, gaussian_probe
-from nncjit.calibrate.statistics_file import Statistics, TensorStatistics, is_statistics
+from nncjit.calibrate.statistics_file import Statistics, TensorStatistics, is_statistics, opened
 from nncjit.calibrate.statistics_record import TensorRecord
 from nncjit.calibrate.table_sums import TableSums
 from nncjit.calibrate.unfolding import unfold
@@ -30,5 +30,6 @@ __all__ = [
     "fisher_probe",
     "gaussian_probe",
     "is_statistics",
+    "opened",
     "unfold",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -291,3 +292,24 @@ def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
     if facts["samples"] < 1 or not 0 <= facts["output_power"] < float("inf"):
         raise ModelError("damaged statistics: no samples, or a power that is not one")
     return facts
+
+
+@contextmanager
+def opened(calibration: Any) -> Iterator[Statistics | None]:
+    """The statistics that an argument gives: open ones, or the path of a file, which is closed at the end; or None.
+
+    Raises
+    ------
+    OptionError
+        Something else.
+    ModelError
+        The file cannot be used.
+    """
+    if calibration is None or isinstance(calibration, Statistics):
+        yield calibration
+        return
+    if not isinstance(calibration, str | os.PathLike):
+        kind = type(calibration).__name__
+        raise OptionError(f"calibration is a {kind}, must be nncjit.calibrate.Statistics or the path of such a file")
+    with Statistics.open(calibration) as statistics:
+        yield statistics

@@ -26,6 +26,10 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="estimate the size, write nothing")
     parser.add_argument("--tensors", action="store_true", help="also list what became of each tensor")
     add_encoder(parser)
+    calibrate = parser.add_argument_group("calibration")
+    calibrate.add_argument(
+        "--calibration", type=Path, metavar="STATS", help="statistics of the model at work (.safetensors)"
+    )
     prune = parser.add_argument_group("pruning")
     prune.add_argument("--prune", type=Path, metavar="FILE.json", help="groups of channels that stay or go together")
     prune.add_argument("--prune-share", type=float, default=0.25, metavar="S", help="share to remove (default 0.25)")
@@ -53,6 +57,7 @@ def run(args: Namespace) -> None:
             threads=args.threads,
             progress=progress,
             pruning=pruning,
+            calibration=args.calibration,
             dry_run=args.dry_run,
         )
     show(args, report, lambda report: describe(report, tensors=args.tensors))
@@ -68,6 +73,11 @@ def describe(report: CompressReport, *, tensors: bool = False) -> str:
         (about, text.size(report.compressed_bytes), f"{text.three_digits(report.ratio)} % of the original"),
         ("per weight", f"{report.bits_per_weight:.2f} bits", ""),
         ("exactness", text.decibels(report.snr), "signal-to-noise ratio of the weights"),
+        *(
+            [("output", f"{100 * report.loss:.3g} %", "of its power lost, as expected")]
+            if report.loss is not None
+            else []
+        ),
         ("time", text.seconds(report.seconds), text.threads(report.threads)),
     ]
     parts = [f"{text.printable(report.source)} -> {text.printable(report.target)}"]

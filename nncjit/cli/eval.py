@@ -49,7 +49,9 @@ def configure(parser: ArgumentParser) -> None:
         "--data", type=Path, metavar="FOLDER", help="images in a folder for each class (needs torchvision)"
     )
     what.add_argument("--images", type=int, metavar="N", help="look at N images only, the same number of each class")
-    what.add_argument("--loss", type=float, default=1.0, metavar="P", help="percent that may be lost (default: 1)")
+    what.add_argument(
+        "--loss", dest="tolerated", type=float, default=1.0, metavar="P", help="percent that may be lost (default: 1)"
+    )
     what.add_argument("--memory", action="store_true", help="also measure peak memory, which takes a process a figure")
     how = parser.add_argument_group("where it is measured")
     how.add_argument(
@@ -78,8 +80,8 @@ def run(args: Namespace) -> None:
     from nncjit.report.rival import parse_qps
 
     _check_outputs(args)
-    if not 0 <= args.loss <= 100:
-        raise OptionError(f"--loss is {args.loss:g}, must be 0..100 percent")
+    if not 0 <= args.tolerated <= 100:
+        raise OptionError(f"--loss is {args.tolerated:g}, must be 0..100 percent")
     curves = series(args.grid, Options(**encoder_options(args)))
     qps = None if args.rival_qp is None else parse_qps(args.rival_qp)
     task = _task(args)
@@ -172,7 +174,7 @@ def _deliver(args: Namespace, found: Evaluation) -> None:
             level=found.original.measures[found.main],
         )
     if args.json != "-" and not args.quiet:
-        print(describe(found, args.loss))
+        print(describe(found, args.tolerated))
 
 
 def describe(found: Evaluation, loss: float = 1.0) -> str:

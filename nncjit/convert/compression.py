@@ -10,6 +10,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit import formats
+from nncjit.calibrate import Statistics, opened
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.model_encoder import encode_model, estimate_model
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
@@ -41,6 +42,7 @@ def compress(
     metadata: Mapping[str, str] | None = None,
     sensitivity: Mapping[str, Any] | None = None,
     pruning: Pruning | None = None,
+    calibration: Statistics | AnyPath | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> CompressReport:
     """Compress a model to an NNC file.
@@ -67,6 +69,8 @@ def compress(
         Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
     pruning : Pruning, optional
         Channels to remove (`nncjit.reduce.plan_pruning`).
+    calibration : Statistics or path, optional
+        Which errors of the weights the output feels (`nncjit.calibrate`): the steps and levels then follow that.
     **keywords
         Single options; they come before those of `options`.
 
@@ -83,10 +87,14 @@ def compress(
         The source cannot be read, or the target not be written.
     """
     chosen = Options.of(options, keywords)
-    data = Data(sensitivity=sensitivity, pruning=pruning)
     check_flags(dry_run=dry_run)
-    with _opened(source, metadata) as model, reporting(progress, "compress") as told:
+    with (
+        _opened(source, metadata) as model,
+        opened(calibration) as statistics,
+        reporting(progress, "compress") as told,
+    ):
         execution = Execution(threads=threads, progress=told)
+        data = Data(sensitivity=sensitivity, pruning=pruning, calibration=statistics)
         original = sum(tensor.nbytes for tensor in model)
         if dry_run:
             encoded = estimate_model(model, chosen, execution, data)

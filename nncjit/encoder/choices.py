@@ -16,7 +16,7 @@ from nncjit.option_values import Blocks, Counts, Either, Flag, Label, Number, Wh
 if TYPE_CHECKING:
     from nncjit.reduce import Block
 
-FinenessKind = Literal["ratio", "bits", "snr", "qp", "quality"]
+FinenessKind = Literal["ratio", "bits", "snr", "loss", "qp", "quality"]
 Quantizer = Literal["trellis", "uniform", "codebook", "auto", "raw"]
 Selection = Literal["fast", "exact", "reference", "none"]
 Scope = Literal["tensor", "model"]
@@ -24,7 +24,7 @@ References = Literal["name", "index"]
 Reader = Literal["nncodec"]
 Auto = Literal["auto"]
 
-TARGETS = ("ratio", "bits", "snr")
+TARGETS = ("ratio", "bits", "snr", "loss")
 """Kinds of fineness that are searched for; the others give the steps at once."""
 
 
@@ -42,6 +42,14 @@ class FinenessKinds(OptionGroup):
     )
     snr: float | None = option(
         None, Number(0.0, 120.0), "DB", "target signal-to-noise ratio of the weights, in dB", "It is met within 1 %."
+    )
+    loss: float | None = option(
+        None,
+        Number(1e-6, 1.0),
+        "SHARE",
+        "target squared error of the output, as a share of its power",
+        "It is what a calibration expects, so it needs one, and holds for the whole model: no rule sets it. 0.02 is a "
+        "cosine of about 0.99.",
     )
     qp: int | None = option(
         None,

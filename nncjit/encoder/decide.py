@@ -15,7 +15,7 @@ import numpy as np
 
 from nncjit.encoder.choices import Choices
 from nncjit.encoder.code import estimate
-from nncjit.encoder.decision import Decision
+from nncjit.encoder.decision import Decision, GivenStep
 from nncjit.encoder.default_steps import WIDEST_VECTOR, default_step, is_matrix, trellis_step, vector_step
 from nncjit.encoder.measure import Measured
 from nncjit.encoder.plan import Plan
@@ -37,6 +37,10 @@ BLOCK_SCAN = 4
 """scan_order of large tensors: 64-row blocks."""
 PARALLEL_WEIGHTS = 1 << 18
 """Tensors from this size on are coded in block rows, so that one tensor alone can be decoded by many threads."""
+
+
+FEEDBACK_ROOM = 2.0**12
+"""A calibrated matrix has no finer levels than 2^30 divided by this: beyond, float32 does not tell them apart."""
 
 
 class UnfitStepError(OptionError):
@@ -119,7 +123,14 @@ def settle_integers(name: str, shape: tuple[int, ...], plan: Plan, limb_bits: in
     return Settled("uniform", max(length, 15) if limb_bits == 4 else length, scan_order_of(shape, choices))
 
 
-def decide(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, settled: Settled) -> Decision:
+def decide(
+    name: str,
+    shape: tuple[int, ...],
+    measured: Measured,
+    plan: Plan,
+    settled: Settled,
+    given: GivenStep | None = None,
+) -> Decision:
     """The decision for one part of a unit.
 
     Parameters
@@ -133,6 +144,8 @@ def decide(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, se
     plan : Plan
     settled : Settled
         What holds for the whole unit.
+    given : GivenStep, optional
+        By a calibration.
 
     Raises
     ------
@@ -141,7 +154,13 @@ def decide(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, se
     """
     choices = plan.choices[name]
     quantizer = "uniform" if settled.quantizer == "codebook" and not is_matrix(shape) else settled.quantizer
-    qp = _qp(name, shape, measured, plan, dependent=quantizer == "trellis")
+    dependent = quantizer == "trellis"
+    if given is None:
+        qp = _qp(name, shape, measured, plan, dependent=dependent)
+        keeps = _keeps(name, shape, measured, plan)
+        rate_weight = choices.quantising.rate_weight * plan.rate_scale
+    else:
+        qp, keeps, rate_weight = _given_qp(given, name, measured, plan), "qp", given.rate_weight
     low, high = steps.qp_range(plan.density)
     if not low <= qp <= high:
         raise UnfitStepError(f"{name}: a part of its unit needs qp {qp}, outside {low}..{high}")
@@ -149,14 +168,29 @@ def decide(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan, se
         quantizer=quantizer,
         qp=qp,
         density=plan.density,
-        keeps="qp" if plan.has_qp(name, shape) or not is_matrix(shape) else "mean" if measured.is_offset else "gain",
-        rate_weight=choices.quantising.rate_weight * plan.rate_scale,
+        keeps=keeps,
+        rate_weight=rate_weight,
         exact=choices.quantising.exact,
         unary_length=settled.unary_length,
         scan_order=settled.scan_order,
         initialisation=choices.coding.selection,
         profile=plan.options.stream.profile,
     )
+
+
+def _keeps(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan) -> Literal["qp", "gain", "mean"]:
+    if plan.has_qp(name, shape) or not is_matrix(shape):
+        return "qp"
+    return "mean" if measured.is_offset else "gain"
+
+
+def _given_qp(given: GivenStep, name: str, measured: Measured, plan: Plan) -> int:
+    """The qp of a given step, with room for what feedback adds to the values."""
+    step = given.step * (plan.coarseness(name) if given.with_targets else 1.0)
+    peak = min(measured.peak * FEEDBACK_ROOM, float(np.finfo(np.float32).max))
+    low, high = steps.qp_range(plan.density)
+    wanted = steps.nearest_qp(min(max(step, steps.FINEST), steps.COARSEST), plan.density)
+    return steps.raise_qp(peak, min(max(wanted, low), high), plan.density)
 
 
 def decide_integers(name: str, plan: Plan, settled: Settled) -> Decision:

@@ -10,6 +10,17 @@ from nncjit.cabac.layer import Layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenStep:
+    """A step that a calibration gives, in the place of the default one."""
+
+    step: float
+    """Of the trellis."""
+    rate_weight: float
+    with_targets: bool
+    """Whether it grows and shrinks with what a target needs; else it stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """How one matrix or vector becomes levels and bits. Nothing is left to resolve: no "auto", no rule, no name."""
 

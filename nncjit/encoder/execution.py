@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nncjit.errors import OptionError
@@ -13,6 +14,8 @@ from nncjit.progress import Progress
 if TYPE_CHECKING:
     import numpy as np
 
+    from nncjit.calibrate import Statistics
+    from nncjit.encoder.metrics import Metrics
     from nncjit.reduce import Pruning
 
 
@@ -34,7 +37,7 @@ class Execution:
         object.__setattr__(self, "threads", optional("threads", THREADS, self.threads))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Data:
     """What is known of a model beside its weights.
 
@@ -48,6 +51,8 @@ class Data:
     """Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients."""
     pruning: Pruning | None = None
     """Channels to remove."""
+    calibration: Statistics | None = None
+    """Which errors of the weights the output feels."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.sensitivity, Mapping | None):
@@ -57,3 +62,12 @@ class Data:
 
             if not isinstance(self.pruning, Pruning):
                 raise OptionError(f"pruning is {shown(self.pruning)}, must come from nncjit.reduce.plan_pruning")
+
+    @cached_property
+    def metrics(self) -> Metrics | None:
+        """The calibration as the quantiser wants it."""
+        if self.calibration is None:
+            return None
+        from nncjit.encoder.metrics import Metrics
+
+        return Metrics(self.calibration)

@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
+from nncjit.calibrate import Statistics, opened
 from nncjit.encoder import targets
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import Item, items_of
@@ -52,6 +54,8 @@ class Encoded:
     """Bytes of the stream."""
     snr: float | None
     """Of all lossy tensors together, dB; None where there are none."""
+    loss: float | None
+    """Expected squared error of the output as a share of its power; None without calibration."""
     seconds: float
     threads: int
 
@@ -66,6 +70,7 @@ class Encoded:
             threads=self.threads,
             tensors=self.tensors,
             snr=self.snr,
+            loss=self.loss,
             estimated=estimated,
         )
 
@@ -87,6 +92,7 @@ def encode(
     metadata: Mapping[str, str] | None = None,
     sensitivity: Mapping[str, Any] | None = None,
     pruning: Pruning | None = None,
+    calibration: Statistics | str | PathLike[str] | None = None,
     graphs: Sequence[Graph] = (),
     **keywords: Unpack[OptionKeywords],
 ) -> EncodedModel:
@@ -109,6 +115,8 @@ def encode(
         Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
     pruning : Pruning, optional
         Channels to remove (`nncjit.reduce.plan_pruning`).
+    calibration : Statistics or path, optional
+        Which errors of the weights the output feels (`nncjit.calibrate`): the steps and levels then follow that.
     graphs : sequence of Graph, optional
         Topology and quantisation data of an exchange format, which travel in the stream as they are.
     **keywords
@@ -128,10 +136,10 @@ def encode(
         An array cannot be held: complex numbers, text, objects.
     """
     chosen = Options.of(options, keywords)
-    data = Data(sensitivity=sensitivity, pruning=pruning)
     model = Model.from_mapping(arrays, optional("metadata", Texts(), metadata), graphs=graphs)
     file = io.BytesIO()
-    with reporting(progress, "encode") as told:
+    with opened(calibration) as statistics, reporting(progress, "encode") as told:
+        data = Data(sensitivity=sensitivity, pruning=pruning, calibration=statistics)
         encoded = encode_model(model, file, chosen, Execution(threads=threads, progress=told), data)
     stream = EncodedModel(file.getbuffer())
     stream.report = encoded.report(source_name(arrays), "bytes", sum(tensor.nbytes for tensor in model))
@@ -162,7 +170,8 @@ def encode_model(
         _warn_of_miss(aim, value, plan)
     snr = targets.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
-    return Encoded(written.in_order_of(model), written.size, snr, seconds, thread_counts.count(execution.threads))
+    loss = targets.relative_loss(written.loss, plan)
+    return Encoded(written.in_order_of(model), written.size, snr, loss, seconds, thread_counts.count(execution.threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,19 +236,19 @@ def _plan(
 def _reached(aim: Aim, written: _Written) -> float:
     """What an encoding came to in terms of a target."""
     if aim.name is None:
-        return aim.target.measure(8.0 * written.size, written.error, written.power)
+        return aim.target.measure(8.0 * written.size, written.error, written.power, written.loss)
     row = written.rows[aim.name]
     if not aim.target.unit:
         return math.inf if row.snr is None else row.snr
-    return aim.target.measure(8.0 * row.bytes, 0.0, 0.0)
+    return aim.target.measure(8.0 * row.bytes, 0.0, 0.0, 0.0)
 
 
 def _warn_of_miss(aim: Aim, reached: float, plan: Plan) -> None:
     """Say what was reached instead of a target, and why; or what was changed to reach it."""
     target = aim.target
-    asked = f"{'' if aim.name is None else f'{aim.name}: '}{target.kind} is {target.wanted:g}"
+    asked = f"{'' if aim.name is None else f'{aim.name}: '}{target.kind} is {target.shown(target.wanted):g}"
     if not target.met(reached):
-        found = "nothing is lost" if math.isinf(reached) else f"reached {reached:.4g}"
+        found = "nothing is lost" if math.isinf(reached) else f"reached {target.shown(reached):.4g}"
         warnings.warn(f"{asked}, {found}: {_why(aim, reached)}", NncWarning, stacklevel=3)
     elif plan.rate_scale != 1.0 and aim.name is None:
         said = f"{asked}: reached with rate_weight times {plan.rate_scale:g}, as with more no step gives it"
@@ -261,14 +270,22 @@ def estimate_model(model: Model, options: Options, execution: Execution = EXECUT
     with thread_counts.pool(execution.threads) as pool:
         plan, samples, _ = _plan(model, original, options, data, pool, sampled=True)
     rows: list[TensorReport] = []
-    power = error = 0.0
+    power = error = loss = 0.0
     for sample in samples:
         cost = sample.cost(plan)
-        power, error = power + sample.power, error + cost.error
+        power, error, loss = power + sample.power, error + cost.error, loss + cost.loss
         rows += _estimated_rows(sample, round(cost.bits / 8))
     snr = targets.decibels(power, error) if power else None
     size = sum(row.bytes for row in rows)
-    return Encoded(tuple(rows), size, snr, time.perf_counter() - started, thread_counts.count(execution.threads))
+    seconds = time.perf_counter() - started
+    return Encoded(
+        tuple(rows),
+        size,
+        snr,
+        targets.relative_loss(loss, plan),
+        seconds,
+        thread_counts.count(execution.threads),
+    )
 
 
 def _estimated_rows(sample: UnitSample, n_bytes: int) -> Iterator[TensorReport]:
@@ -284,12 +301,13 @@ class _Written:
     def __init__(self) -> None:
         self.rows: dict[str, TensorReport] = {}
         self.size = 0
-        self.power = self.error = 0.0
+        self.power = self.error = self.loss = 0.0
 
     def add(self, unit: CodedUnit, n_bytes: int) -> None:
         for outcome in unit.outcomes:
             self.rows[outcome.info.name] = _row(outcome, n_bytes)
             n_bytes = 0  # the first tensor stands for the whole unit
+            self.loss += outcome.loss
             if outcome.step is not None:
                 self.power, self.error = self.power + outcome.power, self.error + outcome.error
 

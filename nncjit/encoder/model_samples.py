@@ -21,20 +21,22 @@ from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
 from nncjit.encoder.sampling import runs
-from nncjit.encoder.unit_contents import (
+from nncjit.encoder.unit_contents import contents_of
+from nncjit.encoder.unit_layout import (
     Contents,
     FloatContents,
     FloatPart,
     IntegerContents,
     RawContents,
     UnitLayout,
-    contents_of,
 )
 from nncjit.model import Model, TensorInfo
 
 SAMPLE_WEIGHTS = 1 << 20
 """Weights sampled of the whole model, shared among its tensors by size."""
 LEAST_SAMPLE = 1 << 13
+LEAST_OUTPUTS = 32
+"""Columns of a calibrated matrix in its sample."""
 UNIT_BITS = 8 * 40
 """Header of a unit: names and dimensions, on average."""
 
@@ -45,6 +47,8 @@ class Cost(NamedTuple):
     bits: float
     error: float
     """Sum of squared errors."""
+    loss: float = 0.0
+    """In the metric of a calibration."""
 
 
 @dataclass(slots=True)
@@ -62,11 +66,12 @@ class PartSample:
 
     def cost(self, plan: Plan) -> Cost:
         """Of the whole part, scaled up."""
-        decision = decide(self.part.name, self.shape, self.part.measured, plan, self.layout.settled)
+        part = self.part
+        decision = decide(part.name, self.shape, part.measured, plan, self.layout.settled, part.given)
         if decision not in self._known:
-            matrix = quantise(self.part.values, decision)
-            error = self.share * self.part.gain * matrix.error
-            self._known[decision] = Cost(estimate(matrix, self.share), error)
+            matrix = quantise(part.values, decision, metric=part.metric)
+            error, loss = self.share * part.gain * matrix.error, self.share * (matrix.loss or 0.0)
+            self._known[decision] = Cost(estimate(matrix, self.share), error, loss)
         return self._known[decision]
 
 
@@ -104,7 +109,8 @@ class UnitSample:
             costs = [sample.cost(plan) for sample in self.parts]
         except UnfitStepError:
             return raw
-        coded = Cost(sum(c.bits for c in costs) + UNIT_BITS, sum(c.error for c in costs) + self.lost)
+        bits, error = sum(c.bits for c in costs) + UNIT_BITS, sum(c.error for c in costs) + self.lost
+        coded = Cost(bits, error, sum(c.loss for c in costs))
         return coded if coded.bits < raw.bits else raw
 
 
@@ -166,8 +172,18 @@ def _float_sample(contents: FloatContents, total: int) -> UnitSample:
 
 def _part_sample(part: FloatPart, layout: UnitLayout, total: int) -> PartSample:
     shape, size = part.values.shape, part.values.size
+    if part.metric is not None:
+        some = some_outputs(part.values, _wanted(size, total) // shape[0])
+        return PartSample(replace(part, values=some), shape, layout, size / some.size)
     row = runs(part.values.reshape(-1), _wanted(size, total)).reshape(1, -1)
     return PartSample(replace(part, values=row, reference=None), shape, layout, size / row.size)
+
+
+def some_outputs(values: np.ndarray, wanted: int) -> np.ndarray:
+    """About so many columns of a matrix whose rows feed back: each of them is quantised as it is beside all others."""
+    count = min(max(LEAST_OUTPUTS, wanted), values.shape[1])
+    first = (values.shape[1] - count) // 2
+    return np.ascontiguousarray(values[:, first : first + count])
 
 
 def _wanted(size: int, total: int) -> int:

@@ -59,6 +59,7 @@ class OptionKeywords(TypedDict, total=False):
     ratio: float | None
     bits: float | None
     snr: float | None
+    loss: float | None
     qp: int | None
     quality: float | None
     quantizer: Quantizer

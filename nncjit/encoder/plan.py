@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from nncjit import dtypes
 from nncjit.encoder.choices import Choices
@@ -12,13 +14,25 @@ from nncjit.encoder.compatibility import check_stream, check_tensor
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.execution import Data
 from nncjit.encoder.options import Options
-from nncjit.errors import OptionError
+from nncjit.errors import NncWarning, OptionError
 from nncjit.model import TensorInfo
+
+if TYPE_CHECKING:
+    from nncjit.encoder.metrics import Metrics
 
 NO_DATA = Data()
 
 FINE_DENSITY = 7
 """qp_density of streams whose steps are computed: 128 steps an octave hit any target within 1 %."""
+
+
+def _loss_per_bit(infos: list[TensorInfo], metrics: Metrics) -> float:
+    """Lambda of a model, after a check that the statistics are its own."""
+    missing = metrics.statistics.check({info.name: info.shape for info in infos})
+    if missing:
+        said = f"the statistics are of {len(missing)} weights more than the model has, {missing[0]} among them"
+        warnings.warn(said, NncWarning, stacklevel=2)
+    return metrics.loss_per_bit(sum(info.size for info in infos if info.name in metrics.statistics))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,8 @@ class Plan:
     """Factor on all rate weights: below 1 where a target cannot be hit with those that were asked for."""
     zero_counts: Mapping[str, int] = field(default_factory=dict)
     """How many weights (or blocks) of each tensor are set to zero by one ranking of the whole model."""
+    loss_per_bit: float = 0.0
+    """Lambda of a calibrated model, at scale 1."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """Ranks that were left to "auto" and are decided; 0: no factors."""
 
@@ -60,6 +76,8 @@ class Plan:
         floats = [info for info in infos if dtypes.find(info.dtype).kind == "f"]
         sizes = [info.size for info in floats if is_matrix(info.shape)]
         plan = cls(options, data, choices, options.quantising.qp_density, statistics.median(sizes) if sizes else 1.0)
+        if data.metrics is not None:
+            plan = replace(plan, density=FINE_DENSITY, loss_per_bit=_loss_per_bit(infos, data.metrics))
         computed = not all(plan.has_qp(info.name, info.shape) for info in floats)
         return replace(plan, density=FINE_DENSITY) if computed else plan
 

@@ -15,6 +15,7 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.encoder.decision import Decision
 from nncjit.quant import codebook, steps
+from nncjit.quant.input_metric import InputMetric
 from nncjit.quant.problem import Problem, Solution, solve
 
 MOST_GAIN = 2.0
@@ -38,6 +39,8 @@ class QuantisedMatrix:
     error: float
     """Sum of squared differences to them."""
     book: codebook.Codebook | None = None
+    loss: float | None = None
+    """What its errors cost in the metric of a calibration."""
 
     @property
     def step(self) -> float:
@@ -59,6 +62,7 @@ def quantise(
     decision: Decision,
     *,
     reference: np.ndarray | None = None,
+    metric: InputMetric | None = None,
     workers: Executor | None = None,
     overwrite: bool = False,
 ) -> QuantisedMatrix:
@@ -72,6 +76,8 @@ def quantise(
         With a qp at which all levels fit.
     reference : float32[shape], optional
         What the result is measured against, where a reduction changed the values already.
+    metric : InputMetric, optional
+        What errors of the rows cost, by a calibration.
     workers : Executor, optional
         Threads that share the work; the levels do not depend on them.
     overwrite : bool
@@ -91,16 +97,17 @@ def quantise(
         step=step,
         rate_weight=decision.rate_weight,
         exact=decision.exact,
+        inputs=metric,
         reference=None if reference is None else to_scan(reference, layer, workers=workers),
     )
     solution = solve(problem, workers)
     qp = _signalled_qp(decision, step, solution, ordered)
     signalled = float(steps.step(qp, decision.density))
     sums = solution.reference_sums
-    if sums.error(signalled) > sums.power:  # worse than nothing
+    if metric is None and sums.error(signalled) > sums.power:  # worse than nothing
         solution = solution.zeros()
         sums = solution.reference_sums
-    return QuantisedMatrix(solution.levels, layer, decision, qp, sums.power, sums.error(signalled))
+    return QuantisedMatrix(solution.levels, layer, decision, qp, sums.power, sums.error(signalled), loss=solution.loss)
 
 
 def _signalled_qp(decision: Decision, step: float, solution: Solution, values: np.ndarray) -> int:

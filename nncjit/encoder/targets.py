@@ -20,6 +20,7 @@ import numpy as np
 from nncjit.encoder.choices import Fineness, FinenessKind
 from nncjit.encoder.model_samples import UnitSample, take_samples
 from nncjit.encoder.plan import Plan
+from nncjit.errors import OptionError
 from nncjit.model import Model
 
 TOLERANCE = 0.01
@@ -45,15 +46,19 @@ class Target:
     slope: float
     """Its change for one octave of finer steps."""
     unit: float
-    """Bits for one of it; 0: it is a signal-to-noise ratio."""
+    """Bits for one of it; 0: it is a signal-to-noise ratio, of the weights or of the output."""
+    power: float = 0.0
+    """Of the output, where it is a loss."""
 
     @classmethod
-    def of(cls, fineness: Fineness, weights: int, original_bytes: int) -> Target | None:
+    def of(cls, fineness: Fineness, weights: int, original_bytes: int, output_power: float = 0.0) -> Target | None:
         """The target of a model or of one tensor; None where there is none."""
         weights, original_bytes = max(weights, 1), max(original_bytes, 1)
         match fineness.kind:
             case "snr":
                 return cls("snr", fineness.value, 20 * math.log10(2), 0.0)
+            case "loss":
+                return cls("loss", decibels(1.0, fineness.value), 20 * math.log10(2), 0.0, output_power)
             case "bits":
                 return cls("bits", fineness.value, 1.0, float(weights))
             case "ratio":
@@ -61,9 +66,15 @@ class Target:
                 return cls("ratio", fineness.value, slope, original_bytes * 8 / 100.0)
         return None
 
-    def measure(self, bits: float, error: float, power: float) -> float:
-        """What was reached, from bits, sum of squared errors and sum of squares."""
+    def measure(self, bits: float, error: float, power: float, loss: float) -> float:
+        """What was reached, from bits, sum of squared errors, sum of squares, and the loss of a calibration."""
+        if self.kind == "loss":
+            return decibels(self.power, 2.0 * loss)
         return bits / self.unit if self.unit else decibels(power, error)
+
+    def shown(self, reached: float) -> float:
+        """A number that was reached, or is wanted, as the user gives it."""
+        return 10.0 ** (-reached / 10.0) if self.kind == "loss" else reached
 
     def met(self, reached: float) -> bool:
         """Whether this is the target within its tolerance."""
@@ -111,7 +122,9 @@ class _Search:
         plan = self.plan_at(2.0**-x)
         costs = [sample.cost(plan) for sample in self.samples]
         power = sum(sample.power for sample in self.samples)
-        reached = self.goal.measure(sum(c.bits for c in costs), sum(c.error for c in costs), power)
+        reached = self.goal.measure(
+            sum(c.bits for c in costs), sum(c.error for c in costs), power, sum(c.loss for c in costs)
+        )
         if self.goal.miss(reached) < self.miss:
             self.best, self.miss = x, self.goal.miss(reached)
         return reached
@@ -264,7 +277,12 @@ def own_target(plan: Plan, sample: UnitSample) -> Target | None:
 
 def model_target(plan: Plan, model: Model) -> Target | None:
     """The target of a whole model; sizes count each tied tensor once for every name that it has."""
-    return Target.of(plan.options.fineness, sum(t.size for t in model), sum(t.nbytes for t in model))
+    fineness, output_power = plan.options.fineness, 0.0
+    if fineness.kind == "loss":
+        if plan.data.metrics is None:
+            raise OptionError("loss is what a calibration expects of the output: give a calibration, or another target")
+        output_power = plan.data.metrics.output_power
+    return Target.of(fineness, sum(t.size for t in model), sum(t.nbytes for t in model), output_power)
 
 
 def weighs_rate(plan: Plan) -> bool:
@@ -275,6 +293,13 @@ def weighs_rate(plan: Plan) -> bool:
 def has_targets(plan: Plan) -> bool:
     """Whether any target is set, for the model or for a tensor."""
     return any(fineness.is_target for fineness in (plan.options.fineness, *(c.fineness for c in plan.choices.values())))
+
+
+def relative_loss(loss: float, plan: Plan) -> float | None:
+    """The output's expected squared error as a share of its power; None without calibration, or without that power."""
+    metrics = plan.data.metrics
+    power = 0.0 if metrics is None else metrics.statistics.output_power
+    return 2.0 * loss / power if power else None
 
 
 def decibels(power: float, error: float) -> float:

@@ -11,25 +11,28 @@ quantise as they go can, and were the way before: four of them, each with its ow
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from nncjit import dtypes
+from nncjit.encoder.calibrated_parts import ALONE, calibrated_parts, why_not
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import (
+    DEFAULT_UNARY_LENGTH,
     SAMPLE,
     Settled,
     UnfitStepError,
     decide,
     raw_reason,
     relative_noise,
+    scan_order_of,
     settle,
     settle_integers,
 )
+from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.integer_coding import limb_bits
 from nncjit.encoder.measure import Measured, measure
@@ -37,6 +40,15 @@ from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
 from nncjit.encoder.reduction import reduced
 from nncjit.encoder.sampling import runs
+from nncjit.encoder.unit_layout import (
+    Contents,
+    FloatContents,
+    FloatPart,
+    IntegerContents,
+    Parts,
+    RawContents,
+    UnitLayout,
+)
 from nncjit.errors import OptionError
 from nncjit.model import Tensor, TensorInfo
 from nncjit.reduce import Block, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
@@ -47,91 +59,6 @@ NOT_SMALLER = "coded it would not be smaller"
 
 SHARE_OF_NOISE = 0.7
 """Relative error of automatic factors, as a share of the noise that quantising may add."""
-
-
-class Found(Protocol):
-    """A part as the decoder will find it."""
-
-    def values(self, shape: tuple[int, ...]) -> np.ndarray:
-        """float32[shape]."""
-
-
-@dataclass(frozen=True, slots=True)
-class FloatPart:
-    """One matrix or vector that is coded."""
-
-    role: str
-    """"W", "G", "H", "LS", "BI", "BN_beta", "BN_gamma", "BN_mean" or "BN_var". Spec, section 2."""
-    name: str
-    """Of the tensor whose choices count."""
-    values: np.ndarray
-    """float32, C-contiguous, dimension 0 as rows."""
-    measured: Measured
-    """Of the values."""
-    reference: np.ndarray | None = None
-    """What the decoded values are measured against where a reduction changed them."""
-    gain: float = 1.0
-    """What a squared error of this part adds to the squared error of the tensor, about."""
-    overwrite: bool = False
-    """Whether the values may be lost."""
-
-    @classmethod
-    def of(cls, role: str, name: str, values: np.ndarray, gain: float = 1.0) -> FloatPart:
-        """A part whose values have not been measured."""
-        values = np.ascontiguousarray(values, np.float32)
-        return cls(role, name, values, measure(values), gain=gain)
-
-
-Parts = Generator[FloatPart, Found, np.ndarray | None]
-"""Parts in coding order; returns the weights that the parts, as found, compose, None where one part is the tensor."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitLayout:
-    """How the parts of a unit lie in it."""
-
-    infos: tuple[TensorInfo, ...]
-    """The tensors, a block's weight first."""
-    shape: tuple[int, ...]
-    """tensor_dimensions: of the weights as they are coded."""
-    settled: Settled
-    shift: int = 0
-    """first_tensor_dimension_shift."""
-    block: Block | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RawContents:
-    """A tensor that is stored as it is."""
-
-    info: TensorInfo
-    storage: np.ndarray
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class IntegerContents:
-    """A tensor whose values are its levels."""
-
-    layout: UnitLayout
-    levels: np.ndarray
-    """int32[layout.shape]; with a leading dimension for limbs."""
-    limb_bits: int
-    """Of a limb; 0 without limbs."""
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class FloatContents:
-    """Tensors that are quantised."""
-
-    layout: UnitLayout
-    parts: Parts
-    original: np.ndarray | None = None
-    """float32[layout.shape]: what composed weights are measured against; None where one part is the tensor."""
-
-
-Contents = RawContents | IntegerContents | FloatContents
 
 
 def contents_of(item: Item, plan: Plan, workers: Executor | None) -> Iterator[Contents]:
@@ -189,7 +116,32 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return RawContents(info, storage, reason)
     fresh = tensor.fresh or not np.may_share_memory(values, storage)
     del storage
-    return _plain(info, values, reduced(info, values, plan), measured, plan, workers, fresh=fresh)
+    told = ""
+    if plan.data.metrics is not None and is_matrix(info.shape):
+        told = why_not(info, measured, plan)
+        if not told:
+            return _calibrated(info, values, plan)
+    return _plain(info, values, reduced(info, values, plan), measured, plan, workers, fresh=fresh, told=told)
+
+
+def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatContents:
+    """A weight with statistics, its inputs as rows, with local scaling."""
+    choices = plan.choices[info.name]
+    assert plan.data.metrics is not None
+    record = plan.data.metrics.record(info)
+    assert record is not None
+    wanted = _rows_first(values, record.axis)
+    length = choices.coding.unary_length
+    layout = UnitLayout(
+        infos=(info,),
+        shape=wanted.shape,
+        settled=Settled(
+            "trellis", DEFAULT_UNARY_LENGTH if length == "auto" else length, scan_order_of(wanted.shape, choices)
+        ),
+        shift=record.axis,
+        block=Block(weight=info.name, axis=record.axis),
+    )
+    return FloatContents(layout, calibrated_parts(info.name, wanted, plan), wanted)
 
 
 def _plain(
@@ -201,6 +153,7 @@ def _plain(
     workers: Executor | None,
     *,
     fresh: bool,
+    told: str = "",
 ) -> FloatContents:
     """One matrix or vector, its first dimension where the choices want it. `measured` is of `values`."""
     first = plan.first_dimension(info.name, info.shape)
@@ -211,7 +164,7 @@ def _plain(
     settled = settle(info.name, coded, measured, plan)
     layout = UnitLayout(infos=(info,), shape=coded.shape, settled=settled, shift=first)
     part = FloatPart("W", info.name, coded, measured, reference, overwrite=fresh and changed is values)
-    return FloatContents(layout, _alone(part))
+    return FloatContents(layout, _alone(part), reason=told)
 
 
 def _alone(part: FloatPart) -> Parts:
@@ -299,7 +252,8 @@ def _block(tensors: tuple[Tensor, ...], block: Block, plan: Plan, workers: Execu
     layout = UnitLayout(
         infos=tuple(t.info for t in tensors), shape=wanted.shape, settled=settled, shift=block.axis, block=block
     )
-    return FloatContents(layout, _block_parts(block, wanted, vectors, rank, plan, scaled=scaled), original)
+    told = "" if plan.data.metrics is None else ALONE + "it stands in a block"
+    return FloatContents(layout, _block_parts(block, wanted, vectors, rank, plan, scaled=scaled), original, told)
 
 
 @dataclass(frozen=True, slots=True)

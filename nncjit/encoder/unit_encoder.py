@@ -24,15 +24,13 @@ from nncjit.encoder.grouping import Item
 from nncjit.encoder.integer_coding import integer_matrix
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
-from nncjit.encoder.unit_contents import (
-    NOT_SMALLER,
+from nncjit.encoder.unit_contents import NOT_SMALLER, contents_alone, contents_of
+from nncjit.encoder.unit_layout import (
     Contents,
     FloatContents,
     IntegerContents,
     RawContents,
     UnitLayout,
-    contents_alone,
-    contents_of,
 )
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
@@ -70,6 +68,8 @@ class Outcome:
     """Sum of squared differences to them."""
     reason: str = ""
     """Why it is coded otherwise than asked for."""
+    loss: float = 0.0
+    """What its errors cost in the metric of a calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +158,21 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
     roles, matrices, composed = _quantise_parts(contents, plan, workers)
     weights = slice(next(k for k, role in enumerate(roles) if role in ("W", "G")), None)
     original = contents.original
-    if composed is not None and original is not None and energy(original - composed) > energy(original):
-        # worse than nothing
+    calibrated = any(matrix.loss is not None for matrix in matrices)
+    if (
+        composed is not None
+        and original is not None
+        and not calibrated
+        and energy(original - composed) > energy(original)
+    ):  # worse than nothing
         matrices[weights] = [matrix.zeros() for matrix in matrices[weights]]
         composed = np.zeros_like(composed)
-    reason = ""
+    reason = contents.reason
     layout = contents.layout
     if layout.settled.quantizer == "codebook":
         matrices[weights] = smaller_with_codebooks(matrices[weights], workers)
         asked = plan.choices[layout.infos[0].name].quantising.quantizer == "codebook"
-        reason = "a codebook would not be smaller" if asked and matrices[-1].book is None else ""
+        reason = "a codebook would not be smaller" if asked and matrices[-1].book is None else reason
     payload_type = PayloadType.BLOCK if layout.block is not None else PayloadType.FLOAT
     outcomes = tuple(_outcomes(contents, roles, matrices, composed, reason))
     return QuantisedUnit(layout, payload_type, tuple(roles), tuple(matrices), outcomes)
@@ -181,9 +186,15 @@ def _quantise_parts(
     try:
         part = next(contents.parts)
         while True:
-            decision = decide(part.name, part.values.shape, part.measured, plan, contents.layout.settled)
+            settled = contents.layout.settled
+            decision = decide(part.name, part.values.shape, part.measured, plan, settled, part.given)
             matrix = quantise(
-                part.values, decision, reference=part.reference, workers=workers, overwrite=part.overwrite
+                part.values,
+                decision,
+                reference=part.reference,
+                metric=part.metric,
+                workers=workers,
+                overwrite=part.overwrite,
             )
             roles.append(part.role)
             matrices.append(matrix)
@@ -220,7 +231,8 @@ def _outcomes(
     if layout.block is not None:
         types = _types(roles)
         tool = " + ".join([_tool(last), *(t.name or "" for t in ParameterTypes if t & types)])
-        yield Outcome(layout.infos[0], tool, last.step, energy(original), energy(original - composed), reason)
+        loss = sum(matrix.loss or 0.0 for matrix in matrices)
+        yield Outcome(layout.infos[0], tool, last.step, energy(original), energy(original - composed), reason, loss)
         yield from (Outcome(info, "in the block") for info in layout.infos[1:])
         return
     start = 0
@@ -231,6 +243,8 @@ def _outcomes(
 
 
 def _tool(matrix: QuantisedMatrix) -> str:
+    if matrix.loss is not None:
+        return "feedback"
     return "codebook" if matrix.book is not None else "trellis" if matrix.layer.dq else "uniform"
 
 

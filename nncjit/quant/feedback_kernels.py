@@ -2,8 +2,8 @@
 
 Inside a row nothing feeds back, so the trellis is the plain one. A row is cut into chains: one in raster order, one for
 each block of columns in the block scan, where a chain goes on from row to row of its block. There the next block's
-chain begins in state 0, so each chain but the last must end in it; that costs a choice in some thousand values, and lets
-four chains advance side by side. Stages as in `trellis_rd_kernels`.
+chain begins in state 0, so each chain but the last must end in it; that costs a choice in some thousand values, and
+lets four chains advance side by side. Stages as in `trellis_rd_kernels`.
 
 Rows are padded to whole vectors, with zeros. The caller does the feedback between groups of rows by matrix products;
 inside a group the kernel does it.
@@ -33,7 +33,6 @@ from nncjit.quant.trellis_kernels import WAYS
 from nncjit.quant.trellis_lanes_kernels import EXACT_BELOW
 from nncjit.quant.trellis_rd_kernels import (
     STREAMS,
-    UNREACHED,
     best_state,
     emit,
     emit_scalar,

@@ -1,7 +1,7 @@
 """The metric of a matrix whose rows are inputs, taken apart so that rows can be quantised one after another.
 
-With A the metric over all inputs (damped, see `factorise`), an error E of the matrix costs half tr(E' A E). The Cholesky
-factor of A, from the last input up, makes this a sum over inputs::
+With A the metric over all inputs (damped, see `factorise`), an error E of the matrix costs half tr(E' A E). The
+Cholesky factor of A, from the last input up, makes this a sum over inputs::
 
     A = L L', L upper triangular;   half tr(E' A E) = sum_k d_k |t_k - q_k|^2
     d_k = L_kk^2 / 2,   t_k = w_k + sum over i < k of U_ki (w_i - q_i),   U_ki = L_ik / L_kk

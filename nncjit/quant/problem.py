@@ -15,7 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.scan import from_scan, to_scan
+from nncjit.quant.feedback import quantise_rows
 from nncjit.quant.flat_arrays import Floats, Levels
+from nncjit.quant.input_metric import InputMetric
 from nncjit.quant.moments import Products, products
 from nncjit.quant.trellis import trellis, trellis_rd
 from nncjit.quant.uniform import uniform, uniform_rd
@@ -70,6 +73,9 @@ class Problem:
     exact : bool
         True: the reference's decisions, slowly.
     metric : Metric
+    inputs : InputMetric, optional
+        The matrix's rows are inputs, and their errors cost this: it decides the levels, by the trellis with rate and
+        feedback. `metric` still says how much was lost.
     reference : float32[n], optional
         What distortion is measured against, where it is not the values: the original of values that were reduced.
     """
@@ -80,6 +86,7 @@ class Problem:
     rate_weight: float = 0.0
     exact: bool = False
     metric: Metric = IDENTITY
+    inputs: InputMetric | None = None
     reference: Floats | None = None
 
 
@@ -95,6 +102,8 @@ class Solution:
     """
     reference_sums: Products
     """Of the reference and the levels, or else the same: they say what was lost."""
+    loss: float | None = None
+    """In the metric of the inputs, where there is one."""
 
     def zeros(self) -> Solution:
         """All levels zero, which is the better solution where these add more error than there is to lose."""
@@ -153,8 +162,17 @@ def solve(problem: Problem, workers: Executor | None = None) -> Solution:
     OptionError
         The step or its inverse is not a positive normal float32.
     """
-    levels = _SOLVERS[bool(problem.layer.dq), problem.rate_weight > 0.0](problem, workers)
+    loss = None
+    if problem.inputs is not None:
+        layer = problem.layer
+        found = quantise_rows(
+            from_scan(problem.values, layer), layer, problem.step, problem.rate_weight, problem.inputs
+        )
+        levels, loss = to_scan(found.levels, layer, overwrite=True), found.loss
+    else:
+        levels = _SOLVERS[bool(problem.layer.dq), problem.rate_weight > 0.0](problem, workers)
     sums = problem.metric.distortion(problem.values, levels, problem.layer, workers)
     if problem.reference is None:
-        return Solution(levels, sums, sums)
-    return Solution(levels, sums, problem.metric.distortion(problem.reference, levels, problem.layer, workers))
+        return Solution(levels, sums, sums, loss)
+    lost = problem.metric.distortion(problem.reference, levels, problem.layer, workers)
+    return Solution(levels, sums, lost, loss)

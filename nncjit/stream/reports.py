@@ -111,6 +111,8 @@ class CompressReport(Report):
 
     snr: float | None
     """Signal-to-noise ratio of all lossy tensors together, dB."""
+    loss: float | None = None
+    """Expected squared error of the output as a share of its power; None without calibration."""
     estimated: bool = False
     """True for a dry run: sizes are estimates, and nothing was written."""
 

@@ -1,0 +1,107 @@
+"""What the contents of a unit are made of: parts that are coded, and how they lie in the unit."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from nncjit.encoder.decide import Settled
+from nncjit.encoder.decision import GivenStep
+from nncjit.encoder.measure import Measured, measure
+from nncjit.model import TensorInfo
+from nncjit.quant.input_metric import InputMetric
+from nncjit.reduce import Block
+
+
+class Found(Protocol):
+    """A part as the decoder will find it."""
+
+    def values(self, shape: tuple[int, ...]) -> np.ndarray:
+        """float32[shape]."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloatPart:
+    """One matrix or vector that is coded."""
+
+    role: str
+    """"W", "G", "H", "LS", "BI", "BN_beta", "BN_gamma", "BN_mean" or "BN_var". Spec, section 2."""
+    name: str
+    """Of the tensor whose choices count."""
+    values: np.ndarray
+    """float32, C-contiguous, dimension 0 as rows."""
+    measured: Measured
+    """Of the values."""
+    reference: np.ndarray | None = None
+    """What the decoded values are measured against where a reduction changed them."""
+    gain: float = 1.0
+    """What a squared error of this part adds to the squared error of the tensor, about."""
+    overwrite: bool = False
+    """Whether the values may be lost."""
+    metric: InputMetric | None = None
+    """What errors of the rows cost, by a calibration."""
+    given: GivenStep | None = None
+    """The step that a calibration gives."""
+
+    @classmethod
+    def of(cls, role: str, name: str, values: np.ndarray, gain: float = 1.0) -> FloatPart:
+        """A part whose values have not been measured."""
+        values = np.ascontiguousarray(values, np.float32)
+        return cls(role, name, values, measure(values), gain=gain)
+
+
+Parts = Generator[FloatPart, Found, np.ndarray | None]
+"""Parts in coding order; returns the weights that the parts, as found, compose, None where one part is the tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitLayout:
+    """How the parts of a unit lie in it."""
+
+    infos: tuple[TensorInfo, ...]
+    """The tensors, a block's weight first."""
+    shape: tuple[int, ...]
+    """tensor_dimensions: of the weights as they are coded."""
+    settled: Settled
+    shift: int = 0
+    """first_tensor_dimension_shift."""
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawContents:
+    """A tensor that is stored as it is."""
+
+    info: TensorInfo
+    storage: np.ndarray
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerContents:
+    """A tensor whose values are its levels."""
+
+    layout: UnitLayout
+    levels: np.ndarray
+    """int32[layout.shape]; with a leading dimension for limbs."""
+    limb_bits: int
+    """Of a limb; 0 without limbs."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FloatContents:
+    """Tensors that are quantised."""
+
+    layout: UnitLayout
+    parts: Parts
+    original: np.ndarray | None = None
+    """float32[layout.shape]: what composed weights are measured against; None where one part is the tensor."""
+    reason: str = ""
+    """Why they are coded otherwise than asked for."""
+
+
+Contents = RawContents | IntegerContents | FloatContents
