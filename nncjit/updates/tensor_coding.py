@@ -27,7 +27,7 @@ from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
 from nncjit.encoder.reduction import reduced
 from nncjit.encoder.sampling import runs
-from nncjit.encoder.unit_contents import IntegerContents, UnitLayout, contents_alone
+from nncjit.encoder.unit_contents import contents_alone
 from nncjit.encoder.unit_encoder import (
     CodedUnit,
     Outcome,
@@ -36,6 +36,7 @@ from nncjit.encoder.unit_encoder import (
     not_grown,
     quantised_units,
 )
+from nncjit.encoder.unit_layout import IntegerContents, UnitLayout
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant import steps
 from nncjit.stages import staged
