@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nncjit.calibrate import Statistics
-    from nncjit.encoder.metrics import Metrics
+    from nncjit.encoder.input_metrics import Metrics
     from nncjit.reduce import Pruning
 
 
@@ -68,6 +68,6 @@ class Data:
         """The calibration as the quantiser wants it."""
         if self.calibration is None:
             return None
-        from nncjit.encoder.metrics import Metrics
+        from nncjit.encoder.input_metrics import Metrics
 
         return Metrics(self.calibration)

@@ -18,7 +18,7 @@ from nncjit.errors import NncWarning, OptionError
 from nncjit.model import TensorInfo
 
 if TYPE_CHECKING:
-    from nncjit.encoder.metrics import Metrics
+    from nncjit.encoder.input_metrics import Metrics
 
 NO_DATA = Data()
 
