@@ -36,12 +36,13 @@ MAY_IMPORT = {
     "encoder": "progress option_values calibrate stream reduce quant cabac syntax model dtypes stages jit errors",
     "decoder": "formats files wording progress option_values stream reduce quant cabac syntax bits model arrays "
     "dtypes stages jit errors",
-    "convert": "encoder decoder calibrate stream formats reduce bits progress option_values model files stages jit "
-    "errors",
+    "convert": "encoder decoder calibrate stream formats reduce syntax bits progress option_values model files dtypes "
+    "stages jit errors",
     "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
     "model files dtypes stages jit errors",
     "torch": "convert encoder decoder calibrate stream formats reduce bits progress model arrays dtypes files extras "
     "stages jit errors",
+    "hf": "torch convert decoder errors extras",
     "demo": "errors",
     "report": "wording progress option_values convert encoder decoder stream formats model files dtypes stages errors",
     "cli": "__init__ wording report demo torch updates convert encoder decoder calibrate stream formats reduce "

@@ -23,6 +23,9 @@ def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("source", type=Path, metavar="MODEL", help="the model file")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the .nnc file (default: MODEL with .nnc)")
+    parser.add_argument(
+        "--layout", choices=("hf",), help="hf: make a folder that transformers loads, of a folder of such a model"
+    )
     parser.add_argument("--dry-run", action="store_true", help="estimate the size, write nothing")
     parser.add_argument("--tensors", action="store_true", help="also list what became of each tensor")
     add_encoder(parser)
@@ -42,6 +45,9 @@ def run(args: Namespace) -> None:
     """Compress one file."""
     import nncjit
 
+    if args.layout is not None:
+        _to_folder(args)
+        return
     target = args.output or derived_target(args.source, ".nnc", dry_run=args.dry_run)
     options = nncjit.Options(**encoder_options(args))
     pruning = None
@@ -63,6 +69,22 @@ def run(args: Namespace) -> None:
     show(args, report, lambda report: describe(report, tensors=args.tensors))
     if args.dry_run:
         note(args, "dry run: sizes are estimates, nothing was written")
+
+
+def _to_folder(args: Namespace) -> None:
+    """Compress a folder of a Hugging Face model to one that transformers loads."""
+    from nncjit.convert.hf_layout import compress_folder
+    from nncjit.errors import OptionError
+
+    given = {"--dry-run": args.dry_run, "--prune": args.prune is not None}
+    for flag in (flag for flag, is_given in given.items() if is_given):
+        raise OptionError(f"{flag} cannot be used with --layout hf")
+    if args.output is None:
+        raise OptionError("--layout hf makes a folder: give its name with -o")
+    with progress_bar("compress", quiet=args.quiet) as progress:
+        keywords = encoder_options(args)
+        report = compress_folder(args.source, args.output, threads=args.threads, progress=progress, **keywords)
+    show(args, report, lambda report: describe(report, tensors=args.tensors))
 
 
 def describe(report: CompressReport, *, tensors: bool = False) -> str:

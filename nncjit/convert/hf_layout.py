@@ -1,0 +1,240 @@
+"""Folders of Hugging Face models to folders of the same layout, in which weights are NNC streams.
+
+The weights of the folder are encoded as one model, so that steps, rules and targets are those of `compress`. Each data
+unit then goes into a stream of its own, a tensor of bytes named ``NAME_nnc`` in the safetensors file that held NAME.
+Whatever reads safetensors finds shards, index and tied tensors as it knows them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from nncjit import dtypes, formats
+from nncjit.bits import as_source
+from nncjit.encoder.execution import Execution
+from nncjit.encoder.model_encoder import encode_model
+from nncjit.encoder.options import OptionKeywords, Options, explains_options
+from nncjit.errors import ModelError, OptionError
+from nncjit.files import os_errors
+from nncjit.model import Model, Tensor, TensorInfo
+from nncjit.progress import Progress, reporting
+from nncjit.stream.data_units import StreamReader
+from nncjit.stream.reports import CompressReport, TensorReport
+from nncjit.syntax import Context, MpsPayload, QuantizationMethod, StrHeader, UnitType, write_unit
+
+CODED = ("weight", "gate_up_proj", "down_proj")
+"""Last part of the names of parameters that are coded, if they have two dimensions or more; experts that lie in one
+tensor have the other names.
+"""
+SUFFIX = "_nnc"
+"""What a stream is called beside the parameter in it."""
+METHOD = "nnc"
+"""quant_method in config.json."""
+HINT = "pip install nncjit, and import nncjit.hf before from_pretrained"
+
+_INDEX, _SINGLE, _CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".onnx")
+"""Files of a folder that are not copied."""
+_EXPERTS = ".experts."
+"""Of these, loaders merge many tensors into one: all of them must be streams, or none."""
+
+
+@explains_options
+def compress_folder(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    options: Options | None = None,
+    *,
+    threads: int | None = None,
+    progress: Progress | bool | None = None,
+    **keywords: Unpack[OptionKeywords],
+) -> CompressReport:
+    """Compress a folder of a Hugging Face model to a folder that ``from_pretrained`` reads after ``import nncjit.hf``.
+
+    Matrices are coded, and so is whatever else is called ``weight`` and has two dimensions or more. Vectors, integers
+    and tensors of which a rule says ``raw`` stay as they are. All other files of the folder are copied, and config.json
+    says how to load the model.
+
+    Parameters
+    ----------
+    source : path
+        A folder with config.json and model.safetensors, or the index of several files.
+    target : path
+        The folder to make. It appears when it is complete, and must not exist or be empty.
+    options : Options, optional
+        What the encoder may choose. Sizes count for the coded tensors.
+    threads : int, optional
+        Threads at work; default: all cores that the process may use.
+    progress : callable or bool, optional
+        As in `compress`.
+    **keywords
+        Single options; they come before those of `options`.
+
+    Returns
+    -------
+    CompressReport
+        Sizes, times and a row for each tensor of the folder.
+
+    Raises
+    ------
+    OptionError
+        An option is wrong, or puts several tensors into one unit.
+    ModelError
+        The source is no such folder, or quantised already; the target cannot be written.
+    """
+    started = time.perf_counter()
+    source, target = Path(source), Path(target)
+    chosen = Options.of(options, keywords)
+    _check(chosen)
+    config = _config(source)
+    weights = next((source / name for name in (_INDEX, _SINGLE) if (source / name).exists()), None)
+    if weights is None:
+        raise ModelError(f"{source}: holds neither {_INDEX} nor {_SINGLE}")
+    with reporting(progress, "compress") as report, formats.open_model(weights) as model, _new_folder(target) as folder:
+        choices = chosen.choices(tensor.name for tensor in model)
+        coded = [
+            tensor
+            for tensor in model
+            if _may_be_coded(tensor) and (choices[tensor.name].quantising.quantizer != "raw" or _EXPERTS in tensor.name)
+        ]
+        if not coded:
+            raise ModelError(f"{weights}: no tensor in it can be coded")
+        names = {tensor.name for tensor in coded}
+        rules = tuple(rule for rule in chosen.rules if any(map(rule.matches, names)))
+        execution = Execution(threads=threads, progress=report)
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            encoded = encode_model(Model(coded), stream, Options.of(chosen, {"rules": rules}), execution)
+            stream.seek(0)
+            _write_weights(folder / weights.name, model, stream)
+        _write_rest(source, folder, config, sorted({name.rpartition(".")[2] for name in names}))
+        written = sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(".safetensors"))
+        rows = {row.name: row for row in encoded.tensors}
+        return CompressReport(
+            source=str(source),
+            target=str(target),
+            original_bytes=sum(tensor.nbytes for tensor in model),
+            compressed_bytes=written,
+            seconds=time.perf_counter() - started,
+            threads=encoded.threads,
+            tensors=tuple(rows.get(tensor.name) or _kept(tensor.info) for tensor in model),
+            snr=encoded.snr,
+        )
+
+
+def _check(options: Options) -> None:
+    """Refuse what puts more than one tensor into a unit, or a unit into pieces."""
+    stream = options.stream
+    unfit = {
+        "blocks": stream.blocks,
+        "fold_batchnorm": stream.fold_batchnorm,
+        "given_blocks": bool(stream.given_blocks),
+        "references": stream.references != "name",
+        "max_unit_bytes": stream.max_unit_bytes is not None,
+        "group": any(name == "group" for rule in options.rules for name, _ in rule.changes),
+        "join": any(name == "join" for rule in options.rules for name, _ in rule.changes),
+    }
+    for name, given in unfit.items():
+        if given:
+            raise OptionError(f"{name}: cannot be used in a folder for from_pretrained, where each tensor has a stream")
+
+
+def _config(source: Path) -> dict[str, Any]:
+    with os_errors(source):
+        if not source.is_dir():
+            raise ModelError(f"{source}: is no folder" if source.exists() else f"{source}: there is no such folder")
+        path = source / _CONFIG
+        if not path.exists():
+            raise ModelError(f"{path}: is missing; a folder of a Hugging Face model has one")
+        text = path.read_bytes()
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: is not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: is not a table")
+    if "quantization_config" in config:
+        raise ModelError(f"{path}: the model is quantised already (quantization_config)")
+    return config
+
+
+def _may_be_coded(tensor: Tensor) -> bool:
+    floats = dtypes.find(tensor.dtype).kind == "f"
+    return floats and len(tensor.shape) >= 2 and tensor.size > 0 and tensor.name.rpartition(".")[2] in CODED
+
+
+def _kept(info: TensorInfo) -> TensorReport:
+    return TensorReport(info.name, info.shape, info.dtype, "as it was", None, info.nbytes, info.nbytes)
+
+
+def _write_weights(path: Path, model: Model, stream: Any) -> None:
+    """The tensors of the folder, those in the stream as streams of their own."""
+    with as_source(stream) as source:
+        reader = StreamReader(source)
+        units = {opened.unit.names[0]: opened.unit for opened in reader.data_units()}
+        heads = {name: _head(unit.context) for name, unit in units.items()}
+        infos = [
+            TensorInfo(f"{t.name}{SUFFIX}", (len(heads[t.name]) + units[t.name].size,), "uint8", None, t.shard)
+            if t.name in units
+            else t.info
+            for t in model
+        ]
+        with formats.create(path, infos, model.metadata | {"format": "pt"}) as writer:
+            for tensor in model:
+                unit = units.get(tensor.name)
+                if unit is None:
+                    writer.put(tensor.name, tensor.read())
+                else:
+                    whole = heads[tensor.name] + bytes(source.read(unit.offset, unit.offset + unit.size))
+                    writer.put(f"{tensor.name}{SUFFIX}", np.frombuffer(whole, np.uint8))
+
+
+def _head(context: Context) -> bytes:
+    """What comes before a data unit in a stream of its own."""
+    parameters = MpsPayload(
+        mps_quantization_method_flags=QuantizationMethod.UNIFORM,
+        mps_qp_density=context.qp_density,
+        mps_quantization_parameter=context.quantization_parameter,
+    )
+    start = StrHeader(general_profile_idc=context.profile or 0)
+    first = write_unit(UnitType.STR, start, b"", Context())
+    return first + write_unit(UnitType.MPS, None, parameters, Context().after(UnitType.STR, start, b""))
+
+
+def _write_rest(source: Path, folder: Path, config: dict[str, Any], parameters: list[str]) -> None:
+    """config.json, and all files that are no weights."""
+    said = {"quant_method": METHOD, "dequantize": True, "parameters": parameters, "to_load": HINT}
+    with os_errors(folder):
+        for path in sorted(source.iterdir()):
+            if path.is_file() and path.name != _CONFIG and not path.name.endswith(_WEIGHTS):
+                shutil.copy2(path, folder / path.name)
+        text = json.dumps(config | {"quantization_config": said}, indent=2, ensure_ascii=False)
+        (folder / _CONFIG).write_text(f"{text}\n", encoding="utf-8")
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A folder beside the target that takes its place when the block ends well."""
+    with os_errors(target):
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ModelError(f"{target}: exists already")
+        if not target.resolve().parent.is_dir():
+            raise ModelError(f"{target}: there is no folder {target.resolve().parent}")
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.resolve().parent))
+    try:
+        yield folder
+        with os_errors(target):
+            folder.chmod(0o755)
+            folder.replace(target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
