@@ -5,19 +5,24 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit import formats
 from nncjit.calibrate import Statistics, opened
+from nncjit.convert.shard_files import is_index
+from nncjit.convert.sharded_compression import Job, compress_sharded
+from nncjit.convert.tasks import check_executor
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.model_encoder import encode_model, estimate_model
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import atomic_write
 from nncjit.model import Model
-from nncjit.option_values import Texts, check_flags, optional
+from nncjit.option_values import Bytes, Texts, check_flags, optional
 from nncjit.progress import Progress, reporting
 from nncjit.stream.reports import CompressReport, source_name
 
@@ -43,9 +48,18 @@ def compress(
     sensitivity: Mapping[str, Any] | None = None,
     pruning: Pruning | None = None,
     calibration: Statistics | AnyPath | None = None,
+    executor: Executor | None = None,
+    shard_bytes: int | str | None = None,
+    resume: bool = True,
+    plan: AnyPath | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> CompressReport:
-    """Compress a model to an NNC file.
+    """Compress a model to an NNC file, or to several with an index.
+
+    A target that ends with ``.nnc.index.json``, or one of `executor`, `shard_bytes` and `plan`, asks for several files:
+    ``m-00001-of-00003.nnc`` and so on, and the index ``m.nnc.index.json``, which is written last. Each is encoded by a
+    task of its own, and what is done is kept in ``m.nnc.journal``: the same call goes on where it was ended, and
+    encodes anew only the files whose tensors, options or source have changed. Bytes never depend on the executor.
 
     Parameters
     ----------
@@ -68,9 +82,20 @@ def compress(
     sensitivity : mapping of str to array_like, optional
         Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
     pruning : Pruning, optional
-        Channels to remove (`nncjit.reduce.plan_pruning`).
+        Channels to remove (`nncjit.reduce.plan_pruning`); not for several files.
     calibration : Statistics or path, optional
-        Which errors of the weights the output feels (`nncjit.calibrate`): the steps and levels then follow that.
+        Which errors of the weights the output feels (`nncjit.calibrate`): the steps and levels then follow that;
+        not for several files.
+    executor : Executor, optional
+        Whatever has the `submit` of `concurrent.futures.Executor`, also one of Dask or MPI: each file is a task. The
+        source and the target's folder must be seen by all workers. A task has one thread unless `threads` says more.
+    shard_bytes : int or str, optional
+        Bytes of the original tensors in one file, for example "2GB". Default: 5 GB.
+    resume : bool
+        Whether to go on where an earlier call was ended, rather than to encode all files anew.
+    plan : path, optional
+        A JSON file with what is decided before encoding: tensors of each file, options, steps. It is written where it
+        does not exist, and followed where it does.
     **keywords
         Single options; they come before those of `options`.
 
@@ -87,7 +112,16 @@ def compress(
         The source cannot be read, or the target not be written.
     """
     chosen = Options.of(options, keywords)
-    check_flags(dry_run=dry_run)
+    check_flags(dry_run=dry_run, resume=resume)
+    if is_index(target) or any(argument is not None for argument in (executor, shard_bytes, plan)):
+        check_executor(executor)
+        paths = _two_paths(
+            source, target, metadata=metadata, sensitivity=sensitivity, pruning=pruning, calibration=calibration
+        )
+        with reporting(progress, "compress") as told:
+            n_bytes = optional("shard_bytes", Bytes(), shard_bytes)
+            job = Job(executor, n_bytes, resume, None if plan is None else Path(plan), threads, told)
+            return compress_sharded(*paths, chosen, job, dry_run=dry_run)
     with (
         _opened(source, metadata) as model,
         opened(calibration) as statistics,
@@ -102,6 +136,18 @@ def compress(
             with _output(target) as file:
                 encoded = encode_model(model, file, chosen, execution, data)
     return encoded.report(source_name(source), source_name(target), original, estimated=dry_run)
+
+
+def _two_paths(source: Any, target: Any, **not_given: Any) -> tuple[AnyPath, AnyPath]:
+    """Source and target; refuses what several files cannot be made of."""
+    if not isinstance(source, str | PathLike) or not isinstance(target, str | PathLike):
+        raise OptionError("several files are made of a file: give the paths of a model file and of a target")
+    for name, value in not_given.items():
+        if value is not None:
+            raise OptionError(f"{name} cannot be given where a model becomes several files")
+    if formats.is_known(target) and not is_index(target):
+        raise OptionError(f"{target}: the target is an NNC file, its name ends like one of another format")
+    return source, target
 
 
 @contextmanager

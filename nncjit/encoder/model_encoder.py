@@ -175,6 +175,24 @@ def encode_model(
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedPiece:
+    """What came of some tensors of a model."""
+
+    tensors: tuple[TensorReport, ...]
+    size: int
+    power: float
+    """Sum of squares of all lossy tensors, and of their errors."""
+    error: float
+
+
+def write_planned(model: Model, file: BinaryIO, plan: Plan, execution: Execution = EXECUTION) -> EncodedPiece:
+    """Write the stream of a model by a plan in which everything is decided, once."""
+    with thread_counts.pool(execution.threads) as pool:
+        written = _write(model, file, plan, pool, execution.progress)
+    return EncodedPiece(written.in_order_of(model), written.size, written.power, written.error)
+
+
+@dataclass(frozen=True, slots=True)
 class _Job:
     """Encodings of one model into one file."""
 
@@ -229,7 +247,7 @@ def _plan(
     plan = replace(Plan.of((t.info for t in model), options, data), rate_scale=rate_scale)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
     if sampled or targets.has_targets(plan):
-        return targets.solve(plan, model, targets.model_target(plan, original), pool)
+        return targets.solve(plan, model, targets.target_of(plan, original.infos), pool)
     return plan, [], []
 
 

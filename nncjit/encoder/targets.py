@@ -9,7 +9,7 @@ tells by how much.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from nncjit.encoder.choices import Fineness, FinenessKind
 from nncjit.encoder.model_samples import UnitSample, take_samples
 from nncjit.encoder.plan import Plan
 from nncjit.errors import OptionError
-from nncjit.model import Model
+from nncjit.model import Model, TensorInfo
 
 TOLERANCE = 0.01
 """How near a target must be hit, as a share of it."""
@@ -238,19 +238,46 @@ def _plan_for_one(plan: Plan, name: str, scale: float) -> Plan:
     return replace(plan, own_scales={name: scale})
 
 
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What a coarser scale would not save, and the tensors that give."""
+
+    bits: float
+    giving_size: int
+    giving_bytes: int
+
+    @classmethod
+    def of(cls, samples: Sequence[UnitSample], plan: Plan) -> Fixed:
+        giving = [i for sample in samples for i in sample.infos if sample.parts and plan.gives(i.name, i.shape)]
+        bits = sum(sample.fixed_cost(plan) for sample in samples)
+        return cls(bits, sum(info.size for info in giving), sum(info.nbytes for info in giving))
+
+    @classmethod
+    def together(cls, pieces: Sequence[Fixed]) -> Fixed:
+        """Of a model, from that of its pieces."""
+        return cls(
+            sum(piece.bits for piece in pieces),
+            sum(piece.giving_size for piece in pieces),
+            sum(piece.giving_bytes for piece in pieces),
+        )
+
+
 def _aim(name: str | None, target: Target, samples: Sequence[UnitSample], plan: Plan) -> Aim:
-    """The aim for a target: the target itself, unless what cannot give leaves too little of it to the weights."""
+    """The aim for a target."""
+    return Aim(name, target, goal_of(target, Fixed.of(samples, plan)) if target.unit else target)
+
+
+def goal_of(target: Target, fixed: Fixed) -> Target:
+    """The target itself, unless what cannot give leaves too little of it to the weights."""
     if not target.unit:
-        return Aim(name, target, target)
-    fixed = sum(sample.fixed_cost(plan) for sample in samples)
-    giving = [i for sample in samples for i in sample.infos if sample.parts and plan.gives(i.name, i.shape)]
+        return target
     if target.kind == "bits":
-        nominal = target.wanted * sum(info.size for info in giving)
+        nominal = target.wanted * fixed.giving_size
     else:
-        nominal = target.wanted / 100.0 * 8.0 * sum(info.nbytes for info in giving)
-    if target.wanted * target.unit - fixed >= LEAST_BUDGET * nominal:
-        return Aim(name, target, target)
-    return Aim(name, target, replace(target, wanted=(fixed + nominal) / target.unit))
+        nominal = target.wanted / 100.0 * 8.0 * fixed.giving_bytes
+    if target.wanted * target.unit - fixed.bits >= LEAST_BUDGET * nominal:
+        return target
+    return replace(target, wanted=(fixed.bits + nominal) / target.unit)
 
 
 def corrected(plan: Plan, aims: Sequence[Aim], reached: Sequence[float]) -> Plan:
@@ -275,14 +302,15 @@ def own_target(plan: Plan, sample: UnitSample) -> Target | None:
     return Target.of(choices.fineness, sum(i.size for i in sample.infos), sum(i.nbytes for i in sample.infos))
 
 
-def model_target(plan: Plan, model: Model) -> Target | None:
+def target_of(plan: Plan, infos: Iterable[TensorInfo]) -> Target | None:
     """The target of a whole model; sizes count each tied tensor once for every name that it has."""
+    infos = list(infos)
     fineness, output_power = plan.options.fineness, 0.0
     if fineness.kind == "loss":
         if plan.data.metrics is None:
             raise OptionError("loss is what a calibration expects of the output: give a calibration, or another target")
         output_power = plan.data.metrics.output_power
-    return Target.of(fineness, sum(t.size for t in model), sum(t.nbytes for t in model), output_power)
+    return Target.of(fineness, sum(info.size for info in infos), sum(info.nbytes for info in infos), output_power)
 
 
 def weighs_rate(plan: Plan) -> bool:

@@ -1,0 +1,273 @@
+"""A model into several streams: planned from headers, each stream a task of its own, and resumed where it was ended."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from os import fspath
+from pathlib import Path
+from typing import Any
+
+from nncjit import formats
+from nncjit.convert.job_plan import DEFAULT_SHARD_BYTES, JobPlan, shards_of
+from nncjit.convert.journal import Journal, key_of, mark_of
+from nncjit.convert.shard_files import AnyPath, ShardNames, fingerprint, write_index
+from nncjit.convert.tasks import run_tasks
+from nncjit.encoder.options import Options
+from nncjit.encoder.shared_plan import (
+    Curve,
+    Decisions,
+    decide_with_curves,
+    decide_without_targets,
+    encode_piece,
+    missed_targets,
+    needs_samples,
+    pieces_of,
+    sample_piece,
+)
+from nncjit.encoder.targets import decibels
+from nncjit.errors import ModelError, NncWarning, OptionError
+from nncjit.files import atomic_write
+from nncjit.jit import threads as thread_counts
+from nncjit.model import Model, Tensor, TensorInfo
+from nncjit.progress import Progress
+from nncjit.stream.reports import CompressReport, TensorReport
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How a sharded job runs. Nothing here changes a byte, but `shard_bytes`."""
+
+    executor: Executor | None = None
+    shard_bytes: int | None = None
+    resume: bool = True
+    plan: Path | None = None
+    threads: int | None = None
+    progress: Progress | None = None
+
+    @property
+    def task_threads(self) -> int | None:
+        """Threads of one task: all where tasks come one by one, else one unless it was said."""
+        return 1 if self.threads is None and self.executor is not None else self.threads
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """What a worker needs to encode one stream. Small, and made of plain values."""
+
+    source: str
+    names: tuple[str, ...]
+    options: dict[str, Any]
+    decisions: dict[str, Any]
+    fingerprint: list[list[Any]]
+    target: str
+    threads: int | None
+    number: int
+    """Of the stream; the first has the model's graphs."""
+
+
+def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Job, *, dry_run: bool) -> CompressReport:
+    """Compress a model file to several streams and their index; see `compress`."""
+    started = time.perf_counter()
+    names = ShardNames(target)
+    journal = Journal(names.journal)
+    with formats.open_model(source) as model:
+        infos = model.infos
+        files = fingerprint(source, (info.shard for info in infos))
+        plan = _plan_at_hand(job, journal, options, files)
+        if plan is None:
+            plan = _new_plan(source, model, options, job, files)
+        plan.check(infos)
+    if job.plan is not None and not job.plan.exists():
+        plan.save(job.plan)
+    if dry_run:
+        return _report(source, names, infos, [], 0, started, job)
+    with journal.locked():
+        _begin(journal, plan, job)
+        entries = _encode(source, names, journal, plan, infos, job)
+        _finish(names, plan, infos, entries)
+    rows = [entry["report"] for entry in entries]
+    size = sum(entry["mark"]["bytes"] for entry in entries)
+    report = _report(source, names, infos, rows, size, started, job)
+    reached = (size, *_energy(rows))
+    for said in missed_targets(infos, plan.options, plan.decisions, {r.name: r for r in report.tensors}, reached):
+        warnings.warn(f"{said}: as near as samples told", NncWarning, stacklevel=3)
+    return report
+
+
+def _plan_at_hand(job: Job, journal: Journal, options: Options, files: list[list[Any]]) -> JobPlan | None:
+    """The plan that was given, or that the journal of the same job holds."""
+    if job.plan is not None and job.plan.exists():
+        plan = JobPlan.load(job.plan)
+        if plan.fingerprint != files:
+            raise ModelError(f"{job.plan}: the source is not the one that was planned for, or has changed since")
+        if options not in (Options(), plan.options):
+            raise OptionError(f"{job.plan}: the plan has other options; give none, or another plan")
+        return plan
+    if not job.resume or not isinstance(journal.plan, dict):
+        return None
+    wanted = _request(options, job, files)
+    return JobPlan.from_dict(journal.plan) if journal.plan.get("request") == wanted else None
+
+
+def _request(options: Options, job: Job, files: list[list[Any]]) -> str:
+    """What a plan follows from."""
+    return key_of(options.keywords(), job.shard_bytes or DEFAULT_SHARD_BYTES, files)
+
+
+def _new_plan(source: AnyPath, model: Model, options: Options, job: Job, files: list[list[Any]]) -> JobPlan:
+    decisions = decide_without_targets(model, options)
+    shards = shards_of(pieces_of(model, options, decisions), model.infos, job.shard_bytes or DEFAULT_SHARD_BYTES)
+    plan = JobPlan(options, decisions, shards, files)
+    if not needs_samples(model.infos, options):
+        return plan
+    tasks = [_task(source, plan, number, "", job) for number in range(len(shards))]
+    curves: dict[str, Curve] = {}
+    run_tasks(job.executor, sample_shard, tasks, lambda task, curve: curves.__setitem__(task.names[0], curve))
+    in_order = [curves[shard[0]] for shard in shards]
+    return replace(plan, decisions=decide_with_curves(model.infos, options, decisions, in_order))
+
+
+def _task(source: AnyPath, plan: JobPlan, number: int, target: str, job: Job) -> ShardTask:
+    return ShardTask(
+        fspath(source),
+        plan.shards[number],
+        plan.options.keywords(),
+        plan.decisions.to_dict(),
+        plan.fingerprint,
+        target,
+        job.task_threads,
+        number,
+    )
+
+
+@contextmanager
+def _piece(task: ShardTask) -> Iterator[tuple[Model, list[TensorInfo]]]:
+    """The tensors of a task as a model of their own, and what is known of all tensors."""
+    with formats.open_model(task.source) as model:
+        infos = model.infos
+        check = _Unchanged(task, infos)
+        tensors: list[Tensor] = [model[name] for name in task.names]
+        yield Model(tensors, model.metadata, graphs=() if task.number else model.graphs), infos
+        check()
+
+
+class _Unchanged:
+    """Refuses a source that is not the one that was planned for, before and after it was read."""
+
+    def __init__(self, task: ShardTask, infos: Sequence[TensorInfo]) -> None:
+        self._task, self._shards = task, [info.shard for info in infos]
+        self()
+
+    def __call__(self) -> None:
+        if fingerprint(self._task.source, self._shards) != [list(file) for file in self._task.fingerprint]:
+            raise ModelError(f"{self._task.source}: was changed since the job was planned")
+
+
+def sample_shard(task: ShardTask) -> Curve:
+    """The task of the first phase, where there is a target: what a stream would cost at every scale."""
+    with _piece(task) as (piece, infos):
+        decisions = Decisions.from_dict(task.decisions)
+        return sample_piece(piece, infos, Options(**task.options), decisions, task.threads)
+
+
+def encode_shard(task: ShardTask) -> dict[str, Any]:
+    """The task of the second phase: reads its tensors, writes its file, and gives it its name when it is whole."""
+    decisions = Decisions.from_dict(task.decisions)
+    with atomic_write(task.target) as file, _piece(task) as (piece, infos):
+        encoded = encode_piece(piece, file, infos, Options(**task.options), decisions, task.threads)
+    rows = [asdict(row) for row in encoded.tensors]
+    report = {"tensors": rows, "power": encoded.power, "error": encoded.error}
+    return {"mark": mark_of(Path(task.target)), "report": report}
+
+
+def _begin(journal: Journal, plan: JobPlan, job: Job) -> None:
+    """A journal that holds this plan."""
+    content = plan.to_dict()
+    kept = journal.plan if isinstance(journal.plan, dict) else {}
+    same = {name: value for name, value in kept.items() if name != "request"} == content
+    if job.resume and same:
+        return
+    if not job.resume:
+        journal.restart()
+    journal.add({"plan": content | {"request": _request(plan.options, job, plan.fingerprint)}})
+
+
+def _encode(
+    source: AnyPath, names: ShardNames, journal: Journal, plan: JobPlan, infos: Sequence[TensorInfo], job: Job
+) -> list[dict[str, Any]]:
+    """The journal's lines of all streams, in order; those that are missing are made."""
+    count = len(plan.shards)
+    entries: dict[int, dict[str, Any]] = {}
+    keys = plan.keys()
+    sizes = {info.name: info.size for info in infos}
+    weights = [sum(sizes[name] for name in shard) for shard in plan.shards]
+    total, done = sum(weights), 0
+
+    def take(number: int, entry: dict[str, Any]) -> None:
+        nonlocal done
+        entries[number] = entry
+        done += weights[number]
+        if job.progress is not None:
+            job.progress(done, total, names.shard(number, count))
+
+    for number in range(count):
+        entry = journal.finished(names.shard(number, count), keys[number])
+        if entry is not None:
+            take(number, entry)
+
+    def finished(task: ShardTask, result: dict[str, Any]) -> None:
+        number = task.number
+        entry = {"file": names.shard(number, count), "key": keys[number], **result}
+        journal.add(entry)
+        take(number, entry)
+
+    missing = sorted((n for n in range(count) if n not in entries), key=lambda n: (-weights[n], n))
+    tasks = [_task(source, plan, n, fspath(names.folder / names.shard(n, count)), job) for n in missing]
+    run_tasks(job.executor, encode_shard, tasks, finished)
+    return [entries[number] for number in range(count)]
+
+
+def _finish(names: ShardNames, plan: JobPlan, infos: Sequence[TensorInfo], entries: list[dict[str, Any]]) -> None:
+    """Write the index: the model is complete."""
+    count = len(plan.shards)
+    home = {name: names.shard(number, count) for number, shard in enumerate(plan.shards) for name in shard}
+    facts = {
+        "total_size": sum(entry["mark"]["bytes"] for entry in entries),
+        "original_size": sum(info.nbytes for info in infos),
+        "options": plan.options.keywords(),
+    }
+    files = [{"file": entry["file"], **entry["mark"]} for entry in entries]
+    write_index(names.index, {info.name: home[info.name] for info in infos}, facts, files)
+
+
+def _energy(reports: list[dict[str, Any]]) -> tuple[float, float]:
+    return sum(report["power"] for report in reports), sum(report["error"] for report in reports)
+
+
+def _report(
+    source: AnyPath,
+    names: ShardNames,
+    infos: Sequence[TensorInfo],
+    reports: list[dict[str, Any]],
+    size: int,
+    started: float,
+    job: Job,
+) -> CompressReport:
+    rows = {row["name"]: TensorReport(**row | {"shape": tuple(row["shape"])}) for r in reports for row in r["tensors"]}
+    power, error = _energy(reports)
+    return CompressReport(
+        source=fspath(source),
+        target=fspath(names.index),
+        original_bytes=sum(info.nbytes for info in infos),
+        compressed_bytes=size,
+        seconds=time.perf_counter() - started,
+        threads=thread_counts.count(job.threads),
+        tensors=tuple(rows[info.name] for info in infos if info.name in rows),
+        snr=decibels(power, error) if power else None,
+        estimated=not reports,
+    )

@@ -1,0 +1,231 @@
+"""One plan for a model that is encoded in pieces: what must be decided of the whole travels as plain numbers.
+
+A task that encodes a piece makes its plan of the names of all tensors, the options, and these decisions, so that each
+tensor is coded as it would be were all of them in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any, BinaryIO
+
+from nncjit.encoder import targets
+from nncjit.encoder.execution import Execution
+from nncjit.encoder.grouping import items_of
+from nncjit.encoder.model_encoder import EncodedPiece, write_planned
+from nncjit.encoder.model_samples import take_samples
+from nncjit.encoder.options import Options
+from nncjit.encoder.plan import Plan
+from nncjit.encoder.reduction import zeros_of_model
+from nncjit.errors import OptionError
+from nncjit.jit import threads as thread_counts
+from nncjit.model import Model, TensorInfo
+from nncjit.option_values import shown
+from nncjit.stream.reports import TensorReport
+
+SCALES = tuple(x / 4 for x in range(-24, 25))
+"""log2 of the fineness at which a piece tells its rate and distortion; between them, straight lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What was decided of the whole model; see the fields of `Plan`."""
+
+    density: int
+    median_size: float
+    scale: float = 1.0
+    rate_scale: float = 1.0
+    own_scales: Mapping[str, float] = field(default_factory=dict)
+    zero_counts: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan) -> Decisions:
+        return cls(
+            plan.density,
+            plan.median_size,
+            plan.scale,
+            plan.rate_scale,
+            dict(plan.own_scales),
+            dict(plan.zero_counts),
+            dict(plan.ranks),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Decisions:
+        """From what `to_dict` gave, or someone wrote.
+
+        Raises
+        ------
+        OptionError
+            A field is unknown, missing, or of another kind.
+        """
+        try:
+            made = cls(**values)
+            numbers: list[Any] = [made.density, made.median_size, made.scale, made.rate_scale]
+            for table in (made.own_scales, made.zero_counts, made.ranks):
+                numbers += dict(table).values()
+            sound = all(isinstance(number, int | float) and number >= 0 for number in numbers)
+        except (TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise OptionError(f"the decisions of a plan are {shown(values)}")
+        return made
+
+    def of_tensors(self, names: Sequence[str]) -> Decisions:
+        """Those that concern some tensors."""
+
+        def some(table: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: table[name] for name in names if name in table}
+
+        return replace(
+            self,
+            own_scales=some(self.own_scales),
+            zero_counts=some(self.zero_counts),
+            ranks=some(self.ranks),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and tables."""
+        return asdict(self)
+
+    def plan(self, infos: Sequence[TensorInfo], options: Options) -> Plan:
+        """The plan of a model with these tensors."""
+        return replace(Plan.of(infos, options), **self.to_dict())
+
+
+def decide_without_targets(model: Model, options: Options) -> Decisions:
+    """The decisions that need no sample: all of them where there is no target."""
+    plan = Plan.of(model.infos, options)
+    return Decisions.of(replace(plan, zero_counts=zeros_of_model(model, plan)))
+
+
+def needs_samples(infos: Sequence[TensorInfo], options: Options) -> bool:
+    """Whether a target is to be hit, so that the tensors must be sampled first."""
+    return targets.has_targets(Plan.of(infos, options))
+
+
+def pieces_of(model: Model, options: Options, decisions: Decisions) -> list[list[str]]:
+    """Names of tensors that must be coded together, in the order of the stream, each with those tied to it."""
+    tied: dict[str, list[str]] = {}
+    for tensor in model:
+        if tensor.same_as is not None:
+            tied.setdefault(tensor.same_as, []).append(tensor.name)
+    items = items_of(model, decisions.plan(model.infos, options))
+    return [[name for t in item.all_tensors for name in (t.name, *tied.get(t.name, ()))] for item in items]
+
+
+def encode_piece(
+    piece: Model,
+    file: BinaryIO,
+    infos: Sequence[TensorInfo],
+    options: Options,
+    decisions: Decisions,
+    threads: int | None,
+) -> EncodedPiece:
+    """Write some tensors of a model as a stream of their own.
+
+    Parameters
+    ----------
+    piece : Model
+        The tensors, with what they are tied to.
+    file : binary file
+        Open for writing; the stream starts at its start.
+    infos : sequence of TensorInfo
+        Of the whole model.
+    """
+    return write_planned(piece, file, decisions.plan(infos, options), Execution(threads=threads))
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Rate and distortion of a piece at `SCALES`, and what the search for a target needs to know beside."""
+
+    bits: tuple[float, ...]
+    errors: tuple[float, ...]
+    power: float
+    fixed: targets.Fixed
+    own_scales: Mapping[str, float]
+    ranks: Mapping[str, int]
+
+
+def sample_piece(
+    piece: Model, infos: Sequence[TensorInfo], options: Options, decisions: Decisions, threads: int | None
+) -> Curve:
+    """What some tensors would cost at every scale. Targets of their own are met on the way."""
+    plan = decisions.plan(infos, options)
+    with thread_counts.pool(threads) as pool:
+        plan, samples, _ = targets.solve(plan, piece, None, pool)
+        if any(choices.reducing.rank == "auto" for choices in plan.choices.values()):
+            samples = take_samples(piece, plan, pool)
+    bits, errors = [], []
+    for x in SCALES:
+        costs = [sample.cost(replace(plan, scale=2.0**-x)) for sample in samples]
+        bits.append(sum(c.bits for c in costs))
+        errors.append(sum(c.error for c in costs))
+    power = sum(sample.power for sample in samples)
+    fixed = targets.Fixed.of(samples, plan)
+    return Curve(tuple(bits), tuple(errors), power, fixed, dict(plan.own_scales), dict(plan.ranks))
+
+
+def decide_with_curves(
+    infos: Sequence[TensorInfo], options: Options, decisions: Decisions, curves: Sequence[Curve]
+) -> Decisions:
+    """The decisions whose scale hits the model's target, as far as the curves tell."""
+    own = {name: scale for curve in curves for name, scale in curve.own_scales.items()}
+    ranks = {name: rank for curve in curves for name, rank in curve.ranks.items()}
+    decisions = replace(decisions, own_scales=own, ranks=ranks)
+    target = targets.target_of(decisions.plan(infos, options), infos)
+    if target is None:
+        return decisions
+    goal = targets.goal_of(target, targets.Fixed.together([curve.fixed for curve in curves]))
+    power = sum(curve.power for curve in curves)
+    reached = [
+        goal.measure(sum(c.bits[k] for c in curves), sum(c.errors[k] for c in curves), power, 0.0)
+        for k in range(len(SCALES))
+    ]
+    return replace(decisions, scale=2.0 ** -_where(goal, reached))
+
+
+def _where(goal: targets.Target, reached: Sequence[float]) -> float:
+    """log2 of the fineness at which a goal is met: the finest crossing, else the nearest point."""
+    for (fine, above), (coarse, below) in pairwise(list(zip(SCALES, reached, strict=True))[::-1]):
+        if below <= goal.wanted <= above and above > below:
+            return coarse + (fine - coarse) * (goal.wanted - below) / (above - below)
+    return min(zip(SCALES, reached, strict=True), key=lambda point: goal.miss(point[1]))[0]
+
+
+def missed_targets(
+    infos: Sequence[TensorInfo],
+    options: Options,
+    decisions: Decisions,
+    rows: Mapping[str, TensorReport],
+    reached_in_all: tuple[int, float, float],
+) -> list[str]:
+    """What was reached instead of targets that were missed, in words.
+
+    Parameters
+    ----------
+    rows : mapping of str to TensorReport
+        Of all tensors.
+    reached_in_all : tuple of int, float, float
+        Bytes of all streams; sum of squares of all lossy tensors, and of their errors.
+    """
+    said = []
+    size, power, error = reached_in_all
+    target = targets.target_of(decisions.plan(infos, options), infos)
+    if target is not None:
+        reached = target.measure(8.0 * size, error, power, 0.0)
+        if not target.met(reached):
+            said.append(f"{target.kind} is {target.wanted:g}, reached {reached:.4g}")
+    for name, choices in options.choices(info.name for info in infos).items():
+        row = rows[name]
+        own = targets.Target.of(choices.fineness, row.weights, row.original_bytes) if choices.own_fineness else None
+        if own is None or row.snr is None or not row.bytes:
+            continue
+        reached = own.measure(8.0 * row.bytes, 0.0, 0.0, 0.0) if own.unit else row.snr
+        if not own.met(reached):
+            said.append(f"{name}: {own.kind} is {own.wanted:g}, reached {reached:.4g}")
+    return said
