@@ -35,6 +35,9 @@ WIDEST_SCALE = 8.0
 SCALE_STEP = 0.25
 """Trellis step of the factors, in units of the least one: none of them becomes 0."""
 
+FEWEST_ROWS = 4
+"""Rows for each column from which on a table is transformed: its second factor is then a small part of it."""
+
 ALONE = "data-free: "
 """What the note of a tensor begins with that has no metric although the model is calibrated."""
 
@@ -49,7 +52,8 @@ def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:
     reducing = choices.reducing
     changed = reducing.zeros or reducing.pattern or reducing.unify or info.name in plan.zero_counts
     reasons = {
-        "statistics of tables are not used yet": record.kind == "table",
+        "it has too few rows for a table": record.kind == "table" and record.outputs < FEWEST_ROWS * record.inputs,
+        "its columns are too many for one metric": record.kind == "table" and record.blocks != 1,
         "statistics of groups are not used yet": record.groups > 1,
         "its kernels' taps are not used yet": record.taps > 1,
         "one input has no row to feed back to": record.inputs == record.taps,

@@ -144,6 +144,14 @@ class Quantising(OptionGroup):
         "weight of size against error",
         "Lambda of rate-distortion decisions: 0 is least error, 1 the reference software's usual compromise.",
     )
+    frequency_weight: float = option(
+        0.5,
+        Number(0.0, 1.0),
+        "B",
+        "how much a calibrated table favours rows that the samples use often",
+        "0: all rows count alike; 1: a row counts as much as the samples felt its errors, and what they never use may "
+        "be lost. Without calibration it means nothing.",
+    )
     exact: bool = option(
         False, Flag(), "", "exact and slower searches everywhere", "The trellis in float64, and no samples."
     )

@@ -70,7 +70,8 @@ class PartSample:
         decision = decide(part.name, self.shape, part.measured, plan, self.layout.settled, part.given)
         if decision not in self._known:
             matrix = quantise(part.values, decision, metric=part.metric)
-            error, loss = self.share * part.gain * matrix.error, self.share * (matrix.loss or 0.0)
+            error = self.share * part.gain * matrix.error
+            loss = self.share * (matrix.loss or part.loss_weight * matrix.error)
             self._known[decision] = Cost(estimate(matrix, self.share), error, loss)
         return self._known[decision]
 
@@ -116,6 +117,7 @@ class UnitSample:
 
 def take_samples(model: Model, plan: Plan, pool: Executor | None) -> list[UnitSample]:
     """Samples of all units that the model would be coded as."""
+    plan = replace(plan, sampling=True)
     items = [member for item in items_of(model, plan) for member in (item.members or (item,))]
     total = max(sum(item.size for item in items), 1)
 

@@ -64,6 +64,7 @@ class OptionKeywords(TypedDict, total=False):
     quality: float | None
     quantizer: Quantizer
     rate_weight: float
+    frequency_weight: float
     exact: bool
     qp_density: int
     unary_length: int | Auto

@@ -56,6 +56,8 @@ class Plan:
     """How many weights (or blocks) of each tensor are set to zero by one ranking of the whole model."""
     loss_per_bit: float = 0.0
     """Lambda of a calibrated model, at scale 1."""
+    sampling: bool = False
+    """Whether parts are made for samples, which then serve any scale."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """Ranks that were left to "auto" and are decided; 0: no factors."""
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.encoder.calibrated_parts import ALONE, calibrated_parts, why_not
+from nncjit.encoder.calibrated_tables import calibrated_table, table_metric
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import (
     DEFAULT_UNARY_LENGTH,
@@ -130,7 +131,8 @@ def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatConten
     assert plan.data.metrics is not None
     record = plan.data.metrics.record(info)
     assert record is not None
-    wanted = _rows_first(values, record.axis)
+    axis = 0 if record.kind == "table" else record.axis
+    wanted = _rows_first(values, axis)
     length = choices.coding.unary_length
     layout = UnitLayout(
         infos=(info,),
@@ -138,9 +140,12 @@ def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatConten
         settled=Settled(
             "trellis", DEFAULT_UNARY_LENGTH if length == "auto" else length, scan_order_of(wanted.shape, choices)
         ),
-        shift=record.axis,
-        block=Block(weight=info.name, axis=record.axis),
+        shift=axis,
+        block=Block(weight=info.name, axis=axis),
     )
+    if record.kind == "table":
+        metric = table_metric(info.name, plan)
+        return FloatContents(layout, calibrated_table(info.name, wanted, metric, plan), wanted, table=metric)
     return FloatContents(layout, calibrated_parts(info.name, wanted, plan), wanted)
 
 

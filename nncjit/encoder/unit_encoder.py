@@ -232,6 +232,8 @@ def _outcomes(
         types = _types(roles)
         tool = " + ".join([_tool(last), *(t.name or "" for t in ParameterTypes if t & types)])
         loss = sum(matrix.loss or 0.0 for matrix in matrices)
+        if contents.table is not None:
+            loss = contents.table.loss(original - composed)
         yield Outcome(layout.infos[0], tool, last.step, energy(original), energy(original - composed), reason, loss)
         yield from (Outcome(info, "in the block") for info in layout.infos[1:])
         return

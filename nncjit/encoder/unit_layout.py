@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from nncjit.encoder.measure import Measured, measure
 from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import InputMetric
 from nncjit.reduce import Block
+
+if TYPE_CHECKING:
+    from nncjit.encoder.calibrated_tables import TableMetric
 
 
 class Found(Protocol):
@@ -45,6 +48,8 @@ class FloatPart:
     """What errors of the rows cost, by a calibration."""
     given: GivenStep | None = None
     """The step that a calibration gives."""
+    loss_weight: float = 0.0
+    """What a squared error costs in a calibration's units, where no metric says so."""
 
     @classmethod
     def of(cls, role: str, name: str, values: np.ndarray, gain: float = 1.0) -> FloatPart:
@@ -102,6 +107,8 @@ class FloatContents:
     """float32[layout.shape]: what composed weights are measured against; None where one part is the tensor."""
     reason: str = ""
     """Why they are coded otherwise than asked for."""
+    table: TableMetric | None = None
+    """What errors of composed weights cost, of a table with statistics."""
 
 
 Contents = RawContents | IntegerContents | FloatContents

@@ -77,6 +77,10 @@ class InputMetric:
         means: Doubles = np.exp(np.log(self.pivots).reshape(self.rows, self.taps).mean(1))
         return means
 
+    def times(self, factor: float) -> InputMetric:
+        """The same metric in other units."""
+        return InputMetric(self.taps, self.pivots * factor, self.feeds)
+
     def divided(self, scale: Floats) -> InputMetric:
         """The metric of a matrix whose rows are divided by these factors, float32[rows] above 0."""
         by = np.repeat(np.asarray(scale, np.float64), self.taps)
