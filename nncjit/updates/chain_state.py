@@ -40,6 +40,8 @@ class Parameter:
     """Elements of both."""
     change: Reader | None = None
     """float32: what its latest update added, where the chain predicts by it."""
+    residual: Reader | None = None
+    """float32: what a sender had left over of the latest update, where it carries that into the next one."""
     release: Callable[[], None] | None = None
     """Forgets what was worked out for the readers."""
 
@@ -77,6 +79,8 @@ class ChainState:
     """Updates so far."""
     next_parameter: int = 0
     """parameter_id of the next new tensor."""
+    rebased: bool = False
+    """Whether other values were taken for the model since the latest update."""
 
     @classmethod
     def of(cls, model: Model) -> ChainState:
@@ -97,6 +101,14 @@ class ChainState:
         parameters = {name: replace(p.as_base(name), number=i) for i, (name, p) in enumerate(self.parameters.items())}
         return replace(self, parameters=parameters, number=0, next_parameter=len(parameters))
 
+    def with_parameters(self, parameters: Mapping[str, Parameter]) -> ChainState:
+        """The same state of other parameters."""
+        return replace(self, parameters=parameters)
+
+    def without_residuals(self) -> ChainState:
+        """The state where nothing is carried into the next update."""
+        return self.with_parameters({name: replace(p, residual=None) for name, p in self.parameters.items()})
+
     def infos(self) -> list[TensorInfo]:
         """All tensors in order, tied ones too."""
         return [
@@ -115,6 +127,7 @@ def after_unit(
     values: Array,
     levels: Array | None,
     change: Array | None,
+    residual: Array | None = None,
 ) -> Parameter:
     """A tensor after a unit, which is the same on both sides of a chain.
 
@@ -134,6 +147,8 @@ def after_unit(
         Of the unit, raster order; None where it has none: those of the unit before stay.
     change : float32 array or None
         What was added, where the chain predicts by it.
+    residual : float32 array, optional
+        What a sender has left over.
     """
     depth = 0 if origin is None else origin.depth + 1
     history: dict[str, Any] = {}
@@ -153,6 +168,7 @@ def after_unit(
         unit_sha256=hashlib.sha256(payload).digest(),
         unit_sha512=hashlib.sha512(payload).digest(),
         change=None if change is None else lambda: change,
+        residual=None if residual is None else lambda: residual,
         **history,
     )
 

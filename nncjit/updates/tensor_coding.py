@@ -79,6 +79,13 @@ class TensorUpdate:
     power: float = 0.0
     """Sum of squares of the new values, where something is lost."""
     error: float = 0.0
+    residual: Array | None = None
+    """float32: what was wanted and is not said, where it is carried on."""
+
+    def without_arrays(self) -> TensorUpdate:
+        """The same for a report."""
+        unit = None if self.unit is None else replace(self.unit, payload=b"")
+        return replace(self, unit=unit, values=None, levels=None, change=None, residual=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +112,12 @@ class TensorCoder:
         if origin.info.dtype != info.dtype or len(origin.info.shape) != len(info.shape):
             return self._whole(tensor, origin, workers)
         new, base = tensor.read(), fitted(origin.read(), info.shape)
-        if np.array_equal(_bits(new), _bits(base)):
+        carries = self.options.carry and origin.residual is not None
+        if not carries and np.array_equal(_bits(new), _bits(base)):
             return TensorUpdate(info, origin, "unchanged", values=base)
         if self._is_exact(info):
             return self._exact(tensor, new, base, origin, workers)
-        wanted = _Wanted.of(info, new, base, origin if self.options.predict else None)
+        wanted = self._wanted(info, new, base, origin)
         if not np.isfinite(wanted.difference).all() or not np.isfinite(wanted.new).all():
             return self._exact(tensor, new, base, origin, workers)
         return self._lossy(tensor, wanted, base, origin, workers)
@@ -122,11 +130,11 @@ class TensorCoder:
             bits = 8.0 * self._coded_bytes(tensor, origin)
             return lambda _: bits
         new, base = tensor.read(), fitted(origin.read(), info.shape)
-        wanted = _Wanted.of(info, new, base, origin if self.options.predict else None)
-        difference = self._reduced(info, wanted.difference)
+        wanted = self._wanted(info, new, base, origin)
+        difference = self._reduced(info, wanted)
         if not np.isfinite(difference).all() or not difference.any():
             return lambda _: 0.0
-        measured = measure(difference)
+        measured = _measured(difference, wanted, None)
         row = runs(difference.reshape(-1), SAMPLE_ROWS).reshape(1, -1)
         matrix = is_matrix(info.shape)
 
@@ -148,13 +156,24 @@ class TensorCoder:
 
     # ---- differences with a step
 
+    def _wanted(self, info: TensorInfo, new: Array, base: Array, origin: Parameter) -> _Wanted:
+        carried = origin.residual() if self.options.carry and origin.residual is not None else None
+        return _Wanted.of(info, new, base, origin, carried, predicts=self.options.predict)
+
+    def _left_over(self, wanted: _Wanted, change: Array | float) -> Array | None:
+        """What is wanted and not said, where it is carried on."""
+        if not self.options.carry:
+            return None
+        said = change if wanted.predicted is None else change - wanted.predicted
+        return np.asarray(wanted.difference - said, np.float32)
+
     @staged("quantise")
     def _lossy(
         self, tensor: Tensor, wanted: _Wanted, base: Array, origin: Parameter, workers: Executor | None
     ) -> TensorUpdate:
         info = tensor.info
-        difference = self._reduced(info, wanted.difference)
-        measured = measure(difference, workers)
+        difference = self._reduced(info, wanted)
+        measured = _measured(difference, wanted, workers)
         if not measured.peak:
             return self._left_alone(info, wanted, base, origin)
         decision = self._decision(info, measured, self.plan, matrix=is_matrix(info.shape))
@@ -192,20 +211,38 @@ class TensorCoder:
             change,
             outcome.power,
             outcome.error,
+            self._left_over(wanted, change),
         )
 
     def _left_alone(self, info: TensorInfo, wanted: _Wanted, base: Array, origin: Parameter) -> TensorUpdate:
         """No unit: the receiver keeps what it has. Where an update is predicted, it then has none."""
         error = energy(wanted.new - dtypes.to_float32(base, info.dtype))
-        return TensorUpdate(info, origin, "unchanged", values=base, power=energy(wanted.new), error=error)
+        return TensorUpdate(
+            info,
+            origin,
+            "unchanged",
+            values=base,
+            power=energy(wanted.new),
+            error=error,
+            residual=self._left_over(wanted, 0.0 if wanted.predicted is None else wanted.predicted),
+        )
 
-    def _reduced(self, info: TensorInfo, difference: Array) -> Array:
-        """The difference with fewer numbers, as the options ask."""
+    def _reduced(self, info: TensorInfo, wanted: _Wanted) -> Array:
+        """The difference with fewer numbers, as the options ask; what is new in it stays."""
+        if wanted.common is None:
+            return self._reduced_part(info, wanted.difference)
+        result = wanted.difference.copy()
+        result[wanted.common] = self._reduced_part(info, np.ascontiguousarray(result[wanted.common]))
+        return result
+
+    def _reduced_part(self, info: TensorInfo, difference: Array) -> Array:
+        if not difference.size:
+            return difference
         values = reduced(info, difference, self.plan)
         share = self.options.zero_rows
         if share == 0.0 or len(info.shape) < 2 or not values.size:
             return values
-        rows = values.reshape(info.shape[0], -1)
+        rows = values.reshape(len(values), -1)
         weakest = np.argsort(np.square(rows, dtype=np.float64).sum(axis=1), kind="stable")
         kept = rows.copy()
         kept[weakest[: round(share * len(rows))]] = 0
@@ -318,20 +355,41 @@ class _Wanted:
     difference: Array
     predicted: Array | None
     """What the receiver adds to a difference by itself."""
+    common: tuple[slice, ...] | None
+    """Where the base has the tensor, which has another shape there; None where it has this one."""
 
     @classmethod
-    def of(cls, info: TensorInfo, new: Array, base: Array, predicted_by: Parameter | None) -> _Wanted:
+    def of(
+        cls, info: TensorInfo, new: Array, base: Array, origin: Parameter, carried: Array | None, *, predicts: bool
+    ) -> _Wanted:
         values = dtypes.to_float32(new, info.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             if info.dtype == "float64":
                 difference = (new - base).astype(np.float32)
             else:
                 difference = values - dtypes.to_float32(base, info.dtype)
+            if carried is not None and carried.shape == info.shape:
+                difference = difference + carried
             predicted = None
-            if predicted_by is not None and predicted_by.change is not None:
-                predicted = fitted(predicted_by.change(), info.shape)
+            if predicts and origin.change is not None:
+                predicted = fitted(origin.change(), info.shape)
                 difference = difference - predicted
-        return cls(values, np.ascontiguousarray(difference), predicted)
+        before = origin.info.shape
+        common = None
+        if before != info.shape:
+            common = tuple(slice(0, min(a, b)) for a, b in zip(before, info.shape, strict=True))
+        return cls(values, np.ascontiguousarray(difference, np.float32), predicted, common)
+
+
+def _measured(difference: Array, wanted: _Wanted, workers: Executor | None) -> Measured:
+    """Facts about a difference; where a part of the tensor is new, the step follows from what has changed."""
+    measured = measure(difference, workers)
+    if wanted.common is None:
+        return measured
+    changed = measure(np.ascontiguousarray(difference[wanted.common]), workers)
+    if not changed.peak:
+        return measured
+    return replace(changed, moments=changed.moments._replace(peak=measured.peak))
 
 
 def _only(name: str, plan: Plan) -> Plan:

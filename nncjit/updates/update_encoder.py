@@ -90,11 +90,11 @@ def encode_update(
     started = time.perf_counter()
     structure = Structure.of(state, new, options.renamed)
     with thread_counts.pool(execution.threads) as pool:
-        job = _Job(state, new, structure, options, execution, pool)
+        job = _Job(state, new, structure, options, execution, pool, keep)
         plan = job.plan()
         goal = options.target_bytes(sum(t.size for t in new), sum(t.nbytes for t in new))
         written = job.run(plan, file) if goal is None else _to_size(job, plan, file, goal)
-        after = job.kept(written, keep) if keep is not None else state
+        after = job.after(written) if keep is not None else state
     snr = decibels(written.power, written.error) if written.power else None
     rows = tuple(_rows(new, written))
     seconds = time.perf_counter() - started
@@ -112,8 +112,8 @@ class _Written:
     size: int = 0
     overhead: int = 0
     """Bytes besides the tensors' units."""
-    density: int = 0
-    """qp_density."""
+    kept: dict[str, Parameter] = field(default_factory=dict)
+    """The tensors as the receiver will have them, where they are kept."""
 
     @property
     def power(self) -> float:
@@ -134,6 +134,7 @@ class _Job:
     options: UpdateOptions
     execution: Execution
     pool: Executor | None
+    keep: Keep | None
 
     def plan(self) -> Plan:
         """The plan; zeros that are a share of the model are counted over the differences."""
@@ -168,7 +169,7 @@ class _Job:
         file.seek(0)
         file.truncate()
         coder = TensorCoder(plan, self.options)
-        written, names = _Written(density=plan.density), self._names_by_index()
+        written, names = _Written(), self._names_by_index()
         writer = UpdateWriter(
             file,
             parameter_set(
@@ -181,10 +182,12 @@ class _Job:
             names,
         )
         done, total = 0, sum(t.size for t in self.new)
-        for update, digest in self._coded(coder):
-            written.tensors.append(update)
+        for update, digest, kept in self._coded(coder):
+            written.tensors.append(update.without_arrays())
             if update.origin is not None:
                 written.digests[update.origin.name] = digest
+            if kept is not None:
+                written.kept[kept.name] = kept
             if update.unit is not None:
                 written.sizes[update.info.name] = writer.put(update.unit, self._node(update))
             done += update.info.size
@@ -197,13 +200,18 @@ class _Job:
         written.overhead = written.size - sum(written.sizes.values())
         return written
 
-    def _coded(self, coder: TensorCoder) -> Iterator[tuple[TensorUpdate, bytes]]:
-        """All tensors in order, with the digests of what they come from."""
+    def _coded(self, coder: TensorCoder) -> Iterator[tuple[TensorUpdate, bytes, Parameter | None]]:
+        """All tensors in order, with the digests of what they come from, and what is kept of them."""
+        numbers = self._numbers()
 
-        def work(tensor: Tensor, workers: Executor | None) -> tuple[TensorUpdate, bytes]:
+        def work(tensor: Tensor, workers: Executor | None) -> tuple[TensorUpdate, bytes, Parameter | None]:
             origin = self.structure.origins[tensor.name]
             digest = b"" if origin is None else origin.value_sha256 or value_digest(origin.read())
-            return coder.code(tensor, origin, workers), digest
+            update = coder.code(tensor, origin, workers)
+            if self.keep is None:
+                return replace(update, values=None, levels=None, change=None), digest, None
+            kept = self.keep(self._after(update, numbers[tensor.name], coder.plan.density))
+            return replace(update, values=None, levels=None, change=None, residual=None), digest, kept
 
         return in_order(((tensor, tensor.size) for tensor in self._stored()), work, self.pool)
 
@@ -252,19 +260,15 @@ class _Job:
             update=update,
         )
 
-    def kept(self, written: _Written, keep: Keep) -> ChainState:
-        """What the receiver will have, kept."""
-        numbers = self._numbers()
-        parameters = {}
-        for update in written.tensors:
-            parameters[update.info.name] = keep(self._after(update, numbers[update.info.name], written.density))
+    def after(self, written: _Written) -> ChainState:
+        """What the receiver will have."""
         return ChainState(
-            parameters=parameters,
+            parameters=written.kept,
             tied={t.name: t.same_as for t in self.new if t.same_as is not None},
             order=tuple(self.new.names),
             texts=dict(self.new.metadata),
             number=self.state.number + 1,
-            next_parameter=max([self.state.next_parameter, *(n + 1 for n in numbers.values())]),
+            next_parameter=max([self.state.next_parameter, *(n + 1 for n in self._numbers().values())]),
         )
 
     def _after(self, update: TensorUpdate, number: int, density: int) -> Parameter:
@@ -273,7 +277,7 @@ class _Job:
         if unit is None:
             assert origin is not None
             assert update.values is not None
-            values = update.values
+            values, residual = update.values, update.residual
             same = origin.info.shape == info.shape
             return replace(
                 origin,
@@ -281,6 +285,7 @@ class _Job:
                 read=origin.read if same else lambda: values,
                 value_sha256=origin.value_sha256 if same else None,
                 change=None,
+                residual=None if residual is None else lambda: residual,
             )
         # what is coded whole is what the decoder makes of it
         values, levels = (update.values, update.levels) if update.values is not None else decoded_alone(unit, density)
@@ -292,6 +297,7 @@ class _Job:
             values,
             levels,
             update.change if self.options.predict else None,
+            update.residual,
         )
 
 

@@ -46,6 +46,7 @@ class UpdateKeywords(OptionKeywords, total=False):
     base_model_id: str
     renamed: Mapping[str, str]
     compact: bool
+    carry: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +82,12 @@ class UpdateOptions:
     renamed: Mapping[str, str] = field(default_factory=dict)
     """New name -> name in the base."""
     compact: bool = False
-    """Leave out names, shapes and checks that the receiver can do without."""
+    """Leave out names and tags that the receiver can do without."""
+    carry: bool = False
+    """What a `Sender` has left over of an update is added to the next one after a `rebase`."""
 
     def __post_init__(self) -> None:
-        for name in ("lossless", "predict", "compact"):
+        for name in ("lossless", "predict", "compact", "carry"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} is {shown(getattr(self, name))}, must be True or False")
         for name in ("temporal", "history"):

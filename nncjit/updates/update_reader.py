@@ -43,9 +43,11 @@ class OpenUpdate:
         BitstreamError
             It is damaged or cut off.
         UpdateError
-            It is no update, or a unit holds several tensors.
+            It is not the next update of its chain, or a unit holds several tensors.
         """
         mps, metadata = _head(source)
+        if metadata is not None and metadata.number > 1:
+            _check_number(state, metadata.number)
         names = names_by_index(state, metadata.renamed if metadata is not None else {})
         reader = StreamReader(source, context=Context(element_names=names))
         units: dict[str, DataUnit] = {}
@@ -132,24 +134,11 @@ class OpenUpdate:
     def base_form(self, state: ChainState) -> ChainState:
         """The state in the form in which the update builds on it: as the start of a chain, where the update builds on
         values alone.
-
-        Raises
-        ------
-        UpdateError
-            The update is not the next one of its chain.
         """
         metadata = self.metadata
         if metadata is None:
             return state
-        if metadata.number == 1:
-            return state.restarted() if state.number else state
-        if metadata.number != state.number + 1:
-            have = f"update {state.number}" if state.number else "the base itself"
-            raise UpdateError(
-                f"this is update {metadata.number} of its chain, which follows on update {metadata.number - 1}; "
-                f"the model is at {have}"
-            )
-        return state
+        return state.restarted() if metadata.number == 1 and state.number else state
 
     def _lineages(self, state: ChainState) -> Iterator[tuple[str, Parameter | None]]:
         """(name, what the receiver has of it) of each tensor after the update; new ones last."""
@@ -281,3 +270,10 @@ def _head(source: Source) -> tuple[MpsPayload, UpdateMetadata | None]:
     if mps is None:
         raise BitstreamError("has no parameter set", bit=8 * source.size)
     return mps, None
+
+
+def _check_number(state: ChainState, number: int) -> None:
+    """Refuse an update that is not the next one of its chain."""
+    if number != state.number + 1:
+        have = f"update {state.number}" if state.number else "the base itself"
+        raise UpdateError(f"this is update {number} of its chain, it follows on {number - 1}; the model is at {have}")

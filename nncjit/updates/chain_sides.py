@@ -1,0 +1,313 @@
+"""Both ends of a link: a sender and a receiver that hold the same model, and what the next update builds on.
+
+A side is in memory, or in a folder from which it goes on after a restart. Both sides start from equal models. After
+each update, what the sender holds is bit for bit what the receiver has, so that errors do not add up.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self, Unpack
+
+import numpy as np
+
+from nncjit import dtypes, formats
+from nncjit.encoder.execution import Execution
+from nncjit.encoder.options import Options
+from nncjit.errors import ModelError, OptionError
+from nncjit.model import Model, TensorInfo
+from nncjit.progress import Progress, reporting
+from nncjit.updates.chain_folder import ChainFolder
+from nncjit.updates.chain_state import Array, ChainState, Parameter
+from nncjit.updates.keeping import kept_in_memory
+from nncjit.updates.update_decoder import opened_updates
+from nncjit.updates.update_encoder import EncodedUpdate, encode_update
+from nncjit.updates.update_options import UpdateKeywords, UpdateOptions
+
+AnyPath = str | os.PathLike[str]
+Keep = Callable[[Parameter], Parameter]
+Commit = Callable[[ChainState], None]
+
+
+class _Side:
+    """What both sides have in common."""
+
+    KIND = ""
+
+    def __init__(self, state: ChainState, folder: ChainFolder | None, threads: int | None) -> None:
+        self._state, self._folder, self._threads = state, folder, threads
+
+    @classmethod
+    def _made(
+        cls, base: Mapping[str, Any] | AnyPath, folder: AnyPath | None, about: dict[str, Any]
+    ) -> tuple[ChainState, ChainFolder | None]:
+        """The state of a new side, in the keeping of memory or folder."""
+        with opened_model(base) as model:
+            state = ChainState.of(model)
+            if folder is not None:
+                held = ChainFolder.create(folder, state, {"kind": cls.KIND, **about})
+                return held.state, held
+            kept = {name: kept_in_memory(parameter) for name, parameter in state.parameters.items()}
+            return state.with_parameters(kept), None
+
+    @classmethod
+    def _opened(cls, folder: AnyPath) -> ChainFolder:
+        held = ChainFolder.open(folder)
+        if held.about.get("kind") != cls.KIND:
+            raise ModelError(f"{os.fspath(folder)}: is the session of a {held.about.get('kind')}, not of a {cls.KIND}")
+        return held
+
+    @property
+    def number(self) -> int:
+        """Updates so far."""
+        return self._state.number
+
+    @property
+    def infos(self) -> list[TensorInfo]:
+        """The tensors of the model in their order."""
+        return self._state.infos()
+
+    def arrays(self) -> dict[str, Array]:
+        """The model as the receiver has it: arrays that cannot be written to. Tied tensors are one array."""
+        stored = {
+            name: _read_only(dtypes.as_array(p.read(), p.info.dtype)) for name, p in self._state.parameters.items()
+        }
+        return {name: stored[self._state.tied.get(name, name)] for name in self._state.order}
+
+    def save(self, target: AnyPath) -> None:
+        """Write the model to a file of any known format, tensor by tensor.
+
+        Raises
+        ------
+        OptionError
+            The target has an unknown suffix.
+        ModelError
+            The target cannot be written.
+        """
+        with formats.create(target, self.infos, self._state.texts) as writer:
+            for name, parameter in self._state.parameters.items():
+                writer.put(name, np.asarray(parameter.read()))
+
+    def rebase(self, model: Mapping[str, Any]) -> None:
+        """Take other values for the model, as where all senders start a round from the same one. Both sides must do it.
+
+        Nodes, levels and history stay, so that contexts go on; what a sender that carries had left over is added to
+        its next update.
+
+        Raises
+        ------
+        ModelError
+            A tensor is missing, or has another shape or dtype.
+        """
+        new = {tensor.name: tensor for tensor in Model.from_mapping(model)}
+        with self._change() as (keep, commit):
+            kept = {}
+            for name, parameter in self._state.parameters.items():
+                tensor = new.get(name)
+                if tensor is None or (tensor.shape, tensor.dtype) != (parameter.info.shape, parameter.info.dtype):
+                    have = "has none" if tensor is None else f"has it as {tensor.dtype}{list(tensor.shape)}"
+                    info = parameter.info
+                    raise ModelError(f"{name}: is {info.dtype}{list(info.shape)}, the model to start from {have}")
+                kept[name] = keep(replace(parameter, read=tensor.read, value_sha256=None))
+            commit(replace(self._state, parameters=kept, rebased=True))
+
+    @contextmanager
+    def _change(self) -> Iterator[tuple[Keep, Commit]]:
+        """How to keep parameters, and how to make a state the one that counts."""
+        if self._folder is not None:
+            with self._folder.transaction() as change:
+                yield change.keep, partial(self._commit, change.commit)
+            return
+        before = {p.number: p for p in self._state.parameters.values()}
+        yield lambda p: kept_in_memory(p, before.get(p.number)), partial(self._commit, lambda _: None)
+
+    def _commit(self, first: Commit, state: ChainState) -> None:
+        first(state)
+        self._state = state
+
+
+class Sender(_Side):
+    """The side that writes updates.
+
+    Parameters
+    ----------
+    base : mapping of str to array_like, or path
+        The model that both sides start from.
+    options : Options, optional
+    folder : path, optional
+        A new or empty folder that shall hold this side, for models that do not fit into memory and for restarts.
+    threads : int, optional
+    **keywords
+        As for `nncjit.update`; they hold for all updates.
+
+    Raises
+    ------
+    OptionError, ModelError
+        As for `nncjit.update`; the folder is not empty.
+    """
+
+    KIND = "sender"
+
+    def __init__(
+        self,
+        base: Mapping[str, Any] | AnyPath,
+        options: Options | UpdateOptions | None = None,
+        *,
+        folder: AnyPath | None = None,
+        threads: int | None = None,
+        **keywords: Unpack[UpdateKeywords],
+    ) -> None:
+        self.options = UpdateOptions.of(options, keywords)
+        super().__init__(*self._made(base, folder, {"options": self.options.keywords()}), threads)
+        self.last: EncodedUpdate | None = None
+        """What came of the last update."""
+
+    @classmethod
+    def open(cls, folder: AnyPath, *, threads: int | None = None) -> Self:
+        """The side that a folder holds.
+
+        Raises
+        ------
+        ModelError
+            The folder holds none, the other side, or is damaged.
+        """
+        held, side = cls._opened(folder), cls.__new__(cls)
+        side.options = UpdateOptions.of(None, held.about.get("options", {}))
+        _Side.__init__(side, held.state, held, threads)
+        side.last = None
+        return side
+
+    def update(
+        self,
+        new: Mapping[str, Any] | AnyPath,
+        *,
+        progress: Progress | bool | None = None,
+        **keywords: Unpack[UpdateKeywords],
+    ) -> bytes:
+        """The update that leads to a new model, which the receiver must get before the next one.
+
+        Parameters
+        ----------
+        new : mapping of str to array_like, or path
+        progress : callable, optional
+        **keywords
+            Other options for this update only.
+
+        Raises
+        ------
+        OptionError, ModelError
+            As for `nncjit.update`. The sender stays where it was.
+        """
+        file = io.BytesIO()
+        self.update_into(file, new, progress=progress, **keywords)
+        return file.getvalue()
+
+    def update_into(
+        self,
+        file: Any,
+        new: Mapping[str, Any] | AnyPath,
+        *,
+        progress: Progress | bool | None = None,
+        **keywords: Unpack[UpdateKeywords],
+    ) -> EncodedUpdate:
+        """`update` into a file open for reading and writing."""
+        options = UpdateOptions.of(self.options, keywords)
+        state = self._state if self._state.rebased else self._state.without_residuals()
+        with opened_model(new) as model, reporting(progress, "update") as told, self._change() as (keep, commit):
+            execution = Execution(threads=self._threads, progress=told)
+            done = encode_update(state, model, file, options, execution, keep)
+            commit(done.state)
+        self.last = replace(done, state=self._state)
+        return self.last
+
+
+class Receiver(_Side):
+    """The side that reads updates.
+
+    Parameters
+    ----------
+    base : mapping of str to array_like, or path
+        The model that both sides start from.
+    folder : path, optional
+        A new or empty folder that shall hold this side.
+    base_model_id : str, optional
+        What each update must say of the model that it belongs to.
+    threads, max_bytes : int, optional
+        As in `nncjit.decode`.
+    """
+
+    KIND = "receiver"
+
+    def __init__(
+        self,
+        base: Mapping[str, Any] | AnyPath,
+        *,
+        folder: AnyPath | None = None,
+        base_model_id: str | None = None,
+        threads: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        super().__init__(*self._made(base, folder, {"base_model_id": base_model_id}), threads)
+        self.base_model_id, self.max_bytes = base_model_id, max_bytes
+
+    @classmethod
+    def open(cls, folder: AnyPath, *, threads: int | None = None, max_bytes: int | None = None) -> Self:
+        """The side that a folder holds.
+
+        Raises
+        ------
+        ModelError
+            The folder holds none, the other side, or is damaged.
+        """
+        held, side = cls._opened(folder), cls.__new__(cls)
+        _Side.__init__(side, held.state, held, threads)
+        side.base_model_id, side.max_bytes = held.about.get("base_model_id"), max_bytes
+        return side
+
+    def apply(self, *updates: Any, progress: Progress | bool | None = None) -> dict[str, Array]:
+        """Apply updates, one after the other; the model after the last.
+
+        Parameters
+        ----------
+        *updates : bytes-like, path or binary file
+        progress : callable, optional
+
+        Raises
+        ------
+        BitstreamError, UpdateError
+            As for `nncjit.apply`. The receiver stays where it was, also where only the last update does not fit.
+        """
+        with ExitStack() as files, reporting(progress, "apply") as told, self._change() as (keep, commit):
+            application = opened_updates(
+                self._state,
+                updates,
+                files,
+                threads=self._threads,
+                max_bytes=self.max_bytes,
+                base_model_id=self.base_model_id,
+            )
+            commit(application.run(keep, threads=self._threads, progress=told))
+        return self.arrays()
+
+
+@contextmanager
+def opened_model(source: Mapping[str, Any] | AnyPath | Any) -> Iterator[Model]:
+    """A model in memory or in a file."""
+    if isinstance(source, str | os.PathLike):
+        with formats.open_model(source) as model:
+            yield model
+        return
+    if not isinstance(source, Mapping) and not hasattr(source, "state_dict"):
+        raise OptionError(f"a model is a path or a mapping of names to arrays, not {type(source).__name__}")
+    yield Model.from_mapping(source)
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,85 @@
+"""How what a chain needs is kept in memory: levels in as few bytes as they fit into, marks as bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nncjit.updates.chain_state import Array, Parameter, Reader, value_digest
+
+
+def narrowed(levels: Array) -> Array:
+    """Integers in the narrowest signed type that holds them."""
+    low, high = int(levels.min(initial=0)), int(levels.max(initial=0))
+    for dtype in (np.int8, np.int16):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return levels.astype(dtype)
+    return levels
+
+
+def as_levels(narrow: Array) -> Array:
+    """What was narrowed, int32."""
+    return narrow.astype(np.int32)
+
+
+def as_marks(packed: Array, n: int) -> Array:
+    """What was packed into bits: uint8[n]."""
+    return np.unpackbits(np.asarray(packed), count=n)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An array that is kept of a parameter."""
+
+    field: str
+    """The field of `Parameter` that reads it."""
+    pack: Callable[[Array], Array]
+    unpack: Callable[[Array, int], Array]
+    """Gets what `pack` gave, and the number of levels."""
+
+
+KINDS = (
+    Kind("read", lambda values: values, lambda values, _: values),
+    Kind("levels", narrowed, lambda narrow, _: as_levels(narrow)),
+    Kind("touched", np.packbits, as_marks),
+    Kind("change", lambda change: change, lambda change, _: change),
+    Kind("residual", lambda residual: residual, lambda residual, _: residual),
+)
+
+
+def kept_with(parameter: Parameter, before: Parameter | None, store: Callable[[Kind, Array], Array]) -> Parameter:
+    """A parameter all of whose arrays are in the keeping of `store`; those that it shares with `before` stay there.
+
+    Parameters
+    ----------
+    store : callable
+        Gets an array, packed, and gives back the array that will be read from now on.
+    """
+    readers: dict[str, Any] = {}
+    for kind in KINDS:
+        read: Reader | None = getattr(parameter, kind.field)
+        if read is None or (before is not None and getattr(before, kind.field) is read):
+            continue
+        held = store(kind, kind.pack(read()))
+        readers[kind.field] = partial(kind.unpack, held, parameter.n_levels)
+    digest = parameter.value_sha256
+    if digest is None:
+        digest = value_digest(readers.get("read", parameter.read)())
+    if parameter.release is not None:
+        parameter.release()
+    return replace(parameter, value_sha256=digest, release=None, **readers)
+
+
+def kept_in_memory(parameter: Parameter, before: Parameter | None = None) -> Parameter:
+    """A parameter whose arrays are its own and cannot be written to."""
+
+    def store(kind: Kind, array: Array) -> Array:
+        own = array.copy() if kind.field == "read" else array
+        own.flags.writeable = False
+        return own
+
+    return kept_with(parameter, before, store)
