@@ -57,6 +57,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
     ]
+    found += [("lossless.json", ["bench/lossless.py", "--json"])]
     found += [("scaling.json", ["bench/bench_decode.py", "threads", "--json"])]
     return [*found, ("kernels.json", ["bench/table.py", "--save"])]
 
@@ -120,6 +121,26 @@ def whole_model() -> str:
         ]
         parts.append(f"`{model}`:\n\n{table(head, lines)}")
     return "\n\n".join(parts)
+
+
+def lossless() -> str:
+    """What ``bench/lossless.py`` measured."""
+    path = FIGURES / "lossless.json"
+    if not path.exists():
+        return ""
+    head = ("weights", "coder", "size", "bits per weight", "compress, million weights/s", "decompress")
+    lines = [
+        (
+            row["weights"],
+            row["coder"],
+            f"{row['percent']:.2f} %",
+            f"{row['bits_per_weight']:.2f}",
+            f"{row['compress'] / 1e6:.0f}",
+            f"{row['decompress'] / 1e6:.0f}",
+        )
+        for row in json.loads(path.read_text("utf-8"))["rows"]
+    ]
+    return table(head, lines)
 
 
 def standard() -> str:
@@ -233,6 +254,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "targets": targets,
     "measurements": whole_model,
     "whole-model": whole_model,
+    "lossless": lossless,
     "standard": standard,
     "zoo": zoo,
     "gains": gains,

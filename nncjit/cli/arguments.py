@@ -8,8 +8,10 @@ from argparse import ArgumentParser, Namespace, _ActionsContainer
 from collections.abc import Callable
 from typing import Any
 
-from nncjit.encoder.choices import GROUPS, TABLE, FinenessKinds
+from nncjit.encoder.choices import GROUPS, PRESETS, TABLE, FinenessKinds
 from nncjit.encoder.option_table import OptionGroup
+
+PRESET = f"{', '.join(PRESETS)} (default balanced)"
 
 
 def add_output(parser: ArgumentParser) -> None:
@@ -41,6 +43,7 @@ def decoder_options(args: Namespace) -> dict[str, Any]:
 
 def add_encoder(parser: ArgumentParser) -> None:
     """Everything that `nncjit.compress` takes as text, and ``--threads``."""
+    parser.add_argument("--preset", metavar="NAME", help="options for those who do not want to choose any: " + PRESET)
     _add_group(parser, FinenessKinds)
     add_choices(parser)
     add_threads(parser.add_argument_group("execution"))
@@ -81,7 +84,8 @@ def encoder_options(args: Namespace) -> dict[str, Any]:
     """
     texts = {name: getattr(args, name, None) for name in TABLE}
     given = {name: TABLE[name].parse(text) for name, text in texts.items() if text is not None}
-    return given | ({"rules": args.rules} if args.rules else {})
+    more = {"rules": args.rules, "preset": getattr(args, "preset", None)}
+    return given | {name: value for name, value in more.items() if value}
 
 
 def show(args: Namespace, report: Any, describe: Callable[[Any], str]) -> None:

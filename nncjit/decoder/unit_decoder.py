@@ -21,9 +21,11 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob
 from nncjit.decoder.memory_budget import BINS_PER_BYTE
 from nncjit.decoder.update_state import LevelStore
+from nncjit.errors import ModelError
 from nncjit.quant import steps
 from nncjit.stream import integer_limbs
 from nncjit.stream.data_units import DataUnit
+from nncjit.stream.float_planes import FloatPlanes
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import CodebookSyntax, PayloadType
 
@@ -39,6 +41,8 @@ class UnitDecoding:
     """Storage arrays of the parts; instead int32 limbs of integers in limbs, float32 values of integers with a step."""
     job: PayloadJob | None = None
     """None for RAW_FLOAT."""
+    planes: FloatPlanes | None = None
+    """The other bits of floats whose exponents are coded."""
     levels: list[Array] = field(default_factory=list)
     """int32 levels of each part, raster order, where the state of updates needs them."""
 
@@ -47,6 +51,8 @@ class UnitDecoding:
         pairs = zip(self.opened.parts, self.arrays, strict=True)
         if self.opened.limbs is not None:
             return [(part, integer_limbs.join(array, self.opened.limbs)) for part, array in pairs]
+        if self.planes is not None:
+            return [(part, self.planes.join(array)) for part, array in pairs]
         return [(part, self._in_storage_dtype(array, part.dtype)) for part, array in pairs]
 
     @staticmethod
@@ -80,10 +86,13 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None) -> UnitDecod
     if unit.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return UnitDecoding(opened, [_raw(opened, opened.parts[0], payload)])
     layers = [_layer(opened, part) for part in opened.parts]
-    _check_earned(opened, layers, payload.size)
     decoding, jobs = UnitDecoding(opened, []), []
+    if opened.floats is not None:
+        decoding.planes = _float_planes(opened, payload)
+        payload = payload[: decoding.planes.coded_bytes]
+    _check_earned(opened, layers, payload.size)
     for part, layer, points in zip(opened.parts, layers, _points(opened, layers), strict=True):
-        made = _delivery(opened, part)
+        made = _delivery(opened, part, decoding.planes)
         array = np.empty(part.coded_shape, made.dtype)
         decoding.arrays.append(array)
         base = history = levels = None
@@ -111,7 +120,7 @@ def rows_decoded_with(opened: DataUnit, rows: range) -> range | None:
         None where the unit has no entry points, or is more than one tensor coded as it is.
     """
     part, header = opened.parts[0], opened.unit.header
-    alone = opened.results() == opened.parts == (part,) and opened.limbs is None
+    alone = opened.results() == opened.parts == (part,) and opened.limbs is None and opened.floats is None
     if not alone or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return None
     layer = _layer(opened, part)
@@ -212,8 +221,18 @@ def _step_of(opened: DataUnit) -> Callable[[int], np.float32]:
     return lambda delta: steps.step(delta + base, density)
 
 
-def _delivery(opened: DataUnit, part: Part) -> Delivery:
+def _float_planes(opened: DataUnit, payload: Array) -> FloatPlanes:
+    assert opened.floats is not None
+    try:
+        return FloatPlanes.parse(payload, opened.floats, opened.parts[0].size)
+    except ModelError as error:
+        raise opened.error(str(error)) from None
+
+
+def _delivery(opened: DataUnit, part: Part, planes: FloatPlanes | None = None) -> Delivery:
     """What the levels of a part become. Spec, section 8."""
+    if planes is not None:
+        return delivery.integers(np.dtype(np.int16), planes.lowest, planes.lowest + planes.exponents.size - 1)
     dtype = dtypes.find(part.dtype)
     if opened.unit.header.nnr_compressed_data_unit_payload_type == PayloadType.INT:
         if opened.limbs is not None:

@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     from nncjit.reduce import Block
 
 FinenessKind = Literal["ratio", "bits", "snr", "loss", "qp", "quality"]
-Quantizer = Literal["trellis", "uniform", "codebook", "auto", "raw"]
+Quantizer = Literal["trellis", "uniform", "codebook", "auto", "lossless", "raw"]
 Selection = Literal["fast", "exact", "reference", "none"]
 Scope = Literal["tensor", "model"]
 References = Literal["name", "index"]
 Reader = Literal["nncodec"]
 Auto = Literal["auto"]
+
+Preset = Literal["tiny", "balanced", "safe", "lossless"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {"quality": 0.5, "rate_weight": 1.0},
+    "balanced": {},
+    "safe": {"quality": 4.0},
+    "lossless": {"quantizer": "lossless"},
+}
+"""Options for those who do not want to choose any, by name."""
 
 TARGETS = ("ratio", "bits", "snr", "loss")
 """Kinds of fineness that are searched for; the others give the steps at once."""
@@ -134,7 +144,8 @@ class Quantising(OptionGroup):
         Word(*get_args(Quantizer)),
         "NAME",
         "how weights become levels",
-        '"auto" takes the cheapest of trellis, uniform and codebook on a sample, "raw" stores the tensor as it is. '
+        '"auto" takes the cheapest of trellis, uniform and codebook on a sample. "lossless" loses no bit and codes the '
+        'exponents, "raw" stores the tensor as it is. '
         "Vectors are always quantised uniformly.",
     )
     rate_weight: float = option(

@@ -47,6 +47,7 @@ def check_tensor(info: TensorInfo, choices: Choices, options: Options) -> None:
         return
     unread = {
         "quantizer=raw": choices.quantising.quantizer == "raw",
+        "quantizer=lossless": choices.quantising.quantizer == "lossless",
         "rank": choices.reducing.rank is not None,
         "scale_rows": choices.reducing.scale_rows,
         "first_dimension": choices.layout.first_dimension != 0,

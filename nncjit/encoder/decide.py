@@ -18,7 +18,7 @@ from nncjit.encoder.code import estimate
 from nncjit.encoder.decision import Decision, GivenStep
 from nncjit.encoder.default_steps import WIDEST_VECTOR, default_step, is_matrix, trellis_step, vector_step
 from nncjit.encoder.measure import Measured
-from nncjit.encoder.plan import Plan
+from nncjit.encoder.plan import EXACT, Plan
 from nncjit.encoder.quantise import quantise, with_codebooks
 from nncjit.encoder.sampling import runs
 from nncjit.errors import OptionError
@@ -60,7 +60,7 @@ def raw_reason(info: TensorInfo, measured: Measured, plan: Plan) -> str:
     """Why a float tensor is stored as it is, or "" where it is quantised."""
     quantizer = plan.choices[info.name].quantising.quantizer
     if plan.wants_raw(info):
-        return "as asked for" if quantizer == "raw" else "quantised levels were made for this scale"
+        return "as asked for" if quantizer in EXACT else "quantised levels were made for this scale"
     if measured.moments.non_finite:
         return f"{measured.moments.non_finite} values are not finite in float32"
     cheap = not is_matrix(info.shape) and not plan.choices[info.name].own_fineness
@@ -91,7 +91,7 @@ def settle(name: str, values: np.ndarray, measured: Measured, plan: Plan) -> Set
     choices = plan.choices[name]
     scan_order = scan_order_of(values.shape, choices)
     wanted, length = choices.quantising.quantizer, choices.coding.unary_length
-    assert wanted != "raw", "raw tensors are not quantised"
+    assert wanted != "raw" and wanted != "lossless", "exact tensors are not quantised"  # noqa: PT018 - for mypy
     lengths = UNARY_LENGTHS if length == "auto" else (length,)
     if not is_matrix(values.shape) or measured.is_constant:
         return Settled("uniform", lengths[0], scan_order)

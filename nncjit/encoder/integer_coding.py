@@ -54,6 +54,15 @@ def limb_bits(info: TensorInfo, storage: np.ndarray, plan: Plan) -> int | None:
     return best if bits[best] < 8 * sample.nbytes else None
 
 
+def level_matrix(
+    name: str, levels: np.ndarray, plan: Plan, settled: Settled, workers: Executor | None
+) -> QuantisedMatrix:
+    """Levels in scan order, as they are."""
+    decision = decide_integers(name, plan, settled)
+    layer = decision.layer(levels.shape)
+    return QuantisedMatrix(to_scan(levels, layer, workers=workers), layer, decision, None, 0.0, 0.0)
+
+
 def integer_matrix(
     name: str, levels: np.ndarray, limb_bits: int, plan: Plan, settled: Settled, workers: Executor | None
 ) -> QuantisedMatrix:
@@ -61,9 +70,7 @@ def integer_matrix(
 
     A codebook stands for numbers with a step, so its qp is that of the step 1.
     """
-    decision = decide_integers(name, plan, settled)
-    layer = decision.layer(levels.shape)
-    matrix = QuantisedMatrix(to_scan(levels, layer, workers=workers), layer, decision, None, 0.0, 0.0)
+    matrix = level_matrix(name, levels, plan, settled, workers)
     if limb_bits or plan.options.stream.compatible is not None or not _lies_far_apart(levels):
         return matrix
     with_book = with_codebooks([matrix])

@@ -16,7 +16,7 @@ from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import UnfitStepError, decide
 from nncjit.encoder.decision import Decision
 from nncjit.encoder.grouping import Item, items_of
-from nncjit.encoder.integer_coding import integer_matrix
+from nncjit.encoder.integer_coding import integer_matrix, level_matrix
 from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
@@ -24,6 +24,7 @@ from nncjit.encoder.sampling import runs
 from nncjit.encoder.unit_contents import contents_of
 from nncjit.encoder.unit_layout import (
     Contents,
+    ExactContents,
     FloatContents,
     FloatPart,
     IntegerContents,
@@ -133,6 +134,8 @@ def _sample(contents: Contents, plan: Plan, total: int) -> UnitSample:
         return UnitSample((contents.info,), fixed_bits=8.0 * contents.info.nbytes)
     if isinstance(contents, IntegerContents):
         return _integer_sample(contents, plan, total)
+    if isinstance(contents, ExactContents):
+        return _exact_sample(contents, plan, total)
     return _float_sample(contents, total)
 
 
@@ -141,6 +144,14 @@ def _integer_sample(contents: IntegerContents, plan: Plan, total: int) -> UnitSa
     row = runs(contents.levels.reshape(-1), _wanted(info.size, total)).reshape(1, -1)
     matrix = integer_matrix(info.name, row, contents.limb_bits, plan, contents.layout.settled, None)
     return UnitSample((info,), fixed_bits=estimate(matrix, contents.levels.size / row.size))
+
+
+def _exact_sample(contents: ExactContents, plan: Plan, total: int) -> UnitSample:
+    (info,), (levels, tail) = contents.layout.infos, contents.split
+    row = runs(levels.reshape(-1), _wanted(info.size, total)).reshape(1, -1)
+    matrix = level_matrix(info.name, row, plan, contents.layout.settled, None)
+    bits = estimate(matrix, levels.size / row.size) + 8.0 * len(tail)
+    return UnitSample((info,), fixed_bits=min(bits, 8.0 * info.nbytes))
 
 
 @dataclass(frozen=True, slots=True)

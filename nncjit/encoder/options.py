@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 from nncjit.encoder.choices import (
     CHOICE_GROUPS,
     GROUPS,
+    PRESETS,
     TABLE,
     Auto,
     Choices,
@@ -23,6 +24,7 @@ from nncjit.encoder.choices import (
     Fineness,
     FinenessKinds,
     Layout,
+    Preset,
     Quantising,
     Quantizer,
     Reader,
@@ -49,6 +51,13 @@ RULES = (
     "that matches no tensor is an error.",
 )
 """The values of `rules` in words, and what they do."""
+
+PRESET = (
+    "tiny, balanced, safe or lossless",
+    "Options for those who do not want to choose any; others come before it. tiny takes about one bit a weight fewer "
+    "than the default, which is balanced; safe takes two more, and lossless keeps every bit.",
+)
+"""The same of `preset`."""
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
@@ -88,6 +97,7 @@ class OptionKeywords(TypedDict, total=False):
     compatible: Reader | None
     max_unit_bytes: int | None
     rules: RulesLike | None
+    preset: Preset | None
 
 
 def explains_options(documented: Documented) -> Documented:
@@ -98,7 +108,7 @@ def explains_options(documented: Documented) -> Documented:
 
 def _explanation() -> str:
     """The options as a section of a docstring in NumPy's style."""
-    entries = {name: (row.values.says, row.about) for name, row in TABLE.items()} | {"rules": RULES}
+    entries = {name: (row.values.says, row.about) for name, row in TABLE.items()} | {"rules": RULES, "preset": PRESET}
     lines = ["Other Parameters", "----------------"]
     for name, (values, about) in entries.items():
         lines += [f"{name} : {values}", *wrap(about, 92, initial_indent="    ", subsequent_indent="    ")]
@@ -130,10 +140,11 @@ class Options:
     def __init__(self, **flat: Unpack[OptionKeywords]) -> None:
         for name in flat:
             _check_known(name)
-        object.__setattr__(self, "fineness", Fineness.of(flat, Fineness()))
+        given = _with_preset(flat)
+        object.__setattr__(self, "fineness", Fineness.of(given, Fineness()))
         for name, group in GROUPS.items():
-            object.__setattr__(self, name, group(**among(group.rows(), flat)))
-        object.__setattr__(self, "rules", rules_of(flat.get("rules")))
+            object.__setattr__(self, name, group(**among(group.rows(), given)))
+        object.__setattr__(self, "rules", rules_of(given.get("rules")))
 
     def __repr__(self) -> str:
         return f"Options({', '.join(f'{name}={value!r}' for name, value in self.keywords().items())})"
@@ -157,9 +168,7 @@ class Options:
         """These options with some changed; a new kind of fineness takes the place of the old one."""
         kept = self.keywords()
         changes: dict[str, Any] = {**flat}
-        if any(changes.get(kind) is not None for kind in FinenessKinds.rows()):
-            kept.pop(self.fineness.kind, None)
-        return Options(**(kept | changes))
+        return Options(**_over(kept, _with_preset(changes)))
 
     def keywords(self) -> dict[str, Any]:
         """The keywords that make equal options: what is not as by default, with values as JSON has them."""
@@ -194,6 +203,25 @@ class Options:
             if i not in used:
                 raise OptionError(f"rule {shown(rule.pattern)} matches no tensor")
         return chosen
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of which those `above` win; one that says how fine takes the place of all that do."""
+    kinds = FinenessKinds.rows()
+    if any(above.get(kind) is not None for kind in kinds):
+        below = {name: value for name, value in below.items() if name not in kinds}
+    return {**below, **above}
+
+
+def _with_preset(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords with those of the preset that they name."""
+    given = {name: value for name, value in flat.items() if name != "preset"}
+    preset = flat.get("preset")
+    if preset is None:
+        return given
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise OptionError(unknown("preset", preset, PRESETS))
+    return _over(PRESETS[preset], given)
 
 
 def _check_known(name: str) -> None:

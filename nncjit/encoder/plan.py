@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 NO_DATA = Data()
 
+EXACT = ("raw", "lossless")
+"""Quantizers that lose nothing."""
+
 FINE_DENSITY = 7
 """qp_density of streams whose steps are computed: 128 steps an octave hit any target within 1 %."""
 
@@ -94,7 +97,7 @@ class Plan:
         """
         choices = self.choices[info.name]
         is_scale = info.role is not None and info.role.kind == "scale"
-        return choices.quantising.quantizer == "raw" or (is_scale and not choices.own_fineness)
+        return choices.quantising.quantizer in EXACT or (is_scale and not choices.own_fineness)
 
     def has_qp(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether a qp is given for a tensor: by a rule, or for all matrices of the model."""

@@ -43,6 +43,7 @@ from nncjit.encoder.reduction import reduced
 from nncjit.encoder.sampling import runs
 from nncjit.encoder.unit_layout import (
     Contents,
+    ExactContents,
     FloatContents,
     FloatPart,
     IntegerContents,
@@ -55,6 +56,7 @@ from nncjit.model import Tensor, TensorInfo
 from nncjit.reduce import Block, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
 from nncjit.stages import stage
 from nncjit.stream import integer_limbs
+from nncjit.stream.float_planes import split
 
 NOT_SMALLER = "coded it would not be smaller"
 
@@ -110,6 +112,9 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return RawContents(info, storage, "")
     if dtypes.find(info.dtype).kind != "f":
         return _integers(info, storage, plan)
+    if plan.choices[info.name].quantising.quantizer == "lossless":
+        layout = UnitLayout(infos=(info,), shape=info.shape, settled=settle_integers(info.name, info.shape, plan))
+        return ExactContents(layout, split(storage, info.dtype))
     values = dtypes.to_float32(storage, info.dtype)
     measured = measure(values, workers)
     reason = raw_reason(info, measured, plan)

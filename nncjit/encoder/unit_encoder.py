@@ -21,12 +21,13 @@ from nncjit.encoder.code import NOTHING_KNOWN, Reference, code, smaller_with_cod
 from nncjit.encoder.compatibility import refuse
 from nncjit.encoder.decide import UnfitStepError, decide
 from nncjit.encoder.grouping import Item
-from nncjit.encoder.integer_coding import integer_matrix
+from nncjit.encoder.integer_coding import integer_matrix, level_matrix
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
 from nncjit.encoder.unit_contents import NOT_SMALLER, contents_alone, contents_of
 from nncjit.encoder.unit_layout import (
     Contents,
+    ExactContents,
     FloatContents,
     IntegerContents,
     RawContents,
@@ -35,7 +36,7 @@ from nncjit.encoder.unit_layout import (
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
-from nncjit.stream import integer_limbs
+from nncjit.stream import float_planes, integer_limbs
 from nncjit.syntax import CodebookSyntax, DataFormat, NduHeader, ParameterTypes, PayloadType
 
 _ROLES = {
@@ -85,6 +86,8 @@ class QuantisedUnit:
     outcomes: tuple[Outcome, ...]
     limb_bits: int = 0
     """Bits of the limbs of integers, which are the leading dimension; 0 without."""
+    tail: bytes = b""
+    """What follows the coded exponents of floats of which no bit is lost."""
 
     @property
     def qp(self) -> int | None:
@@ -155,6 +158,8 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
         return RawUnit(contents)
     if isinstance(contents, IntegerContents):
         return _integer_levels(contents, plan, workers)
+    if isinstance(contents, ExactContents):
+        return _exponent_levels(contents, plan, workers)
     roles, matrices, composed = _quantise_parts(contents, plan, workers)
     weights = slice(next(k for k, role in enumerate(roles) if role in ("W", "G")), None)
     original = contents.original
@@ -210,6 +215,13 @@ def _integer_levels(contents: IntegerContents, plan: Plan, workers: Executor | N
     payload_type = PayloadType.INT if matrix.book is None else PayloadType.FLOAT
     outcome = Outcome(info, "integer", reason=contents.reason)
     return QuantisedUnit(layout, payload_type, ("W",), (matrix,), (outcome,), contents.limb_bits)
+
+
+def _exponent_levels(contents: ExactContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
+    layout, (levels, tail) = contents.layout, contents.split
+    (info,) = layout.infos
+    matrix = level_matrix(info.name, levels, plan, layout.settled, workers)
+    return QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (Outcome(info, "lossless"),), tail=tail)
 
 
 def _outcomes(
@@ -270,7 +282,7 @@ def code_unit(
     encoder = PayloadEncoder()
     for matrix, reference in zip(unit.matrices, references or [NOTHING_KNOWN] * len(unit.matrices), strict=True):
         code(matrix, encoder, base_qp, workers, reference)
-    payload = encoder.finish()
+    payload = encoder.finish() + unit.tail
     points = tuple((p.value, p.state, p.offset) for points in encoder.entry_points for p in points)
     return CodedUnit(_header(unit, points), payload, unit.outcomes)
 
@@ -295,11 +307,18 @@ def not_grown(coded: CodedUnit, item: Item, plan: Plan) -> list[CodedUnit]:
     if raw or plan.options.stream.compatible is not None:
         return [coded]
     own_bytes = sum(info.nbytes for info in infos)
-    lossless = all(outcome.step is None for outcome in coded.outcomes)
-    if coded.n_bytes < (own_bytes + FEW_BYTES if lossless else WORTH_LOSING * own_bytes):
+    if coded.n_bytes < _bound(coded, own_bytes):
         return [coded]
     own = {tensor.name: tensor for tensor in item.tensors}
     return [_raw(RawContents(info, own[info.name].read(), NOT_SMALLER)) for info in infos]
+
+
+def _bound(coded: CodedUnit, own_bytes: int) -> float:
+    """The bytes that a unit must stay below to be worth its coding."""
+    if any(outcome.step is not None for outcome in coded.outcomes):
+        return WORTH_LOSING * own_bytes
+    floats = dtypes.find(coded.outcomes[0].info.dtype).kind == "f"
+    return own_bytes if floats else own_bytes + FEW_BYTES
 
 
 def _header(unit: QuantisedUnit, points: tuple[tuple[int, int, int], ...]) -> NduHeader:
@@ -364,6 +383,8 @@ def _block_names(block: Block, types: ParameterTypes) -> tuple[str, ...]:
 def _data_format(unit: QuantisedUnit) -> int | None:
     """nnr_decompressed_data_format; None where readers take this type without it."""
     dtype = unit.layout.infos[0].dtype
+    if unit.tail:
+        return float_planes.CODES[dtype]
     if unit.limb_bits:
         return integer_limbs.CODES[integer_limbs.LimbFormat(dtype, unit.limb_bits)]
     if unit.payload_type == PayloadType.INT:

@@ -14,6 +14,7 @@ from nncjit.encoder.measure import Measured, measure
 from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import InputMetric
 from nncjit.reduce import Block
+from nncjit.stream.float_planes import Split
 
 if TYPE_CHECKING:
     from nncjit.encoder.calibrated_tables import TableMetric
@@ -98,6 +99,14 @@ class IntegerContents:
 
 
 @dataclass(frozen=True, slots=True)
+class ExactContents:
+    """A float tensor of which no bit is lost: the levels of its exponents, and its other bits."""
+
+    layout: UnitLayout
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
 class FloatContents:
     """Tensors that are quantised."""
 
@@ -111,4 +120,4 @@ class FloatContents:
     """What errors of composed weights cost, of a table with statistics."""
 
 
-Contents = RawContents | IntegerContents | FloatContents
+Contents = RawContents | IntegerContents | ExactContents | FloatContents

@@ -11,7 +11,7 @@ from nncjit import dtypes
 from nncjit.bits import Source
 from nncjit.errors import BitstreamError, ModelError
 from nncjit.model import Graph
-from nncjit.stream import graph_units, integer_limbs, metadata_unit, tensor_mapping
+from nncjit.stream import float_planes, graph_units, integer_limbs, metadata_unit, tensor_mapping
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import Context, ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
@@ -28,6 +28,8 @@ class DataUnit:
     """In coding order."""
     limbs: integer_limbs.LimbFormat | None = None
     """What the leading coded dimension holds where it is the limbs of integers."""
+    floats: float_planes.FloatFields | None = None
+    """The fields of floats of which only the exponents are coded, and the other bits follow."""
     folded: metadata_unit.FoldedNorm | None = None
     """The batch norm that was folded into this block."""
 
@@ -50,7 +52,7 @@ class DataUnit:
         coded = 0
         for part in self.parts:
             dtype = dtypes.find(part.dtype)
-            converted = dtype.kind != "f" or len(self.parts) > 1
+            converted = dtype.kind != "f" or len(self.parts) > 1 or self.floats is not None
             coded += part.size * (dtype.itemsize + 4 * converted)
         roles = {part.role: part for part in self.parts}
         if "LS" in roles:
@@ -128,12 +130,15 @@ def open_unit(unit: Unit) -> DataUnit:
         raise _error(unit, f"data format {code} is for integers in limbs, the dimensions are {list(shape)}")
     if limbs and (header.first_tensor_dimension_shift or len(unit.names) > 1):
         raise _error(unit, "integers in limbs cannot be joined or have their dimensions moved")
+    floats = float_planes.FORMATS.get(code) if code is not None else None
+    if floats and (payload_type != PayloadType.INT or header.first_tensor_dimension_shift or len(unit.names) > 1):
+        raise _error(unit, f"data format {code} is for the exponents of one float tensor")
     if payload_type == PayloadType.BLOCK:
         return DataUnit(unit, _block_parts(unit, shape, dtype))
     part = Part(", ".join(unit.names), "W", shape[1:] if limbs else shape, dtype, shape, header.codebook)
     if len(unit.names) > 1 and header.concatenation_axis_index is None:
         raise _error(unit, "it holds several tensors and does not say how they are joined")
-    return DataUnit(unit, (part,), limbs)
+    return DataUnit(unit, (part,), limbs, floats)
 
 
 def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
@@ -144,6 +149,8 @@ def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
         return "float64" if unit.header.codebook is not None else "float32"
     if code in integer_limbs.FORMATS:
         return integer_limbs.FORMATS[code].dtype
+    if code in float_planes.FORMATS:
+        return float_planes.FORMATS[code].dtype
     try:
         return dtypes.by_code(code).name
     except ModelError as error:
@@ -272,6 +279,8 @@ def tools_of(unit: Unit) -> tuple[str, ...]:
     header = unit.header
     payload = header.nnr_compressed_data_unit_payload_type
     kind = {PayloadType.RAW_FLOAT: "raw", PayloadType.INT: "integer"}.get(payload)
+    if header.nnr_decompressed_data_format in float_planes.FORMATS:
+        kind = "lossless"
     tools = [kind or ("trellis" if header.dq_flag else "uniform")]
     if payload == PayloadType.BLOCK:
         tools.append("block")

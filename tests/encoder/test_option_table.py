@@ -79,7 +79,7 @@ JUNK = st.recursive(
 
 def test_the_typed_keywords_are_those_of_the_table():
     declared = get_type_hints(OptionKeywords, localns={"Block": Block})
-    assert set(declared) == {*TABLE, "rules"}
+    assert set(declared) == {*TABLE, "rules", "preset"}
     for group in (FinenessKinds, *GROUPS.values()):
         hints = get_type_hints(group, localns={"Block": Block})
         for name, row in group.rows().items():
