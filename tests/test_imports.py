@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "option_values": "reduce errors",
     "progress": "errors",
     "wording": "",
+    "tasks": "errors",
     "stages": "",
     "jit": "option_values errors",
     "dtypes": "errors",
@@ -32,12 +33,12 @@ MAY_IMPORT = {
     "reduce": "model dtypes errors",
     "formats": "model arrays dtypes files extras errors",
     "calibrate": "__init__ formats model errors",
-    "stream": "wording reduce syntax bits model dtypes errors",
+    "stream": "files wording reduce syntax bits model dtypes errors",
     "encoder": "progress option_values calibrate stream reduce quant cabac syntax model dtypes stages jit errors",
-    "decoder": "formats files wording progress option_values stream reduce quant cabac syntax bits model arrays "
+    "decoder": "tasks formats files wording progress option_values stream reduce quant cabac syntax bits model arrays "
     "dtypes stages jit errors",
-    "convert": "encoder decoder calibrate stream formats reduce syntax bits progress option_values model files dtypes "
-    "stages jit errors",
+    "convert": "tasks encoder decoder calibrate stream formats reduce syntax bits progress option_values model files "
+    "dtypes stages jit errors",
     "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
     "model files dtypes stages jit errors",
     "torch": "convert encoder decoder calibrate stream formats reduce bits progress model arrays dtypes files extras "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nncjit.cli import text
 from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
 from nncjit.cli.default_target import derived_target
+from nncjit.cli.executors import add_executor, executor_of
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def configure(parser: ArgumentParser) -> None:
     prune.add_argument("--prune-share", type=float, default=0.25, metavar="S", help="share to remove (default 0.25)")
     prune.add_argument("--prune-scope", default="group", metavar="WHAT", help="share of each group, or of the model")
     prune.add_argument("--prune-by", default="l2", metavar="HOW", help="importance: l1, l2 (default) or gamma")
+    add_executor(parser)
+    parser.add_argument("--shard-bytes", metavar="SIZE", help="bytes of the original in one of several files: 2GB")
+    parser.add_argument("--plan", type=Path, metavar="FILE.json", help="what is decided before: written or followed")
     add_output(parser)
 
 
@@ -55,7 +59,7 @@ def run(args: Namespace) -> None:
         from nncjit.cli.pruning import pruning_of
 
         pruning = pruning_of(args.source, args.prune, args.prune_share, args.prune_scope, args.prune_by)
-    with progress_bar("compress", quiet=args.quiet) as progress:
+    with executor_of(args) as executor, progress_bar("compress", quiet=args.quiet) as progress:
         report = nncjit.compress(
             args.source,
             target,
@@ -65,6 +69,10 @@ def run(args: Namespace) -> None:
             pruning=pruning,
             calibration=args.calibration,
             dry_run=args.dry_run,
+            executor=executor,
+            shard_bytes=args.shard_bytes,
+            resume=not args.no_resume,
+            plan=args.plan,
         )
     show(args, report, lambda report: describe(report, tensors=args.tensors))
     if args.dry_run:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
 from nncjit.cli.default_target import derived_target
+from nncjit.cli.executors import add_executor, executor_of
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -23,17 +24,26 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--full-size", action="store_true", help="give pruned tensors their size before pruning")
     add_decoder(parser)
+    add_executor(parser)
     add_output(parser)
 
 
 def run(args: Namespace) -> None:
     """Decompress one file."""
     import nncjit
+    from nncjit.stream.stream_index import is_index
 
-    target = args.output or derived_target(args.source, ".safetensors")
-    with progress_bar("decompress", quiet=args.quiet) as progress:
+    suffix = ".safetensors.index.json" if is_index(args.source) else ".safetensors"
+    target = args.output or derived_target(args.source, suffix)
+    with executor_of(args) as executor, progress_bar("decompress", quiet=args.quiet) as progress:
         report = nncjit.decompress(
-            args.source, target, full_size=args.full_size, progress=progress, **decoder_options(args)
+            args.source,
+            target,
+            full_size=args.full_size,
+            progress=progress,
+            executor=executor,
+            resume=not args.no_resume,
+            **decoder_options(args),
         )
     show(args, report, describe)
 

@@ -16,9 +16,10 @@ def derived_target(source: Path, suffix: str, *, dry_run: bool = False) -> Path:
         Where the file exists: naming it with ``-o`` replaces it.
     """
     from nncjit.formats import known_suffixes
+    from nncjit.stream.stream_index import INDEX
 
     name = source.name
-    old = max((s for s in (".nnc", *known_suffixes()) if name.lower().endswith(s)), key=len, default="")
+    old = max((s for s in (".nnc", INDEX, *known_suffixes()) if name.lower().endswith(s)), key=len, default="")
     target = source.with_name(name[: len(name) - len(old)] + suffix)
     if target.exists() and not dry_run:
         raise OptionError(f"{target} exists: name it with -o to replace it, or choose another name")

@@ -30,6 +30,7 @@ VERBS = {
     "decompress": "get the model back from an .nnc file",
     "inspect": "show what an .nnc file holds, without decoding it",
     "verify": "decode everything and check all that can be checked",
+    "status": "show how far a job of several files is",
     "demo": "compress a small real network and see what it costs",
     "eval": "see how small a model can get, and what it costs",
     "profile": "see where time, bytes and memory go",

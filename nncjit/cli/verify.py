@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
+from nncjit.cli.executors import add_executor, executor_of
 
 if TYPE_CHECKING:
     from nncjit.stream.reports import DecompressReport
@@ -17,6 +18,7 @@ def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file")
     add_decoder(parser)
+    add_executor(parser, resumes=False)
     add_output(parser)
 
 
@@ -24,7 +26,8 @@ def run(args: Namespace) -> None:
     """Verify one file; damage is an error like any other bad input."""
     import nncjit
 
-    show(args, nncjit.verify(args.source, **decoder_options(args)), describe)
+    with executor_of(args) as executor:
+        show(args, nncjit.verify(args.source, executor=executor, **decoder_options(args)), describe)
 
 
 def describe(report: DecompressReport) -> str:

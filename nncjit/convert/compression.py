@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit import formats
 from nncjit.calibrate import Statistics, opened
-from nncjit.convert.shard_files import is_index
-from nncjit.convert.sharded_compression import Job, compress_sharded
-from nncjit.convert.tasks import check_executor
+from nncjit.convert.job import Job
+from nncjit.convert.sharded_compression import compress_sharded
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.model_encoder import encode_model, estimate_model
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
@@ -25,6 +24,8 @@ from nncjit.model import Model
 from nncjit.option_values import Bytes, Texts, check_flags, optional
 from nncjit.progress import Progress, reporting
 from nncjit.stream.reports import CompressReport, source_name
+from nncjit.stream.stream_index import is_index
+from nncjit.tasks import check_executor
 
 if TYPE_CHECKING:
     from nncjit.reduce import Pruning

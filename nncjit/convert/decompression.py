@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
 from nncjit import formats
 from nncjit.bits import as_source
+from nncjit.convert.job import Job
+from nncjit.convert.sharded_decompression import decompress_sharded
 from nncjit.decoder.disk_budget import check_disk
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Array, decode_units
+from nncjit.errors import OptionError
 from nncjit.formats import Writer
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
-from nncjit.option_values import check_flags
+from nncjit.option_values import Bytes, check_flags, optional
 from nncjit.progress import Progress, reporting
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, source_name, with_tied_rows
+from nncjit.stream.stream_index import is_index
+from nncjit.tasks import check_executor
 
 AnyPath = str | PathLike[str]
 
@@ -35,13 +40,16 @@ def decompress(
     max_bytes: int | str | None = None,
     full_size: bool = False,
     progress: Progress | bool | None = None,
+    executor: Executor | None = None,
+    resume: bool = True,
 ) -> DecompressReport:
-    """Decompress an NNC file to a model file.
+    """Decompress an NNC file to a model file, or the files of an index to a sharded model.
 
     Parameters
     ----------
     source : path, bytes-like or binary file
-        The NNC file.
+        The NNC file; or the path of the index of several (``.nnc.index.json``), for a target that ends with
+        ``.safetensors.index.json``. What is done is then kept in a journal: the same call goes on where it was ended.
     target : path
         A file of any known format, chosen by its suffix; an old one is replaced only when the new one is complete.
     threads : int, optional
@@ -54,6 +62,10 @@ def decompress(
         Give pruned tensors the size they had before, with zeros where something was removed.
     progress : callable or bool, optional
         As in `compress`.
+    executor : Executor, optional
+        For the files of an index, as in `compress`. `max_bytes` is then for each of them.
+    resume : bool
+        Whether to go on where an earlier call was ended, for the files of an index.
 
     Returns
     -------
@@ -70,7 +82,15 @@ def decompress(
         The source cannot be read, or the target not be written.
     """
     started = time.perf_counter()
-    check_flags(full_size=full_size)
+    check_flags(full_size=full_size, resume=resume)
+    check_executor(executor)
+    if is_index(source):
+        with reporting(progress, "decompress") as told:
+            job = Job(executor, None, resume, None, threads, told)
+            allowed = optional("max_bytes", Bytes(), max_bytes)
+            return decompress_sharded(source, target, job, max_bytes=allowed, full_size=full_size)
+    if executor is not None:
+        raise OptionError("an executor decodes the files of an index: the source's name ends with .nnc.index.json")
     with as_source(source) as stream, reporting(progress, "decompress") as told:
         reader = StreamReader(stream)
         with stage("parse"):

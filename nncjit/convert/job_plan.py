@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from nncjit.convert.journal import key_of
-from nncjit.convert.shard_files import MAX_INDEX
 from nncjit.encoder.options import Options
 from nncjit.encoder.shared_plan import Decisions
 from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.files import atomic_write, os_errors
 from nncjit.model import TensorInfo
+from nncjit.stream.stream_index import MAX_INDEX
 
 VERSION = 1
 DEFAULT_SHARD_BYTES = 5_000_000_000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,14 @@ class Journal:
         self.plan: Any = None
         self.files: dict[str, dict[str, Any]] = {}
         """By name, the latest line of each file."""
+        self.announced: tuple[str, ...] = ()
+        """Files that the latest job makes."""
+        self.own: set[str] = set()
+        """Files that a job on this journal has made or was about to make."""
         for entry in _lines(path):
+            if isinstance(entry.get("announced"), list):
+                self.announced = tuple(name for name in entry["announced"] if isinstance(name, str))
+                self.own.update(self.announced)
             if "plan" in entry:
                 self.plan = entry["plan"]
             elif isinstance(entry.get("file"), str):
@@ -70,16 +77,18 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
+    def announce(self, names: Sequence[str]) -> None:
+        """Say which files will be made, so that a later job knows them as its own."""
+        if self.announced != tuple(names):
+            self.add({"announced": list(names)})
+            self.announced = tuple(names)
+            self.own.update(names)
+
     def restart(self) -> None:
         """Forget all lines."""
         with os_errors(self.path):
             self.path.write_bytes(b"")
-        self.plan, self.files = None, {}
-
-    def remove(self) -> None:
-        """Remove the file."""
-        with os_errors(self.path):
-            self.path.unlink(missing_ok=True)
+        self.plan, self.files, self.announced = None, {}, ()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -96,6 +105,17 @@ class Journal:
             except BlockingIOError:
                 raise ModelError(f"{self.path}: another process is at work on this target") from None
             yield
+
+    def is_locked(self) -> bool:
+        """Whether a process is at work."""
+        try:
+            with self.path.open("ab") as file:
+                _lock(file.fileno())
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
 
 def _lock(descriptor: int) -> None:

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from nncjit.errors import ModelError
 from nncjit.files import atomic_write, os_errors
+from nncjit.stream.stream_index import INDEX, AnyPath
 
-INDEX = ".nnc.index.json"
-"""How the index of a model in several streams is called, behind the model's name."""
 JOURNAL = ".nnc.journal"
-MAX_INDEX = 100_000_000
-
-AnyPath = str | PathLike[str]
-
-
-def is_index(path: Any) -> bool:
-    """Whether this names the index of a model in several streams."""
-    return isinstance(path, str | PathLike) and fspath(path).lower().endswith(INDEX)
 
 
 class ShardNames:
@@ -48,42 +37,6 @@ def write_index(path: Path, weight_map: Mapping[str, str], facts: Mapping[str, A
     content = {"metadata": dict(facts), "weight_map": dict(weight_map), "files": list(files)}
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=1, ensure_ascii=False).encode())
-
-
-def read_index(path: AnyPath) -> dict[str, Any]:
-    """The content of an index, with names of files in its own folder alone.
-
-    Raises
-    ------
-    ModelError
-        It cannot be read, or is no index.
-    """
-    path = Path(path)
-    with os_errors(path):
-        size = path.stat().st_size
-        if size > MAX_INDEX:
-            raise ModelError(f"{path}: {size} bytes are too many for an index")
-        text = path.read_bytes()
-    try:
-        content = json.loads(text)
-        weight_map = content["weight_map"]
-        good = all(isinstance(name, str) and _is_stream(file) for name, file in weight_map.items())
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        good = False
-    if not good:
-        raise ModelError(f"{path}: is no index of streams")
-    return dict(content)
-
-
-def streams_of(path: AnyPath) -> list[Path]:
-    """The streams that an index names, in its order."""
-    folder = Path(path).parent
-    return [folder / name for name in dict.fromkeys(read_index(path)["weight_map"].values())]
-
-
-def _is_stream(name: Any) -> bool:
-    """Whether this names a stream in the folder of the index, and none outside it."""
-    return isinstance(name, str) and name.lower().endswith(".nnc") and not set(name) & set("/\\:\0")
 
 
 def fingerprint(source: AnyPath, shards: Iterable[str | None]) -> list[list[Any]]:

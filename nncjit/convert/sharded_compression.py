@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import fspath
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from nncjit import formats
+from nncjit.convert.job import Job
 from nncjit.convert.job_plan import DEFAULT_SHARD_BYTES, JobPlan, shards_of
 from nncjit.convert.journal import Journal, key_of, mark_of
-from nncjit.convert.shard_files import AnyPath, ShardNames, fingerprint, write_index
-from nncjit.convert.tasks import run_tasks
+from nncjit.convert.shard_files import ShardNames, fingerprint, write_index
 from nncjit.encoder.options import Options
 from nncjit.encoder.shared_plan import (
     Curve,
@@ -34,25 +33,9 @@ from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.files import atomic_write
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Model, Tensor, TensorInfo
-from nncjit.progress import Progress
-from nncjit.stream.reports import CompressReport, TensorReport
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """How a sharded job runs. Nothing here changes a byte, but `shard_bytes`."""
-
-    executor: Executor | None = None
-    shard_bytes: int | None = None
-    resume: bool = True
-    plan: Path | None = None
-    threads: int | None = None
-    progress: Progress | None = None
-
-    @property
-    def task_threads(self) -> int | None:
-        """Threads of one task: all where tasks come one by one, else one unless it was said."""
-        return 1 if self.threads is None and self.executor is not None else self.threads
+from nncjit.stream.reports import CompressReport, report_row
+from nncjit.stream.stream_index import AnyPath
+from nncjit.tasks import run_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +71,7 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
         return _report(source, names, infos, [], 0, started, job)
     with journal.locked():
         _begin(journal, plan, job)
+        journal.announce([names.shard(number, len(plan.shards)) for number in range(len(plan.shards))])
         entries = _encode(source, names, journal, plan, infos, job)
         _finish(names, plan, infos, entries)
     rows = [entry["report"] for entry in entries]
@@ -258,7 +242,7 @@ def _report(
     started: float,
     job: Job,
 ) -> CompressReport:
-    rows = {row["name"]: TensorReport(**row | {"shape": tuple(row["shape"])}) for r in reports for row in r["tensors"]}
+    rows = {row["name"]: report_row(row) for r in reports for row in r["tensors"]}
     power, error = _energy(reports)
     return CompressReport(
         source=fspath(source),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nncjit import arrays, dtypes
-from nncjit.bits import as_source
+from nncjit.bits import Source, as_source
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_rows, decode_units
 from nncjit.errors import ModelError, OptionError, did_you_mean
@@ -18,6 +19,7 @@ from nncjit.model import Graph
 from nncjit.option_values import THREADS, Bytes, check_flags, optional, shown
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.reports import source_name
+from nncjit.stream.stream_index import is_index, read_index, streams_of
 from nncjit.stream.unit_parts import Part
 
 Array = np.ndarray[Any, Any]
@@ -47,17 +49,27 @@ class NncFile:
         check_flags(mmap=mmap)
         self._threads = optional("threads", THREADS, threads)
         self._max_bytes = optional("max_bytes", Bytes(), max_bytes)
-        self._source = as_source(source, mmap=mmap)
         self._name = source_name(source)
-        try:
-            reader = StreamReader(self._source)
-            held = {part.name: (part, opened) for opened in reader.data_units() for part in opened.results()}
-        except BaseException:
-            self._source.close()
-            raise
-        self._held = reader.with_ties(held)
-        self._metadata = dict(reader.model_metadata.metadata)
-        self._reader = reader
+        self._held: dict[str, tuple[Part, DataUnit]] = {}
+        self._metadata: dict[str, str] = {}
+        self._readers: list[StreamReader] = []
+        order = list(read_index(source)["weight_map"]) if is_index(source) else []
+        with ExitStack() as stack:
+            for stream in streams_of(source) if is_index(source) else [source]:
+                self._add(stack.enter_context(as_source(stream, mmap=mmap)))
+            missing = next((name for name in order if name not in self._held), None)
+            if missing is not None:
+                raise ModelError(f"{self._name}: {missing!r} is in none of the streams, the index has it")
+            self._close = stack.pop_all().close
+        self._held = {name: self._held[name] for name in order or self._held}
+
+    def _add(self, source: Source) -> None:
+        """The tensors of a stream."""
+        reader = StreamReader(source)
+        held = {part.name: (part, opened) for opened in reader.data_units() for part in opened.results()}
+        self._held |= reader.with_ties(held)
+        self._metadata |= reader.model_metadata.metadata
+        self._readers.append(reader)
 
     def keys(self) -> list[str]:
         """The names of all tensors, in the order of the model."""
@@ -73,7 +85,7 @@ class NncFile:
         return self.get_tensor(name)
 
     def __repr__(self) -> str:
-        return f"<NncFile {self._name!r}: {len(self._held):,} tensors in {self._source.size:,} bytes>"
+        return f"<NncFile {self._name!r}: {len(self._held):,} tensors in {self._size:,} bytes>"
 
     def __len__(self) -> int:
         return len(self._held)
@@ -90,7 +102,7 @@ class NncFile:
         BitstreamError
             They are damaged.
         """
-        return self._reader.graphs()
+        return tuple(graph for reader in self._readers for graph in reader.graphs())
 
     def get_tensor(self, name: str) -> Array:
         """Decode one tensor.
@@ -131,11 +143,15 @@ class NncFile:
             raise ModelError(f"no tensor {shown(name)} in the stream{meant}") from None
 
     def _budget(self) -> MemoryBudget:
-        return MemoryBudget(self._max_bytes, self._source.size)
+        return MemoryBudget(self._max_bytes, self._size)
+
+    @property
+    def _size(self) -> int:
+        return sum(reader.source.size for reader in self._readers)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._source.close()
+        self._close()
 
     def __enter__(self) -> NncFile:
         return self
@@ -219,7 +235,7 @@ def open(
     Parameters
     ----------
     file : path, bytes-like or binary file
-        The stream.
+        The stream, or the path of the index of several (``.nnc.index.json``).
     framework : str
         What tensors come as: "np" for NumPy's arrays, "pt" for tensors of torch.
     device : str, int or torch.device

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 import zlib
+from concurrent.futures import Executor
+from os import fspath
+from pathlib import Path
 from typing import Any
 
 from nncjit.bits import Source, as_source
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_units
-from nncjit.errors import BitstreamError
+from nncjit.errors import BitstreamError, ModelError
 from nncjit.jit import threads as thread_counts
 from nncjit.progress import Progress, reporting
 from nncjit.stream.data_units import StreamReader
 from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, source_name, with_tied_rows
+from nncjit.stream.stream_index import AnyPath, is_index, read_index, streams_of
+from nncjit.tasks import check_executor, run_tasks
 
 _CHUNK = 1 << 24
 
@@ -24,19 +29,23 @@ def verify(
     threads: int | None = None,
     max_bytes: int | str | None = None,
     progress: Progress | bool | None = None,
+    executor: Executor | None = None,
 ) -> DecompressReport:
     """Check a stream: its checksum, all headers, and every payload by decoding it.
 
     Parameters
     ----------
     source : path, bytes-like or binary file
-        The stream. One of another writer has no checksum; the rest is checked all the same.
+        The stream, or the path of the index of several (``.nnc.index.json``). One of another writer has no checksum;
+        the rest is checked all the same.
     threads : int, optional
         Threads at work; default: all cores that the process may use.
     max_bytes : int or str, optional
         Most memory that all tensors together may take (they are not kept). Default: for each tensor, as in `decode`.
     progress : callable or bool, optional
         As in `compress`.
+    executor : Executor, optional
+        For the streams of an index, as in `compress`.
 
     Returns
     -------
@@ -51,6 +60,10 @@ def verify(
         The file does not exist or cannot be read.
     """
     started = time.perf_counter()
+    check_executor(executor)
+    if is_index(source):
+        with reporting(progress, "verify") as told:
+            return _verify_all(source, executor, (threads, max_bytes), told, started)
     with as_source(source) as stream, reporting(progress, "verify") as told:
         reader = StreamReader(stream)
         units = list(reader.data_units())
@@ -74,6 +87,50 @@ def verify(
             tensors=tensors,
             checksum=reader.crc32 is not None,
         )
+
+
+def _verify_all(
+    source: AnyPath,
+    executor: Executor | None,
+    limits: tuple[int | None, int | str | None],
+    told: Progress | None,
+    started: float,
+) -> DecompressReport:
+    """Check the streams of an index, each in a task of its own, and that they hold what the index says."""
+    weight_map: dict[str, str] = read_index(source)["weight_map"]
+    reports: dict[str, DecompressReport] = {}
+    streams = streams_of(source)
+
+    def take(task: tuple[str, int | None, int | str | None], report: DecompressReport) -> None:
+        reports[Path(task[0]).name] = report
+        if told is not None:
+            told(len(reports), len(streams), Path(task[0]).name)
+
+    threads = 1 if limits[0] is None and executor is not None else limits[0]
+    run_tasks(executor, _verify_one, [(fspath(stream), threads, limits[1]) for stream in streams], take)
+    rows = {name: {row.name: row for row in report.tensors} for name, report in reports.items()}
+    for name, stream in weight_map.items():
+        if name not in rows[stream]:
+            raise ModelError(f"{fspath(source)}: {name!r} is not in {stream}, where the index has it")
+    tensors = tuple(rows[stream][name] for name, stream in weight_map.items())
+    return DecompressReport(
+        source=fspath(source),
+        target="",
+        original_bytes=sum(row.original_bytes for row in tensors),
+        compressed_bytes=sum(report.compressed_bytes for report in reports.values()),
+        seconds=time.perf_counter() - started,
+        threads=thread_counts.count(limits[0]),
+        tensors=tensors,
+        checksum=all(report.checksum for report in reports.values()),
+    )
+
+
+def _verify_one(task: tuple[str, int | None, int | str | None]) -> DecompressReport:
+    path, threads, max_bytes = task
+    try:
+        return verify(path, threads=threads, max_bytes=max_bytes)
+    except BitstreamError as error:
+        raise error.at(path=Path(path).name) from None
 
 
 def check_crc32(stream: Source, expected: int, stop: int) -> None:

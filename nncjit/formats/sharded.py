@@ -102,7 +102,7 @@ def write(
     files: dict[str, list[TensorInfo]] = {}
     for info in infos:
         files.setdefault(shard_of[info.name], []).append(info)
-    _check_neighbours(path, files)
+    check_neighbours(path, files)
     index = {
         "metadata": {"total_size": sum(info.nbytes for info in infos)},
         "weight_map": {info.name: shard_of[info.name] for info in infos},
@@ -118,7 +118,7 @@ def write(
         yield lambda info, array: stores[shard_of[info.name]](info, array)
 
 
-def _check_neighbours(path: Path, shards: Iterable[str]) -> None:
+def check_neighbours(path: Path, shards: Iterable[str]) -> None:
     """Refuse to replace files that are not the model's own."""
     strangers = [shard for shard in shards if (path.parent / shard).exists()]
     if strangers:

@@ -137,6 +137,11 @@ def decoded_row(part: Part, opened: DataUnit) -> TensorReport:
     return TensorReport(part.name, part.shape, part.dtype, ", ".join(tools_of(unit)), None, n_bytes, size)
 
 
+def report_row(values: dict[str, Any]) -> TensorReport:
+    """A row from the plain values that `asdict` made of it, also after JSON."""
+    return TensorReport(**values | {"shape": tuple(values["shape"])})
+
+
 def tied_row(name: str, twin: TensorReport) -> TensorReport:
     """The row of a tensor that is tied to another."""
     return replace(twin, name=name, tool="tied", step=None, bytes=0, snr=None, note=f"tied to {twin.name}")
