@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nncjit.cabac import arithmetic_encoder_kernels as kernels
 from nncjit.cabac.encoder_records import ENCODER, LIST_END, MAX_CHUNK, WINDOW
 from nncjit.cabac.encoder_tables import TABLES
+from nncjit.cabac.lane_encoder_kernels import join_rows
 from nncjit.jit import Table, address
 
 Array = NDArray[Any]
@@ -72,6 +73,11 @@ class ArithmeticEncoder:
         """Add what a `piece` has coded, as if it had been written here."""
         self._make_room(int(piece._state["position"]))
         kernels.append(self._table.address, piece._table.address)
+
+    def append_rows(self, rows: Table, pieces: Table, restarts: Array) -> None:
+        """Add the block rows LANE_ROW[n] of a layer, coded to `pieces`, ENCODER[n], and fill RESTART[n]."""
+        self._make_room(int(pieces.records["position"].sum()))
+        join_rows(self._table.address, rows.address, len(restarts), address(restarts, writes=True))
 
     def finish(self) -> bytes:
         """The payload with the terminating bin and the stop bit, in whole bytes. Spec, sections 3 and 12."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -39,20 +40,19 @@ def pieces_of(prepared: PreparedLayer, workers: Executor | None) -> list[Piece]:
             firsts.append(int(k))
             begin = int(starts[k])
     stops = [*firsts[1:], len(intervals)]
-    states = _states(prepared, firsts, stops)
-    return [Piece(*piece) for piece in zip(firsts, stops, states, strict=True)]
+    return [Piece(*piece) for piece in zip(firsts, stops, states_before(prepared, firsts), strict=True)]
 
 
-def _states(prepared: PreparedLayer, firsts: list[int], stops: list[int]) -> list[int]:
-    """The quantiser's state at the beginning of each piece: what its levels show, else where the piece before leads."""
+def states_before(prepared: PreparedLayer, firsts: Sequence[int]) -> list[int]:
+    """The quantiser's state before each of these intervals: what its levels show, else where the ones before lead."""
     if not prepared.layer.dq:
         return [0] * len(firsts)
     levels, transitions = address(prepared.levels), address(TRANSITIONS[1])
-    starts, ends = prepared.starts, prepared.intervals["stop"]
+    starts = [*prepared.starts[list(firsts)].tolist(), prepared.coded]
     states = [0]
-    for before, first, stop in zip(firsts[:-1], firsts[1:], stops[1:], strict=True):
-        state = find_state(levels, transitions, starts[first], ends[stop - 1])
+    for before, start, stop in zip(starts[:-2], starts[1:-1], starts[2:], strict=True):
+        state = find_state(levels, transitions, start, stop)
         if state < 0:
-            state = state_after(levels, transitions, starts[before], starts[first], 8 * states[-1])
+            state = state_after(levels, transitions, before, start, 8 * states[-1])
         states.append(int(state) >> 3)
     return states

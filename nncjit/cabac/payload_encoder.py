@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from nncjit.cabac.context_initialisation import Selection, choose_initialisation
 from nncjit.cabac.encoder_input import PreparedLayer, check_arrays, check_faults, prepare, wrong_states
 from nncjit.cabac.encoder_records import RESTART, RUN
 from nncjit.cabac.entry_points import EntryPoint
+from nncjit.cabac.lane_encoder import QueuedLayer, RowQueue, can_code
 from nncjit.cabac.layer import Layer, contexts_of
 from nncjit.cabac.layer_header import bypass_codes, header_codes
 from nncjit.cabac.row_skipping import RowSkip, skipped_rows
@@ -31,6 +32,13 @@ _SELECTIONS = get_args(Selection)
 _NO_RESTARTS = np.zeros(0, RESTART)
 
 
+class _Queued(NamedTuple):
+    """A layer that waits in a queue, and who would code it otherwise."""
+
+    layer: QueuedLayer
+    workers: Executor | None
+
+
 class PayloadEncoder:
     """One arithmetic-coded payload of a unit. Spec, sections 3 to 7 and 12.
 
@@ -41,6 +49,7 @@ class PayloadEncoder:
     def __init__(self) -> None:
         self._encoder = ArithmeticEncoder()
         self._restarts: list[Array] = []
+        self._queued: _Queued | None = None
         self._payload: bytes | None = None
 
     def number(self, value: int, n_bits: int) -> None:
@@ -53,6 +62,7 @@ class PayloadEncoder:
         """
         if not -(1 << (n_bits - 1)) <= value < 1 << (n_bits - 1):
             raise OptionError(f"{value} does not fit into {n_bits} bits")
+        self._settle()
         self._encoder.write(bypass_codes(value & ((1 << n_bits) - 1), n_bits))
 
     @staged("code")
@@ -67,6 +77,7 @@ class PayloadEncoder:
         selection: Selection = "fast",
         row_skip: RowSkip = "auto",
         workers: Executor | None = None,
+        queue: RowQueue | None = None,
     ) -> None:
         """Code a layer. Spec, section 5.
 
@@ -89,6 +100,8 @@ class PayloadEncoder:
             Leave out rows that are all zero; "auto": where that makes the layer smaller.
         workers : Executor, optional
             Threads that share the block rows of a large layer. The bytes are the same as without.
+        queue : RowQueue, optional
+            Where the block rows may wait until more can be coded with them; at the latest `finish` codes them.
 
         Raises
         ------
@@ -101,6 +114,7 @@ class PayloadEncoder:
             raise OptionError("hdsp needs a layer with a parent")
         hdsp = hdsp and layer.has_row_flags
         check_arrays(levels, layer, base, history, hdsp)
+        self._settle()
         skipped = skipped_rows(levels, layer, row_skip)
         if skipped is None and is_short(layer, selection):
             faults = write_short_layer(self._encoder, levels, layer, selection)
@@ -114,17 +128,36 @@ class PayloadEncoder:
         self._encoder.use_contexts(np.copy(contexts))
         self._encoder.write(header_codes(layer, hdsp, skipped, initialisations))
         contexts[contexts_of(layer, hdsp)] = INITIAL_WORDS[initialisations]
-        self._restarts.append(self._write_elements(prepared, pieces, contexts, workers))
+        if can_code(prepared):
+            self._queued = _Queued((queue or RowQueue(workers)).add(prepared, contexts), workers)
+            if queue is None:
+                self._settle()
+        else:
+            self._restarts.append(self._write_elements(prepared, pieces, contexts, workers))
+
+    def _settle(self) -> None:
+        """Append the layer that waits in a queue, if one does."""
+        queued, self._queued = self._queued, None
+        if queued is None:
+            return
+        restarts = queued.layer.append_to(self._encoder)
+        if restarts is None:
+            prepared, contexts = queued.layer.prepared, queued.layer.contexts
+            pieces = pieces_of(prepared, queued.workers)
+            restarts = self._write_elements(prepared, pieces, contexts, queued.workers)
+        self._restarts.append(restarts)
 
     @staged("code")
     def finish(self) -> bytes:
         """End the payload with the terminating bin and the stop bit, and return it. Spec, sections 3 and 12."""
+        self._settle()
         self._payload = self._encoder.finish()
         return self._payload
 
     @property
     def bits(self) -> int:
         """Bits written so far."""
+        self._settle()
         return self._encoder.bits
 
     @property

@@ -56,6 +56,8 @@ def _range_words() -> np.ndarray:
 
 
 INITIAL_WORDS = _initial_words()
+UPDATE_CURVE = np.array(_SPEC["delta"], np.uint16)
+"""uint16[32]: change of an estimator by its distance from the end, before it is shifted (spec, section 4)."""
 FAST, SLOW = _update_tables()
 RANGE_LPS = _range_words()
 BIN_COST = np.ascontiguousarray(np.array(_SPEC["bits_q15"], np.int32).reshape(-1, 2))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.size_estimate import estimate_bits
 from nncjit.encoder.quantise import QuantisedMatrix, with_codebooks
@@ -48,6 +49,7 @@ def code(
     base_qp: int,
     workers: Executor | None = None,
     reference: Reference = NOTHING_KNOWN,
+    queue: RowQueue | None = None,
 ) -> None:
     """Append qp_delta and the layer of a matrix to a payload.
 
@@ -55,6 +57,8 @@ def code(
     ----------
     base_qp : int
         quantization_parameter of the parameter set in force.
+    queue : RowQueue, optional
+        Where the block rows may wait, see `PayloadEncoder.layer`.
     """
     if matrix.qp is not None:
         encoder.number(matrix.qp - base_qp, 6 + matrix.decision.density)
@@ -66,6 +70,7 @@ def code(
         hdsp=reference.history is not None,
         selection=matrix.decision.initialisation,
         workers=workers,
+        queue=queue,
     )
 
 

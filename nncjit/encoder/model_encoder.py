@@ -6,24 +6,26 @@ import io
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
+from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.calibrate import Statistics, opened
 from nncjit.encoder import targets
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.model_samples import UnitSample
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
-from nncjit.encoder.pipeline import in_order
+from nncjit.encoder.pipeline import bundled, in_order
 from nncjit.encoder.plan import NO_DATA, Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.stream_writer import Group, StreamWriter
 from nncjit.encoder.targets import Aim
-from nncjit.encoder.unit_encoder import CodedUnit, Outcome, code_unit, not_grown, quantised_units
+from nncjit.encoder.unit_encoder import CodedUnit, Outcome, UnitInCoding, code_unit, not_grown, quantised_units
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Graph, Model
@@ -357,17 +359,27 @@ def _write(model: Model, file: BinaryIO, plan: Plan, pool: Executor | None, prog
 def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tuple[Item, list[CodedUnit] | Group]]:
     """All items in order, coded."""
 
-    def work(item: Item, workers: Executor | None) -> tuple[Item, list[CodedUnit] | Group]:
-        with stage("plan", next(item.all_tensors).name):
-            return item, _group(item, plan, workers) if item.members else _units(item, plan, workers)
+    def work(bundle: list[Item], workers: Executor | None) -> list[tuple[Item, list[CodedUnit] | Group]]:
+        queue = RowQueue(workers)
+        begun, coded = [], []
+        for item in bundle:
+            with stage("plan", next(item.all_tensors).name):
+                begun.append(_begin(item, plan, workers, queue))
+        for item, finish in zip(bundle, begun, strict=True):
+            with stage("plan", next(item.all_tensors).name):
+                coded.append((item, finish()))
+        return coded
 
-    return in_order(((item, item.size) for item in items), work, pool)
+    for coded in in_order(bundled((item, item.size) for item in items), work, pool):
+        yield from coded
 
 
-def _units(item: Item, plan: Plan, workers: Executor | None) -> list[CodedUnit]:
-    """The units of an item that is not an aggregate."""
-    units = quantised_units(item, plan, workers)
-    return [coded for unit in units for coded in not_grown(code_unit(unit, 0, workers), item, plan)]
+def _begin(item: Item, plan: Plan, workers: Executor | None, queue: RowQueue) -> Callable[[], list[CodedUnit] | Group]:
+    """Begin the units of an item; what is returned gives them."""
+    if item.members:
+        return partial(_group, item, plan, workers)
+    begun = [UnitInCoding(unit, 0, workers, queue=queue) for unit in quantised_units(item, plan, workers)]
+    return lambda: [coded for unit in begun for coded in not_grown(unit.finish(), item, plan)]
 
 
 def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:

@@ -1,6 +1,7 @@
 """Tensors through a pool of threads, in order, with few in memory.
 
-Small tensors are coded side by side, one a thread, tiny ones meanwhile by the caller. The pieces of a large one are
+Small tensors go in bundles: the block rows of a bundle are coded together, which fills the lanes of vectors. Bundles
+are coded side by side, one a thread, those of tiny tensors meanwhile by the caller. The pieces of a large one are
 spread over the same threads, behind the small ones that came before it. Only the caller's thread hands out work and
 waits, so a pool of any size cannot block itself.
 """
@@ -17,11 +18,30 @@ LARGE = 1 << 21
 TINY = 1 << 13
 """Weights below which a tensor is the caller's own: most of its time goes into Python, of which one thread runs at a
 time, so that handing it out would only make the threads wait for each other."""
+BUNDLE, MOST_BUNDLED = 1 << 20, 64
+"""Weights and tensors of a bundle: its last tensor is the one that reaches them."""
 IN_FLIGHT = 1 << 23
 """Weights of small tensors that may be read and not yet handed on."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def bundled(items: Iterable[tuple[Item, int]]) -> Iterator[tuple[list[Item], int]]:
+    """The items, each with its size, in bundles with theirs; that of tiny items only is 0. Large items stay alone."""
+    bundle: list[Item] = []
+    total = largest = 0
+    for item, size in items:
+        if size >= LARGE and bundle:
+            yield bundle, total if largest >= TINY else 0
+            bundle, total, largest = [], 0, 0
+        bundle.append(item)
+        total, largest = total + size, max(largest, size)
+        if total >= BUNDLE or len(bundle) >= MOST_BUNDLED:
+            yield bundle, total if largest >= TINY else 0
+            bundle, total, largest = [], 0, 0
+    if bundle:
+        yield bundle, total if largest >= TINY else 0
 
 
 def in_order(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nncjit import dtypes
+from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.encoder.code import NOTHING_KNOWN, Reference, code, smaller_with_codebooks
 from nncjit.encoder.compatibility import refuse
@@ -268,23 +269,47 @@ def code_unit(
     workers: Executor | None,
     references: Sequence[Reference] = (),
 ) -> CodedUnit:
-    """The payload and the header of a unit.
+    """The payload and the header of a unit; see `UnitInCoding`."""
+    return UnitInCoding(unit, base_qp, workers, references).finish()
+
+
+class UnitInCoding:
+    """A unit whose payload is begun; some of it may wait in a queue to be coded together with others.
 
     Parameters
     ----------
+    unit : QuantisedUnit or RawUnit
     base_qp : int
         quantization_parameter of the parameter set in force.
+    workers : Executor or None
+        Threads that share the work.
     references : sequence of Reference
         What the receiver of an update knows of each matrix; empty: nothing.
+    queue : RowQueue, optional
+        Where block rows may wait.
     """
-    if isinstance(unit, RawUnit):
-        return _raw(unit.contents)
-    encoder = PayloadEncoder()
-    for matrix, reference in zip(unit.matrices, references or [NOTHING_KNOWN] * len(unit.matrices), strict=True):
-        code(matrix, encoder, base_qp, workers, reference)
-    payload = encoder.finish() + unit.tail
-    points = tuple((p.value, p.state, p.offset) for points in encoder.entry_points for p in points)
-    return CodedUnit(_header(unit, points), payload, unit.outcomes)
+
+    def __init__(
+        self,
+        unit: QuantisedUnit | RawUnit,
+        base_qp: int,
+        workers: Executor | None,
+        references: Sequence[Reference] = (),
+        queue: RowQueue | None = None,
+    ) -> None:
+        self._unit, self._encoder = unit, PayloadEncoder()
+        if isinstance(unit, RawUnit):
+            return
+        for matrix, reference in zip(unit.matrices, references or [NOTHING_KNOWN] * len(unit.matrices), strict=True):
+            code(matrix, self._encoder, base_qp, workers, reference, queue)
+
+    def finish(self) -> CodedUnit:
+        """The payload and the header."""
+        if isinstance(self._unit, RawUnit):
+            return _raw(self._unit.contents)
+        payload = self._encoder.finish() + self._unit.tail
+        points = tuple((p.value, p.state, p.offset) for points in self._encoder.entry_points for p in points)
+        return CodedUnit(_header(self._unit, points), payload, self._unit.outcomes)
 
 
 def _raw(contents: RawContents) -> CodedUnit:

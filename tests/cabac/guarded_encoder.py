@@ -18,6 +18,7 @@ from nncjit.cabac import (
     block_row_pieces,
     context_initialisation,
     encoder_input,
+    lane_encoder,
     layer_sample,
     payload_encoder,
     row_skipping,
@@ -31,13 +32,22 @@ ALLOCATE = (
     arithmetic_encoder,
     context_initialisation,
     encoder_input,
+    lane_encoder,
     payload_encoder,
     row_skipping,
     short_layers,
     size_estimate,
 )
 """Modules that make arrays for kernels to write to."""
-GIVE_ADDRESSES = (records, arithmetic_encoder, block_row_pieces, row_skipping, short_layers, size_estimate)
+GIVE_ADDRESSES = (
+    records,
+    arithmetic_encoder,
+    block_row_pieces,
+    lane_encoder,
+    row_skipping,
+    short_layers,
+    size_estimate,
+)
 
 
 def guard(pages: GuardPages) -> None:
@@ -54,6 +64,8 @@ def choose_sizes(rng: random.Random) -> None:
     context_initialisation.SAMPLED_BINS = rng.choice([1, 1, 3 << 16])
     context_initialisation.LIMIT = rng.choice([0, 1, 130, 512])
     encoder_input.MAX_CHUNK = rng.choice([1, 7, 64, 2048])
+    lane_encoder.FEWEST_ROWS = rng.choice([1, 5])
+    lane_encoder.BYTES_PER_LEVEL = rng.choice([0, 1, 2])
     layer_sample.CHUNK = rng.choice([1, 9, 100, 2048])
     short_layers.MOST_LEVELS = rng.choice([0, 60, 1 << 13])
     short_layers.MOST_KEPT = rng.choice([1, 16])

@@ -1,0 +1,166 @@
+"""Block rows of layers coded side by side in the lanes of vectors.
+
+Layers are put into a `RowQueue`, and are coded when the first of them is wanted: the more rows there are, from whatever
+layers, the fuller the lanes. What cannot be coded here gives None, and goes another way.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from functools import lru_cache, partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nncjit.cabac import lane_encoder_kernels as kernels
+from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
+from nncjit.cabac.block_row_pieces import states_before
+from nncjit.cabac.encoder_input import PreparedLayer, check_faults, wrong_states
+from nncjit.cabac.encoder_records import ENCODER, RESTART
+from nncjit.cabac.lane_encoder_records import ENCODER_GROUP, FRONT, FULL, LANE_CODING, LANE_ROW, ROOM
+from nncjit.cabac.lane_records import LANES, LONGEST_UNARY, PLACES
+from nncjit.cabac.lane_tables import AT_GTX, AT_REM, AT_SIG, tables_of
+from nncjit.jit import Table, address, lanes
+from nncjit.jit.processor import has_wide_vectors
+from nncjit.jit.threads import share
+
+Array = NDArray[Any]
+
+FEWEST_ROWS = 5
+"""Rows for which lanes pay: a step takes as long as some four bins of one encoder."""
+BYTES_PER_LEVEL = 2
+"""Bytes that a row's output has room for."""
+REACH = 1 << 33
+"""Bytes from the first levels to the last: indices have 31 bits."""
+
+
+def can_code(prepared: PreparedLayer) -> bool:
+    """Whether the block rows of a layer can be coded in lanes, on this machine."""
+    layer, intervals = prepared.layer, prepared.intervals
+    plain = prepared.base is None and prepared.history is None and not layer.codebook_size
+    whole_rows = bool(intervals["restart"].all()) and not intervals["zero_steps"].any()
+    return plain and whole_rows and layer.unary_length <= LONGEST_UNARY and lanes_here()
+
+
+def lanes_here() -> bool:
+    """Whether lanes are the faster way on this machine."""
+    return lanes.enabled() and has_wide_vectors()
+
+
+class QueuedLayer:
+    """A layer whose rows are coded, or will be."""
+
+    def __init__(self, queue: RowQueue, prepared: PreparedLayer, contexts: Array) -> None:
+        self._queue, self.prepared, self.contexts = queue, prepared, contexts
+        self.rows: Array | None = None
+        self.pieces: Table | None = None
+
+    def append_to(self, encoder: ArithmeticEncoder) -> Array | None:
+        """Append the rows to what an encoder has written; returns their restarts, RESTART[k].
+
+        None where the layer has to be coded in another way: its rows are too few, too far away, or too long.
+
+        Raises
+        ------
+        OptionError
+            A level is beyond `MAX_LEVEL`, or does not fit the quantiser's state.
+        """
+        self._queue.run()
+        if self.rows is None or self.pieces is None:
+            return None
+        rows = self.rows
+        faults = int(np.bitwise_or.reduce(rows["faults"]))
+        check_faults(faults & ~FULL, self.prepared.levels, self.prepared.layer)
+        if faults & FULL:
+            return None
+        if (rows["end_state"][:-1] != rows["state"][1:]).any():
+            raise wrong_states()
+        restarts = np.zeros(len(rows), RESTART)
+        encoder.append_rows(Table(rows), self.pieces, restarts)
+        return restarts
+
+
+class RowQueue:
+    """Layers that are coded together.
+
+    Parameters
+    ----------
+    workers : Executor, optional
+        Threads that share the work. The bytes are the same as without.
+    """
+
+    def __init__(self, workers: Executor | None = None) -> None:
+        self._workers = workers
+        self._waiting: list[QueuedLayer] = []
+
+    def add(self, prepared: PreparedLayer, contexts: Array) -> QueuedLayer:
+        """Let a layer wait. `contexts` are the words of its contexts at a restart, uint32[n]."""
+        queued = QueuedLayer(self, prepared, contexts)
+        self._waiting.append(queued)
+        return queued
+
+    def run(self) -> None:
+        """Code all that waits."""
+        waiting, self._waiting = self._waiting, []
+
+        def kind(queued: QueuedLayer) -> tuple[int, int]:
+            return queued.prepared.layer.unary_length, queued.prepared.layer.dq
+
+        for _, layers in groupby(sorted(waiting, key=kind), kind):
+            _code(list(layers), self._workers)
+
+
+def _code(layers: list[QueuedLayer], workers: Executor | None) -> None:
+    """Code the rows of layers with one binarisation, longest first, if lanes pay for them."""
+    base = min(address(queued.prepared.levels) for queued in layers)
+    layers = [q for q in layers if address(q.prepared.levels) - base + q.prepared.levels.nbytes < REACH]
+    if sum(len(q.prepared.intervals) for q in layers) < FEWEST_ROWS:
+        return
+    layer = layers[0].prepared.layer
+    coding = Table(np.zeros(1, LANE_CODING))
+    stops = np.cumsum([len(queued.prepared.intervals) for queued in layers])
+    rows = np.zeros(int(stops[-1]), LANE_ROW)
+    for queued, part in zip(layers, np.split(rows, stops[:-1]), strict=True):
+        queued.pieces = _fill(part, queued, (address(queued.prepared.levels) - base) >> 2)
+    order = np.argsort(rows["first"] - rows["stop"], kind="stable")
+    ordered = np.copy(rows[order])
+    work = coding.records[0]
+    tasks = max(1, min(len(rows) // FEWEST_ROWS, LANES)) if workers is not None else 1
+    groups = Table(np.zeros(tasks, ENCODER_GROUP))
+    work["groups"], work["levels"], work["n_rows"] = groups.address, base, len(rows)
+    work["tables"], work["thresholds"] = coding.keep(tables_of(*layer[3:1:-1])), coding.keep(_thresholds(layer[3]))
+    work["unary_length"], work["dq"] = layer.unary_length, layer.dq
+    work["rows"] = coding.keep(ordered, writes=True)
+    share([partial(kernels.encode_rows, coding.address, k) for k in range(tasks)], workers)
+    rows[order] = ordered
+    for queued, part in zip(layers, np.split(rows, stops[:-1]), strict=True):
+        queued.rows = np.copy(part)
+
+
+def _fill(rows: Array, queued: QueuedLayer, first: int) -> Table:
+    """Fill LANE_ROW[n] for a layer whose levels begin with number `first`; returns the rows' outputs, ENCODER[n]."""
+    prepared = queued.prepared
+    intervals, starts = prepared.intervals, prepared.starts
+    sizes = BYTES_PER_LEVEL * (intervals["stop"] - starts) + FRONT + ROOM
+    ends = np.cumsum(sizes)
+    pieces = Table(np.zeros(len(intervals), ENCODER))
+    output = pieces.keep(np.empty(int(ends[-1]), np.uint8), writes=True)
+    pieces.records["output"], pieces.records["capacity"] = output + ends - sizes + FRONT, sizes - FRONT
+    rows["first"], rows["stop"] = first + starts, first + intervals["stop"]
+    rows["state"] = states_before(prepared, range(len(intervals)))
+    rows["contexts"] = pieces.keep(queued.contexts)
+    rows["piece"] = pieces.address + ENCODER.itemsize * np.arange(len(intervals))
+    return pieces
+
+
+@lru_cache(maxsize=LONGEST_UNARY)
+def _thresholds(unary_length: int) -> Array:
+    """uint32[PLACES]: the bin of a place is 1 where the value is greater."""
+    thresholds = np.full(PLACES, 0xFFFFFFFF, np.uint32)  # signs are not decided by it
+    thresholds[AT_SIG:AT_GTX] = 0
+    for j in range(unary_length):
+        thresholds[AT_GTX + 2 * j : AT_GTX + 2 * j + 2] = j + 1
+    thresholds[AT_REM:] = unary_length + (2 << np.arange(PLACES - AT_REM)) - 1
+    return thresholds
