@@ -70,7 +70,7 @@ class Role:
 
     kind: str
     """``"weight"``, ``"bias"``, of a batch norm ``"gamma"``, ``"beta"``, ``"mean"`` or ``"var"``; of quantised tensors
-    ``"levels"``, ``"scale"`` or ``"zero_point"``."""
+    ``"levels"``, ``"scale"`` or ``"zero_point"``, and ``"kept"`` for what else is to be stored exactly."""
     layer: str = ""
     """The same for all tensors of a layer and of the batch norm behind it; empty where the tensor is in no layer."""
     axis: int = 0

@@ -60,7 +60,7 @@ def raw_reason(info: TensorInfo, measured: Measured, plan: Plan) -> str:
     """Why a float tensor is stored as it is, or "" where it is quantised."""
     quantizer = plan.choices[info.name].quantising.quantizer
     if plan.wants_raw(info):
-        return "as asked for" if quantizer in EXACT else "quantised levels were made for this scale"
+        return "as asked for" if quantizer in EXACT else "it belongs to levels that were quantised before"
     if measured.moments.non_finite:
         return f"{measured.moments.non_finite} values are not finite in float32"
     cheap = not is_matrix(info.shape) and not plan.choices[info.name].own_fineness

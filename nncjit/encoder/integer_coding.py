@@ -16,7 +16,7 @@ from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.cabac.scan import to_scan
 from nncjit.encoder.code import estimate
 from nncjit.encoder.compatibility import refuse
-from nncjit.encoder.decide import Settled, decide_integers, settle_integers
+from nncjit.encoder.decide import DEFAULT_UNARY_LENGTH, Settled, decide_integers, settle_integers
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, with_codebooks
 from nncjit.encoder.sampling import runs
@@ -27,6 +27,12 @@ SAMPLE = 1 << 16
 """Integers on which limbs and codebooks are compared."""
 WORTH_A_CODEBOOK = 128
 """Bits that a codebook must save: other readers take its values for floats."""
+UNARY_LENGTHS = (1, 4, 11, 16, 32, 64, 128, 256)
+"""Lengths that are compared: short ones for levels with many bits, long ones for codes of any distribution."""
+QUANTISED = ("levels", "zero_point", "kept")
+"""Roles of integers for which they are compared without being asked."""
+WORTH_MEASURING = 1024
+"""Integers from which it is worth the time."""
 FAR_APART = 2
 """Range of the values beside their number from which a codebook is tried."""
 
@@ -61,6 +67,28 @@ def level_matrix(
     decision = decide_integers(name, plan, settled)
     layer = decision.layer(levels.shape)
     return QuantisedMatrix(to_scan(levels, layer, workers=workers), layer, decision, None, 0.0, 0.0)
+
+
+def by_cost(info: TensorInfo, levels: np.ndarray, plan: Plan, settled: Settled) -> Settled:
+    """The same with the unary length that takes the fewest bits, for a tensor of a model that is quantised already, or
+    where the length is left to measurement.
+    """
+    asked = plan.choices[info.name].coding.unary_length
+    quantised = info.role is not None and info.role.kind in QUANTISED and asked == DEFAULT_UNARY_LENGTH
+    if levels.size < WORTH_MEASURING or not (quantised or asked == "auto"):
+        return settled
+    peak = integer_limbs.peak(levels)
+    beyond = next((n for n in UNARY_LENGTHS if n > peak), UNARY_LENGTHS[-1])
+    sample = runs(levels.reshape(-1), SAMPLE)
+    scale = levels.size / sample.size
+    bits = {n: _bits_with(info.name, sample, n, plan, settled, scale) for n in UNARY_LENGTHS if n <= beyond}
+    return replace(settled, unary_length=min(bits, key=bits.__getitem__))
+
+
+def _bits_with(name: str, sample: np.ndarray, length: int, plan: Plan, settled: Settled, scale: float) -> float:
+    decision = decide_integers(name, plan, replace(settled, unary_length=length, scan_order=0))
+    layer = decision.layer(sample.shape)
+    return estimate(QuantisedMatrix(sample, layer, decision, None, 0.0, 0.0), scale)
 
 
 def integer_matrix(

@@ -92,12 +92,12 @@ class Plan:
         return floats and info.size > 0 and not self.wants_raw(info)
 
     def wants_raw(self, info: TensorInfo) -> bool:
-        """Whether a float tensor is to be stored as it is: a rule says so, or it is the scale that quantised levels
-        were made for, and no rule says how fine it shall be.
+        """Whether a float tensor is to be stored as it is: a rule says so, or it is of a model that is quantised
+        already, and no rule says how fine it shall be.
         """
         choices = self.choices[info.name]
-        is_scale = info.role is not None and info.role.kind == "scale"
-        return choices.quantising.quantizer in EXACT or (is_scale and not choices.own_fineness)
+        is_exact = info.role is not None and info.role.kind in ("scale", "kept")
+        return choices.quantising.quantizer in EXACT or (is_exact and not choices.own_fineness)
 
     def has_qp(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether a qp is given for a tensor: by a rule, or for all matrices of the model."""

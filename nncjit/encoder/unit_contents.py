@@ -35,7 +35,7 @@ from nncjit.encoder.decide import (
 )
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.grouping import Item
-from nncjit.encoder.integer_coding import limb_bits
+from nncjit.encoder.integer_coding import by_cost, limb_bits
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
@@ -193,7 +193,10 @@ def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerConte
     if bits is None:
         return RawContents(info, storage, NOT_SMALLER)
     levels = integer_limbs.split(storage, bits) if bits else storage.astype(np.int32, copy=False)
-    layout = UnitLayout(infos=(info,), shape=levels.shape, settled=settle_integers(info.name, levels.shape, plan, bits))
+    settled = settle_integers(info.name, levels.shape, plan, bits)
+    if not bits:
+        settled = by_cost(info, levels, plan, settled)
+    layout = UnitLayout(infos=(info,), shape=levels.shape, settled=settled)
     reason = f"words are split into {levels.shape[0]} limbs of {bits} bits" if bits else ""
     return IntegerContents(layout, levels, bits, reason)
 

@@ -29,6 +29,7 @@ _MODULES = {
     ".bin": "pytorch",
     ".ckpt": "pytorch",
     ".onnx": "onnx",
+    ".gguf": "gguf",
 }
 
 

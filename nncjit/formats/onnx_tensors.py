@@ -14,6 +14,7 @@ import numpy as np
 
 from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
+from nncjit.formats.packed_codes import codes_of_levels, levels_of_codes, packed, unpacked
 
 Array = Any
 """ndarray; NumPy's own types say no more than that of the results of views and shifts."""
@@ -99,9 +100,9 @@ def from_raw(kind: OnnxType, shape: tuple[int, ...], raw: Array) -> Array:
         if kind.dtype == "bool":
             return (raw != 0).reshape(shape)
         return raw.view(storage.newbyteorder("<")).astype(storage, copy=False).reshape(shape)
-    codes = _unpacked(raw, kind.bits)[: math.prod(shape)]
+    codes = unpacked(raw, kind.bits)[: math.prod(shape)]
     if kind.signed_code:
-        return _levels_of_codes(codes, kind.bits).reshape(shape)
+        return levels_of_codes(codes, kind.bits).reshape(shape)
     if kind.dtype in ("int4", "int2"):
         top = 8 - kind.bits
         return ((codes << top).view(np.int8) >> top).reshape(shape)
@@ -113,8 +114,8 @@ def to_raw(kind: OnnxType, array: Array) -> Array:
     flat = np.ascontiguousarray(array).reshape(-1)
     if kind.bits >= 8 and not kind.signed_code:
         return flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(np.uint8)
-    codes = _codes_of_levels(flat, kind.bits) if kind.signed_code else flat.view(np.uint8)
-    return _packed(codes & (2**kind.bits - 1), kind.bits)
+    codes = codes_of_levels(flat, kind.bits) if kind.signed_code else flat.view(np.uint8)
+    return packed(codes & (2**kind.bits - 1), kind.bits)
 
 
 def from_fields(kind: OnnxType, tensor: Any, shape: tuple[int, ...]) -> Array:
@@ -126,8 +127,8 @@ def from_fields(kind: OnnxType, tensor: Any, shape: tuple[int, ...]) -> Array:
         It has more or fewer values than its shape.
     """
     name = _FIELDS.get(tensor.data_type, "int32_data")
-    packed = kind.bits in (2, 4)  # codes of six bits have an entry each
-    count = raw_size(kind, shape) if packed else math.prod(shape)
+    in_bytes = kind.bits in (2, 4)  # codes of six bits have an entry each
+    count = raw_size(kind, shape) if in_bytes else math.prod(shape)
     values = getattr(tensor, name)
     if len(values) != count:
         raise ModelError(f"has {len(values)} values in {name}, its shape {list(shape)} needs {count}")
@@ -135,56 +136,12 @@ def from_fields(kind: OnnxType, tensor: Any, shape: tuple[int, ...]) -> Array:
     array = np.array(values, wide)
     if name in ("float_data", "int64_data", "double_data") or tensor.data_type == 13:
         return array.reshape(shape)
-    if packed:
+    if in_bytes:
         return from_raw(kind, shape, array.astype(np.uint8))
     if kind.signed_code:
-        return _levels_of_codes(array.astype(np.uint8), kind.bits).reshape(shape)
+        return levels_of_codes(array.astype(np.uint8), kind.bits).reshape(shape)
     if kind.dtype == "bool":
         return (array != 0).reshape(shape)
     if kind.dtype in ("float16", "bfloat16"):  # their bits
         return array.astype(np.uint16).view(DTYPES[kind.dtype].storage).reshape(shape)
     return array.astype(DTYPES[kind.dtype].storage).reshape(shape)
-
-
-def _unpacked(raw: Array, bits: int) -> Array:
-    """One code a byte; codes lie in `raw` from the lowest bit on."""
-    if bits == 8:
-        return raw
-    if bits == 6:
-        words = np.zeros((-(-raw.size // 3), 3), np.uint8)
-        words.reshape(-1)[: raw.size] = raw
-        a, b, c = words.T
-        return np.stack([a & 63, a >> 6 | (b & 15) << 2, b >> 4 | (c & 3) << 4, c >> 2], 1).reshape(-1)
-    codes = np.empty((raw.size, 8 // bits), np.uint8)
-    for k in range(8 // bits):
-        codes[:, k] = raw >> k * bits & 2**bits - 1
-    return codes.reshape(-1)
-
-
-def _packed(codes: Array, bits: int) -> Array:
-    """The inverse of `_unpacked`, the last byte filled up with zeros."""
-    if bits == 8:
-        return codes
-    group = 4 if bits == 6 else 8 // bits
-    padded = np.zeros((-(-codes.size // group), group), np.uint8)
-    padded.reshape(-1)[: codes.size] = codes
-    if bits == 6:
-        a, b, c, d = padded.T
-        return np.stack([a | b << 6, b >> 2 | c << 4, c >> 4 | d << 2], 1).reshape(-1)[: -(-codes.size * 6 // 8)]
-    out = np.zeros(len(padded), np.uint8)
-    for k in range(group):
-        out |= padded[:, k] << k * bits
-    return out
-
-
-def _levels_of_codes(codes: Array, bits: int) -> Array:
-    """Codes of sign and magnitude as signed levels; minus zero is the lowest of all."""
-    magnitude = (codes & (2 ** (bits - 1) - 1)).astype(np.int8)
-    negative = codes >> bits - 1 & 1 != 0
-    return np.where(negative, np.where(magnitude == 0, -(2 ** (bits - 1)), -magnitude), magnitude).astype(np.int8)
-
-
-def _codes_of_levels(levels: Array, bits: int) -> Array:
-    lowest = -(2 ** (bits - 1))
-    magnitude = np.where(levels == lowest, 0, np.abs(levels.astype(np.int16)))
-    return (magnitude | (levels < 0) << bits - 1).astype(np.uint8)
