@@ -172,7 +172,7 @@ def test_what_was_read_is_free_to_change(tmp_path, suffix):
         assert model["b"].read().tobytes() == want.tobytes()
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model", "model.nnc", "safetensors", "model.safetensors.json"])
+@pytest.mark.parametrize("name", ["model.xyz", "model", "model.nnc", "safetensors", "model.safetensors.json"])
 def test_an_unknown_suffix_names_the_known_ones(tmp_path, name):
     assert not is_known(name)
     for use in (lambda: open_model(tmp_path / name), lambda: create(tmp_path / name, [])):
