@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from nncjit.encoder.decision import GivenStep
+from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.unit_layout import FloatPart, Parts
@@ -54,9 +55,8 @@ def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:
     reasons = {
         "it has too few rows for a table": record.kind == "table" and record.outputs < FEWEST_ROWS * record.inputs,
         "its columns are too many for one metric": record.kind == "table" and record.blocks != 1,
-        "statistics of groups are not used yet": record.groups > 1,
-        "its kernels' taps are not used yet": record.taps > 1,
-        "one input has no row to feed back to": record.inputs == record.taps,
+        "its inputs are in groups": record.groups > 1 and record.axis == 0,
+        "one input has no row to feed back to": record.inputs == record.taps and not is_depthwise(record),
         "no sample reached it": record.samples == 0,
         "no error of it reaches the output": plan.data.metrics.is_zero(info.name),
         "it is constant": measured.is_constant,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
+import numpy as np
+
 from nncjit import dtypes
 from nncjit.calibrate import Statistics, TensorRecord
 from nncjit.errors import OptionError
@@ -18,6 +20,11 @@ ROOM = 1 << 28
 DEFAULT_LOSS = 0.015
 """What coding may cost without a target, as a share of the output's power, if every weight cost as much as one weight
 does that gets some bits. About half of that comes out; the default of a model without statistics is as good."""
+
+
+def is_depthwise(record: TensorRecord) -> bool:
+    """Whether each output of a convolution has an input of its own: outputs are then the rows, each with a metric."""
+    return record.groups > 1 and record.inputs == record.taps and record.axis == 1 and record.blocks <= 1
 
 
 class Metrics:
@@ -67,8 +74,15 @@ class Metrics:
         with stage("read"):
             blocks = found.metric()
         if not record.block:
-            return factorise(blocks.reshape(1, -1), [record.inputs], record.taps, name=name)
-        sizes = [min(record.block, record.inputs - k * record.block) for k in range(record.blocks)]
+            blocks = blocks.reshape(record.groups, -1)
+            sizes = [record.inputs]
+        else:
+            sizes = [min(record.block, record.inputs - k * record.block) for k in range(record.blocks)]
+        if is_depthwise(record):
+            blocks = np.repeat(blocks, record.outputs, 0)
+            return factorise(blocks, [record.inputs] * len(blocks), record.taps, name=name)
+        if record.groups > 1:  # one order of rows serves all groups, so they share a metric
+            blocks = blocks.reshape(record.groups, len(sizes), *blocks.shape[1:]).mean(0)
         return factorise(blocks, sizes, record.taps, name=name)
 
     def loss_per_bit(self, weights: int) -> float:

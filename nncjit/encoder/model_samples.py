@@ -186,7 +186,8 @@ def _float_sample(contents: FloatContents, total: int) -> UnitSample:
 def _part_sample(part: FloatPart, layout: UnitLayout, total: int) -> PartSample:
     shape, size = part.values.shape, part.values.size
     if part.metric is not None:
-        some = some_outputs(part.values, _wanted(size, total) // shape[0])
+        taps = part.metric.taps
+        some = some_outputs(part.values.reshape(shape[0], -1, taps), _wanted(size, total) // (shape[0] * taps))
         return PartSample(replace(part, values=some), shape, layout, size / some.size)
     row = runs(part.values.reshape(-1), _wanted(size, total)).reshape(1, -1)
     return PartSample(replace(part, values=row, reference=None), shape, layout, size / row.size)

@@ -35,6 +35,7 @@ from nncjit.encoder.decide import (
 )
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.grouping import Item
+from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.integer_coding import by_cost, limb_bits
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
@@ -136,14 +137,16 @@ def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatConten
     assert plan.data.metrics is not None
     record = plan.data.metrics.record(info)
     assert record is not None
-    axis = 0 if record.kind == "table" else record.axis
+    axis = 0 if record.kind == "table" or is_depthwise(record) else record.axis
     wanted = _rows_first(values, axis)
     length = choices.coding.unary_length
     layout = UnitLayout(
         infos=(info,),
         shape=wanted.shape,
         settled=Settled(
-            "trellis", DEFAULT_UNARY_LENGTH if length == "auto" else length, scan_order_of(wanted.shape, choices)
+            "trellis",
+            DEFAULT_UNARY_LENGTH if length == "auto" else length,
+            0 if record.taps > 1 else scan_order_of(wanted.shape, choices),  # blocks would cut kernels
         ),
         shift=axis,
         block=Block(weight=info.name, axis=axis),

@@ -9,6 +9,7 @@ import numpy as np
 from nncjit.cabac.layer import Layer
 from nncjit.jit import Table
 from nncjit.quant import feedback_kernels as kernels
+from nncjit.quant import group_feedback_kernels as group_kernels
 from nncjit.quant.flat_arrays import Floats, Levels
 from nncjit.quant.input_metric import InputMetric, MetricPart
 from nncjit.quant.rate import Setting
@@ -62,10 +63,20 @@ def quantise_rows(
     OptionError
         The step or its inverse is not a positive normal float32.
     """
-    return _FeedbackTrellis(values, layer, step, rate_weight, metric).run()
+    kind = _FeedbackTrellis if metric.taps == 1 else _GroupTrellis
+    return kind(values, layer, step, rate_weight, metric).run()
+
+
+_GOES_ON = ("counts", "zero_rates", "level_rates", "since")
+"""Fields of a record that the next part of the metric starts with."""
 
 
 class _FeedbackTrellis(Setting):
+    """Rows of values that are independent of each other."""
+
+    leaf = LEAF
+    goes_on: tuple[str, ...] = _GOES_ON
+
     def __init__(self, values: Floats, layer: Layer, step: float, rate_weight: float, metric: InputMetric) -> None:
         super().__init__(values, inverse_of(step), rate_weight, layer.unary_length, dependent=True)
         assert metric.rows == layer.rows
@@ -78,40 +89,54 @@ class _FeedbackTrellis(Setting):
         values, levels = self.values.reshape(rows, width), np.empty((rows, width), np.int32)
         loss = 0.0
         worker = self._worker()
-        record = worker.records[0]
         for part in self.metric.parts():
-            count = part.stop - part.first
-            errors = np.zeros((count, self.stride), np.float32)
+            errors = np.zeros((part.stop - part.first, self.stride), np.float32)
             errors[:, :width] = values[part.first : part.stop]
             targets = errors.copy()
-            found, losses = np.zeros((count, self.stride), np.int32), np.empty(count, np.float32)
+            found = np.zeros(errors.shape, np.int32)
             piece = worker.copy()
             now = piece.records[0]
             now["targets"], now["errors"] = piece.keep(targets, writes=True), piece.keep(errors, writes=True)
-            now["levels"], now["losses"] = piece.keep(found, writes=True), piece.keep(losses, writes=True)
-            now["feed"], now["side"], now["top"] = piece.keep(part.feed), len(part.feed), part.first
-            for field in ("counts", "zero_rates", "level_rates", "since"):
-                now[field] = record[field]
-            self._some_rows(piece, part, targets, errors, 0, count)
-            for field in ("counts", "zero_rates", "level_rates", "since"):
-                record[field] = now[field]
+            now["levels"], now["feed"] = piece.keep(found, writes=True), piece.keep(part.feed)
+            now["side"] = len(part.feed)
+            losses = self._own_fields(piece, part)
+            self._some_rows(piece, part, targets, errors, 0, len(errors))
+            for field in self.goes_on:
+                worker.records[0][field] = now[field]
             levels[part.first : part.stop] = found[:, :width]
-            pivots = self.metric.pivots[part.first : part.stop]
-            loss += float(losses.astype(np.float64) @ pivots)
+            loss += self._loss(part, targets, found, losses)
         return RowLevels(levels.reshape(-1), loss * float(self.step) ** 2)
+
+    def _own_fields(self, piece: Table, part: MetricPart) -> Floats:
+        """Fill in the fields that this kind of kernel has besides; returns where it writes losses."""
+        losses = np.empty(part.stop - part.first, np.float32)
+        now = piece.records[0]
+        now["losses"], now["top"] = piece.keep(losses, writes=True), part.first
+        return losses
+
+    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Floats) -> float:  # noqa: ARG002
+        """Of a part, in squared steps."""
+        return float(losses.astype(np.float64) @ self.metric.pivots[part.first : part.stop])
 
     def _some_rows(
         self, piece: Table, part: MetricPart, targets: Floats, errors: Floats, first: int, stop: int
     ) -> None:
         """Rows first to stop - 1 of a part, which have taken up what those before have missed."""
-        if stop - first <= LEAF:
-            kernels.quantise_rows(piece.address, first, stop)
+        if stop - first <= self.leaf:
+            self._quantise(piece, first, stop)
             return
-        middle = first + LEAF * -(-(stop - first) // (2 * LEAF))
+        middle = first + self.leaf * -(-(stop - first) // (2 * self.leaf))
         self._some_rows(piece, part, targets, errors, first, middle)
         with stage("feedback"):
-            targets[middle:stop] += part.feed[middle:stop, first:middle] @ errors[first:middle]
+            self._take_up(part, targets, errors, first, middle, stop)
         self._some_rows(piece, part, targets, errors, middle, stop)
+
+    def _quantise(self, piece: Table, first: int, stop: int) -> None:
+        kernels.quantise_rows(piece.address, first, stop)
+
+    def _take_up(self, part: MetricPart, targets: Floats, errors: Floats, first: int, middle: int, stop: int) -> None:
+        """Let rows middle to stop - 1 take up what rows first to middle - 1 missed."""
+        targets[middle:stop] += part.feed[middle:stop, first:middle] @ errors[first:middle]
 
     def _worker(self) -> Table:
         """The record of all parts, but for their own arrays."""
@@ -131,4 +156,54 @@ class _FeedbackTrellis(Setting):
         row["path_back"] = worker.keep(PATH_BACK)
         row["rows"], row["width"], row["stride"], row["block"] = layer.rows, layer.width, self.stride, block
         row["step"], row["fade"], row["every"], row["since"] = self.step, FADE, EVERY, 0
+        return worker
+
+
+class _GroupTrellis(_FeedbackTrellis):
+    """Rows of kernels, whose taps feed back as well."""
+
+    leaf = 1
+    goes_on = (*_GOES_ON, "state", "was")
+
+    def __init__(self, values: Floats, layer: Layer, step: float, rate_weight: float, metric: InputMetric) -> None:
+        super().__init__(values, layer, step, rate_weight, metric)
+        assert not layer.scan, "blocks would cut kernels"
+        self.stride = layer.width
+        relative = metric.pivots.reshape(metric.rows, metric.taps) / metric.row_weights()[:, None]
+        self.relative = relative.astype(np.float32)
+
+    def _own_fields(self, piece: Table, part: MetricPart) -> Floats:
+        piece.records[0]["relative"] = piece.keep(np.ascontiguousarray(self.relative[part.first : part.stop]))
+        return np.empty(0, np.float32)
+
+    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Floats) -> float:  # noqa: ARG002
+        missed = targets / self.step - found
+        taps = self.metric.taps
+        by_tap = np.square(missed, dtype=np.float64).reshape(len(missed), -1, taps).sum(1)
+        return float(by_tap.reshape(-1) @ self.metric.pivots[part.first * taps : part.stop * taps])
+
+    def _quantise(self, piece: Table, first: int, stop: int) -> None:
+        for row in range(first, stop):
+            group_kernels.quantise_group_row(piece.address, row)
+
+    def _take_up(self, part: MetricPart, targets: Floats, errors: Floats, first: int, middle: int, stop: int) -> None:
+        taps = self.metric.taps
+        missed = errors[first:middle].reshape(middle - first, -1, taps).transpose(0, 2, 1)
+        feed = part.feed[middle * taps : stop * taps, first * taps : middle * taps]
+        change = feed @ missed.reshape((middle - first) * taps, -1)
+        targets[middle:stop] += change.reshape(stop - middle, taps, -1).transpose(0, 2, 1).reshape(stop - middle, -1)
+
+    def _worker(self) -> Table:
+        width, taps = self.layer.width, self.metric.taps
+        worker = self.worker(group_kernels.GROUPS, self.values, np.empty(0, np.int32), self.counts)
+        row = worker.records[0]
+        scratch = {"x": width, "originals": width, "kept": 8 * taps, "inner": taps * taps}
+        for name, count in scratch.items():
+            row[name] = worker.keep(np.zeros(count, np.float32), writes=True)
+        row["chosen"] = worker.keep(np.empty(8 * width, np.int32), writes=True)
+        row["states"] = worker.keep(np.empty(width, np.int32), writes=True)
+        row["masks"] = worker.keep(np.empty(width, np.uint8), writes=True)
+        row["path_back"] = worker.keep(PATH_BACK)
+        row["taps"], row["width"], row["step"], row["fade"] = taps, width, self.step, FADE
+        row["every"], row["since"], row["state"], row["was"] = EVERY, 0, 0, 0
         return worker

@@ -82,9 +82,9 @@ INVERSE, COUNTS_AT, ZERO_RATES, LEVEL_RATES, COSTS, LAST_NONZERO, STEP, SUMS = (
     for name in ("inverse", "counts", "zero_rates", "level_rates", "costs", "last_nonzero", "step", "sums")
 )
 
-_FIRST, _SECOND = ([ways[bit][0] + 8 * ways[bit][1] for ways in WAYS] for bit in (0, 1))
-_ZERO_IS_LATE = [ways[1][1] == 0 for ways in WAYS]
-_ZERO_FROM = [next(before for before, parity in ways if parity == 0) for ways in WAYS]
+FIRST, SECOND = ([ways[bit][0] + 8 * ways[bit][1] for ways in WAYS] for bit in (0, 1))
+ZERO_IS_LATE = [ways[1][1] == 0 for ways in WAYS]
+ZERO_FROM = [next(before for before, parity in ways if parity == 0) for ways in WAYS]
 _BY_QUANTISER = [state % 2 for state in range(8)]
 
 
@@ -99,7 +99,7 @@ def walk_one_program(m, zero, pairs0, pairs1, zero_rates, costs, nonzero, masks,
     """
     rates = [m.load(zero_rates, row) for row in range(4)]
     cost_cell, zero_cell = m.cell(m.load(costs, 0)), m.cell(m.load_int(nonzero, 0) < 1)
-    zero_is_late = m.mask(_ZERO_IS_LATE)
+    zero_is_late = m.mask(ZERO_IS_LATE)
 
     def step(i):
         cost, was_zero = cost_cell.get(), zero_cell.get()
@@ -111,9 +111,9 @@ def walk_one_program(m, zero, pairs0, pairs1, zero_rates, costs, nonzero, masks,
         took = with_zero < with_level
         parity0 = m.minimum(with_zero, with_level) + cost
         parity1 = level1 + other_rate + cost
-        first, second = m.shuffle(parity0, parity1, _FIRST), m.shuffle(parity0, parity1, _SECOND)
+        first, second = m.shuffle(parity0, parity1, FIRST), m.shuffle(parity0, parity1, SECOND)
         late = second < first
-        is_zero = m.shuffle(took, took, _ZERO_FROM) & ~(late ^ zero_is_late)
+        is_zero = m.shuffle(took, took, ZERO_FROM) & ~(late ^ zero_is_late)
         cost_cell.set(m.select(late, second, first))
         zero_cell.set(is_zero)
         m.store_bits(masks, m.times(i, 2), late)

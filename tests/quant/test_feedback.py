@@ -100,6 +100,46 @@ def test_levels_are_a_path_and_cost_what_is_said(rows, width, scan, blocks, rank
     assert result.loss == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
+@settings(deadline=None, max_examples=30 if JIT else 4)
+@given(
+    channels=st.integers(1, 12 if JIT else 4),
+    outputs=st.integers(1, 12 if JIT else 3),
+    taps=st.sampled_from([2, 3, 9]),
+    apart=st.booleans(),
+    step=st.sampled_from([0.05, 0.4, 3.0]),
+    rate=st.sampled_from([0.0, 1.1, 5.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_kernels_are_a_path_and_cost_what_is_said(channels, outputs, taps, apart, step, rate, seed):
+    """`apart`: each input has a metric of its own, as in depthwise convolutions."""
+    rng = np.random.default_rng(seed)
+    count, side = (channels, taps) if apart else (1, channels * taps)
+    metrics = np.stack([metric_of(rng, side) for _ in range(count)])
+    found = factorise(metrics.copy(), [side] * count, taps)
+    values = rng.standard_normal((channels, outputs, taps)).astype(np.float32)
+    layer = Layer.of((channels, outputs * taps), dq=True, unary_length=11, scan=0)
+    result = quantise_rows(values.reshape(-1), layer, step, rate, found)
+    assert coded_values(result.levels) is not None
+    errors = (values - np.float32(step) * result.levels.reshape(values.shape)).astype(np.float64)
+    by_input = errors.transpose(0, 2, 1).reshape(count, side, outputs)
+    mean = np.einsum("bii->", metrics.astype(np.float64)) / (count * side)
+    whole = metrics + DAMPING * mean * np.eye(side)
+    assert result.loss == pytest.approx(0.5 * np.einsum("bio,bij,bjo->", by_input, whole, by_input), rel=1e-3)
+
+
+def test_one_tap_as_a_kernel_is_a_plain_row(monkeypatch):
+    rng = np.random.default_rng(4)
+    rows, width = (32, 40) if JIT else (5, 6)
+    metric = factorise(metric_of(rng, rows)[None], [rows])
+    values = rng.standard_normal(rows * width).astype(np.float32)
+    layer = Layer.of((rows, width), dq=True, unary_length=11, scan=0)
+    plain = quantise_rows(values, layer, 0.4, 1.1, metric)
+    monkeypatch.setattr(feedback, "_FeedbackTrellis", feedback._GroupTrellis)
+    grouped = quantise_rows(values, layer, 0.4, 1.1, metric)
+    assert np.mean(plain.levels != grouped.levels) < 0.02  # sums in another order
+    assert grouped.loss == pytest.approx(plain.loss, rel=0.02)
+
+
 @pytest.mark.parametrize("scan", [0, 4])
 def test_feedback_beats_levels_that_each_row_chooses_for_itself(scan):
     rng = np.random.default_rng(3)
