@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nncjit.encoder.options import Options
     from nncjit.encoder.rules import Rule
     from nncjit.model import Graph
+    from nncjit.report.comparison import diff
     from nncjit.updates.in_memory import apply, update
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _HOMES = {
     "UpdateState": "nncjit.decoder.update_state",
     "apply": "nncjit.updates.in_memory",
     "compress": "nncjit.convert",
+    "diff": "nncjit.report.comparison",
     "decode": "nncjit.decoder.stream_decoder",
     "decompress": "nncjit.convert",
     "encode": "nncjit.encoder.model_encoder",
@@ -59,6 +61,7 @@ __all__ = [
     "compress",
     "decode",
     "decompress",
+    "diff",
     "encode",
     "inspect",
     "open",

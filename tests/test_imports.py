@@ -45,11 +45,12 @@ MAY_IMPORT = {
     "stages jit errors",
     "hf": "torch convert decoder errors extras",
     "demo": "errors",
-    "report": "wording progress option_values convert encoder decoder stream formats model files dtypes stages errors",
+    "report": "convert encoder decoder stream formats bits wording progress option_values model files dtypes stages "
+    "errors",
     "cli": "__init__ wording report demo torch updates convert encoder decoder calibrate stream formats reduce "
     "progress option_values dtypes stages files extras jit errors",
     "__main__": "cli",
-    "__init__": "torch updates convert encoder decoder model errors",
+    "__init__": "report torch updates convert encoder decoder model errors",
 }
 """Package -> the packages below it. `__init__` holds the public names: ``import nncjit``."""
 

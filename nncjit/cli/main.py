@@ -29,6 +29,8 @@ VERBS = {
     "calibrate": "learn from texts what matters in a model, so that it gets smaller",
     "decompress": "get the model back from an .nnc file",
     "inspect": "show what an .nnc file holds, without decoding it",
+    "diff": "compare two models tensor by tensor",
+    "report": "write a page about an .nnc file for a browser",
     "verify": "decode everything and check all that can be checked",
     "status": "show how far a job of several files is",
     "demo": "compress a small real network and see what it costs",

@@ -70,7 +70,7 @@ class Inspection:
         return sum(t.weights * dtypes.find(t.dtype).itemsize for t in self.tensors)
 
     def __str__(self) -> str:
-        return f"{self.source}: {', '.join(value for _, value in self._facts())}"
+        return f"{self.source}: {', '.join(value for _, value in self.facts())}"
 
     def _repr_html_(self) -> str:
         """The file in a notebook: what it holds, and the first tensors."""
@@ -79,9 +79,10 @@ class Inspection:
             tools = ", ".join(row.tools) or row.dtype
             cells = (row.name, wording.shape(row.shape), tools, wording.size(row.bytes), f"{row.bits_per_weight:.2f}")
             rows.append(cells)
-        return html_tables(self.source, self._facts(), TENSOR_HEAD, rows, len(self.tensors))
+        return html_tables(self.source, self.facts(), TENSOR_HEAD, rows, len(self.tensors))
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
+        """What it says in a few words, by heading."""
         return [
             ("size", wording.size(self.bytes)),
             ("holds", f"{len(self.tensors):,} tensors, {wording.count(self.weights)} weights"),

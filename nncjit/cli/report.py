@@ -1,0 +1,35 @@
+"""Write a page about an .nnc file: sizes, error and distributions of every tensor, to search and sort in a browser.
+
+The page is one file and needs no network. With --against, it also shows what each tensor has lost.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from nncjit.cli import text
+from nncjit.cli.arguments import add_decoder, decoder_options
+from nncjit.cli.default_target import derived_target
+from nncjit.progress import progress_bar
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file, or a model file")
+    parser.add_argument("--against", type=Path, metavar="MODEL", help="the original model, to show what was lost")
+    parser.add_argument("-o", "--output", type=Path, metavar="PAGE", help="the page (default: FILE with .html)")
+    add_decoder(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("-q", "--quiet", action="store_true", help="print nothing but warnings and errors")
+
+
+def run(args: Namespace) -> None:
+    """Write one page."""
+    from nncjit.report.tensor_page import write_page
+
+    target = args.output or derived_target(args.source, ".html")
+    with progress_bar("report", quiet=args.quiet) as progress:
+        write_page(args.source, target, against=args.against, progress=progress, **decoder_options(args))
+    if not args.quiet:
+        print(f"{text.printable(str(args.source))} -> {text.printable(str(target))}: open it in a browser")

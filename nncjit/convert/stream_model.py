@@ -1,0 +1,67 @@
+"""A stream as a model: its tensors are decoded when they are read, so that it stands beside model files."""
+
+from __future__ import annotations
+
+from functools import partial
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from nncjit import formats
+from nncjit.bits import as_source
+from nncjit.convert.decompression import tensor_infos
+from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.decoder.stream_decoder import decode_units
+from nncjit.model import Model, Tensor
+from nncjit.stream.data_units import DataUnit, StreamReader
+
+__all__ = ["open_any"]
+
+
+def open_any(source: Any, *, threads: int | None = None, max_bytes: int | str | None = None) -> Model:
+    """A stream, or a model file of a known format, as a model whose tensors are read one by one.
+
+    Parameters
+    ----------
+    source : path, bytes-like, binary file, or mapping of str to array_like
+        What has the suffix of a known format is a model file; other paths, bytes and files are streams.
+    threads : int, optional
+        Threads that decode a tensor; default: all cores that the process may use.
+    max_bytes : int or str, optional
+        Most memory that one tensor of a stream may take.
+
+    Raises
+    ------
+    BitstreamError
+        A header is damaged.
+    ModelError
+        The file cannot be read, or a mapping holds what is no array.
+    """
+    if isinstance(source, str | PathLike):
+        if formats.is_known(source):
+            return formats.open_model(source)
+    elif not hasattr(source, "read") and not isinstance(source, bytes | bytearray | memoryview):
+        return Model.from_mapping(source)
+    stream = as_source(source)
+    try:
+        reader = StreamReader(stream)
+        units = list(reader.data_units())
+        infos = tensor_infos(units, reader, reader.rebuilder(full_size=False, max_bytes=0))
+        holders = reader.with_ties({part.name: unit for unit in units for part in unit.results()})
+
+        def read(name: str, unit: DataUnit) -> np.ndarray[Any, Any]:
+            budget = MemoryBudget(max_bytes, stream.size)
+            return next(d.storage for d in decode_units([unit], budget, threads=threads) if d.part.name == name)
+
+        return Model(
+            (
+                Tensor(t.name, t.shape, t.dtype, partial(read, t.same_as or t.name, holders[t.name]), t.same_as)
+                for t in infos
+            ),
+            reader.model_metadata.metadata,
+            close=stream.close,
+        )
+    except BaseException:
+        stream.close()
+        raise
