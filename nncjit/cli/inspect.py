@@ -38,8 +38,26 @@ def describe(found: Inspection, *, units: bool = False) -> str:
     """The file as a whole, its metadata, and a line for each tensor (or unit)."""
     parts = [f"{text.printable(found.source)}: {_kind(found)}"]
     parts += [f"  {text.printable(f'{key}: {_short(value)}')}" for key, value in found.metadata.items()]
+    parts += [f"  {text.printable(line)}" for line in _place(found)]
     parts += ["", unit_table(found) if units else tensor_table(found), "", _sums(found)]
     return "\n".join(parts)
+
+
+def _place(found: Inspection) -> list[str]:
+    """Where an update stands in its chain, and what it changes in the model's structure."""
+    lines = [f"base_model_id: {found.base_model_id}"] if found.base_model_id else []
+    said = found.update
+    if said is None:
+        return lines
+    after = f"follows on update {said.number - 1}" if said.number > 1 else "the first after a base"
+    lines.append(f"update {said.number} of a chain, {after}; builds on the model {said.base.hex()}")
+    changes = {
+        "renamed": [f"{before} to {name}" for name, before in said.renamed.items()],
+        "gone": list(said.gone),
+        "new shape": [f"{name} {text.shape(shape)}" for name, shape in said.reshaped.items()],
+    }
+    lines += [f"{what}: {_short(', '.join(names))}" for what, names in changes.items() if names]
+    return lines
 
 
 def _kind(found: Inspection) -> str:

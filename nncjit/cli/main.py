@@ -28,6 +28,8 @@ VERBS = {
     "compress": "make a model file small",
     "calibrate": "learn from texts what matters in a model, so that it gets smaller",
     "decompress": "get the model back from an .nnc file",
+    "update": "write what leads from one model to the next",
+    "apply": "make the next model of a base and updates",
     "inspect": "show what an .nnc file holds, without decoding it",
     "diff": "compare two models tensor by tensor",
     "report": "write a page about an .nnc file for a browser",

@@ -15,6 +15,7 @@ from nncjit.option_values import check_flags
 from nncjit.stream import tensor_mapping
 from nncjit.stream.data_units import StreamReader, tools_of
 from nncjit.stream.reports import LISTED, TENSOR_HEAD, html_tables, source_name
+from nncjit.stream.update_metadata import UpdateMetadata
 from nncjit.syntax import Unit, UnitType, describe
 
 
@@ -55,6 +56,11 @@ class Inspection:
     tensors: tuple[TensorInspection, ...] = field(repr=False)
     _units: tuple[Unit | dict[str, Any], ...] = field(repr=False)
     """Data units and aggregates are described when they are asked for, the others while the source is open."""
+
+    update: UpdateMetadata | None = None
+    """Where the stream stands in a chain of updates; None where it is no update or does not say."""
+    base_model_id: str | None = None
+    """What an update calls the model that it belongs to."""
 
     @cached_property
     def units(self) -> tuple[dict[str, Any], ...]:
@@ -100,6 +106,8 @@ class Inspection:
             "units": list(self.units),
             "weights": self.weights,
             "original_bytes": self.original_bytes,
+            "update": self.update.plain() if self.update is not None else None,
+            "base_model_id": self.base_model_id,
         }
 
 
@@ -132,8 +140,10 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
         reader = StreamReader(stream, lenient=lenient)
         units: list[Unit | dict[str, Any]] = []
         found: dict[str, TensorInspection] = {}
-        profile = 0
+        profile, base_model_id = 0, None
         for unit in reader:
+            if unit.type == UnitType.MPS:
+                base_model_id = unit.body.base_model_id
             units.append(unit if unit.type in (UnitType.NDU, UnitType.AGG) else describe(unit))
             if unit.type != UnitType.NDU:
                 continue
@@ -149,7 +159,16 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
             for name, row in reader.with_ties(found).items()
         )
         metadata = dict(reader.model_metadata.metadata)
-        return Inspection(source_name(source), stream.size, profile, metadata, tensors, tuple(units))
+        return Inspection(
+            source_name(source),
+            stream.size,
+            profile,
+            metadata,
+            tensors,
+            tuple(units),
+            reader.model_metadata.update,
+            base_model_id,
+        )
 
 
 def _inspect_model(path: str | PathLike[str]) -> Inspection:

@@ -290,6 +290,8 @@ def tools_of(unit: Unit) -> tuple[str, ...]:
         tools.append(f"{4 << header.scan_order}-row blocks")
     if header.parent_node_id_present_flag:
         tools.append("update")
+    if header.temporal_context_modeling_flag:
+        tools.append("temporal contexts")
     if unit.partial_data_counter is not None:
         tools.append("partial data")
     if unit.aggregate is not None:

@@ -30,6 +30,7 @@ from nncjit.updates.update_encoder import EncodedUpdate, encode_update
 from nncjit.updates.update_options import UpdateKeywords, UpdateOptions
 
 AnyPath = str | os.PathLike[str]
+AnyModel = Mapping[str, Any] | AnyPath | Model
 Keep = Callable[[Parameter], Parameter]
 Commit = Callable[[ChainState], None]
 
@@ -44,7 +45,7 @@ class _Side:
 
     @classmethod
     def _made(
-        cls, base: Mapping[str, Any] | AnyPath, folder: AnyPath | None, about: dict[str, Any]
+        cls, base: AnyModel, folder: AnyPath | None, about: dict[str, Any]
     ) -> tuple[ChainState, ChainFolder | None]:
         """The state of a new side, in the keeping of memory or folder."""
         with opened_model(base) as model:
@@ -155,7 +156,7 @@ class Sender(_Side):
 
     def __init__(
         self,
-        base: Mapping[str, Any] | AnyPath,
+        base: AnyModel,
         options: Options | UpdateOptions | None = None,
         *,
         folder: AnyPath | None = None,
@@ -184,7 +185,7 @@ class Sender(_Side):
 
     def update(
         self,
-        new: Mapping[str, Any] | AnyPath,
+        new: AnyModel,
         *,
         progress: Progress | bool | None = None,
         **keywords: Unpack[UpdateKeywords],
@@ -210,17 +211,22 @@ class Sender(_Side):
     def update_into(
         self,
         file: Any,
-        new: Mapping[str, Any] | AnyPath,
+        new: AnyModel,
         *,
         progress: Progress | bool | None = None,
+        ready: Callable[[], None] | None = None,
         **keywords: Unpack[UpdateKeywords],
     ) -> EncodedUpdate:
-        """`update` into a file open for reading and writing."""
+        """`update` into a file open for reading and writing. `ready` is called when it is written, before the sender
+        goes on to the new model: it can put the file where it belongs.
+        """
         options = UpdateOptions.of(self.options, keywords)
         state = self._state if self._state.rebased else self._state.without_residuals()
         with opened_model(new) as model, reporting(progress, "update") as told, self._change() as (keep, commit):
             execution = Execution(threads=self._threads, progress=told)
             done = encode_update(state, model, file, options, execution, keep)
+            if ready is not None:
+                ready()
             commit(done.state)
         self.last = replace(done, state=self._state)
         return self.last
@@ -245,7 +251,7 @@ class Receiver(_Side):
 
     def __init__(
         self,
-        base: Mapping[str, Any] | AnyPath,
+        base: AnyModel,
         *,
         folder: AnyPath | None = None,
         base_model_id: str | None = None,
@@ -297,7 +303,10 @@ class Receiver(_Side):
 
 @contextmanager
 def opened_model(source: Mapping[str, Any] | AnyPath | Any) -> Iterator[Model]:
-    """A model in memory or in a file."""
+    """A model, or one in memory or in a file."""
+    if isinstance(source, Model):
+        yield source
+        return
     if isinstance(source, str | os.PathLike):
         with formats.open_model(source) as model:
             yield model

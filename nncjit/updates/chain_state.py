@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,7 +86,8 @@ class ChainState:
     def of(cls, model: Model) -> ChainState:
         """The start of a chain: a model of which the values are known."""
         stored = [tensor for tensor in model if tensor.same_as is None]
-        parameters = {t.name: Parameter(info=t.info, number=i, read=t.read) for i, t in enumerate(stored)}
+        numbers = _numbers(tensor.name for tensor in stored)
+        parameters = {t.name: Parameter(info=t.info, number=numbers[t.name], read=t.read) for t in stored}
         tied = {t.name: t.same_as for t in model if t.same_as is not None}
         return cls(
             parameters=parameters,
@@ -98,7 +99,8 @@ class ChainState:
 
     def restarted(self) -> ChainState:
         """The same model as the start of a chain."""
-        parameters = {name: replace(p.as_base(name), number=i) for i, (name, p) in enumerate(self.parameters.items())}
+        numbers = _numbers(self.parameters)
+        parameters = {name: replace(p.as_base(name), number=numbers[name]) for name, p in self.parameters.items()}
         return replace(self, parameters=parameters, number=0, next_parameter=len(parameters))
 
     def with_parameters(self, parameters: Mapping[str, Parameter]) -> ChainState:
@@ -117,6 +119,11 @@ class ChainState:
             else self.parameters[name].info
             for name in self.order
         ]
+
+
+def _numbers(names: Iterable[str]) -> dict[str, int]:
+    """parameter_id of each tensor at the start of a chain, whatever the order in which a file has them."""
+    return {name: number for number, name in enumerate(sorted(names))}
 
 
 def after_unit(

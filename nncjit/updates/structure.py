@@ -68,6 +68,7 @@ def default_order(state: ChainState, renamed: Mapping[str, str], names: Iterable
 
 
 def names_by_index(state: ChainState, renamed: Mapping[str, str]) -> tuple[str, ...]:
-    """The names that indices stand for: of the base's tensors in their order, after renaming."""
+    """The names that indices stand for: of the base's tensors by their parameter_id, after renaming."""
     after = {before: name for name, before in renamed.items()}
-    return tuple(after.get(name, name) for name in state.parameters)
+    by_number = sorted(state.parameters.values(), key=lambda parameter: parameter.number)
+    return tuple(after.get(parameter.name, parameter.name) for parameter in by_number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -49,6 +49,11 @@ class Application:
     def infos(self) -> list[TensorInfo]:
         """The tensors after the last update, tied ones too."""
         return self.states[-1].infos()
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """The metadata of the model after the last update."""
+        return self.states[-1].texts
 
     def run(self, keep: Keep, *, threads: int | None = None, progress: Progress | None = None) -> ChainState:
         """Apply the updates.

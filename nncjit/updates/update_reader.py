@@ -86,6 +86,9 @@ class OpenUpdate:
                 continue
             number = free if origin is None else origin.number
             free += origin is None
+            node = opened.unit.header.node
+            if self.metadata is None and node is not None and (origin is None or not origin.depth):
+                number = node[1]  # another writer numbers as it likes
             info = self._info(name, origin, opened)
             self._check_node(name, origin, opened, number)
             unit = AppliedUnit(

@@ -1,0 +1,42 @@
+"""Make the new model of a base and updates to it, in their order.
+
+BASE is the model file (or .nnc file) that the first update was made for, or the folder of a session, which goes on to
+the new model. An update that does not fit is refused, and nothing has changed.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
+from nncjit.cli.decompress import describe
+from nncjit.progress import progress_bar
+
+
+def configure(parser: ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("source", type=Path, metavar="BASE", help="the model that the first update was made for")
+    parser.add_argument("updates", type=Path, nargs="+", metavar="UPDATE", help="the updates in their order")
+    parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="the model file to write")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="start a session there for the updates to come")
+    parser.add_argument("--base-model-id", metavar="TEXT", help="what the updates must say of their base")
+    add_decoder(parser)
+    add_output(parser)
+
+
+def run(args: Namespace) -> None:
+    """Apply updates."""
+    from nncjit.updates.model_files import apply_files
+
+    with progress_bar("apply", quiet=args.quiet) as progress:
+        report = apply_files(
+            args.source,
+            args.updates,
+            args.output,
+            keep=args.keep,
+            base_model_id=args.base_model_id,
+            progress=progress,
+            **decoder_options(args),
+        )
+    show(args, report, describe)

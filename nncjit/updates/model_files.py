@@ -1,0 +1,218 @@
+"""Updates of models in files, tensor by tensor: what the verbs `update` and `apply` do."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from nncjit import formats
+from nncjit.bits import Source, as_source
+from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.decoder.stream_decoder import decode_units
+from nncjit.encoder.execution import Execution
+from nncjit.encoder.options import Options
+from nncjit.errors import OptionError
+from nncjit.files import atomic_write
+from nncjit.jit import threads as thread_counts
+from nncjit.model import Model, Tensor
+from nncjit.progress import Progress, reporting
+from nncjit.stream.data_units import StreamReader
+from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
+from nncjit.updates.chain_sides import AnyPath, Receiver, Sender
+from nncjit.updates.chain_state import Array, ChainState, Parameter
+from nncjit.updates.update_decoder import opened_updates
+from nncjit.updates.update_encoder import EncodedUpdate, encode_update
+from nncjit.updates.update_options import UpdateKeywords, UpdateOptions
+
+REMEMBERED = 4
+"""Tensors of a stream that are not decoded again at once."""
+
+
+def update_files(
+    base: AnyPath,
+    new: AnyPath,
+    target: AnyPath,
+    options: Options | UpdateOptions | None = None,
+    *,
+    keep: AnyPath | None = None,
+    threads: int | None = None,
+    progress: Progress | bool | None = None,
+    **keywords: Unpack[UpdateKeywords],
+) -> CompressReport:
+    """Write the update that leads from one model file to another.
+
+    Parameters
+    ----------
+    base : path
+        What the receiver has: a model file of any known format, an NNC file, or the folder of a `Sender`, which then
+        goes on to the new model.
+    new : path
+        A model file of any known format.
+    target : path
+        The update; an old file is replaced only when the new one is complete.
+    options : Options, optional
+    keep : path, optional
+        A new folder for a `Sender` that starts from `base` and has sent this update.
+    threads, progress : optional
+        As in `nncjit.update`.
+    **keywords
+        As for `nncjit.update`.
+
+    Raises
+    ------
+    OptionError, ModelError
+        As for `nncjit.update`, or a file cannot be read or written.
+    """
+    if formats.is_known(target):
+        raise OptionError(f"{os.fspath(target)}: the target is an update, its name ends like a model's file")
+    session: Sender | None = None
+    if Path(base).is_dir():
+        if keep is not None:
+            raise OptionError("keep is for a base that is a file: a session keeps itself")
+        session = Sender.open(base, threads=threads)
+    with ExitStack() as files:
+        file = files.enter_context(atomic_write(target))
+        if keep is not None:
+            with _opened_base(base) as model:
+                session = Sender(model, options, folder=keep, threads=threads, **keywords)
+            done = session.update_into(file, new, progress=progress, ready=files.close)
+        elif session is not None:
+            changes: Any = keywords if options is None else UpdateOptions.of(options, keywords).keywords()
+            done = session.update_into(file, new, progress=progress, ready=files.close, **changes)
+        else:
+            before, after = files.enter_context(_opened_base(base)), files.enter_context(formats.open_model(new))
+            told = files.enter_context(reporting(progress, "update"))
+            chosen = UpdateOptions.of(options, keywords)
+            done = encode_update(ChainState.of(before), after, file, chosen, Execution(threads=threads, progress=told))
+    return _compressed(new, target, done)
+
+
+def apply_files(
+    base: AnyPath,
+    updates: Sequence[Any],
+    target: AnyPath | None,
+    *,
+    keep: AnyPath | None = None,
+    base_model_id: str | None = None,
+    threads: int | None = None,
+    max_bytes: int | None = None,
+    progress: Progress | bool | None = None,
+) -> DecompressReport:
+    """Make a model file of a base and updates to it.
+
+    Parameters
+    ----------
+    base : path
+        A model file of any known format, an NNC file, or the folder of a `Receiver`, which then goes on to the model
+        after the last update.
+    updates : sequence of path
+        In their order.
+    target : path or None
+        A file of any known format; None where the folder of a receiver is all that is wanted.
+    keep : path, optional
+        A new folder for a `Receiver` that starts from `base` and has had these updates.
+    base_model_id, threads, max_bytes, progress : optional
+        As in `nncjit.apply`.
+
+    Raises
+    ------
+    BitstreamError, UpdateError
+        As for `nncjit.apply`. The target and the folder are left as they were.
+    OptionError, ModelError
+        A file cannot be read or written, or its suffix is unknown.
+    """
+    started = time.perf_counter()
+    receiver: Receiver | None = None
+    if Path(base).is_dir():
+        if keep is not None:
+            raise OptionError("keep is for a base that is a file: a session keeps itself")
+        receiver = Receiver.open(base, threads=threads, max_bytes=max_bytes)
+    elif keep is not None:
+        with _opened_base(base) as model:
+            receiver = Receiver(model, folder=keep, base_model_id=base_model_id, threads=threads, max_bytes=max_bytes)
+    if receiver is not None:
+        receiver.apply(*updates, progress=progress)
+        if target is not None:
+            receiver.save(target)
+        infos = receiver.infos
+    elif target is None:
+        raise OptionError("no target is given")
+    else:
+        with ExitStack() as files:
+            state = ChainState.of(files.enter_context(_opened_base(base)))
+            application = opened_updates(
+                state, updates, files, threads=threads, max_bytes=max_bytes, base_model_id=base_model_id
+            )
+            infos = application.infos
+            told = files.enter_context(reporting(progress, "apply"))
+            writer = files.enter_context(formats.create(target, infos, application.texts))
+
+            def put(parameter: Parameter) -> Parameter:
+                writer.put(parameter.name, np.asarray(parameter.read()))
+                return replace(parameter, read=partial(_gone, parameter.name))
+
+            application.run(put, threads=threads, progress=told)
+    rows = [TensorReport(i.name, i.shape, i.dtype, "", None, 0, i.nbytes) for i in infos]
+    return DecompressReport(
+        source=os.fspath(base),
+        target=os.fspath(target if target is not None else keep or base),
+        original_bytes=sum(row.original_bytes for row in rows),
+        compressed_bytes=sum(Path(path).stat().st_size for path in updates),
+        seconds=time.perf_counter() - started,
+        threads=thread_counts.count(threads),
+        tensors=tuple(rows),
+    )
+
+
+def _gone(name: str) -> Array:
+    raise AssertionError(f"{name} was written and let go")
+
+
+def _compressed(new: AnyPath, target: AnyPath, done: EncodedUpdate) -> CompressReport:
+    return CompressReport(
+        source=os.fspath(new),
+        target=os.fspath(target),
+        original_bytes=sum(row.original_bytes for row in done.tensors),
+        compressed_bytes=done.size,
+        seconds=done.seconds,
+        threads=done.threads,
+        tensors=done.tensors,
+        snr=done.snr,
+    )
+
+
+@contextmanager
+def _opened_base(path: AnyPath) -> Iterator[Model]:
+    """A model file, or an NNC file as one."""
+    if formats.is_known(path):
+        with formats.open_model(path, mmap=True) as model:
+            yield model
+        return
+    with as_source(path) as source:
+        yield _stream_model(source)
+
+
+def _stream_model(source: Source) -> Model:
+    """The tensors of a stream, each decoded when it is read."""
+    reader = StreamReader(source)
+    units = {part.name: (part, opened) for opened in reader.data_units() for part in opened.results()}
+
+    @lru_cache(REMEMBERED)
+    def read(name: str) -> Array:
+        part, opened = units[name]
+        decoded = decode_units([opened], MemoryBudget(None, source.size), threads=1)
+        return next(item.storage for item in decoded if item.part.name == part.name)
+
+    tensors = [
+        Tensor(name, part.shape, part.dtype, partial(read, part.name), None if part.name == name else part.name)
+        for name, (part, _) in reader.with_ties(units).items()
+    ]
+    return Model(tensors, reader.model_metadata.metadata)

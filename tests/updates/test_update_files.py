@@ -1,0 +1,113 @@
+"""The verbs `update` and `apply` on files and sessions, and what `inspect` says of updates."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import nncjit
+from nncjit import formats
+from nncjit.cli.main import main
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """week0..week3.safetensors in the current folder; each differs a little from the one before."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    model = {"w": rng.standard_normal((50, 30)).astype(np.float32), "b": np.ones(4, np.float32), "n": np.arange(3)}
+    found = []
+    for week in range(4):
+        save_file(model, f"week{week}.safetensors", {"week": str(week)})
+        found.append(model)
+        model = {
+            name: (a + 0.01 * rng.standard_normal(a.shape)).astype(a.dtype) if a.dtype == np.float32 else a + 1
+            for name, a in model.items()
+        }
+    return found
+
+
+def same(path, wanted):
+    found = load_file(path)
+    assert sorted(found) == sorted(wanted)
+    for name, array in wanted.items():
+        assert found[name].tobytes() == array.tobytes(), name
+
+
+def run(line):
+    return main(line.split())
+
+
+def test_files_to_files(models, capsys):
+    assert run("update week0.safetensors week1.safetensors -o u1.nnc --tensors") == 0
+    assert "update" in capsys.readouterr().out
+    assert run("apply week0.safetensors u1.nnc -o back1.safetensors -q") == 0
+    same("back1.safetensors", nncjit.apply(models[0], "u1.nnc"))
+    assert run("update back1.safetensors week2.safetensors -o u2.nnc --lossless -q") == 0
+    assert run("apply week0.safetensors u1.nnc u2.nnc -o back2.safetensors --json") == 0
+    assert json.loads(capsys.readouterr().out)["target"] == "back2.safetensors"
+    same("back2.safetensors", models[2])
+    with formats.open_model("back2.safetensors") as model:
+        assert model.metadata == {"week": "2"}
+
+
+def test_a_base_may_be_compressed(models):
+    nncjit.compress("week0.safetensors", "week0.nnc")
+    assert run("update week0.nnc week1.safetensors -o u.nnc --lossless -q") == 0
+    assert run("apply week0.nnc u.nnc -o back.npz -q") == 0
+    with np.load("back.npz") as found:
+        assert all(found[name].tobytes() == array.tobytes() for name, array in models[1].items())
+
+
+def test_sessions(models, capsys):
+    assert run("update week0.safetensors week1.safetensors -o u1.nnc --keep sender --qp -40 -q") == 0
+    assert run("apply week0.safetensors u1.nnc --keep receiver -o back1.safetensors -q") == 0
+    for week in (2, 3):
+        assert run(f"update sender week{week}.safetensors -o u{week}.nnc -q") == 0
+        assert run(f"apply receiver -o back{week}.safetensors u{week}.nnc -q") == 0
+    same("back3.safetensors", nncjit.apply(models[0], "u1.nnc", "u2.nnc", "u3.nnc"))
+    assert run("inspect u3.nnc") == 0
+    assert "update 3 of a chain, follows on update 2" in capsys.readouterr().out
+    assert nncjit.inspect("u3.nnc").update.number == 3
+    assert nncjit.inspect("week1.safetensors").update is None
+
+
+def test_a_refusal_leaves_files_and_sessions_as_they_were(models, tmp_path, capsys):
+    run("update week0.safetensors week1.safetensors -o u1.nnc --keep sender -q")
+    run("update sender week2.safetensors -o u2.nnc -q")
+    run("apply week0.safetensors --keep receiver u1.nnc -q")
+    for path in ("out.safetensors", "again.nnc"):
+        (tmp_path / path).write_bytes(b"old")
+    for line, said in (
+        ("apply week1.safetensors u1.nnc -o out.safetensors", "has other values than in the base of the update"),
+        ("apply week0.safetensors u2.nnc -o out.safetensors", "this is update 2 of its chain"),
+        ("apply receiver u1.nnc -o out.safetensors", "has other values"),
+        ("apply week0.safetensors missing.nnc -o out.safetensors", "missing.nnc"),
+        ("apply week0.safetensors u1.nnc", "no target is given"),
+        ("apply sender u1.nnc -o out.safetensors", "is the session of a sender"),
+        ("apply week0.safetensors u1.nnc --base-model-id x -o out.safetensors", "base_model_id is None"),
+        ("update receiver week1.safetensors -o again.nnc", "is the session of a receiver"),
+        ("update sender missing.npz -o again.nnc", "missing.npz"),
+        ("update week0.safetensors week1.safetensors -o again.nnc --renamed w", "must be NEW=OLD"),
+        ("update week0.safetensors week1.safetensors -o again.nnc --rank 3", "rank: an update has no use for it"),
+        ("update week0.safetensors week1.safetensors -o again.npz", "the target is an update"),
+        ("update sender week1.safetensors -o again.nnc --keep more", "keep is for a base that is a file"),
+    ):
+        capsys.readouterr()
+        assert run(line) in (1, 2), line
+        assert said in capsys.readouterr().err, line
+    assert (tmp_path / "out.safetensors").read_bytes() == (tmp_path / "again.nnc").read_bytes() == b"old"
+    assert run("apply receiver u2.nnc -q") == 0
+
+
+def test_renaming_on_the_command_line(models, tmp_path):
+    save_file({"weight": models[1]["w"], "b": models[1]["b"]}, "new.safetensors")
+    args = "update week0.safetensors new.safetensors -o u.nnc --renamed weight=w --base-model-id net -q"
+    assert run(args) == 0
+    found = nncjit.inspect("u.nnc")
+    assert (found.base_model_id, found.update.renamed, found.update.gone) == ("net", {"weight": "w"}, ("n",))
+    assert run("apply week0.safetensors u.nnc -o back.safetensors --base-model-id net -q") == 0
+    assert sorted(load_file("back.safetensors")) == ["b", "weight"]
