@@ -37,13 +37,14 @@ MAY_IMPORT = {
     "encoder": "progress option_values calibrate stream reduce quant cabac syntax model dtypes stages jit errors",
     "decoder": "tasks formats files wording progress option_values stream reduce quant cabac syntax bits model arrays "
     "dtypes stages jit errors",
-    "convert": "tasks encoder decoder calibrate stream formats reduce syntax bits progress option_values model files "
-    "dtypes stages jit errors",
+    "convert": "extras tasks encoder decoder calibrate stream formats reduce syntax bits progress option_values model "
+    "files dtypes stages jit errors",
     "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
     "model files dtypes stages jit errors",
     "torch": "convert encoder decoder calibrate stream formats reduce bits progress model arrays dtypes files extras "
     "stages jit errors",
     "hf": "torch convert decoder errors extras",
+    "onnx": "convert formats extras errors",
     "demo": "errors",
     "report": "convert encoder decoder stream formats bits wording progress option_values model files dtypes stages "
     "errors",

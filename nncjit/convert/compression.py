@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit import formats
 from nncjit.calibrate import Statistics, opened
+from nncjit.convert.encoded_onnx import compress_onnx, is_encoded
 from nncjit.convert.job import Job
 from nncjit.convert.sharded_compression import compress_sharded
 from nncjit.encoder.execution import Data, Execution
@@ -57,6 +58,8 @@ def compress(
 ) -> CompressReport:
     """Compress a model to an NNC file, or to several with an index.
 
+    An ONNX file can also keep its graph and have its tensors encoded inside: the target then ends with ``.nnc.onnx``.
+
     A target that ends with ``.nnc.index.json``, or one of `executor`, `shard_bytes` and `plan`, asks for several files:
     ``m-00001-of-00003.nnc`` and so on, and the index ``m.nnc.index.json``, which is written last. Each is encoded by a
     task of its own, and what is done is kept in ``m.nnc.journal``: the same call goes on where it was ended, and
@@ -65,8 +68,8 @@ def compress(
     Parameters
     ----------
     source : path, mapping of str to array_like, or module
-        A safetensors file, a safetensors index of several, an npz archive or a PyTorch checkpoint; or a model in
-        memory, as `encode` takes it.
+        A safetensors file, a safetensors index of several, an npz archive, a PyTorch checkpoint, an ONNX or a GGUF
+        file; or a model in memory, as `encode` takes it.
     target : path or binary file
         The NNC file to write; an old one is replaced only when the new one is complete. An object with ``write`` gets
         the whole stream at the end.
@@ -114,6 +117,13 @@ def compress(
     """
     chosen = Options.of(options, keywords)
     check_flags(dry_run=dry_run, resume=resume)
+    if is_encoded(target):
+        if dry_run or any(
+            x is not None for x in (metadata, sensitivity, pruning, calibration, executor, shard_bytes, plan)
+        ):
+            raise OptionError(f"{target}: an ONNX file with encoded tensors is made with options alone")
+        with reporting(progress, "compress") as told:
+            return compress_onnx(source, target, chosen, Execution(threads=threads, progress=told))
     if is_index(target) or any(argument is not None for argument in (executor, shard_bytes, plan)):
         check_executor(executor)
         paths = _two_paths(

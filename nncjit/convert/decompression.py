@@ -11,6 +11,7 @@ from typing import Any
 
 from nncjit import formats
 from nncjit.bits import as_source
+from nncjit.convert.encoded_onnx import decompress_onnx, is_encoded
 from nncjit.convert.job import Job
 from nncjit.convert.sharded_decompression import decompress_sharded
 from nncjit.decoder.disk_budget import check_disk
@@ -84,6 +85,8 @@ def decompress(
     started = time.perf_counter()
     check_flags(full_size=full_size, resume=resume)
     check_executor(executor)
+    if is_encoded(source):
+        return decompress_onnx(source, target, threads=threads, max_bytes=max_bytes)
     if is_index(source):
         with reporting(progress, "decompress") as told:
             job = Job(executor, None, resume, None, threads, told)

@@ -1,7 +1,7 @@
 """Folders of Hugging Face models to folders of the same layout, in which weights are NNC streams.
 
-The weights of the folder are encoded as one model, so that steps, rules and targets are those of `compress`. Each data
-unit then goes into a stream of its own, a tensor of bytes named ``NAME_nnc`` in the safetensors file that held NAME.
+The weights of the folder are encoded together (see `tensor_streams`). The stream of a tensor NAME is a tensor of bytes
+named ``NAME_nnc``, in the safetensors file that held NAME.
 Whatever reads safetensors finds shards, index and tied tensors as it knows them.
 """
 
@@ -20,17 +20,14 @@ from typing import Any, Unpack
 import numpy as np
 
 from nncjit import dtypes, formats
-from nncjit.bits import as_source
+from nncjit.convert.tensor_streams import TensorStreams, encoded_apart
 from nncjit.encoder.execution import Execution
-from nncjit.encoder.model_encoder import encode_model
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import ModelError
 from nncjit.files import os_errors
 from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.progress import Progress, reporting
-from nncjit.stream.data_units import StreamReader
 from nncjit.stream.reports import CompressReport, TensorReport
-from nncjit.syntax import Context, MpsPayload, QuantizationMethod, StrHeader, UnitType, write_unit
 
 CODED = ("weight", "gate_up_proj", "down_proj")
 """Last part of the names of parameters that are coded, if they have two dimensions or more; experts that lie in one
@@ -95,7 +92,6 @@ def compress_folder(
     started = time.perf_counter()
     source, target = Path(source), Path(target)
     chosen = Options.of(options, keywords)
-    _check(chosen)
     config = _config(source)
     weights = next((source / name for name in (_INDEX, _SINGLE) if (source / name).exists()), None)
     if weights is None:
@@ -109,14 +105,11 @@ def compress_folder(
         ]
         if not coded:
             raise ModelError(f"{weights}: no tensor in it can be coded")
-        names = {tensor.name for tensor in coded}
-        rules = tuple(rule for rule in chosen.rules if any(map(rule.matches, names)))
         execution = Execution(threads=threads, progress=report)
-        with tempfile.TemporaryFile(dir=folder) as stream:
-            encoded = encode_model(Model(coded), stream, Options.of(chosen, {"rules": rules}), execution)
-            stream.seek(0)
-            _write_weights(folder / weights.name, model, stream)
-        _write_rest(source, folder, config, sorted({name.rpartition(".")[2] for name in names}))
+        with encoded_apart(coded, chosen, execution, folder) as streams:
+            _write_weights(folder / weights.name, model, streams)
+            encoded = streams.encoded
+        _write_rest(source, folder, config, sorted({tensor.name.rpartition(".")[2] for tensor in coded}))
         written = sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(".safetensors"))
         rows = {row.name: row for row in encoded.tensors}
         return CompressReport(
@@ -129,23 +122,6 @@ def compress_folder(
             tensors=tuple(rows.get(tensor.name) or _kept(tensor.info) for tensor in model),
             snr=encoded.snr,
         )
-
-
-def _check(options: Options) -> None:
-    """Refuse what puts more than one tensor into a unit, or a unit into pieces."""
-    stream = options.stream
-    unfit = {
-        "blocks": stream.blocks,
-        "fold_batchnorm": stream.fold_batchnorm,
-        "given_blocks": bool(stream.given_blocks),
-        "references": stream.references != "name",
-        "max_unit_bytes": stream.max_unit_bytes is not None,
-        "group": any(name == "group" for rule in options.rules for name, _ in rule.changes),
-        "join": any(name == "join" for rule in options.rules for name, _ in rule.changes),
-    }
-    for name, given in unfit.items():
-        if given:
-            raise OptionError(f"{name}: cannot be used in a folder for from_pretrained, where each tensor has a stream")
 
 
 def _config(source: Path) -> dict[str, Any]:
@@ -176,38 +152,20 @@ def _kept(info: TensorInfo) -> TensorReport:
     return TensorReport(info.name, info.shape, info.dtype, "as it was", None, info.nbytes, info.nbytes)
 
 
-def _write_weights(path: Path, model: Model, stream: Any) -> None:
+def _write_weights(path: Path, model: Model, streams: TensorStreams) -> None:
     """The tensors of the folder, those in the stream as streams of their own."""
-    with as_source(stream) as source:
-        reader = StreamReader(source)
-        units = {opened.unit.names[0]: opened.unit for opened in reader.data_units()}
-        heads = {name: _head(unit.context) for name, unit in units.items()}
-        infos = [
-            TensorInfo(f"{t.name}{SUFFIX}", (len(heads[t.name]) + units[t.name].size,), "uint8", None, t.shard)
-            if t.name in units
-            else t.info
-            for t in model
-        ]
-        with formats.create(path, infos, model.metadata | {"format": "pt"}) as writer:
-            for tensor in model:
-                unit = units.get(tensor.name)
-                if unit is None:
-                    writer.put(tensor.name, tensor.read())
-                else:
-                    whole = heads[tensor.name] + bytes(source.read(unit.offset, unit.offset + unit.size))
-                    writer.put(f"{tensor.name}{SUFFIX}", np.frombuffer(whole, np.uint8))
-
-
-def _head(context: Context) -> bytes:
-    """What comes before a data unit in a stream of its own."""
-    parameters = MpsPayload(
-        mps_quantization_method_flags=QuantizationMethod.UNIFORM,
-        mps_qp_density=context.qp_density,
-        mps_quantization_parameter=context.quantization_parameter,
-    )
-    start = StrHeader(general_profile_idc=context.profile or 0)
-    first = write_unit(UnitType.STR, start, b"", Context())
-    return first + write_unit(UnitType.MPS, None, parameters, Context().after(UnitType.STR, start, b""))
+    infos = [
+        TensorInfo(f"{t.name}{SUFFIX}", (streams.size(t.name),), "uint8", None, t.shard)
+        if t.name in streams
+        else t.info
+        for t in model
+    ]
+    with formats.create(path, infos, model.metadata | {"format": "pt"}) as writer:
+        for tensor in model:
+            if tensor.name in streams:
+                writer.put(f"{tensor.name}{SUFFIX}", np.frombuffer(streams.read(tensor.name), np.uint8))
+            else:
+                writer.put(tensor.name, tensor.read())
 
 
 def _write_rest(source: Path, folder: Path, config: dict[str, Any], parameters: list[str]) -> None:

@@ -92,12 +92,19 @@ class Plan:
         return floats and info.size > 0 and not self.wants_raw(info)
 
     def wants_raw(self, info: TensorInfo) -> bool:
-        """Whether a float tensor is to be stored as it is: a rule says so, or it is of a model that is quantised
-        already, and no rule says how fine it shall be.
-        """
+        """Whether a float tensor is to be kept exactly: a rule says so, or its model is quantised already."""
+        return self.choices[info.name].quantising.quantizer in EXACT or self._is_quantised(info)
+
+    def wants_lossless(self, info: TensorInfo) -> bool:
+        """Whether it is to be coded without loss, rather than stored."""
+        readable = self.options.stream.compatible is None
+        return self.choices[info.name].quantising.quantizer == "lossless" or (self._is_quantised(info) and readable)
+
+    def _is_quantised(self, info: TensorInfo) -> bool:
+        """Whether levels were made for these values, and no rule says how fine they shall be or that they are raw."""
         choices = self.choices[info.name]
         is_exact = info.role is not None and info.role.kind in ("scale", "kept")
-        return choices.quantising.quantizer in EXACT or (is_exact and not choices.own_fineness)
+        return is_exact and not choices.own_fineness and choices.quantising.quantizer != "raw"
 
     def has_qp(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether a qp is given for a tensor: by a rule, or for all matrices of the model."""

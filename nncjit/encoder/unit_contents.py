@@ -113,7 +113,7 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return RawContents(info, storage, "")
     if dtypes.find(info.dtype).kind != "f":
         return _integers(info, storage, plan)
-    if plan.choices[info.name].quantising.quantizer == "lossless":
+    if plan.wants_lossless(info):
         layout = UnitLayout(infos=(info,), shape=info.shape, settled=settle_integers(info.name, info.shape, plan))
         return ExactContents(layout, split(storage, info.dtype))
     values = dtypes.to_float32(storage, info.dtype)

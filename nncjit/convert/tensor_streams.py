@@ -1,0 +1,123 @@
+"""A model's stream divided into one stream for each tensor, for containers that keep tensors apart.
+
+The model is encoded as a whole, so that steps, rules and targets are those of `compress`. Each data unit then stands
+behind a head of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import Any
+
+from nncjit.bits import as_source
+from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.decoder.stream_decoder import decode_units
+from nncjit.encoder.execution import Execution
+from nncjit.encoder.model_encoder import Encoded, encode_model
+from nncjit.encoder.options import Options
+from nncjit.errors import ModelError, OptionError
+from nncjit.model import Model, Tensor
+from nncjit.option_values import Bytes, optional
+from nncjit.stream.data_units import StreamReader
+from nncjit.syntax import Context, MpsPayload, QuantizationMethod, StrHeader, Unit, UnitType, write_unit
+
+
+class TensorStreams:
+    """The streams of tensors that were encoded together.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        What came of them.
+    source : Source
+        Their common stream.
+    """
+
+    def __init__(self, encoded: Encoded, source: Any) -> None:
+        self.encoded, self._source = encoded, source
+        self._units: dict[str, Unit] = {
+            opened.unit.names[0]: opened.unit for opened in StreamReader(source).data_units()
+        }
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._units
+
+    def size(self, name: str) -> int:
+        """Bytes of the stream of a tensor."""
+        unit = self._units[name]
+        return len(_head(unit.context)) + unit.size
+
+    def read(self, name: str) -> bytes:
+        """The stream of a tensor."""
+        unit = self._units[name]
+        return _head(unit.context) + bytes(self._source.read(unit.offset, unit.offset + unit.size))
+
+
+@contextmanager
+def encoded_apart(
+    tensors: Collection[Tensor], options: Options, execution: Execution, folder: Any
+) -> Iterator[TensorStreams]:
+    """Encode tensors; their streams are in a temporary file of a folder until the block ends.
+
+    Raises
+    ------
+    OptionError
+        An option puts several tensors into one unit, or a unit into pieces.
+    """
+    _check(options)
+    names = {tensor.name for tensor in tensors}
+    # all rules hold for some tensor of the model, but perhaps for none of these
+    rules = tuple(rule for rule in options.rules if any(map(rule.matches, names)))
+    with TemporaryFile(dir=folder) as stream:
+        encoded = encode_model(Model(tensors), stream, Options.of(options, {"rules": rules}), execution)
+        stream.seek(0)
+        with as_source(stream) as source:
+            yield TensorStreams(encoded, source)
+
+
+def decode_one(data: bytes, name: str, *, threads: int | None = None, max_bytes: int | str | None = None) -> Any:
+    """Dtype and storage array of the one tensor in a stream.
+
+    Raises
+    ------
+    BitstreamError
+        The stream is damaged.
+    ModelError
+        It holds several tensors, or none; `name` is what the error names.
+    """
+    with as_source(data) as source:
+        budget = MemoryBudget(optional("max_bytes", Bytes(), max_bytes), source.size)
+        found = list(decode_units(StreamReader(source).data_units(), budget, threads=threads))
+    if len(found) != 1:
+        raise ModelError(f"{name}: its stream holds {len(found)} tensors, must be one")
+    return found[0].part.dtype, found[0].storage
+
+
+def _check(options: Options) -> None:
+    stream = options.stream
+    unfit = {
+        "blocks": stream.blocks,
+        "fold_batchnorm": stream.fold_batchnorm,
+        "given_blocks": bool(stream.given_blocks),
+        "references": stream.references != "name",
+        "max_unit_bytes": stream.max_unit_bytes is not None,
+        "group": any(name == "group" for rule in options.rules for name, _ in rule.changes),
+        "join": any(name == "join" for rule in options.rules for name, _ in rule.changes),
+    }
+    for name, given in unfit.items():
+        if given:
+            raise OptionError(f"{name}: cannot be used where each tensor has a stream of its own")
+
+
+def _head(context: Context) -> bytes:
+    """What comes before a data unit in a stream of its own."""
+    parameters = MpsPayload(
+        mps_quantization_method_flags=QuantizationMethod.UNIFORM,
+        mps_qp_density=context.qp_density,
+        mps_quantization_parameter=context.quantization_parameter,
+    )
+    start = StrHeader(general_profile_idc=context.profile or 0)
+    first = write_unit(UnitType.STR, start, b"", Context())
+    return first + write_unit(UnitType.MPS, None, parameters, Context().after(UnitType.STR, start, b""))
