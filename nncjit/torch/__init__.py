@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nncjit.torch.calibration import calibrate
+    from nncjit.torch.finetuning import finetune
+    from nncjit.torch.norm_statistics import match_norms
     from nncjit.torch.state_files import load_file, load_model, save_file
 
 _HOMES = {
     "calibrate": "nncjit.torch.calibration",
+    "finetune": "nncjit.torch.finetuning",
     "load_file": "nncjit.torch.state_files",
     "load_model": "nncjit.torch.state_files",
+    "match_norms": "nncjit.torch.norm_statistics",
     "save_file": "nncjit.torch.state_files",
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["calibrate", "load_file", "load_model", "save_file"]
+__all__ = ["calibrate", "finetune", "load_file", "load_model", "match_norms", "save_file"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sized
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from nncjit.calibrate import Calibration
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.progress import Progress, reporting
+from nncjit.torch.calibration_inputs import as_in_use, call, to_device, weights_of
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
 from nncjit.torch.calibration_outputs import Output, probe_of, select
 from nncjit.torch.calibration_partial import Partial
@@ -103,11 +104,11 @@ def calibrate(
     if type(widest_block) is not int or widest_block < 16:
         raise OptionError(f"widest_block is {widest_block!r}, must be 16 or more")
     fisher = output == "logits" if fisher is None else fisher
-    collector = _Collector(model, forward or _call, output, fisher, probes, autocast, widest_block, seed)
+    collector = _Collector(model, forward or call, output, fisher, probes, autocast, widest_block, seed)
     partial = None if resume is None else Partial(resume, collector.facts())
     total = len(batches) if isinstance(batches, Sized) else 0
     done = 0
-    with _as_in_use(model), reporting(progress, "calibrate", "batches") as told:
+    with as_in_use(model), reporting(progress, "calibrate", "batches") as told:
         for count, batch in enumerate(batches, 1):
             if count == 1:
                 collector.look_around(batch)
@@ -124,63 +125,6 @@ def calibrate(
     if partial is not None:
         partial.remove()
     return result
-
-
-def _weights(model: Any) -> dict[str, Tensor]:
-    """The weights by name; of those that share their memory, the first."""
-    if isinstance(model, nn.Module):
-        named = dict(model.named_parameters())
-    elif isinstance(model, Mapping):
-        named = {str(name): value for name, value in model.items()}
-    else:
-        raise OptionError(f"model is a {type(model).__name__}, must be a module or a mapping of tensors")
-    found: dict[str, Tensor] = {}
-    known = set()
-    for name, weight in named.items():
-        if not isinstance(weight, Tensor):
-            raise OptionError(f"{name}: is a {type(weight).__name__}, must be a tensor")
-        if weight.is_meta:
-            raise ModelError(f"{name}: is on the meta device: it has no values")
-        place = (weight.untyped_storage().data_ptr(), weight.storage_offset(), weight.shape)
-        if weight.is_floating_point() and weight.numel() and place not in known:
-            known.add(place)
-            found[name] = weight
-    if not found:
-        raise ModelError("the network has no weights")
-    return found
-
-
-def _call(model: Any, batch: Any) -> Any:
-    """The network's result: a mapping is keywords, a tuple or list arguments, all else the only argument."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    """Tensors and arrays, also inside containers, on the device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: _to(v, device) for key, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(_to(v, device) for v in value)
-    return torch.as_tensor(value).to(device) if hasattr(value, "__array__") else value
-
-
-@contextmanager
-def _as_in_use(model: Any) -> Iterator[None]:
-    """The network in evaluation mode; afterwards every module is as it was."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was in training:
-            module.training = was
 
 
 class _Collector:
@@ -200,7 +144,7 @@ class _Collector:
         model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
         self._model, self._forward, self._output, self._fisher = model, forward, output, fisher
         self._probes, self._autocast, self._widest, self._seed = probes, autocast, widest_block, seed
-        self.weights = _weights(model)
+        self.weights = weights_of(model)
         self._first = next(iter(self.weights.values()))
         self._device = self._first.device
         self.moments: dict[str, WeightMoments] = {}
@@ -218,7 +162,7 @@ class _Collector:
 
     def add(self, batch: Any, number: int) -> None:
         """Run a batch and add what it says."""
-        batch = _to(batch, self._device)
+        batch = to_device(batch, self._model)
         wanted = {name: weight.requires_grad for name, weight in self.weights.items()}
         try:
             for name, weight in self.weights.items():
@@ -238,7 +182,7 @@ class _Collector:
             return y
 
         with torch.no_grad(), WeightUses(self.weights, see), self._precision():
-            self._forward(self._model, _to(batch, self._device))
+            self._forward(self._model, to_device(batch, self._model))
         for kind in _KINDS:
             for use, _ in uses:
                 if use.kind == kind and use.name not in self.moments:

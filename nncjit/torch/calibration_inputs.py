@@ -1,0 +1,84 @@
+"""Running a network on batches: how it is called, where the batch goes, and that the network is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nncjit.errors import ModelError, OptionError
+
+__all__ = ["as_in_use", "call", "to_device", "weights_of"]
+
+
+def weights_of(model: Any) -> dict[str, Tensor]:
+    """The weights by name; of those that share their memory, the first.
+
+    Raises
+    ------
+    OptionError
+        It is no module and no mapping of tensors.
+    ModelError
+        It has no weights, or they have no values.
+    """
+    if isinstance(model, nn.Module):
+        named = dict(model.named_parameters())
+    elif isinstance(model, Mapping):
+        named = {str(name): value for name, value in model.items()}
+    else:
+        raise OptionError(f"model is a {type(model).__name__}, must be a module or a mapping of tensors")
+    found: dict[str, Tensor] = {}
+    known = set()
+    for name, weight in named.items():
+        if not isinstance(weight, Tensor):
+            raise OptionError(f"{name}: is a {type(weight).__name__}, must be a tensor")
+        if weight.is_meta:
+            raise ModelError(f"{name}: is on the meta device: it has no values")
+        place = (weight.untyped_storage().data_ptr(), weight.storage_offset(), weight.shape)
+        if weight.is_floating_point() and weight.numel() and place not in known:
+            known.add(place)
+            found[name] = weight
+    if not found:
+        raise ModelError("the network has no weights")
+    return found
+
+
+def call(model: Any, batch: Any) -> Any:
+    """The network's result: a mapping is keywords, a tuple or list arguments, all else the only argument."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+
+
+def to_device(batch: Any, model: Any) -> Any:
+    """The tensors and arrays of a batch, also inside containers, on the device of the network."""
+    return _moved(batch, next(iter(weights_of(model).values())).device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(v, device) for key, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        moved = [_moved(v, device) for v in value]
+        return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
+    return torch.as_tensor(value).to(device) if hasattr(value, "__array__") else value
+
+
+@contextmanager
+def as_in_use(model: Any) -> Iterator[None]:
+    """The network in evaluation mode; afterwards every module is as it was."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was in training:
+            module.training = was

@@ -1,0 +1,98 @@
+"""Batch norms after coding: running statistics that make up for what coded weights do to each norm's input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from nncjit.errors import ModelError
+from nncjit.torch.calibration_inputs import as_in_use, call, to_device
+
+__all__ = ["match_norms"]
+
+SMALLEST = 1e-8
+"""Least running variance."""
+
+
+def match_norms(
+    coded: nn.Module | Mapping[str, Tensor],
+    original: nn.Module | Mapping[str, Tensor],
+    batch: Any,
+    *,
+    forward: Callable[[Any, Any], Any] | None = None,
+) -> int:
+    """Change the running statistics of the batch norms of a coded network so that they meet what they met before.
+
+    Each norm's mean and variance over the batch are measured in the original and in the coded network, in whose norms
+    the difference is taken up, one after the other in the order of the network. Needs no labels and no gradients, and
+    costs no byte.
+
+    Parameters
+    ----------
+    coded : torch.nn.Module or mapping of str to Tensor
+        The network with decoded weights, which is changed.
+    original : torch.nn.Module or mapping of str to Tensor
+        The same network with the original weights.
+    batch
+        Inputs as in use, some hundreds, all in one batch; see `nncjit.torch.calibrate`.
+    forward : function of model and batch, optional
+        How to run a batch, if not by ``model(batch)``.
+
+    Returns
+    -------
+    int
+        How many norms were changed; 0 for a network without batch norms.
+
+    Raises
+    ------
+    ModelError
+        The two networks do not run the same norms.
+    """
+    run = call if forward is None else forward
+    before = _Norms(None)
+    with torch.no_grad(), as_in_use(original), before:
+        run(original, to_device(batch, original))
+    after = _Norms(before.moments)
+    with torch.no_grad(), as_in_use(coded), after:
+        run(coded, to_device(batch, coded))
+    if len(after.moments) != len(before.moments):
+        raise ModelError("the two networks do not run the same norms: they are not of one kind")
+    return len(after.moments)
+
+
+class _Norms(TorchFunctionMode):
+    """Measures the inputs of batch norms as they run; with `targets`, changes their statistics first."""
+
+    def __init__(self, targets: list[tuple[Tensor, Tensor]] | None) -> None:
+        super().__init__()
+        self.moments: list[tuple[Tensor, Tensor]] = []
+        self._targets = targets
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.batch_norm:
+            names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+            bound = dict(zip(names, args, strict=False)) | kwargs
+            if bound["running_mean"] is not None:
+                self._meet(bound["input"], bound["running_mean"], bound["running_var"], bound.get("eps", 1e-5))
+        return func(*args, **kwargs)
+
+    def _meet(self, x: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> None:
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        now = x.float().mean(axes), x.float().var(axes, correction=0)
+        self.moments.append(now)
+        if self._targets is None:
+            return
+        if len(self.moments) > len(self._targets) or self._targets[len(self.moments) - 1][0].shape != now[0].shape:
+            raise ModelError("the two networks do not run the same norms: they are not of one kind")
+        was = self._targets[len(self.moments) - 1]
+        gain = ((now[1] + epsilon) / (was[1] + epsilon)).sqrt()
+        mean.copy_(now[0] + (mean - was[0]) * gain)
+        variance.copy_(((variance + epsilon) * gain**2 - epsilon).clamp_min(SMALLEST))

@@ -1,0 +1,173 @@
+"""Training with the codec in the loop, and batch norms after coding: both repair what compression spoils."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+import nncjit  # noqa: E402
+from nncjit import ModelError, OptionError  # noqa: E402
+from nncjit.torch import finetune, match_norms  # noqa: E402
+
+COARSE = {"quality": 0.04}
+
+
+def blobs(n, seed=0):
+    """Points round four centres, and which."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(4, size=n)
+    points = np.random.default_rng(99).normal(0, 2, (4, 8))[labels] + rng.normal(0, 1, (n, 8))
+    return torch.from_numpy(points.astype(np.float32)), torch.from_numpy(labels)
+
+
+def difference(a, b, x):
+    """Mean squared difference of two networks' outputs."""
+    with torch.no_grad():
+        return float((a(x) - b(x)).square().mean())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    for k in range(150):
+        x, y = blobs(64, k)
+        optimiser.zero_grad()
+        functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    return model.eval()
+
+
+def decoded(model, **options):
+    """The network as it comes back, and the size of its file."""
+    data = nncjit.encode(model.state_dict(), **options)
+    back = copy.deepcopy(model)
+    back.load_state_dict({name: torch.from_numpy(array) for name, array in nncjit.decode(data).items()})
+    return back, len(data)
+
+
+def unlike(model, other):
+    """Mean divergence of the outputs on inputs that no training saw."""
+    x, _ = blobs(500, 12345)
+    with torch.no_grad():
+        a, b = (net(x).log_softmax(1) for net in (model, other))
+    return float((b.exp() * (b - a)).sum(1).mean())
+
+
+def test_a_network_learns_to_live_with_its_compression(trained):
+    plain, size = decoded(trained, **COARSE)
+    model = copy.deepcopy(trained)
+    batches = [blobs(64, 1000 + k)[0] for k in range(40)]
+    report = finetune(model, batches, rate=3e-3, refresh=8, **COARSE)
+    tuned, tuned_size = decoded(model, **COARSE)
+    assert report.steps == 40
+    assert len(report.losses) == len(report.sizes) == 5
+    assert unlike(tuned, trained) < 0.5 * unlike(plain, trained)
+    assert tuned_size < 1.1 * size
+
+
+def test_vectors_anew_cost_no_byte_and_leave_the_matrices_as_they_were(trained):
+    plain, size = decoded(trained, **COARSE)
+    model = copy.deepcopy(trained)
+    report = finetune(model, [blobs(64, 1000 + k)[0] for k in range(40)], train="vectors", rate=3e-3, **COARSE)
+    tuned, tuned_size = decoded(model, **COARSE)
+    assert len(report.sizes) == 1
+    assert abs(tuned_size - size) < 12
+    assert unlike(tuned, trained) < unlike(plain, trained)
+    for name, tensor in model.named_parameters():
+        same = torch.equal(tensor, dict(trained.named_parameters())[name])
+        assert same == (tensor.ndim > 1), name
+        if tensor.ndim > 1:
+            assert torch.equal(dict(tuned.named_parameters())[name], dict(plain.named_parameters())[name])
+
+
+def test_labels_and_pruning(trained):
+    model = copy.deepcopy(trained)
+    batches = [blobs(64, 2000 + k) for k in range(40)]
+    finetune(
+        model,
+        batches,
+        objective=lambda result, batch: functional.cross_entropy(result, batch[1]),
+        forward=lambda model, batch: model(batch[0]),
+        sparsity=0.6,
+        quality=1,
+    )
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    zeros = sum(int((p == 0).sum()) for p in matrices) / sum(p.numel() for p in matrices)
+    assert zeros == pytest.approx(0.6, abs=0.01)
+    x, y = blobs(1000, 9)
+    right = [float((net(x).argmax(1) == y).float().mean()) for net in (trained, decoded(model, quality=1)[0])]
+    assert right[1] > right[0] - 0.03
+
+
+def test_weights_without_a_module(trained):
+    weights = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    weights["norm.running_var"] = torch.ones(4)
+
+    def forward(w, x):
+        for k in (0, 2, 4):
+            x = functional.linear(functional.relu(x) if k else x, w[f"{k}.weight"], w[f"{k}.bias"])
+        return x / w["norm.running_var"]
+
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    finetune(weights, [blobs(64)[0]] * 3, forward=forward, **COARSE)
+    changed = {name for name in weights if not torch.equal(before[name], weights[name])}
+    assert changed == set(weights) - {"norm.running_var"}
+    assert not any(tensor.requires_grad for tensor in weights.values())
+
+
+def test_the_network_is_otherwise_left_as_it_was(trained):
+    model = copy.deepcopy(trained)
+    model.train()
+    model[0].weight.requires_grad_(False)
+    finetune(model, [blobs(64)[0]], **COARSE)
+    assert model.training
+    assert not model[0].weight.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_bad_arguments_of_training_are_told(trained):
+    x = blobs(8)[0]
+    for wrong in ({"train": "x"}, {"epochs": 0}, {"refresh": 0}, {"rate": 0.0}, {"sparsity": 1.0}, {"bits": -1}):
+        with pytest.raises(OptionError):
+            finetune(copy.deepcopy(trained), [x], **wrong)
+    with pytest.raises(ModelError, match="no batches"):
+        finetune(copy.deepcopy(trained), [])
+    with pytest.raises(ModelError, match="depend"):
+        finetune(copy.deepcopy(trained), [x], objective=lambda result, batch: torch.tensor(1.0))
+    with pytest.raises(ModelError, match="lower rate"):
+        finetune(copy.deepcopy(trained), [x], objective=lambda result, batch: result.sum() * float("nan"))
+
+
+def test_norms_meet_what_they_met_before():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.BatchNorm2d(5), nn.Flatten()
+    )
+    model.train()
+    for _ in range(20):
+        model(torch.randn(32, 2, 8, 8))
+    model.eval()
+    coded = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in (coded[0], coded[3]):
+            layer.weight.mul_(1.3).add_(0.1 * torch.randn_like(layer.weight))
+    x, other = torch.randn(256, 2, 8, 8), torch.randn(64, 2, 8, 8)
+    before = difference(coded, model, other)
+    assert match_norms(coded, model, x) == 2
+    assert difference(coded, model, other) < 0.3 * before
+    with torch.no_grad():
+        ours, theirs = coded(x).unflatten(1, (5, -1)), model(x).unflatten(1, (5, -1))
+    torch.testing.assert_close(ours.mean((0, 2)), theirs.mean((0, 2)), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(ours.var((0, 2)), theirs.var((0, 2)), atol=1e-4, rtol=1e-3)
+    assert match_norms(nn.Linear(2, 2), nn.Linear(2, 2), torch.randn(3, 2)) == 0
+    with pytest.raises(ModelError, match="same norms"):
+        match_norms(nn.Sequential(model[0]), model, x)
