@@ -84,8 +84,8 @@ def finetune(
     options, **keywords
         How the weights are going to be compressed.
     objective : function of the network's result and the batch, optional
-        The loss to make small, for batches with labels. By default the network learns to give the outputs that it gave before,
-        which needs no labels.
+        The loss to make small, for batches with labels. By default the network learns to give the outputs that it gave
+        before, which needs no labels.
     output : {"logits", "embedding"} or function
         Without `objective`, what is kept of the outputs; see `nncjit.torch.calibrate`.
     train : {"all", "vectors"}
