@@ -105,6 +105,7 @@ SEGMENT = np.dtype(
         ("next_bit", "i8"),
         ("next_state", "i8"),
         ("stepped", "i8"),  # 1: alone, too, it is decoded by the state machine
+        ("rest", "i8"),  # REST[1] of lane_records.py, if a lane has left the segment half decoded
         # where and how decoding ended
         ("end_range", "i8"),
         ("end_value", "i8"),

@@ -21,7 +21,7 @@ from nncjit.cabac.delivery import LEVELS, MAX_INT32, MIN_INT32, Delivery
 from nncjit.cabac.layer import MAX_UNARY_LENGTH, Contexts, Layer, contexts_of
 from nncjit.cabac.level_decoder_kernels import UNBOUNDED
 from nncjit.cabac.pair_decoder_kernels import state_machine
-from nncjit.cabac.tables import DQ_NEXT_STATE, FAST, INITIAL_WORDS, RANGE_LPS, SLOW
+from nncjit.cabac.segment_supply import Workspaces, decode_segments
 from nncjit.errors import BitstreamError, OptionError
 from nncjit.jit import Table
 from nncjit.jit import threads as jit_threads
@@ -29,15 +29,6 @@ from nncjit.jit import threads as jit_threads
 Array = np.ndarray[Any, Any]
 
 NO_POINTS = np.empty((0, 3), np.int64)
-
-PAIRED_RATE, PAIRED_SIZE = 5.4, 1024
-"""Segments below this many bits an element, and of at least this many elements, are decoded two at a time."""
-
-STEPPED_RATES = (1.0, 3.6)
-"""Between these the state machine is the faster way for one stream alone, too."""
-
-WORTH_A_THREAD = 1 << 14
-"""Elements for which it pays to wake another thread."""
 
 _INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 _BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
@@ -217,11 +208,11 @@ def decode_payloads(jobs: Sequence[PayloadJob], threads: int | None = None) -> l
         A payload is too short or too long, ends wrongly, holds a level that int32 or the delivery cannot take, or
         contradicts its entry points.
     """
-    streams = _Streams(jit_threads.count(threads))
+    workspaces = Workspaces(jit_threads.count(threads))
     cursors = [_Cursor.at_start(job) for job in jobs]
     active = [cursor for cursor in cursors if cursor.job.layers]
     while active:
-        _decode_round(active, streams)
+        _decode_round(active, workspaces)
         active = [cursor for cursor in active if len(cursor.deltas) < len(cursor.job.layers)]
     for cursor in cursors:
         if not _ends_early(cursor.job):
@@ -233,30 +224,6 @@ def _ends_early(job: PayloadJob) -> bool:
     """Whether the last block row of the last layer is left out."""
     last = job.layers[-1] if job.layers else None
     return last is not None and last.rows.stop < last.layer.rows
-
-
-def _idle_stream() -> Array:
-    """The bytes of a stream without a segment."""
-    stream = np.zeros(1, dr.STREAM)
-    stream["lps_ranges"] = RANGE_LPS
-    stream["fast_down"], stream["fast_up"] = abs(FAST).reshape(2, -1)
-    stream["slow_down"], stream["slow_up"] = abs(SLOW).reshape(2, -1)
-    stream["next_state"] = DQ_NEXT_STATE
-    stream["initial_words"][:, : INITIAL_WORDS.size] = INITIAL_WORDS
-    return stream.view(np.uint8)
-
-
-_IDLE_STREAM = _idle_stream()
-
-
-class _Streams(Table):
-    """The workspaces: two for each worker."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        streams = np.empty((2 * workers, _IDLE_STREAM.size), np.uint8)
-        streams[:] = _IDLE_STREAM
-        super().__init__(streams.reshape(-1).view(dr.STREAM))
 
 
 class _LayerTable(Table):
@@ -374,11 +341,13 @@ assert dr.SEGMENT.names is not None
 assert dr.SEGMENT.names[: len(_Position._fields)] == _Position._fields
 
 
-def _decode_round(cursors: list[_Cursor], streams: _Streams) -> None:
+def _decode_round(cursors: list[_Cursor], workspaces: Workspaces) -> None:
     """The next layer of each payload."""
     table = _LayerTable(cursors)
-    streams.records["machine"] = 0  # the machines of the round before are gone, and their addresses may come again
-    kernels.read_headers(streams.address, table.address, len(cursors))
+    workspaces.streams.records["machine"] = (
+        0  # the machines of the round before are gone, and their addresses may come again
+    )
+    kernels.read_headers(workspaces.streams.address, table.address, len(cursors))
     headers = table.records[["fault", "hdsp", "qp_delta", "range_", "value", "bit"]].tolist()
     positions, counts = [], []
     for n, (cursor, (fault, hdsp, qp_delta, *decoder)) in enumerate(zip(cursors, headers, strict=True)):
@@ -390,7 +359,7 @@ def _decode_round(cursors: list[_Cursor], streams: _Streams) -> None:
         counts.append(len(found))
     segments = np.zeros(len(positions), dr.SEGMENT)
     segments.view(np.int64).reshape(len(positions), -1)[:, : len(_Position._fields)] = positions
-    _decode_segments(table, segments, streams)
+    decode_segments(table, segments, workspaces)
     _check_segments(cursors, segments)
     last = np.cumsum(counts) - 1
     ends = (segments[name][last].tolist() for name in ("end_range", "end_value", "end_bit"))
@@ -427,28 +396,6 @@ def _positions(n: int, cursor: _Cursor) -> list[_Position]:
     following = [start[1:] for start in starts[1:]] + [(-1, -1, -1)]
     wanted = range(len(starts)) if job.block_rows is None else job.block_rows
     return [_Position(n, rows[k], rows[k + 1], *starts[k], *following[k]) for k in wanted]
-
-
-def _decode_segments(table: _LayerTable, segments: Array, streams: _Streams) -> None:
-    """Decode the segments: the largest first, those that can be paired last, where they fill what time is left."""
-    width, n_bits, machine, skips, hdsp = (
-        table.records[name][segments["layer"]] for name in ("width", "n_bits", "machine", "skips", "hdsp")
-    )
-    size = width * (segments["stop_row"] - segments["first_row"])
-    stop_bit = np.where(segments["next_bit"] >= 0, segments["next_bit"], n_bits)
-    rate = (stop_bit - segments["bit"]) / np.maximum(size, 1)
-    segments["stepped"] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
-    paired = (machine != 0) & (skips == 0) & (hdsp == 0) & (size >= PAIRED_SIZE) & (rate < PAIRED_RATE)
-    order = np.lexsort((-size, paired))
-    ordered, work = Table(np.take(segments, order)), Table(np.zeros(1, dr.WORK))
-    n_single = len(segments) - int(np.count_nonzero(paired))
-    workers = max(1, min(streams.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
-    shared = work.records[0]
-    shared["streams"], shared["layers"], shared["segments"] = streams.address, table.address, ordered.address
-    shared["n_single"] = shared["taken_paired"] = n_single
-    shared["n_all"], shared["workers"] = len(segments), workers
-    jit_threads.run(kernels.decode_share, work.address, workers)
-    segments[order] = ordered.records
 
 
 _FAULTS = {

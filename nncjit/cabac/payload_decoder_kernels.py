@@ -27,6 +27,7 @@ from nncjit.cabac.decoder_records import (
     stream_at,
     work_at,
 )
+from nncjit.cabac.lane_handover_kernels import resume_segment
 from nncjit.cabac.pair_decoder_kernels import ENTRIES, lone_chunk, pair_chunk
 from nncjit.cabac.segment_decoder_kernels import open_segment, solo_chunk
 from nncjit.jit import atomic_add, copy_bytes, field_offset, helper, kernel, load_i64, load_u32, store_8
@@ -94,7 +95,10 @@ def take(space, work_address, taken, stop):
             break
         segment_address = work.segments + SEGMENT_SIZE * k
         layer_address = work.layers + LAYER_SIZE * segment_at(segment_address).layer
-        open_segment(space, layer_address, segment_address)
+        if segment_at(segment_address).rest:
+            resume_segment(space, layer_address, segment_address)
+        else:
+            open_segment(space, layer_address, segment_address)
         layer = layer_at(layer_address)
         if layer.machine != stream.machine:
             copy_bytes(space + ENTRIES, layer.machine, layer.machine_bytes)

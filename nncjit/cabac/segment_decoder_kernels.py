@@ -80,12 +80,12 @@ def close_segment(space, fault):
 
 
 @helper
-def locate(stream, layer, k):
-    """Where the k-th element of the block row is, in scan order. Spec, section 7.
+def locate(layer, rows, k):
+    """Where the k-th element of a block row of so many rows is, in scan order. Spec, section 7.
 
     Returns its row in the block row, the first column of its block, its column in the block, and the block's width.
     """
-    side, rows = layer.side_columns, stream.n_rows
+    side = layer.side_columns
     left = k // (rows * side) * side
     columns = min(side, layer.width - left)
     row = (k - left * rows) // columns
@@ -103,7 +103,7 @@ def gather_context(space, count):
     if history == 0:
         zero_bytes(space + HISTORY, count)
     width, rows = layer.width, stream.n_rows
-    row, left, column, columns = locate(stream, layer, stream.done)
+    row, left, column, columns = locate(layer, stream.n_rows, stream.done)
     done = np.int64(0)
     while done < count:
         index, run = (stream.row + row) * width + left + column, min(columns - column, count - done)
@@ -121,16 +121,15 @@ def gather_context(space, count):
 
 
 @helper
-def deliver(space, count):
-    """`count` more levels are decoded: write their elements to the output, and look at the position.
+def place_levels(layer, levels, count, first_row, rows, done):
+    """Write the elements of the `count` levels that follow the first `done` of a block row to the output.
 
-    Then the stream goes on to the next block row, or closes its segment.
+    levels          : address of int32[count], in scan order
+    first_row, rows : of the block row
+    Returns whether all levels are in range.
     """
-    stream = stream_at(space)
-    layer = layer_at(stream.layer)
-    width, rows, top = layer.width, stream.n_rows, stream.row - layer.out_row
-    row, left, column, columns = locate(stream, layer, stream.done)
-    levels, fits = space + LEVELS, True
+    width, top, fits = layer.width, first_row - layer.out_row, True
+    row, left, column, columns = locate(layer, rows, done)
     stop = levels + 4 * count
     while levels < stop:
         run = min(columns - column, (stop - levels) >> 2)
@@ -142,6 +141,18 @@ def deliver(space, count):
             row = np.int64(0)
             left += columns
             columns = min(columns, width - left)
+    return fits
+
+
+@helper
+def deliver(space, count):
+    """`count` more levels are decoded: write their elements to the output, and look at the position.
+
+    Then the stream goes on to the next block row, or closes its segment.
+    """
+    stream = stream_at(space)
+    layer = layer_at(stream.layer)
+    fits = place_levels(layer, space + LEVELS, count, stream.row, stream.n_rows, stream.done)
     stream.done += count
     if stream.greatest > MAX_INT32 >> layer.dq:
         close_segment(space, TOO_LARGE)
@@ -150,7 +161,7 @@ def deliver(space, count):
     elif not fits:
         close_segment(space, OUT_OF_RANGE)
     elif stream.done == stream.count:
-        row = stream.row + rows
+        row = stream.row + stream.n_rows
         if row < segment_at(stream.segment).stop_row:
             open_block_row(space, row)
         else:
@@ -167,7 +178,7 @@ def solo_chunk(space):
     range_, window = stream.range_, stream.window
     count = min(CHUNK, stream.count - stream.done)
     if layer.skips:
-        row, _left, column, columns = locate(stream, layer, stream.done)
+        row, _left, column, columns = locate(layer, stream.n_rows, stream.done)
         count = min(count, columns - column)
         if load_u8(layer.skipped, stream.row + row):
             coded = np.int64(0)

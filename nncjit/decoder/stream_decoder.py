@@ -15,6 +15,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.bits import as_source
+from nncjit.cabac.lane_supply import compile_lanes
 from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.memory_budget import MemoryBudget
@@ -105,6 +106,11 @@ def decode(
     if state is not None and after is not None:
         state.replace(after)
     return arrays if chosen is None else {name: arrays[name] for name in arrays if name in chosen}
+
+
+def compile_kernels() -> None:
+    """Compile what decoding compiles only after some use, to be on disk from now on."""
+    compile_lanes()
 
 
 def _chosen(names: str | Iterable[str]) -> list[str]:

@@ -17,8 +17,8 @@ All kernels are called alike: they take numbers only, that is sizes, factors and
 more than a handful, the address of a record that holds them. They return a number or nothing.
 """
 
-from nncjit.jit.addresses import StrayAddressError, address
-from nncjit.jit.compile import JIT, helper, inlined, kernel, parallel_kernel, prange
+from nncjit.jit.addresses import StrayAddressError, address, aligned_zeros
+from nncjit.jit.compile import JIT, helper, inlined, is_ready, kernel, parallel_kernel, prange
 from nncjit.jit.raw_memory import (
     atomic_add,
     byteswap32,
@@ -46,12 +46,14 @@ __all__ = [
     "StrayAddressError",
     "Table",
     "address",
+    "aligned_zeros",
     "atomic_add",
     "byteswap32",
     "copy_bytes",
     "field_offset",
     "helper",
     "inlined",
+    "is_ready",
     "kernel",
     "leading_zeros",
     "load_f32",

@@ -24,9 +24,10 @@ import numpy as np
 
 from nncjit.jit.compile import JIT
 
-__all__ = ["StrayAddressError", "address", "check", "writeable"]
+__all__ = ["StrayAddressError", "address", "aligned_zeros", "check", "writeable"]
 
 _PAGE_BYTES = 1 << 12
+_VECTOR_BYTES = 64
 _SWEEP_BYTES = 1 << 21
 """The books look for dead owners whenever so much memory was entered."""
 _QUARANTINE_BYTES = 1 << 26
@@ -60,6 +61,13 @@ def address(array: np.ndarray[Any, Any], *, writes: bool = False) -> int:
     if not JIT and array.nbytes:
         _books.enter(array, start, start + array.nbytes, writes)
     return start
+
+
+def aligned_zeros(count: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """An array of zeros that begins where a vector of 64 bytes may."""
+    memory = np.zeros(count * dtype.itemsize + _VECTOR_BYTES, np.uint8)
+    start = -memory.ctypes.data % _VECTOR_BYTES
+    return memory[start : start + count * dtype.itemsize].view(dtype)
 
 
 def check(start: int, n_bytes: int, *, writes: bool = False) -> None:

@@ -114,6 +114,14 @@ class KernelCache:
             pass
         return None
 
+    def holds(self, sig: Any) -> bool:
+        """Whether the compiled kernel for a signature is on disk."""
+        try:
+            file_name = self._file_name(sig)
+            return any(_read(path, mode, file_name) is not None for path, mode in folders())
+        except Exception:
+            return False
+
     def save_overload(self, sig: Any, compiled: Any) -> None:
         """Keep a kernel that was compiled for a signature."""
         try:

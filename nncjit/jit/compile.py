@@ -7,13 +7,14 @@ from numba import config, njit, prange
 from nncjit.jit import numba_internals
 from nncjit.jit.cache import KernelCache
 
-__all__ = ["JIT", "KERNELS", "helper", "inlined", "kernel", "parallel_kernel", "prange"]
+__all__ = ["JIT", "KERNELS", "helper", "inlined", "is_ready", "kernel", "parallel_kernel", "prange"]
 
 JIT = not config.DISABLE_JIT
 """False when kernels run as plain Python (``NUMBA_DISABLE_JIT=1``)."""
 
 KERNELS: list[Any] = []
 """Every kernel that can be compiled; ``stats`` of one tells whether it was, or came from the cache."""
+_CACHES: dict[Any, KernelCache] = {}
 
 _options = numba_internals.options
 _compile = njit(nogil=True, error_model="numpy", **_options())
@@ -42,9 +43,15 @@ def inlined(function: Any) -> Any:
     return _not_for_python(_compile_inlined(function))
 
 
+def is_ready(worker: Any) -> bool:
+    """Whether a kernel that runs as a worker (see `threads.run`) is compiled, here or on disk."""
+    return not JIT or numba_internals.WORKER in worker.overloads or _CACHES[worker].holds(numba_internals.WORKER)
+
+
 def _kept(compiled: Any) -> Any:
     if JIT:
-        numba_internals.set_cache(compiled, KernelCache(compiled.py_func))
+        _CACHES[compiled] = KernelCache(compiled.py_func)
+        numba_internals.set_cache(compiled, _CACHES[compiled])
         KERNELS.append(compiled)
     return compiled
 

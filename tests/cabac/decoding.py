@@ -5,19 +5,43 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.cabac import delivery
+from nncjit.cabac import delivery, lane_supply, segment_supply
 from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan
+from nncjit.jit import JIT, processor
 
 VECTORS = sorted((Path(__file__).parent.parent / "vectors" / "layers").glob("*.npz"))
+
+
+NEVER = 1 << 40
+WAYS = {
+    "solo": (NEVER, (9.0, 0.0), NEVER),
+    "pairs": (0, (9.0, 0.0), NEVER),
+    "stepped": (0, (0.0, 1e9), NEVER),
+    "lanes": (0, (9.0, 0.0), 1),
+    "lanes and streams": (0, (9.0, 0.0), 3),
+}
+"""Ways through the kernels: PAIRED_SIZE, STEPPED_RATES and FEWEST_LANES of the decoder."""
+
+
+def take_way(patch: Any, way: str) -> None:
+    """Have the decoder take one way wherever it can, and threads for anything."""
+    paired_size, stepped_rates, fewest_lanes = WAYS[way]
+    for name, value in (("PAIRED_RATE", 1e9), ("PAIRED_SIZE", paired_size), ("STEPPED_RATES", stepped_rates)):
+        patch.setattr(segment_supply, name, value)
+    patch.setattr(segment_supply, "WORTH_A_THREAD", 1)
+    patch.setattr(lane_supply, "available", lambda: not JIT or processor.has_wide_vectors())
+    patch.setattr(lane_supply, "SMALLEST", 1)
+    patch.setattr(lane_supply, "WORTH_COMPILING", 0)
+    patch.setattr(lane_supply, "FEWEST_LANES", fewest_lanes)
 
 
 class Coded(NamedTuple):

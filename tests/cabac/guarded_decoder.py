@@ -9,9 +9,11 @@ import random
 import sys
 
 import numpy as np
-from cabac.decoding import any_delivery, coded
+import pytest
+from cabac.decoding import WAYS, any_delivery, coded, take_way
 from cabac.guard_pages import GuardPages
 
+from nncjit.cabac import lane_supply, segment_supply
 from nncjit.cabac import payload_decoder as module
 from nncjit.cabac.layer import Layer
 from nncjit.errors import BitstreamError
@@ -25,7 +27,7 @@ def any_layer(rng):
     return Layer.of(
         rng.choice([(), (1,), (50,), (3, 1), (1, 9), (2, 2), (17, 9), (33, 40), (70, 65), (9, 3, 3)]),
         dq=rng.random() < 0.5,
-        unary_length=rng.choice([1, 2, 11, 32, 33, 256]),
+        unary_length=rng.choice([1, 2, 10, 11, 11, 32, 33, 256]),
         scan=rng.randint(0, 4),
         profile=rng.randint(0, 1),
         parent=parent,
@@ -99,12 +101,13 @@ def main():
     side, seed, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     rng, pages = random.Random(seed), GuardPages(side)
     sound = sound_layers(rng)
-    module.np, records.address = pages.numpy("empty", "take", "zeros"), pages.address
-    module.WORTH_A_THREAD = 1
+    records.address = pages.address
+    module.np = segment_supply.np = lane_supply.np = pages.numpy("empty", "take", "zeros")
+    lane_supply.aligned_zeros = lambda count, dtype: pages.copy(np.zeros(count, dtype))
+    patch = pytest.MonkeyPatch()
     refused = 0
     for _ in range(count):
-        module.PAIRED_SIZE, module.PAIRED_RATE = rng.choice([0, 1 << 40]), 1e9
-        module.STEPPED_RATES = rng.choice([(0.0, 1e9), (9.0, 0.0)])
+        take_way(patch, rng.choice(sorted(WAYS)))
         try:
             module.decode_payloads(
                 [any_job(rng, pages, sound) for _ in range(rng.choice([1, 1, 2]))], rng.choice([1, 1, 2])

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from cabac.decoding import Coded, coded, decode, dependent
+from cabac.decoding import WAYS, Coded, coded, decode, dependent, take_way
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncjit.cabac import payload_decoder as module
 from nncjit.cabac.decoder_records import LONGEST_UNARY
 from nncjit.cabac.delivery import floats
 from nncjit.cabac.entry_points import as_array
@@ -42,8 +41,8 @@ def layers(draw, most=300):
 
 
 @MANY
-@given(st.lists(layers(), min_size=1, max_size=4), st.sampled_from([0, 1 << 40]), st.sampled_from([1, 3]))
-def test_layers_of_one_string_read_back(chosen, paired_size, threads):
+@given(st.lists(layers(), min_size=1, max_size=4), st.sampled_from(sorted(WAYS)), st.sampled_from([1, 3]))
+def test_layers_of_one_string_read_back(chosen, way, threads):
     encoder = PayloadEncoder()
     for n, (layer, levels) in enumerate(chosen):
         encoder.number(n - 2, 8)
@@ -55,8 +54,7 @@ def test_layers_of_one_string_read_back(chosen, paired_size, threads):
         for (layer, _), out, points in zip(chosen, outs, encoder.entry_points, strict=True)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "PAIRED_SIZE", paired_size)
-        patch.setattr(module, "WORTH_A_THREAD", 1)
+        take_way(patch, way)
         numbers = decode_payloads([PayloadJob(payload, jobs)], threads)
     assert numbers == [[n - 2 for n in range(len(chosen))]]
     for (layer, levels), out in zip(chosen, outs, strict=True):

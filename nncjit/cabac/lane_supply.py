@@ -1,0 +1,158 @@
+"""Which segments are decoded in lanes, in what order, and on how many threads."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from nncjit.cabac import lane_decoder_kernels as kernels
+from nncjit.cabac import lane_records as lr
+from nncjit.cabac.lane_tables import tables_of
+from nncjit.jit import JIT, Table, aligned_zeros, is_ready, numba_internals, processor
+from nncjit.jit import threads as jit_threads
+
+Array = np.ndarray[Any, Any]
+
+SMALLEST = 1024
+"""Elements of a segment for which a lane pays."""
+FEWEST_LANES = 7
+"""A step takes as long as 7 steps of a stream in a pair, however many lanes are at work."""
+WORTH_COMPILING = 1 << 27
+"""Weights whose decoding in lanes saves as much time as it takes to compile them."""
+SMALLEST_PAYLOAD, LARGEST_PAYLOAD, REACH = 4, 1 << 28, 1 << 31
+"""Bytes of a payload, and how far from the first one a payload may end: positions and indices have 32 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneJobs:
+    """Segments for the lanes.
+
+    Attributes
+    ----------
+    chosen : int64[n]
+        Their indices: kind by kind, those with the most bits first.
+    kinds : list of (unary_length, dq, count)
+    payloads : int
+        Address of the first payload.
+    workers, lanes : int
+        How many workers, with how many lanes each.
+    """
+
+    chosen: Array
+    kinds: list[tuple[int, int, int]]
+    payloads: int
+    workers: int
+    lanes: int
+
+
+_waiting_weights = 0
+"""Weights that this process has decoded without lanes since they would have to be compiled first."""
+
+
+def available() -> bool:
+    """Whether this machine can compile the lanes, and the user does not want to do without: ``NNCJIT_LANES=0``."""
+    return JIT and processor.has_wide_vectors() and os.environ.get("NNCJIT_LANES", "1") != "0"
+
+
+def compile_lanes() -> None:
+    """Compile the lanes now, where they can be."""
+    if available():
+        numba_internals.compile_worker(kernels.decode_in_lanes)
+
+
+@cache
+def _were_compiled() -> bool:
+    """Whether the lanes were compiled when this process first asked: to look at the disk takes milliseconds."""
+    return is_ready(kernels.decode_in_lanes)
+
+
+def _pay(weights: int) -> bool:
+    """Whether so many weights should go in lanes: yes if these are compiled, or enough work has gone without them."""
+    global _waiting_weights  # noqa: PLW0603 - compiled code belongs to the process
+    if _were_compiled():
+        return True
+    _waiting_weights += weights
+    return _waiting_weights >= WORTH_COMPILING
+
+
+def empty_groups(workers: int) -> Table:
+    """Workspaces for the lanes of so many workers."""
+    return Table(aligned_zeros(workers * lr.GROUPS, lr.GROUP))
+
+
+def jobs_for_lanes(
+    layers: Array, segments: Array, size: Array, bits: Array, regular: Array, workers: int
+) -> LaneJobs | None:
+    """Choose what lanes can decode, if they are here and there is enough for them.
+
+    Parameters
+    ----------
+    layers : LAYER[..]
+    segments : SEGMENT[n]
+    size, bits : int64[n]
+        Elements and bits of the segments.
+    regular : bool[n]
+        Whether their layers have a state machine and no skipped rows.
+    workers : int
+        How many threads there are.
+    """
+    if not available():
+        return None
+    of = segments["layer"]
+    payload, n_bits, unary_length, dq = (layers[name][of] for name in ("words", "n_bits", "unary_length", "dq"))
+    fits = regular & (unary_length <= lr.LONGEST_UNARY) & (size >= SMALLEST)
+    fits &= (n_bits >= 8 * SMALLEST_PAYLOAD) & (n_bits <= 8 * LARGEST_PAYLOAD)
+    if np.count_nonzero(fits) < FEWEST_LANES:
+        return None
+    first = _best_start(payload[fits], n_bits[fits] >> 3, bits[fits])
+    fits &= (payload >= first) & (payload + (n_bits >> 3) - first < REACH)
+    chosen = np.flatnonzero(fits)
+    workers = min(workers, len(chosen) // FEWEST_LANES)
+    if workers == 0 or not _pay(int(size[chosen].sum())):
+        return None
+    kind = 2 * unary_length[chosen] + dq[chosen]
+    chosen = chosen[np.lexsort((-bits[chosen], kind))]
+    numbers, counts = np.unique(kind, return_counts=True)
+    kinds = [(int(number) >> 1, int(number) & 1, int(count)) for number, count in zip(numbers, counts, strict=True)]
+    lanes = min(lr.GROUPS * lr.LANES, -(-len(chosen) // workers))
+    return LaneJobs(chosen, kinds, int(first), workers, lanes)
+
+
+def _best_start(payload: Array, n_bytes: Array, bits: Array) -> int:
+    """The payload from which on indices of 32 bits reach the most bits."""
+    order = np.argsort(payload, kind="stable")
+    start, stop = payload[order], payload[order] + n_bytes[order]
+    sums = np.concatenate([[0], np.cumsum(bits[order])])
+    reached = sums[np.searchsorted(stop, start + REACH)] - sums[:-1]
+    return int(start[np.argmax(reached)])
+
+
+def run(jobs: LaneJobs, table: Table, segments: Array, streams: Table, groups: Table) -> Table:
+    """Decode the chosen segments in lanes.
+
+    Returns
+    -------
+    Table
+        REST[..]: what is left for streams to go on with, of the segments whose `rest` is set. To be kept as long.
+    """
+    kinds = Table(np.zeros(len(jobs.kinds), lr.KIND))
+    taken = 0
+    for record, (unary_length, dq, count) in zip(kinds.records, jobs.kinds, strict=True):
+        record["tables"] = kinds.keep(tables_of(unary_length, dq))
+        record["unary_length"], record["dq"] = unary_length, dq
+        record["taken"], record["stop"] = taken, taken + count
+        taken += count
+    ordered, work = Table(np.take(segments, jobs.chosen)), Table(np.zeros(1, lr.LANE_WORK))
+    rests = Table(np.empty(jobs.workers * len(jobs.kinds) * FEWEST_LANES, lr.REST))
+    shared = work.records[0]
+    shared["groups"], shared["streams"], shared["layers"] = groups.address, streams.address, table.address
+    shared["segments"], shared["payloads"], shared["kinds"] = ordered.address, jobs.payloads, kinds.address
+    shared["rests"], shared["n_kinds"] = rests.address, len(jobs.kinds)
+    shared["most_lanes"], shared["fewest_lanes"] = jobs.lanes, FEWEST_LANES
+    jit_threads.run(kernels.decode_in_lanes, work.address, jobs.workers)
+    segments[jobs.chosen] = ordered.records
+    return rests

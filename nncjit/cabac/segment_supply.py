@@ -1,0 +1,110 @@
+"""Which segments are decoded in which way, and by how many threads (spec, section 5).
+
+There are three: in lanes, in pairs, and one at a time. Lanes take what is plain and large enough, where there is enough
+of it and the machine has them (`lane_supply.py`); what they leave half done, and shorter segments, goes in pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nncjit.cabac import decoder_records as dr
+from nncjit.cabac import lane_supply
+from nncjit.cabac import payload_decoder_kernels as kernels
+from nncjit.cabac.tables import DQ_NEXT_STATE, FAST, INITIAL_WORDS, RANGE_LPS, SLOW
+from nncjit.jit import Table
+from nncjit.jit import threads as jit_threads
+
+Array = np.ndarray[Any, Any]
+
+PAIRED_RATE, PAIRED_SIZE = 5.4, 1024
+"""Segments below this many bits an element, and of at least this many elements, are decoded two at a time."""
+
+STEPPED_RATES = (1.0, 3.6)
+"""Between these the state machine is the faster way for one stream alone, too."""
+
+WORTH_A_THREAD = 1 << 14
+"""Elements for which it pays to wake another thread."""
+
+
+def _idle_stream() -> Array:
+    """The bytes of a stream without a segment."""
+    stream = np.zeros(1, dr.STREAM)
+    stream["lps_ranges"] = RANGE_LPS
+    stream["fast_down"], stream["fast_up"] = abs(FAST).reshape(2, -1)
+    stream["slow_down"], stream["slow_up"] = abs(SLOW).reshape(2, -1)
+    stream["next_state"] = DQ_NEXT_STATE
+    stream["initial_words"][:, : INITIAL_WORDS.size] = INITIAL_WORDS
+    return stream.view(np.uint8)
+
+
+_IDLE_STREAM = _idle_stream()
+
+
+class Workspaces:
+    """What the workers of a call work in.
+
+    Attributes
+    ----------
+    workers : int
+    streams : Table
+        STREAM[workers, 2].
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        streams = np.empty((2 * workers, _IDLE_STREAM.size), np.uint8)
+        streams[:] = _IDLE_STREAM
+        self.streams = Table(streams.reshape(-1).view(dr.STREAM))
+        self._groups: Table | None = None
+
+    @property
+    def groups(self) -> Table:
+        """GROUP[workers, GROUPS]; made when lanes are first used."""
+        if self._groups is None:
+            self._groups = lane_supply.empty_groups(self.workers)
+        return self._groups
+
+
+def decode_segments(table: Table, segments: Array, workspaces: Workspaces) -> None:
+    """Decode the segments of the layers in a table: SEGMENT[n], which get their ends and faults."""
+    layers, segment_layer = table.records, segments["layer"]
+    width, n_bits, machine, skips, hdsp = (
+        layers[name][segment_layer] for name in ("width", "n_bits", "machine", "skips", "hdsp")
+    )
+    size = width * (segments["stop_row"] - segments["first_row"])
+    stop_bit = np.where(segments["next_bit"] >= 0, segments["next_bit"], n_bits)
+    bits = stop_bit - segments["bit"]
+    rate = bits / np.maximum(size, 1)
+    segments["stepped"] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
+    regular = (machine != 0) & (skips == 0) & (hdsp == 0)
+    workers = max(1, min(workspaces.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
+    left, half_done = np.ones(len(segments), np.bool_), np.zeros(len(segments), np.bool_)
+    jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular, workers)
+    if jobs is not None:
+        rests = lane_supply.run(jobs, table, segments, workspaces.streams, workspaces.groups)
+        table.keep(rests.records)
+        half_done = segments["rest"] != 0
+        left[jobs.chosen] = half_done[jobs.chosen]
+    paired = half_done | regular & (size >= PAIRED_SIZE) & (rate < PAIRED_RATE)
+    _decode_in_streams(table, segments, np.flatnonzero(left), size, paired, workspaces, workers)
+
+
+def _decode_in_streams(
+    table: Table, segments: Array, left: Array, size: Array, paired: Array, workspaces: Workspaces, workers: int
+) -> None:
+    """The segments that are left: the largest first, those that can be paired last, where they fill the time left."""
+    if left.size == 0:
+        return
+    order = left[np.lexsort((-size[left], paired[left]))]
+    ordered, work = Table(np.take(segments, order)), Table(np.zeros(1, dr.WORK))
+    n_single = len(order) - int(np.count_nonzero(paired[order]))
+    workers = min(workers, len(order))
+    shared = work.records[0]
+    shared["streams"], shared["layers"], shared["segments"] = workspaces.streams.address, table.address, ordered.address
+    shared["n_single"] = shared["taken_paired"] = n_single
+    shared["n_all"], shared["workers"] = len(order), workers
+    jit_threads.run(kernels.decode_share, work.address, workers)
+    segments[order] = ordered.records
