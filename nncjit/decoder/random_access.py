@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -13,10 +13,11 @@ import numpy as np
 from nncjit import arrays, dtypes
 from nncjit.bits import Source, as_source
 from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.decoder.prefetching import iterate_ahead
 from nncjit.decoder.stream_decoder import decode_rows, decode_units
 from nncjit.errors import ModelError, OptionError, did_you_mean
 from nncjit.model import Graph
-from nncjit.option_values import THREADS, Bytes, check_flags, optional, shown
+from nncjit.option_values import THREADS, Bytes, check_flags, checked, optional, shown
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.reports import source_name
 from nncjit.stream.stream_index import is_index, read_index, streams_of
@@ -120,6 +121,34 @@ class NncFile:
         array: Array = self._finished(storage, part.dtype)
         return array
 
+    def iter_tensors(
+        self, names: Iterable[str] | None = None, *, prefetch: int | str = "256MB"
+    ) -> Iterator[tuple[str, Array]]:
+        """Decode tensors one after the other, the next ones while the caller works on one.
+
+        Parameters
+        ----------
+        names : iterable of str, optional
+            Which, in which order; default: all, in the order of the model.
+        prefetch : int or str
+            Most bytes that are decoded ahead, beside the tensor in the caller's hands; 0: none.
+
+        Yields
+        ------
+        name, array
+
+        Raises
+        ------
+        ModelError
+            There is no tensor of a name.
+        BitstreamError
+            A unit is damaged.
+        """
+        wanted = [*self._held] if names is None else [names] if isinstance(names, str) else [*names]
+        sizes = {name: self._find(name)[0].size_in_bytes for name in wanted}
+        ahead = checked("prefetch", Bytes(), prefetch)
+        return iterate_ahead(wanted, self.get_tensor, sizes, ahead)
+
     def get_slice(self, name: str) -> TensorSlice:
         """A view that is decoded when it is indexed: ``f.get_slice("w")[64:128]``.
 
@@ -167,6 +196,11 @@ class TensorSlice:
 
     def __init__(self, part: Part, get_tensor: Callable[[], Array], get_rows: Callable[[range], Array | None]) -> None:
         self._part, self._get_tensor, self._get_rows = part, get_tensor, get_rows
+
+    @property
+    def name(self) -> str:
+        """The tensor's name; of a tied one that of the tensor whose values it has."""
+        return self._part.name
 
     def get_shape(self) -> list[int]:
         """The tensor's shape."""

@@ -9,12 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nncjit.torch.attachment import attach
     from nncjit.torch.calibration import calibrate
     from nncjit.torch.finetuning import finetune
     from nncjit.torch.norm_statistics import match_norms
     from nncjit.torch.state_files import load_file, load_model, save_file
 
 _HOMES = {
+    "attach": "nncjit.torch.attachment",
     "calibrate": "nncjit.torch.calibration",
     "finetune": "nncjit.torch.finetuning",
     "load_file": "nncjit.torch.state_files",
@@ -24,7 +26,7 @@ _HOMES = {
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["calibrate", "finetune", "load_file", "load_model", "match_norms", "save_file"]
+__all__ = ["attach", "calibrate", "finetune", "load_file", "load_model", "match_norms", "save_file"]
 
 
 def __getattr__(name: str) -> Any:
