@@ -41,8 +41,8 @@ MAY_IMPORT = {
     "files dtypes stages jit errors",
     "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
     "model files dtypes stages jit errors",
-    "torch": "option_values convert encoder decoder calibrate stream formats reduce bits progress model arrays dtypes files extras "
-    "stages jit errors",
+    "torch": "option_values convert encoder decoder calibrate stream formats reduce bits progress model "
+    "arrays dtypes files extras stages jit errors",
     "hf": "torch convert decoder errors extras",
     "onnx": "convert formats extras errors",
     "demo": "errors",
