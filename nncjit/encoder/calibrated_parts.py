@@ -8,6 +8,7 @@ of the mean cost of the rows. See docs/concepts/calibration.md.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.unit_layout import FloatPart, Parts
 from nncjit.model import TensorInfo
-from nncjit.quant.input_metric import InputMetric
+from nncjit.quant.input_metric import DAMPING, InputMetric
 from nncjit.quant.steps import bit_weight
 from nncjit.reduce import divide_rows, multiply_rows
 
@@ -41,6 +42,8 @@ FEWEST_ROWS = 4
 
 ALONE = "data-free: "
 """What the note of a tensor begins with that has no metric although the model is calibrated."""
+STEP_ONLY = "calibrated step only: "
+"""What the note of a tensor begins with whose metric says no more than its step."""
 
 
 def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:
@@ -53,21 +56,43 @@ def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:
     reducing = choices.reducing
     changed = reducing.zeros or reducing.pattern or reducing.unify or info.name in plan.zero_counts
     reasons = {
-        "it has too few rows for a table": record.kind == "table" and record.outputs < FEWEST_ROWS * record.inputs,
-        "its columns are too many for one metric": record.kind == "table" and record.blocks != 1,
-        "its inputs are in groups": record.groups > 1 and record.axis == 0,
-        "one input has no row to feed back to": record.inputs == record.taps and not is_depthwise(record),
         "no sample reached it": record.samples == 0,
         "no error of it reaches the output": plan.data.metrics.is_zero(info.name),
         "it is constant": measured.is_constant,
         "another quantiser was asked for": choices.quantising.quantizer not in ("trellis", "auto"),
         "its step was given": plan.has_qp(info.name, info.shape),
         "weights are changed first": bool(changed) or reducing.rank is not None or reducing.scale_rows,
-        "another first dimension was asked for": choices.layout.first_dimension != 0,
-        "the first edition does not move dimensions": plan.options.stream.profile == 0,
-        f"{plan.options.stream.compatible} does not move dimensions": plan.options.stream.compatible is not None,
     }
     return next((ALONE + reason for reason, holds in reasons.items() if holds), "")
+
+
+def why_no_feedback(info: TensorInfo, plan: Plan) -> str:
+    """Why a weight with statistics gets no more of them than its step, "" where it is coded with feedback."""
+    assert plan.data.metrics is not None
+    record = plan.data.metrics.record(info)
+    assert record is not None
+    reader = plan.options.stream.compatible
+    reasons = {
+        "it has too few rows for a table": record.kind == "table" and record.outputs < FEWEST_ROWS * record.inputs,
+        "its columns are too many for one metric": record.kind == "table" and record.blocks != 1,
+        "its inputs are in groups": record.groups > 1 and record.axis == 0,
+        "one input has no row to feed back to": record.inputs == record.taps and not is_depthwise(record),
+        "another first dimension was asked for": plan.choices[info.name].layout.first_dimension != 0,
+        "the first edition does not move dimensions": plan.options.stream.profile == 0,
+        f"{reader} does not move dimensions": reader is not None,
+    }
+    return next((STEP_ONLY + reason for reason, holds in reasons.items() if holds), "")
+
+
+def balanced_part(part: FloatPart, plan: Plan) -> FloatPart:
+    """A weight as it lies, with one step that suits lambda: without feedback each error costs what the metric's
+    diagonal says.
+    """
+    assert plan.data.metrics is not None
+    cost = 0.5 * (1 + DAMPING) * plan.data.metrics.mean_cost(part.name)
+    step = STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * cost))
+    given = GivenStep(step=step, rate_weight=RATE_WEIGHT, with_targets=True)
+    return replace(part, given=given, loss_weight=cost)
 
 
 def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan) -> Parts:

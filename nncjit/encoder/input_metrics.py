@@ -85,6 +85,12 @@ class Metrics:
             blocks = blocks.reshape(record.groups, len(sizes), *blocks.shape[1:]).mean(0)
         return factorise(blocks, sizes, record.taps, name=name)
 
+    def mean_cost(self, name: str) -> float:
+        """What a squared error of a weight costs on average over its inputs, twice; of a table over its rows too."""
+        found = self.statistics[name]
+        mean = float(found.diagonal().mean(dtype=np.float64))
+        return mean / found.record.outputs if found.record.kind == "table" else mean
+
     def loss_per_bit(self, weights: int) -> float:
         """Lambda of the default: what may be lost to save a bit, the same for all weights.
 

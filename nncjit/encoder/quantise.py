@@ -41,6 +41,8 @@ class QuantisedMatrix:
     book: codebook.Codebook | None = None
     loss: float | None = None
     """What its errors cost in the metric of a calibration."""
+    fed_back: bool = False
+    """Whether rows made up for what those before them missed."""
 
     @property
     def step(self) -> float:
@@ -107,7 +109,16 @@ def quantise(
     if metric is None and sums.error(signalled) > sums.power:  # worse than nothing
         solution = solution.zeros()
         sums = solution.reference_sums
-    return QuantisedMatrix(solution.levels, layer, decision, qp, sums.power, sums.error(signalled), loss=solution.loss)
+    return QuantisedMatrix(
+        solution.levels,
+        layer,
+        decision,
+        qp,
+        sums.power,
+        sums.error(signalled),
+        loss=solution.loss,
+        fed_back=metric is not None,
+    )
 
 
 def _signalled_qp(decision: Decision, step: float, solution: Solution, values: np.ndarray) -> int:

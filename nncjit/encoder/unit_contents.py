@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.encoder.calibrated_parts import ALONE, calibrated_parts, why_not
+from nncjit.encoder.calibrated_parts import ALONE, balanced_part, calibrated_parts, why_no_feedback, why_not
 from nncjit.encoder.calibrated_tables import calibrated_table, table_metric
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import (
@@ -123,12 +123,16 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return RawContents(info, storage, reason)
     fresh = tensor.fresh or not np.may_share_memory(values, storage)
     del storage
-    told = ""
+    told, balanced = "", False
     if plan.data.metrics is not None and is_matrix(info.shape):
         told = why_not(info, measured, plan)
-        if not told:
-            return _calibrated(info, values, plan)
-    return _plain(info, values, reduced(info, values, plan), measured, plan, workers, fresh=fresh, told=told)
+        balanced = not told
+        if balanced:
+            told = why_no_feedback(info, plan)
+            if not told:
+                return _calibrated(info, values, plan)
+    changed = reduced(info, values, plan)
+    return _plain(info, values, changed, measured, plan, workers, fresh=fresh, told=told, balanced=balanced)
 
 
 def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatContents:
@@ -167,6 +171,7 @@ def _plain(
     *,
     fresh: bool,
     told: str = "",
+    balanced: bool = False,
 ) -> FloatContents:
     """One matrix or vector, its first dimension where the choices want it. `measured` is of `values`."""
     first = plan.first_dimension(info.name, info.shape)
@@ -177,6 +182,8 @@ def _plain(
     settled = settle(info.name, coded, measured, plan)
     layout = UnitLayout(infos=(info,), shape=coded.shape, settled=settled, shift=first)
     part = FloatPart("W", info.name, coded, measured, reference, overwrite=fresh and changed is values)
+    if balanced:
+        part = balanced_part(part, plan)
     return FloatContents(layout, _alone(part), reason=told)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -164,7 +164,7 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
     roles, matrices, composed = _quantise_parts(contents, plan, workers)
     weights = slice(next(k for k, role in enumerate(roles) if role in ("W", "G")), None)
     original = contents.original
-    calibrated = any(matrix.loss is not None for matrix in matrices)
+    calibrated = any(matrix.fed_back for matrix in matrices)
     if (
         composed is not None
         and original is not None
@@ -202,6 +202,8 @@ def _quantise_parts(
                 workers=workers,
                 overwrite=part.overwrite,
             )
+            if part.loss_weight and contents.table is None:
+                matrix = replace(matrix, loss=part.loss_weight * matrix.error)
             roles.append(part.role)
             matrices.append(matrix)
             part = contents.parts.send(matrix)
@@ -236,7 +238,7 @@ def _outcomes(
     layout, last = contents.layout, matrices[-1]
     if composed is None:
         (info,) = layout.infos
-        yield Outcome(info, _tool(last), last.step, last.power, last.error, reason)
+        yield Outcome(info, _tool(last), last.step, last.power, last.error, reason, last.loss or 0.0)
         return
     original = contents.original
     assert original is not None
@@ -258,7 +260,7 @@ def _outcomes(
 
 
 def _tool(matrix: QuantisedMatrix) -> str:
-    if matrix.loss is not None:
+    if matrix.fed_back:
         return "feedback"
     return "codebook" if matrix.book is not None else "trellis" if matrix.layer.dq else "uniform"
 

@@ -92,7 +92,8 @@ class _FeedbackTrellis(Setting):
         for part in self.metric.parts():
             errors = np.zeros((part.stop - part.first, self.stride), np.float32)
             errors[:, :width] = values[part.first : part.stop]
-            targets = errors.copy()
+            targets = np.empty(errors.shape, np.float32)
+            targets[:] = errors
             found = np.zeros(errors.shape, np.int32)
             piece = worker.copy()
             now = piece.records[0]

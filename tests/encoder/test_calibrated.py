@@ -146,14 +146,28 @@ def test_every_tensor_says_how_it_was_coded(case, tmp_path):
         ({"pattern": "2:4"}, "weights are changed first"),
         ({"rank": 4}, "block"),
         ({"scale_rows": True}, "block"),
-        ({"first_dimension": 1}, "another first dimension"),
-        ({"profile": 0}, "first edition"),
     ],
 )
 def test_what_does_not_go_with_statistics_is_told(case, tmp_path, options, said):
     rows = {row.name: row for row in reported(case, tmp_path, **options).tensors}
     assert rows["fc"].note.startswith("data-free: ")
     assert said in rows["fc"].note
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"profile": 0}, "first edition"), ({"compatible": "nncodec"}, "nncodec does not move dimensions")],
+)
+def test_where_dimensions_stay_only_the_step_is_calibrated(case, tmp_path, options, said):
+    weights, statistics = case
+    rows = {row.name: row for row in reported(case, tmp_path, bits=4, **options).tensors}
+    for name in ("fc", "keras"):
+        assert rows[name].note == f"calibrated step only: {said}" or said in rows[name].note
+        assert rows[name].tool == "trellis"
+    path = tmp_path / "m.nnc"
+    report = nncjit.compress(weights, path, calibration=statistics, loss=0.02, **options)
+    assert report.loss == pytest.approx(0.02, rel=0.05)
+    assert loss_of(weights, nncjit.decode(path.read_bytes()), statistics) == pytest.approx(report.loss, rel=0.3)
 
 
 def test_rules_keep_single_tensors_out(case, tmp_path):

@@ -63,7 +63,7 @@ def test_convolutions_come_back_at_less_loss(kind, tmp_path):
         assert report.loss == pytest.approx(2 * lost / 1e3, rel=0.3)
 
 
-def test_what_cannot_be_calibrated_is_told(tmp_path):
+def test_what_gets_no_more_than_its_step_is_told(tmp_path):
     rng = np.random.default_rng(2)
     calibration = Calibration()
     calibration.convolution("one", (8, 1, 3, 3)).add(draw(rng, 5, 9), draw(rng, 5, 8))
@@ -73,6 +73,6 @@ def test_what_cannot_be_calibrated_is_told(tmp_path):
     report = nncjit.compress(weights, tmp_path / "m.nnc", calibration=calibration.statistics())
     notes = {row.name: row.note for row in report.tensors}
     assert notes == {
-        "one": "data-free: one input has no row to feed back to",
-        "back": "data-free: its inputs are in groups",
+        "one": "calibrated step only: one input has no row to feed back to",
+        "back": "calibrated step only: its inputs are in groups",
     }

@@ -94,7 +94,7 @@ def test_few_rows_are_no_table(case, tmp_path):
     calibration.table("t", (6, 8)).add(np.arange(6), draw(rng, 6, 8))
     calibration.end_samples(1, output_power=1.0)
     report = nncjit.compress({"t": draw(rng, 6, 8)}, tmp_path / "m.nnc", calibration=calibration.statistics())
-    assert report.tensors[0].note == "data-free: it has too few rows for a table"
+    assert report.tensors[0].note == "calibrated step only: it has too few rows for a table"
 
 
 def test_a_table_of_zeros_and_unused_rows_do_no_harm():

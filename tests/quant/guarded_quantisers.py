@@ -15,12 +15,13 @@ from cabac.guard_pages import GuardPages
 
 from nncjit.cabac.layer import Layer
 from nncjit.jit import address, records
-from nncjit.quant import codebook, moments, rate, reference_rate, trellis, trellis_rate, uniform, work_sharing
+from nncjit.quant import codebook, feedback, moments, rate, reference_rate, trellis, trellis_rate, uniform, work_sharing
+from nncjit.quant.input_metric import factorise
 from nncjit.quant.problem import Problem, solve
 from nncjit.quant.steps import raise_qp, step
 from nncjit.quant.trellis_chunks import FEWEST
 
-ALLOCATE = (codebook, moments, rate, reference_rate, trellis, trellis_rate, uniform)
+ALLOCATE = (codebook, feedback, moments, rate, reference_rate, trellis, trellis_rate, uniform)
 """Modules that make arrays for kernels to write to."""
 GIVE_ADDRESSES = (records, codebook, moments, rate, trellis, uniform)
 
@@ -63,6 +64,21 @@ def any_problem(rng: random.Random, values: np.ndarray) -> Problem:
     )
 
 
+def any_rows(rng: random.Random) -> Problem:
+    """A matrix whose rows feed back: values one by one, or in kernels of several taps."""
+    draw = np.random.default_rng(rng.getrandbits(32))
+    rows, width, taps = rng.randint(1, 70), rng.choice([1, 7, 15, 16, 17, 64, 65, 130, 300]), rng.choice([1, 1, 2, 9])
+    parts = rng.choice([1, rows])
+    side = rows * taps // parts
+    x = draw.standard_normal((parts, side + 1, side)).astype(np.float32)
+    inputs = factorise(x.transpose(0, 2, 1) @ x, [side] * parts, taps)
+    scan = rng.choice([0, 1, 2, 4]) if taps == 1 and rows > 1 and width > 1 else 0
+    layer = Layer.of((rows, width * taps), dq=True, unary_length=rng.choice([1, 11, 31]), scan=scan)
+    values = draw.standard_normal(rows * width * taps).astype(np.float32)
+    size, rate_weight = rng.choice([1e-5, 0.1, 0.5, 4.0]), rng.choice([0.0, 1.1, 20.0])
+    return Problem(values=values, layer=layer, step=size, rate_weight=rate_weight, inputs=inputs)
+
+
 def results(problem: Problem, workers: Executor | None) -> list[Any]:
     """All that the package works out for a tensor."""
     solution = solve(problem, workers)
@@ -86,7 +102,8 @@ def main() -> None:
             work_sharing.run_pieces.__defaults__ = (None, piece)
             uniform.PIECE = rng.choice([3000, 1 << 18])
             trellis_rate._TASK = rng.choice([1 << 13, 1 << 17])
-            problem, workers = any_problem(rng, any_values(rng)), rng.choice([None, pool])
+            problem = any_rows(rng) if rng.random() < 0.3 else any_problem(rng, any_values(rng))
+            workers = rng.choice([None, pool])
             use(np, address)
             wanted = results(problem, workers)
             use(guarded_numpy, pages.address)
