@@ -10,14 +10,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nncjit.cabac import lane_encoder
 from nncjit.cabac.block_row_pieces import Piece
 from nncjit.cabac.context_initialisation_kernels import CANDIDATE_ORDER, simulate
 from nncjit.cabac.encoder_input import PreparedLayer
-from nncjit.cabac.encoder_records import CANDIDATES, SIMULATION, TOTAL, UNBOUNDED
+from nncjit.cabac.encoder_records import CANDIDATES, SIMULATION, TOTAL, UNBOUNDED, VECTOR_CANDIDATES, VECTOR_TABLES
 from nncjit.cabac.encoder_tables import TABLES
 from nncjit.cabac.layer import contexts_of
 from nncjit.cabac.layer_sample import decimation, mean_bins, samples_of
-from nncjit.cabac.tables import BIN_COST, INITIAL_WORDS, RANGE_LPS
+from nncjit.cabac.tables import BIN_COST, INITIAL_WORDS, RANGE_LPS, UPDATE_CURVE
+from nncjit.cabac.vector_simulation_kernels import simulate_in_vectors
 from nncjit.jit import Table
 from nncjit.jit.threads import share
 from nncjit.stages import staged
@@ -52,6 +54,17 @@ def _coder_costs() -> Array:
 
 
 _CODER_COST = _coder_costs()
+
+
+def _vector_tables() -> Array:
+    """VECTOR_TABLES[1]: of a class, the costs do not depend on which bin is the more probable one."""
+    tables = np.zeros(1, VECTOR_TABLES)
+    tables["unlikely"], tables["likely"] = _CODER_COST[16 * 32 :: 16].T
+    tables["curve"] = UPDATE_CURVE
+    return tables
+
+
+_VECTOR_TABLES = _vector_tables()
 _ORDERED_WORDS = INITIAL_WORDS[list(CANDIDATE_ORDER)]
 BY_INITIALISATION = np.argsort(CANDIDATE_ORDER)
 """Where each initialisation stands in CANDIDATE_ORDER."""
@@ -153,7 +166,11 @@ def _simulate_piece(
     record["keep_previous"] = reference and prepared.layer.profile == 1
     record["candidates"] = simulation.keep(np.zeros(n_contexts, CANDIDATES), writes=True)
     record["totals"] = simulation.keep(totals, writes=True)
-    simulate(simulation.address, binariser.address)
+    if reference or not lane_encoder.lanes_here():
+        simulate(simulation.address, binariser.address)
+    else:
+        record["vectors"] = simulation.keep(np.zeros(n_contexts, VECTOR_CANDIDATES), writes=True)
+        simulate_in_vectors(simulation.address, binariser.address)
     return totals, int(record["bypassed"])
 
 
@@ -164,7 +181,7 @@ def blank_simulation(*, reference: bool) -> Table:
     record = simulation.records[0]
     record["initial_words"] = simulation.keep(_ORDERED_WORDS)
     record["bin_costs"] = simulation.keep(BIN_COST if reference else _CODER_COST)
-    record["tables"] = simulation.keep(TABLES)
+    record["tables"], record["vector_tables"] = simulation.keep(TABLES), simulation.keep(_VECTOR_TABLES)
     return simulation
 
 

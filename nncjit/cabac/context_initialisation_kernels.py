@@ -126,7 +126,7 @@ def _simulate_codes(codes, count, transitions, candidates, tables, costs, limit)
 
 
 @helper
-def _add_to_totals(simulation, n_contexts, scale):
+def add_to_totals(simulation, n_contexts, scale):
     """Add the costs to the totals, as for `scale` times the bins, and clear them.
 
     Starting up happens once: the first ONCE bins cost what they cost, and what an initialisation saves there is not
@@ -151,7 +151,7 @@ def _add_to_totals(simulation, n_contexts, scale):
 
 
 @helper
-def _initialise(simulation, n_contexts):
+def initialise(simulation, n_contexts):
     """Initialise all contexts in all ways."""
     for k in range(n_contexts):
         context = simulation.candidates + CANDIDATES_BYTES * k
@@ -172,6 +172,23 @@ def _enter(sample, binariser, end):
     binariser.previous = 1 if level < 0 else (2 if level > 0 else 0)
 
 
+@helper
+def begin_sample(work, levels, sample, weight):
+    """Set the binariser, the candidates and the totals to the start of a sample; `weight` is that of the one before.
+    Returns the sample's.
+    """
+    if sample.start > work.index:
+        _enter(sample, levels, view_sample(work.samples + SAMPLE_BYTES * (work.n_samples - 1)).stop)
+    levels.state = zero_steps(levels.transitions, levels.state, sample.zero_steps)
+    if sample.restart or weight != sample.weight:
+        add_to_totals(work, levels.n_contexts, weight / 256)
+    if sample.restart:
+        initialise(work, levels.n_contexts)
+        if not work.keep_previous:
+            levels.previous = 0
+    return sample.weight
+
+
 @kernel
 def simulate(simulation, binariser):
     """Sum the costs of the nine initialisations of each context over some samples, in units of 2^-15 bit.
@@ -184,21 +201,11 @@ def simulate(simulation, binariser):
     """
     work, levels = view_simulation(simulation), view_binariser(binariser)
     candidates, tables, costs, limit = work.candidates, work.tables, work.bin_costs, work.limit
-    end = view_sample(work.samples + SAMPLE_BYTES * (work.n_samples - 1)).stop
     weight = 256
-    _initialise(work, levels.n_contexts)
+    initialise(work, levels.n_contexts)
     for k in range(work.n_samples):
         sample = view_sample(work.samples + SAMPLE_BYTES * k)
-        if sample.start > work.index:
-            _enter(sample, levels, end)
-        levels.state = zero_steps(levels.transitions, levels.state, sample.zero_steps)
-        if sample.restart or weight != sample.weight:
-            _add_to_totals(work, levels.n_contexts, weight / 256)
-        if sample.restart:
-            _initialise(work, levels.n_contexts)
-            if not work.keep_previous:
-                levels.previous = 0
-        weight = sample.weight
+        weight = begin_sample(work, levels, sample, weight)
         start, stop, bypassed = sample.start, sample.stop, 0
         while start < stop:
             middle = min(start + levels.chunk, stop)
@@ -207,4 +214,4 @@ def simulate(simulation, binariser):
             start = middle
         work.bypassed += bypassed * weight
         work.index = stop
-    _add_to_totals(work, levels.n_contexts, weight / 256)
+    add_to_totals(work, levels.n_contexts, weight / 256)

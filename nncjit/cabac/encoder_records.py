@@ -138,6 +138,14 @@ CANDIDATES = np.dtype(
 )
 """One context under all initialisations beside each other."""
 
+VECTOR_CANDIDATES = np.dtype([("words", "u4", 16), ("recent", "u4", (3, 16))])
+"""The words of one context under all initialisations, as lanes have them, and the sums of the last list of codes: of
+bins up to ONCE, up to `limit`, and behind it."""
+
+VECTOR_TABLES = np.dtype([("likely", "u4", 32), ("unlikely", "u4", 32), ("curve", "u2", 32)])
+"""By the distance of a context's class from the even one: what the more and the less probable bin cost. And an
+estimator's change, as in lane_tables.py."""
+
 TOTAL = np.dtype([("costs", "i8", INITIALISATION_COUNT), ("unsampled", "i8")])
 """What the bins of a context cost, in units of 2^-15 bit: by initialisation, in the order of CANDIDATE_ORDER; and what
 its few bins in the sample stand for besides."""
@@ -153,6 +161,8 @@ SIMULATION = np.dtype(
         ("bin_costs", "i8"),  # int32[1024, 2], laid out as BIN_COST
         ("tables", "i8"),  # CODER_TABLES
         ("candidates", "i8"),  # CANDIDATES[n_contexts], all zero
+        ("vectors", "i8"),  # VECTOR_CANDIDATES[n_contexts], all zero; 0 where candidates are no vectors
+        ("vector_tables", "i8"),  # VECTOR_TABLES
         ("totals", "i8"),  # TOTAL[n_contexts], the result
         ("bypassed", "i8"),  # 256 * the number of bypass bins, the other result
     ]
@@ -161,9 +171,7 @@ SIMULATION = np.dtype(
 
 SHORT_LAYER = np.dtype(
     [
-        ("binariser", "i8"),  # BINARISER
-        ("simulation", "i8"),  # SIMULATION, with one sample, which is all of the layer
-        ("totals", "i8"),  # TOTAL[n_contexts], those of the simulation
+        ("totals", "i8"),  # TOTAL[n_contexts], those of a simulation of all of the layer
         ("contexts", "i8"),  # uint32[n_contexts], written
         ("n_contexts", "i8"),
         ("signalled", "i8"),  # int64[n_signalled], see `layer.signalled_contexts`

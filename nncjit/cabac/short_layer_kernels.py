@@ -1,13 +1,12 @@
-"""What precedes the elements of a short layer, in one call: costs, choices, and their codes (spec, sections 5 and 12).
+"""What precedes the elements of a short layer: the choices and their codes (spec, sections 5 and 12).
 
 The wrapper is `cabac/short_layers.py`. For layers that are simulated whole, this does what
-`context_initialisation.choose_initialisations` and `layer_header.header_codes` do.
+`context_initialisation.cheapest` and `layer_header.header_codes` do.
 """
 
-from nncjit.cabac.context_initialisation_kernels import simulate
-from nncjit.cabac.encoder_records import BYPASS, LIST_END, TOTAL, view_sample, view_short_layer, view_simulation
+from nncjit.cabac.encoder_records import BYPASS, LIST_END, TOTAL, view_short_layer
 from nncjit.cabac.tables import INITIALISATION_COUNT
-from nncjit.jit import helper, kernel, load_i64, load_u32, store_16, store_32, zero_bytes
+from nncjit.jit import helper, kernel, load_i64, load_u32, store_16, store_32
 
 TOTAL_BYTES = TOTAL.itemsize
 
@@ -24,25 +23,17 @@ def _cheapest(costs, places, choice_cost):
 
 
 @kernel
-def begin(layer, size, simulated):
+def choose(layer, simulated):
     """Choose the context initialisations of a layer; returns the number of codes that say them.
 
-    layer     : address of a SHORT_LAYER, whose binariser has the levels, state and previous value of the layer's start
-    size      : number of levels
-    simulated : 1: choose the cheapest initialisations; 0: all are 0
+    layer     : address of a SHORT_LAYER
+    simulated : 1: the cheapest by the totals of the simulation; 0: all are 0
 
     Fills the list of codes, and the contexts as they are at the first element.
     """
     work = view_short_layer(layer)
     totals, contexts = work.totals, work.contexts
     signalled, places, words = work.signalled, work.places, work.initial_words
-    simulation = view_simulation(work.simulation)
-    simulation.index = 0
-    simulation.bypassed = 0
-    view_sample(simulation.samples).stop = size
-    zero_bytes(totals, TOTAL_BYTES * work.n_contexts)
-    if simulated:
-        simulate(work.simulation, work.binariser)
     for k in range(work.n_contexts):
         store_32(contexts, k, load_u32(words, 0))
     codes = work.codes

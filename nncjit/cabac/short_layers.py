@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nncjit.cabac import lane_encoder
 from nncjit.cabac import short_layer_kernels as kernels
 from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
 from nncjit.cabac.context_initialisation import (
@@ -23,11 +24,22 @@ from nncjit.cabac.context_initialisation import (
     Selection,
     blank_simulation,
 )
+from nncjit.cabac.context_initialisation_kernels import simulate
 from nncjit.cabac.encoder_input import with_codes
-from nncjit.cabac.encoder_records import CANDIDATES, INTERVAL, RUN, SAMPLE, SHORT_LAYER, TOTAL, UNBOUNDED
+from nncjit.cabac.encoder_records import (
+    CANDIDATES,
+    INTERVAL,
+    RUN,
+    SAMPLE,
+    SHORT_LAYER,
+    TOTAL,
+    UNBOUNDED,
+    VECTOR_CANDIDATES,
+)
 from nncjit.cabac.encoder_tables import blank_binariser
 from nncjit.cabac.layer import Contexts, Layer, contexts_of
 from nncjit.cabac.tables import INITIAL_WORDS
+from nncjit.cabac.vector_simulation_kernels import simulate_in_vectors
 from nncjit.jit import Table, address
 
 Array = NDArray[Any]
@@ -73,20 +85,20 @@ class _ShortLayer:
         self._run, self._interval = Table(np.zeros(1, RUN)), np.zeros(1, INTERVAL)
         self._simulation, self._layer = blank_simulation(reference=False).copy(), Table(np.zeros(1, SHORT_LAYER))
         self._contexts = np.zeros(at.total, np.uint32)
-        totals, samples = np.zeros(at.total, TOTAL), np.zeros(1, SAMPLE)
-        samples["weight"] = 256
+        self._totals, self._sample = np.zeros(at.total, TOTAL), np.zeros(1, SAMPLE)
+        self._sample["weight"] = 256
         signalled = contexts_of(layer, hdsp=False)
 
         simulation = self._simulation
         record = simulation.records[0]
-        record["samples"], record["n_samples"] = simulation.keep(samples, writes=True), 1
+        record["samples"], record["n_samples"] = simulation.keep(self._sample, writes=True), 1
         record["candidates"] = simulation.keep(np.zeros(at.total, CANDIDATES), writes=True)
-        record["totals"] = simulation.keep(totals, writes=True)
+        record["vectors"] = simulation.keep(np.zeros(at.total, VECTOR_CANDIDATES), writes=True)
+        record["totals"] = simulation.keep(self._totals, writes=True)
 
         short = self._layer
         record = short.records[0]
-        record["binariser"], record["simulation"] = self._binariser.address, simulation.address
-        record["totals"], record["n_contexts"], record["select"] = short.keep(totals, writes=True), at.total, at.select
+        record["totals"], record["n_contexts"], record["select"] = short.keep(self._totals), at.total, at.select
         record["contexts"] = short.keep(self._contexts, writes=True)
         record["signalled"], record["n_signalled"] = short.keep(signalled), len(signalled)
         record["places"], record["choice_cost"] = short.keep(BY_INITIALISATION), CHOICE_COST
@@ -101,9 +113,9 @@ class _ShortLayer:
         """See `write_short_layer`."""
         binariser, size = self._binariser.records[0], levels.size
         binariser["levels"] = address(levels)
-        self._simulation.records[0]["limit"] = LIMIT if selection == "fast" else UNBOUNDED
-        _set_to_start(binariser)
-        count = kernels.begin(self._layer.address, size, int(selection != "none"))
+        if selection != "none":
+            self._simulate(size, LIMIT if selection == "fast" else UNBOUNDED)
+        count = kernels.choose(self._layer.address, int(selection != "none"))
         encoder.use_contexts(self._contexts)
         encoder.write_list(self._codes, count)
         _set_to_start(binariser)
@@ -112,6 +124,16 @@ class _ShortLayer:
         run["interval"] = run["index"] = run["waiting"] = 0
         encoder.write_intervals(self._run, self._binariser)
         return int(binariser["faults"])
+
+    def _simulate(self, size: int, limit: int) -> None:
+        """Sum up what the bins of all levels cost."""
+        record = self._simulation.records[0]
+        record["limit"], record["index"] = limit, 0
+        self._sample["stop"] = size
+        self._totals[...] = 0
+        _set_to_start(self._binariser.records[0])
+        run = simulate_in_vectors if lane_encoder.lanes_here() else simulate
+        run(self._simulation.address, self._binariser.address)
 
 
 def _set_to_start(binariser: Any) -> None:

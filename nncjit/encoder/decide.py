@@ -35,7 +35,7 @@ SAMPLE = 1 << 15
 
 BLOCK_SCAN = 4
 """scan_order of large tensors: 64-row blocks."""
-PARALLEL_WEIGHTS = 1 << 18
+PARALLEL_WEIGHTS = 1 << 16
 """Tensors from this size on are coded in block rows, so that one tensor alone can be decoded by many threads."""
 
 
