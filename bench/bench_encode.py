@@ -19,6 +19,7 @@ from nncjit.cabac.encoder_input import prepare
 from nncjit.cabac.encoder_records import BYPASS, ROW_CODES
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
+from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.cabac.size_estimate import estimate_bits
 from nncjit.jit.threads import pool
 from nncjit.quant.trellis import trellis
@@ -31,34 +32,37 @@ KINDS = [(name, dq) for dq in (False, True) for name in STEPS]
 IDS = [f"{name}, trellis" if dq else name for name, dq in KINDS]
 
 
-def levels_of(name: str, dq: bool) -> np.ndarray:
-    """int32[ROWS, WIDTH] from a fixed seed."""
+def levels_of(name: str, dq: bool, scan: int = 0) -> np.ndarray:
+    """int32[ROWS, WIDTH] from a fixed seed, quantised in the order of the scan."""
     weights = np.random.default_rng(6).standard_t(6, (ROWS, WIDTH)).astype(np.float32)
     if dq:
-        return trellis(weights.reshape(-1), np.float32(STEPS[name] / 1.7)).reshape(ROWS, WIDTH)
+        layer = Layer.of(weights.shape, scan=scan)
+        levels = trellis(to_scan(weights, layer), np.float32(STEPS[name] / 1.7))
+        return from_scan(levels, layer).reshape(weights.shape)
     return np.rint(weights / STEPS[name]).astype(np.int32)
 
 
-def layer_of(levels: np.ndarray, dq: bool) -> Layer:
+def layer_of(levels: np.ndarray, dq: bool, scan: int = 0) -> Layer:
     """How they are coded."""
-    return Layer.of(levels.shape, dq=dq, unary_length=UNARY_LENGTH)
+    return Layer.of(levels.shape, dq=dq, unary_length=UNARY_LENGTH, scan=scan)
 
 
-def ours(levels: np.ndarray, dq: bool, selection: str) -> bytes:
-    """The payload of one layer."""
+def ours(levels: np.ndarray, dq: bool, selection: str, scan: int = 0) -> bytes:
+    """The payload of one layer. `levels` in raster order, with a trellis those of the scan."""
+    layer = layer_of(levels, dq, scan)
     encoder = PayloadEncoder()
-    encoder.layer(levels.reshape(-1), layer_of(levels, dq), selection=selection, row_skip=False)
+    encoder.layer(to_scan(levels, layer), layer, selection=selection, row_skip=False)
     return encoder.finish()
 
 
-def nncodec(levels: np.ndarray, dq: bool, selection: bool) -> bytes:
+def nncodec(levels: np.ndarray, dq: bool, selection: bool, scan: int = 0) -> bytes:
     """NNCodec's payload of the same layer."""
     from nncodec.extensions import deepCABAC
 
     encoder = deepCABAC.Encoder()
     encoder.initCtxModels(UNARY_LENGTH, int(selection))
     no_base, no_history = np.zeros((1, 1), np.int32), np.zeros((1, 1), np.int8)
-    scan, profile, parent, row_skip = 0, 1, 0, 0
+    profile, parent, row_skip = 1, 0, 0
     off = deepCABAC.HdspMode.AlwaysOff
     encoder.encodeLayer(levels, int(dq), scan, profile, parent, row_skip, no_base, off, no_history, 0, 0)
     return encoder.finish().tobytes()

@@ -28,7 +28,7 @@ import bench_quant
 import models
 import numpy as np
 from targets_table import show, table
-from timing import RIVAL, best_wall, ratio
+from timing import RIVAL, best_time, best_wall, ratio
 
 import nncjit
 from nncjit.quant.steps import step
@@ -82,15 +82,19 @@ def decode_layers(way: str) -> Figures:
         yield _kind(name, dq), ratio(one.nncodec, one.decode, 9)
 
 
-def encode_layers(selection: str) -> Figures:
+def encode_layers(selection: str, scan: int = 0) -> Figures:
     for name, dq in DENSE:
-        levels = bench_encode.levels_of(name, dq)
-        ours = partial(bench_encode.ours, levels, dq, selection)
-        rival = partial(bench_encode.nncodec, levels, dq, selection != "none")
+        levels = bench_encode.levels_of(name, dq, scan)
+        ours = partial(bench_encode.ours, levels, dq, selection, scan)
+        rival = partial(bench_encode.nncodec, levels, dq, selection != "none", scan)
         if selection == "none":
             assert ours() == rival()
         ours()
         yield _kind(name, dq), ratio(rival, ours, 9)
+
+
+def encode_block_rows() -> Figures:
+    yield from encode_layers("fast", BLOCK_SCAN)
 
 
 def selection_loss() -> Figures:
@@ -160,6 +164,14 @@ def encode_models() -> Figures:
             nncjit.encode(arrays, **options)
             rival = best_wall(lambda: nncodec_worker.encode(arrays, options), 1)  # noqa: B023
             yield f"{name}, qp {qp}", rival / best_wall(lambda: nncjit.encode(arrays, **options), 5)  # noqa: B023
+
+
+def encode_vectors() -> Figures:
+    """Milliseconds of processor time for each of many vectors that are too short for kernels to matter."""
+    random = np.random.default_rng(0)
+    vectors = {f"layer{k}.bias": random.standard_normal(16, dtype=np.float32) for k in range(1000)}
+    nncjit.encode(vectors)
+    yield "1000 of 16 values", best_time(lambda: nncjit.encode(vectors, threads=1), 5)
 
 
 # ---- files, memory, first calls
@@ -234,6 +246,7 @@ TARGETS = (
     Target("decode a whole model, all cores", 4, 6, "x", decode_models),
     Target("encode a layer, context initialisation fixed", 2, 3, "x", partial(encode_layers, "none")),
     Target("encode a layer, context initialisation chosen", 8, 12, "x", partial(encode_layers, "fast")),
+    Target("encode a layer, block rows, initialisation chosen", 16, 25, "x", encode_block_rows),
     Target("... size beside the exhaustive choice", 0.02, 0.02, "%", selection_loss, needs_rival=False),
     Target("trellis", 20, 35, "x", partial(quantise, _work("trellis"))),
     Target("... error beside the exact trellis", 0.001, 0.001, "dB", partial(quality, _work("trellis"))),
@@ -243,7 +256,8 @@ TARGETS = (
     Target("... cost beside NNCodec's", 0, 0, "%", partial(quality, _work("trellis, rate 1"))),
     Target("uniform with rate 0.5", 4, 10, "x", partial(quantise, _work("uniform, rate 0.5"))),
     Target("uniform with rate 1", 4, 10, "x", partial(quantise, _work("uniform, rate 1"))),
-    Target("encode a whole model, all cores", 15, 25, "x", encode_models),
+    Target("encode a whole model, all cores", 32, 45, "x", encode_models),
+    Target("encode a model of vectors, for each", 0.15, 0.05, "ms", encode_vectors, needs_rival=False),
     Target("file to file beside the time in memory", 1.3, 1.3, "times", file_to_file, needs_rival=False),
     Target("peak memory, MiniLM (91 MB)", 350, 350, "MB", memory_of_minilm, needs_rival=False),
     Target("peak memory, a file of 2 GB", 450, 450, "MB", memory_of_large, needs_rival=False),
