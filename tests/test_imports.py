@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "arrays dtypes files extras stages jit errors",
     "hf": "torch convert decoder errors extras",
     "onnx": "convert formats extras errors",
+    "flower": "updates errors",
     "demo": "errors",
     "report": "convert encoder decoder stream formats bits wording progress option_values model files dtypes stages "
     "errors",
