@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import mmap as mmap_module
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
 from typing import Any, Self
@@ -180,7 +181,7 @@ def as_source(data: Buffer | str | os.PathLike[str] | Source | Any, *, mmap: boo
     if isinstance(data, (bytes, bytearray, memoryview)):
         return MemorySource(data)
     if isinstance(data, (str, os.PathLike)):
-        return FileSource(data, mmap=mmap)
+        return _piped(data) if _is_pipe(data) else FileSource(data, mmap=mmap)
     if isinstance(data, Source):
         return data
     if not hasattr(data, "read"):
@@ -194,3 +195,19 @@ def as_source(data: Buffer | str | os.PathLike[str] | Source | Any, *, mmap: boo
     if not isinstance(whole, (bytes, bytearray, memoryview)):
         raise ModelError("the file object gives text; open it in binary mode")
     return MemorySource(whole)
+
+
+def _is_pipe(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a pipe with a name, which can only be read to its end."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116 - any path, and no more than its kind
+    except (OSError, ValueError):
+        return False
+
+
+def _piped(path: str | os.PathLike[str]) -> MemorySource:
+    try:
+        with open(path, "rb") as pipe:  # noqa: PTH123
+            return MemorySource(pipe.read())
+    except OSError as err:
+        raise ModelError(f"{os.fspath(path)}: {err.strerror or err}") from err

@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace, _ActionsContainer
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nncjit.encoder.choices import GROUPS, PRESETS, TABLE, FinenessKinds
@@ -60,6 +61,9 @@ def add_choices(parser: ArgumentParser) -> None:
         help="other options for tensors whose name matches a regular expression, for example '.*bias=raw' or "
         "'encoder.*=quality:2,quantizer:uniform'; repeatable, the first match wins",
     )
+    rules.add_argument(
+        "--rules", dest="rules_file", type=Path, metavar="FILE.toml", help="rules in a file: '.*bias' = 'raw'"
+    )
     for group in GROUPS.values():
         _add_group(parser, group)
 
@@ -84,16 +88,22 @@ def encoder_options(args: Namespace) -> dict[str, Any]:
     """
     texts = {name: getattr(args, name, None) for name in TABLE}
     given = {name: TABLE[name].parse(text) for name, text in texts.items() if text is not None}
-    more = {"rules": args.rules, "preset": getattr(args, "preset", None)}
+    rules = list(args.rules or ())
+    if getattr(args, "rules_file", None) is not None:
+        from nncjit.cli.rule_file import rules_in
+
+        rules += rules_in(args.rules_file)
+    more = {"rules": rules, "preset": getattr(args, "preset", None)}
     return given | {name: value for name, value in more.items() if value}
 
 
 def show(args: Namespace, report: Any, describe: Callable[[Any], str]) -> None:
-    """Print a report the way the user asked for: JSON, words, or nothing."""
+    """Print a report the way the user asked for: JSON, words, or nothing; on stderr where stdout has the data."""
+    file = sys.stderr if str(getattr(args, "output", None)) == "-" else sys.stdout
     if args.json:
-        print(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+        print(json.dumps(report.to_dict(), indent=2, allow_nan=False), file=file)
     elif not args.quiet:
-        print(describe(report))
+        print(describe(report), file=file)
 
 
 def note(args: Namespace, text: str) -> None:

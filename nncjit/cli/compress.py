@@ -1,4 +1,4 @@
-"""Make a model file small: safetensors, npz or a PyTorch checkpoint becomes an .nnc file.
+"""Make a model file small: safetensors, npz or a PyTorch checkpoint becomes an .nnc file, a folder a folder.
 
 By default, each tensor's error is proportional to its own spread, which suits any model. Set a target size with --ratio
 or --bits, or a signal-to-noise ratio with --snr. --dry-run predicts the size without writing anything.
@@ -7,13 +7,15 @@ or --bits, or a signal-to-noise ratio with --snr. --dry-run predicts the size wi
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
-from nncjit.cli.default_target import derived_target
+from nncjit.cli.default_target import derived_target, expanded, in_folder
 from nncjit.cli.executors import add_executor, executor_of
+from nncjit.cli.pipes import STANDARD, model_from, standard_output
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -22,8 +24,16 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="MODEL", help="the model file")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the .nnc file (default: MODEL with .nnc)")
+    parser.add_argument(
+        "sources", type=Path, nargs="+", metavar="MODEL", help="the model file or folder; - is standard input"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the .nnc file (default: MODEL with .nnc), or a folder; - is stdout",
+    )
     parser.add_argument(
         "--layout", choices=("hf",), help="hf: make a folder that transformers loads, of a folder of such a model"
     )
@@ -46,7 +56,15 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    """Compress one file."""
+    """Compress one model, or several into a folder."""
+    sources, folder = expanded(args.sources), args.output
+    for args.source in sources:
+        if len(sources) > 1:
+            args.output = in_folder(folder, args.source, ".nnc")
+        _compress(args)
+
+
+def _compress(args: Namespace) -> None:
     import nncjit
 
     if args.layout is not None:
@@ -59,10 +77,14 @@ def run(args: Namespace) -> None:
         from nncjit.cli.pruning import pruning_of
 
         pruning = pruning_of(args.source, args.prune, args.prune_share, args.prune_scope, args.prune_by)
-    with executor_of(args) as executor, progress_bar("compress", quiet=args.quiet) as progress:
+    with (
+        executor_of(args) as executor,
+        progress_bar("compress", quiet=args.quiet) as progress,
+        model_from(args.source) as source,
+    ):
         report = nncjit.compress(
-            args.source,
-            target,
+            source,
+            standard_output() if target == STANDARD else target,
             options,
             threads=args.threads,
             progress=progress,
@@ -74,6 +96,7 @@ def run(args: Namespace) -> None:
             resume=not args.no_resume,
             plan=args.plan,
         )
+    report = replace(report, source=str(args.source), target=str(target))
     show(args, report, lambda report: describe(report, tensors=args.tensors))
     if args.dry_run:
         note(args, "dry run: sizes are estimates, nothing was written")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
 from nncjit.cli.default_target import derived_target
 from nncjit.cli.executors import add_executor, executor_of
+from nncjit.cli.pipes import stream_from, through_file
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file")
+    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file or folder; - is standard input")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="MODEL", help="the model file (default: FILE with .safetensors)"
     )
     parser.add_argument("--full-size", action="store_true", help="give pruned tensors their size before pruning")
+    parser.add_argument("--shard-size", metavar="SIZE", help="several files (*.safetensors.index.json) of this: 2GB")
     add_decoder(parser)
     add_executor(parser)
     add_output(parser)
@@ -35,17 +38,22 @@ def run(args: Namespace) -> None:
 
     suffix = ".safetensors.index.json" if is_index(args.source) else ".safetensors"
     target = args.output or derived_target(args.source, suffix)
-    with executor_of(args) as executor, progress_bar("decompress", quiet=args.quiet) as progress:
+    with (
+        executor_of(args) as executor,
+        progress_bar("decompress", quiet=args.quiet) as progress,
+        through_file(target, ".safetensors") as file,
+    ):
         report = nncjit.decompress(
-            args.source,
-            target,
+            stream_from(args.source),
+            file,
+            shard_size=args.shard_size,
             full_size=args.full_size,
             progress=progress,
             executor=executor,
             resume=not args.no_resume,
             **decoder_options(args),
         )
-    show(args, report, describe)
+    show(args, replace(report, source=str(args.source), target=str(target)), describe)
 
 
 def describe(report: DecompressReport) -> str:

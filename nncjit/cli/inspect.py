@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_output, show
+from nncjit.cli.pipes import stream_from
 
 if TYPE_CHECKING:
     from nncjit.decoder.inspection import Inspection
@@ -31,7 +32,7 @@ def run(args: Namespace) -> None:
     """Inspect one file."""
     import nncjit
 
-    show(args, nncjit.inspect(args.source), lambda found: describe(found, units=args.units))
+    show(args, nncjit.inspect(stream_from(args.source)), lambda found: describe(found, units=args.units))
 
 
 def describe(found: Inspection, *, units: bool = False) -> str:

@@ -26,7 +26,7 @@ from nncjit.errors import BitstreamError, NncError, NncWarning, OptionError, did
 
 VERBS = {
     "compress": "make a model file small",
-    "calibrate": "learn from texts what matters in a model, so that it gets smaller",
+    "calibrate": "learn from texts what matters in a model",
     "decompress": "get the model back from an .nnc file",
     "update": "write what leads from one model to the next",
     "apply": "make the next model of a base and updates",

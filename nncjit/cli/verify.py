@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
 from nncjit.cli.executors import add_executor, executor_of
+from nncjit.cli.pipes import stream_from
 
 if TYPE_CHECKING:
     from nncjit.stream.reports import DecompressReport
@@ -27,7 +28,7 @@ def run(args: Namespace) -> None:
     import nncjit
 
     with executor_of(args) as executor:
-        show(args, nncjit.verify(args.source, executor=executor, **decoder_options(args)), describe)
+        show(args, nncjit.verify(stream_from(args.source), executor=executor, **decoder_options(args)), describe)
 
 
 def describe(report: DecompressReport) -> str:

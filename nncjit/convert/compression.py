@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
@@ -15,6 +16,7 @@ from nncjit import formats
 from nncjit.calibrate import Statistics, opened
 from nncjit.convert.encoded_onnx import compress_onnx, is_encoded
 from nncjit.convert.job import Job
+from nncjit.convert.model_folders import into_folder, is_folder
 from nncjit.convert.sharded_compression import compress_sharded
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.model_encoder import encode_model, estimate_model
@@ -56,7 +58,7 @@ def compress(
     plan: AnyPath | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> CompressReport:
-    """Compress a model to an NNC file, or to several with an index.
+    """Compress a model to an NNC file, or to several with an index; a folder to a folder.
 
     An ONNX file can also keep its graph and have its tensors encoded inside: the target then ends with ``.nnc.onnx``.
 
@@ -68,11 +70,14 @@ def compress(
     Parameters
     ----------
     source : path, mapping of str to array_like, or module
+        A safetensors file, a safetensors index of several, an npz archive or a PyTorch checkpoint; a folder with such a
+        file, as Hugging Face has it; or a model in memory, as `encode` takes it.
         A safetensors file, a safetensors index of several, an npz archive, a PyTorch checkpoint, an ONNX or a GGUF
         file; or a model in memory, as `encode` takes it.
     target : path or binary file
         The NNC file to write; an old one is replaced only when the new one is complete. An object with ``write`` gets
-        the whole stream at the end.
+        the whole stream at the end. For a folder, a folder: the model is ``model.nnc`` in it, and the files that are
+        no models are copied.
     options : Options, optional
         What the encoder may choose.
     threads : int, optional
@@ -117,6 +122,25 @@ def compress(
     """
     chosen = Options.of(options, keywords)
     check_flags(dry_run=dry_run, resume=resume)
+    if is_folder(source):
+        with into_folder(source, target, writes=not dry_run) as (inner, made):
+            report = compress(
+                inner,
+                made,
+                chosen,
+                threads=threads,
+                progress=progress,
+                dry_run=dry_run,
+                metadata=metadata,
+                sensitivity=sensitivity,
+                pruning=pruning,
+                calibration=calibration,
+                executor=executor,
+                shard_bytes=shard_bytes,
+                resume=resume,
+                plan=plan,
+            )
+        return replace(report, source=source_name(source), target=source_name(target))
     if is_encoded(target):
         if dry_run or any(
             x is not None for x in (metadata, sensitivity, pruning, calibration, executor, shard_bytes, plan)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -13,6 +14,7 @@ from nncjit import formats
 from nncjit.bits import as_source
 from nncjit.convert.encoded_onnx import decompress_onnx, is_encoded
 from nncjit.convert.job import Job
+from nncjit.convert.model_folders import into_folder, is_folder
 from nncjit.convert.sharded_decompression import decompress_sharded
 from nncjit.decoder.disk_budget import check_disk
 from nncjit.decoder.memory_budget import MemoryBudget
@@ -43,8 +45,9 @@ def decompress(
     progress: Progress | bool | None = None,
     executor: Executor | None = None,
     resume: bool = True,
+    shard_size: int | str | None = None,
 ) -> DecompressReport:
-    """Decompress an NNC file to a model file, or the files of an index to a sharded model.
+    """Decompress an NNC file to a model file, the files of an index to a sharded model, or a folder to a folder.
 
     Parameters
     ----------
@@ -52,7 +55,8 @@ def decompress(
         The NNC file; or the path of the index of several (``.nnc.index.json``), for a target that ends with
         ``.safetensors.index.json``. What is done is then kept in a journal: the same call goes on where it was ended.
     target : path
-        A file of any known format, chosen by its suffix; an old one is replaced only when the new one is complete.
+        A file of any known format, chosen by its suffix; an old one is replaced only when the new one is complete. For
+        a folder, a folder: the model is ``model.safetensors`` in it, and the files that are no models are copied.
     threads : int, optional
         Threads at work; default: all cores that the process may use.
     max_bytes : int or str, optional
@@ -67,6 +71,8 @@ def decompress(
         For the files of an index, as in `compress`. `max_bytes` is then for each of them.
     resume : bool
         Whether to go on where an earlier call was ended, for the files of an index.
+    shard_size : int or str, optional
+        Most bytes of one file of a sharded model, for example "2GB", where one stream becomes several files.
 
     Returns
     -------
@@ -85,6 +91,21 @@ def decompress(
     started = time.perf_counter()
     check_flags(full_size=full_size, resume=resume)
     check_executor(executor)
+    size = optional("shard_size", Bytes(), shard_size)
+    if is_folder(source):
+        with into_folder(source, target, decoded=True) as (inner, made):
+            report = decompress(
+                inner,
+                made,
+                threads=threads,
+                max_bytes=max_bytes,
+                full_size=full_size,
+                progress=progress,
+                executor=executor,
+                resume=resume,
+                shard_size=shard_size,
+            )
+        return replace(report, source=source_name(source), target=source_name(target))
     if is_encoded(source):
         return decompress_onnx(source, target, threads=threads, max_bytes=max_bytes)
     if is_index(source):
@@ -105,7 +126,7 @@ def decompress(
         check_disk(units, infos, metadata, stream.size, budget.max_bytes)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}
-        output = formats.create(target, infos, metadata, graphs=reader.graphs())
+        output = formats.create(target, infos, metadata, graphs=reader.graphs(), shard_size=size)
         with output as writer, _behind(writer) as put:
             for item in decode_units(units, budget, threads=threads):
                 put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))

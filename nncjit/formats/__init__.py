@@ -23,6 +23,7 @@ __all__ = ["Writer", "create", "is_known", "known_suffixes", "open_model"]
 _MODULES = {
     ".safetensors": "safetensors",
     ".safetensors.index.json": "sharded",
+    ".bin.index.json": "sharded",
     ".npz": "npz",
     ".pt": "pytorch",
     ".pth": "pytorch",

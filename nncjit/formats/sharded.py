@@ -1,4 +1,7 @@
-"""safetensors models in several files: an index that says which file holds which tensor, and the files beside it."""
+"""Models in several files: an index that says which file holds which tensor, and the files beside it.
+
+The files are safetensors. Those of PyTorch (``pytorch_model.bin.index.json``) are read, too, and not written.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, OptionError
 from nncjit.files import atomic_write, check_readable, os_errors
-from nncjit.formats import safetensors
+from nncjit.formats import pytorch, safetensors
 from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo
 
@@ -38,7 +42,7 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
     with ExitStack() as stack:
         for shard in dict.fromkeys(shard_of.values()):
             check_readable(path.parent / shard)
-            model = safetensors.read(path.parent / shard, mmap=mmap)
+            model = _module_of(path).read(path.parent / shard, mmap=mmap)
             stack.callback(model.close)
             metadata = model.metadata | metadata
             for tensor in model:
@@ -68,14 +72,24 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(shard_of, dict):
         raise ModelError(f"{path}: weight_map is not a table of file names")
     for name, shard in shard_of.items():
-        if not _is_shard_name(shard):
-            raise ModelError(f"{path}: {name} is in {shard!r}, which is no safetensors file beside the index")
+        if not _is_shard_name(shard, _shard_suffix(path)):
+            raise ModelError(f"{path}: {name} is in {shard!r}, which is no {_shard_suffix(path)} file beside the index")
     return shard_of
 
 
-def _is_shard_name(name: Any) -> bool:
+def _shard_suffix(path: Path) -> str:
+    """What the files of an index end with: the index is called ``NAME.safetensors.index.json`` or so."""
+    return f".{path.name.lower().split('.')[-3]}"
+
+
+def _module_of(path: Path) -> ModuleType:
+    """The module of the files of an index."""
+    return pytorch if _shard_suffix(path) == ".bin" else safetensors
+
+
+def _is_shard_name(name: Any, suffix: str = ".safetensors") -> bool:
     """Whether this names a file in the folder of the index, and none outside it."""
-    return isinstance(name, str) and name.endswith(".safetensors") and not set(name) & set("/\\:\0")
+    return isinstance(name, str) and name.endswith(suffix) and not set(name) & set("/\\:\0")
 
 
 @contextmanager
@@ -98,6 +112,8 @@ def write(
         A shard has the name of a file that does not belong to the model at `path`.
     """
     path = Path(path)
+    if _shard_suffix(path) != ".safetensors":
+        raise OptionError(f"{path}: models in several files are written as safetensors: *{_SUFFIX}")
     shard_of = _layout(path, infos, shard_size)
     files: dict[str, list[TensorInfo]] = {}
     for info in infos:

@@ -1,0 +1,131 @@
+"""Folders of models, as Hugging Face has them: the model file is converted, all other files go along."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nncjit.bits import as_source
+from nncjit.errors import ModelError, OptionError
+from nncjit.files import os_errors
+from nncjit.stream.data_units import StreamReader
+
+__all__ = ["FolderPair", "into_folder", "is_folder", "model_in"]
+
+STEM = "model"
+"""Of the model file that is written, as loaders look for it."""
+PREFERRED = (
+    "*.nnc.index.json", "*.nnc", "*.safetensors.index.json", "model.safetensors", "*.safetensors",
+    "pytorch_model.bin.index.json", "pytorch_model.bin", "*.pt", "*.pth", "*.npz", "*.onnx", "*.gguf",
+)  # fmt: skip
+"""Model files in the order in which one is chosen."""
+STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
+"""Files of a training run that are no models."""
+WEIGHTS = (
+    ".safetensors", ".bin", ".pt", ".pth", ".npz", ".onnx", ".gguf", ".h5", ".msgpack", ".ot", ".nnc", ".index.json",
+)  # fmt: skip
+"""Suffixes of what is not copied: the model, and the same model in other formats."""
+
+
+def is_folder(path: Any) -> bool:
+    """Whether this is the path of a folder that exists."""
+    try:
+        return isinstance(path, str | PathLike) and Path(path).is_dir()
+    except ValueError:  # no file can have this name
+        return False
+
+
+class FolderPair(NamedTuple):
+    """The files that are read and written where a folder is converted."""
+
+    source: Path
+    target: Path
+
+
+def model_in(folder: Path) -> Path:
+    """The model file of a folder.
+
+    Raises
+    ------
+    ModelError
+        There is none.
+    OptionError
+        There are several, and nothing tells which.
+    """
+    for pattern in PREFERRED:
+        found = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name not in STATES)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(path.name for path in found[:4])
+            raise OptionError(f"{folder}: holds {len(found)} models ({names}), name one of them")
+    raise ModelError(f"{folder}: holds no model file ({', '.join(PREFERRED)})")
+
+
+@contextmanager
+def into_folder(source: Any, target: Any, *, decoded: bool = False, writes: bool = True) -> Iterator[FolderPair]:
+    """The model file of a folder and the one to make of it; when the block ends well, all other files are copied.
+
+    Parameters
+    ----------
+    source : path
+        A folder.
+    target : path
+        A folder, which is made where it does not exist. A path with the suffix of a file is the one file to make.
+    decoded : bool
+        Whether a model is made of a stream.
+    writes : bool
+        False for a dry run.
+
+    Raises
+    ------
+    OptionError
+        The target is no path, or the source itself.
+    ModelError
+        There is no model file, or a file cannot be copied.
+    """
+    if not isinstance(target, str | PathLike):
+        raise OptionError(f"a folder becomes a folder: the target is a {type(target).__name__}, must be a path")
+    source, target = Path(source), Path(target)
+    found = model_in(source)
+    if target.suffix and not target.is_dir():
+        yield FolderPair(found, target)
+        return
+    if target.resolve() == source.resolve():
+        raise OptionError(f"{target}: the target is the source")
+    if decoded != (found.name.endswith((".nnc", ".nnc.index.json"))):
+        raise OptionError(f"{found}: is {'no ' if decoded else 'already an '}NNC file")
+    suffix = (".safetensors.index.json" if _is_sharded(found) else ".safetensors") if decoded else ".nnc"
+    with os_errors(target):
+        if writes:
+            target.mkdir(parents=True, exist_ok=True)
+    yield FolderPair(found, target / f"{STEM}{suffix}")
+    if writes:
+        with os_errors(target):
+            _copy_others(source, target)
+
+
+def _is_sharded(stream: Path) -> bool:
+    """Whether a stream came from a model in several files."""
+    if stream.name.endswith(".json"):
+        return True
+    with as_source(stream) as opened:
+        reader = StreamReader(opened)
+        next(reader.data_units(), None)
+        return bool(reader.model_metadata.shards)
+
+
+def _copy_others(source: Path, target: Path) -> None:
+    """Copy what is neither a model nor hidden, folders included."""
+    for path in sorted(source.iterdir()):
+        if path.name.startswith(".") or path.resolve() == target.resolve():
+            continue
+        if path.is_dir():
+            (target / path.name).mkdir(exist_ok=True)
+            _copy_others(path, target / path.name)
+        elif path.name in STATES or not path.name.endswith(WEIGHTS):
+            shutil.copyfile(path, target / path.name)

@@ -1,0 +1,177 @@
+"""Pipes, folders, patterns and files of rules, as users give them on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import nncjit
+
+RNG = np.random.default_rng(0)
+WEIGHTS = {"a.weight": RNG.standard_normal((60, 50), dtype=np.float32), "b": np.arange(5)}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    save_file(WEIGHTS, tmp_path / "m.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shell(line, folder):
+    line = line.replace("nncjit ", f"{sys.executable} -m nncjit ")
+    return subprocess.run(["sh", "-c", f"set -e; {line}"], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+def test_a_model_goes_through_pipes_and_back(folder):
+    done = shell(
+        "cat m.safetensors | nncjit compress - -o - --preset lossless | nncjit decompress - -o - > back.safetensors;"
+        "nncjit compress m.safetensors -o - -q > m.nnc; nncjit -q verify - < m.nnc; nncjit inspect - < m.nnc",
+        folder,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a.weight" in done.stdout
+    assert done.stderr.count("-> -") == 2  # reports go to stderr where stdout has the data
+    back = load_file("back.safetensors")
+    assert all((back[name] == array).all() for name, array in WEIGHTS.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_named_pipes_are_read(folder, run):
+    nncjit.compress("m.safetensors", "m.nnc")
+    for fifo, content, line in (
+        ("p1", "m.safetensors", "compress p1 -o x.nnc"),
+        ("p2", "m.nnc", "verify p2"),
+        ("p3", "m.nnc", "decompress p3 -o x.npz"),
+    ):
+        os.mkfifo(fifo)
+        data = (folder / content).read_bytes()
+        writer = threading.Thread(target=(folder / fifo).write_bytes, args=(data,))
+        writer.start()
+        code, _, err = run(line)
+        writer.join()
+        assert (code, err) == (0, "")
+    assert nncjit.diff("x.npz", "x.nnc").equal
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
+@pytest.mark.parametrize(
+    ("content", "words"), [("printf ''", "standard input is"), ("echo no model", "standard input is")]
+)
+def test_what_is_no_model_is_refused_in_one_line(folder, content, words):
+    done = shell(f"{content} | nncjit compress - -o x.nnc", folder)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def hugging_face(folder):
+    """A folder as `save_pretrained` leaves it, in two shards."""
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "tiny"}')
+    (folder / ".hidden").touch()
+    (folder / "extra").mkdir()
+    (folder / "extra" / "tokenizer.txt").write_text("words")
+    save_file({"a.weight": WEIGHTS["a.weight"]}, folder / "model-00001-of-00002.safetensors")
+    save_file({"b": WEIGHTS["b"]}, folder / "model-00002-of-00002.safetensors")
+    shard_of = {"a.weight": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shard_of}))
+
+
+def tree(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_becomes_a_folder_and_comes_back(folder, run):
+    hugging_face(folder / "llama")
+    code, out, err = run("compress llama/ -o llama-nnc/ --preset lossless")
+    assert (code, err) == (0, "")
+    assert out.startswith("llama -> llama-nnc\n")
+    assert tree(folder / "llama-nnc") == ["config.json", "extra/tokenizer.txt", "model.nnc"]
+    assert run("decompress llama-nnc -o back -q") == (0, "", "")
+    assert tree(folder / "back") == [name for name in tree(folder / "llama") if name != ".hidden"]
+    assert nncjit.diff("llama/model.safetensors.index.json", "back/model.safetensors.index.json").equal
+    assert run("compress llama -q")[0] == 2  # llama-nnc is there already
+    assert nncjit.compress("llama", "other", bits=4).target == "other"
+
+
+def test_a_dry_run_of_a_folder_writes_nothing(folder, run):
+    hugging_face(folder / "llama")
+    assert run("compress llama -o new --dry-run -q")[0] == 0
+    assert not (folder / "new").exists()
+
+
+def test_folders_without_a_model_or_with_two_say_so(folder, run):
+    (folder / "empty").mkdir()
+    assert "holds no model file" in run("compress empty -o x")[2]
+    (folder / "two").mkdir()
+    for name in "ab":
+        np.savez(folder / "two" / f"{name}.npz", w=np.ones(3))
+    assert "holds 2 models (a.npz, b.npz)" in run("compress two -o x")[2]
+    hugging_face(folder / "llama")
+    assert "the target is the source" in run("compress llama -o llama")[2]
+
+
+def test_shards_of_pytorch_are_read(folder, run):
+    torch = pytest.importorskip("torch")
+    (folder / "old").mkdir()
+    torch.save({"a.weight": torch.from_numpy(WEIGHTS["a.weight"])}, folder / "old" / "pytorch_model-1.bin")
+    torch.save({"b": torch.from_numpy(WEIGHTS["b"])}, folder / "old" / "pytorch_model-2.bin")
+    shard_of = {"a.weight": "pytorch_model-1.bin", "b": "pytorch_model-2.bin"}
+    (folder / "old" / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shard_of}))
+    assert run("compress old -o new --preset lossless -q") == (0, "", "")
+    assert nncjit.diff("m.safetensors", "new/model.nnc").equal
+    code, _, err = run("decompress new/model.nnc -o x.bin.index.json")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_one_stream_becomes_shards_of_a_size(folder, run):
+    nncjit.compress("m.safetensors", "m.nnc")
+    (folder / "out").mkdir()
+    assert run("decompress m.nnc -o out/m.safetensors.index.json --shard-size 12KB -q") == (0, "", "")
+    assert len(list((folder / "out").glob("m-*.safetensors"))) == 2
+
+
+def test_several_inputs_and_patterns_go_into_a_folder(folder, run):
+    save_file(WEIGHTS, "n.safetensors")
+    assert run("compress m.safetensors n.safetensors -o out/ -q") == (0, "", "")
+    assert tree(folder / "out") == ["m.nnc", "n.nnc"]
+    assert run("compress *.safetensors -o more -q") == (0, "", "")
+    assert tree(folder / "more") == ["m.nnc", "n.nnc"]
+    assert "-o FOLDER/" in run("compress m.safetensors n.safetensors")[2]
+    assert "no file matches" in run("compress *.xyz -o more")[2]
+
+
+def test_rules_in_a_file(folder, run):
+    (folder / "rules.toml").write_text("[rules]\n'a.*' = { bits = 3, quantizer = 'uniform' }\nb = 'raw'\n")
+    assert run("compress m.safetensors -o m.nnc --rules rules.toml -q") == (0, "", "")
+    tools = {row.name: row.tools for row in nncjit.inspect("m.nnc").tensors}
+    assert tools["a.weight"][0] == "uniform"
+    (folder / "rules.toml").write_text("'a.*' = 'lossless'\n")
+    assert run("compress m.safetensors -o m.nnc --rules rules.toml --rule b=raw -q") == (0, "", "")
+    assert nncjit.diff("m.safetensors", "m.nnc").equal
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("= =", "no TOML"),
+        ("a = 5", "must hold patterns"),
+        ("'a.*' = {bist = 3}", "did you mean 'bits'"),
+        ("", "is empty"),
+    ],
+)
+def test_wrong_files_of_rules_are_one_line(folder, run, text, words):
+    (folder / "rules.toml").write_text(text)
+    code, _, err = run("compress m.safetensors -o m.nnc --rules rules.toml")
+    assert code in (1, 2)
+    assert words in err
+    assert err.count("\n") == 1
