@@ -31,6 +31,7 @@ _MODULES = {
     ".ckpt": "pytorch",
     ".onnx": "onnx",
     ".gguf": "gguf",
+    ".nnef": "nnef",
 }
 
 
@@ -123,5 +124,6 @@ def create(
         graph = next((graph for graph in graphs if graph.format == module.GRAPH and not graph.quantization), None)
         if graph is None:
             raise ModelError(f"{path}: needs the {module.GRAPH.upper()} graph of the network, and there is none")
-        return Writer(module.write(path, infos, graph, fsync=fsync), infos)
+        beside = {"graphs": graphs, "metadata": metadata or {}} if hasattr(module, "KEEPS_METADATA") else {}
+        return Writer(module.write(path, infos, graph, **beside, fsync=fsync), infos)
     return Writer(module.write(path, infos, metadata or {}, shard_size=shard_size, fsync=fsync), infos)

@@ -1,0 +1,47 @@
+"""What each format can do, and the test that shows it. docs/make_formats.py makes the table of the page from this."""
+
+from __future__ import annotations
+
+COLUMNS = ("read", "write", "topology in stream", "encoded inside", "quantised lossless")
+
+_ROUND_TRIP = "tests/formats/test_formats.py::test_names_order_shapes_and_values_come_back"
+_ONNX = "tests/formats/test_onnx.py"
+_INSIDE = "tests/convert/test_encoded_onnx.py"
+_GGUF = "tests/formats/test_gguf.py"
+_HF = "tests/hf/test_hf_layout.py"
+_NNEF = "tests/formats/test_nnef.py"
+
+CLAIMS: dict[str, tuple[str, ...]] = {
+    "safetensors (one file or sharded)": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
+    "npz": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
+    "PyTorch state dict": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
+    "Hugging Face folder": (
+        f"{_HF}::test_folders_load_without_a_missing_or_unexpected_name",
+        f"{_HF}::test_a_loaded_model_is_saved_as_an_ordinary_one",
+        "",
+        f"{_HF}::test_values_are_those_of_the_streams",
+        "",
+    ),
+    "ONNX": (
+        f"{_ONNX}::test_the_models_of_the_onnx_package_come_back",
+        f"{_ONNX}::test_networks_compute_the_same",
+        f"{_ONNX}::test_tensors_anywhere_in_the_model_come_back",
+        f"{_INSIDE}::test_files_run_as_they_are_and_become_ordinary_ones_again",
+        f"{_ONNX}::test_every_type_comes_back_bit_for_bit",
+    ),
+    "GGUF": (
+        f"{_GGUF}::test_all_other_types_come_back_bit_for_bit",
+        f"{_GGUF}::test_the_library_reads_what_comes_back",
+        f"{_GGUF}::test_odd_files_come_back_bit_for_bit",
+        "",
+        f"{_GGUF}::test_quantised_tensors_come_back_bit_for_bit_and_small",
+    ),
+    "NNEF": (
+        f"{_NNEF}::test_models_come_back_byte_for_byte",
+        f"{_NNEF}::test_models_come_back_byte_for_byte",
+        f"{_NNEF}::test_graph_and_quantisation_travel_in_the_stream",
+        "",
+        f"{_NNEF}::test_models_come_back_byte_for_byte",
+    ),
+}
+"""Format -> for each column the test that shows it; empty where the format cannot."""
