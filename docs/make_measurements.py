@@ -37,6 +37,8 @@ STANDARD = {
 }
 """Model of the zoo -> the row of the standard's own table that it stands for, and the size there, percent."""
 ZOO = (*STANDARD, "charlm", "minilm", "digits")
+CALIBRATED = (*STANDARD, "charlm", "digits")
+"""Models that are calibrated and fine-tuned."""
 WHOLE_MODELS = ("minilm",)
 ONE_STEP = (-32, -28, -24, -20, -17, -14)
 """Quantisation parameters of the curve with one absolute step for all matrices."""
@@ -58,6 +60,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
     ]
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
+    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--finetune", "40", "--json"]) for m in CALIBRATED]
     found += [("scaling.json", ["bench/bench_decode.py", "threads", "--json"])]
     return [*found, ("kernels.json", ["bench/table.py", "--save"])]
 
@@ -166,6 +169,21 @@ def _ours(found: Json) -> tuple[str, str, str]:
     )
 
 
+def calibrated() -> str:
+    """Coded as it is, calibrated and fine-tuned, where a validation split chose how fine."""
+    kinds = ("as it is", "calibrated", "norms anew", "fine-tuned")
+    lines = []
+    for model, found in load("calibrated-*.json").items():
+        tests = found["original"]["test"]
+        main = next(key for key in MEASURES if key in tests)
+        line = [f"`{model}`", MEASURES[main], _number(tests[main])]
+        for kind in kinds:
+            point = found["chosen"].get(kind)
+            line.append("-" if point is None else f"**{point['ratio']:.2f} %** ({_number(point['test'][main])})")
+        lines.append(tuple(line))
+    return table(("model", "measure", "original", *kinds), lines) if lines else ""
+
+
 def zoo() -> str:
     """What the default does to each model of the zoo, and twice its steps."""
     head = ("model", "measure", "original", "default", "quality 0.5")
@@ -256,6 +274,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "whole-model": whole_model,
     "lossless": lossless,
     "standard": standard,
+    "calibrated": calibrated,
     "zoo": zoo,
     "gains": gains,
     "one-step": one_step,

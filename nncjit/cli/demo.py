@@ -14,6 +14,10 @@ from typing import Any
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
+from nncjit.encoder.choices import FinenessKinds
+
+CALIBRATED_QUALITY = 1.0
+"""How fine the calibrated row is unless the user says: chosen on varied training images (`bench/calibrated.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class DemoReport:
     correct_before: int
     correct_after: int
     same_answers: int
+    calibrated_bytes: int
+    calibrated_correct: int
     first_compress_seconds: float
     first_decompress_seconds: float
     compress_seconds: float
@@ -67,16 +73,23 @@ def measure(folder: Path, options: dict[str, Any], threads: int | None = None) -
     held_out = digits.load_held_out()
     before = digits.forward(load_file(digits.MODEL), held_out.images).argmax(1)
     after = digits.forward(load_file(back), held_out.images).argmax(1)
+    size = small.stat().st_size
+    fineness: dict[str, Any] = {} if options.keys() & FinenessKinds.rows().keys() else {"quality": CALIBRATED_QUALITY}
+    nncjit.compress(digits.MODEL, small, calibration=digits.STATISTICS, threads=threads, **fineness, **options)
+    nncjit.decompress(small, back, threads=threads)
+    calibrated = digits.forward(load_file(back), held_out.images).argmax(1)
     return DemoReport(
         weights=there[0].weights,
         original_bytes=digits.MODEL.stat().st_size,
-        compressed_bytes=small.stat().st_size,
+        compressed_bytes=size,
         decoded_bytes=back.stat().st_size,
         snr=there[0].snr,
         images=len(held_out.labels),
         correct_before=int((before == held_out.labels).sum()),
         correct_after=int((after == held_out.labels).sum()),
         same_answers=int((before == after).sum()),
+        calibrated_bytes=small.stat().st_size,
+        calibrated_correct=int((calibrated == held_out.labels).sum()),
         first_compress_seconds=there[0].seconds,
         first_decompress_seconds=again[0].seconds,
         compress_seconds=there[1].seconds,
@@ -90,12 +103,16 @@ def describe(report: DemoReport) -> str:
     bits = f"{8 * report.compressed_bytes / report.weights:.2f}"
     before = f"{report.correct_before} of {n} ({100 * report.correct_before / n:.1f} %)"
     after = f"{report.correct_after} of {n} ({100 * report.correct_after / n:.1f} %)"
+    calibrated = f"{report.calibrated_correct} of {n} ({100 * report.calibrated_correct / n:.1f} %)"
+    tiny = f"{text.three_digits(100 * report.calibrated_bytes / whole)} %"
+    tiny_bits = f"{8 * report.calibrated_bytes / report.weights:.2f}"
     small = f"{text.three_digits(100 * report.compressed_bytes / whole)} %"
     rows = [
         ("", "file size", "of original", "bits per weight", "digits read correctly"),
         ("original model", text.size(whole), "100 %", "32.00", before),
         ("compressed (.nnc)", text.size(report.compressed_bytes), small, bits, ""),
         ("decompressed again", text.size(report.decoded_bytes), "100 %", "32.00", after),
+        ("calibrated (.nnc)", text.size(report.calibrated_bytes), tiny, tiny_bits, calibrated),
     ]
     times = [
         ("compress", text.seconds(report.first_compress_seconds), text.seconds(report.compress_seconds)),

@@ -22,6 +22,8 @@ TITLE = "digits: a small network that reads handwritten digits"
 DATA = Path(__file__).resolve().parent.parent / "data"
 MODEL = DATA / "digits.safetensors"
 """The trained weights: four convolutions with batch norm, two linear layers."""
+STATISTICS = DATA / "digits-statistics.safetensors"
+"""A calibration of the network on its training images, made by ``bench/zoo/calibration.py digits``."""
 WEIGHTS = MODEL
 MAIN = ("top1", True)
 """The main measure, and that higher is better: what `nncjit eval` requires of a task."""

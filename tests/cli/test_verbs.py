@@ -201,6 +201,8 @@ def test_demo_tells_a_newcomer_what_is_gained(folder, run):
     assert report["weights"] == sum(w.size for w in load_file(digits.MODEL).values())
     assert report["compressed_bytes"] < 0.2 * report["original_bytes"]
     assert report["correct_after"] >= report["correct_before"] - 2
+    assert report["calibrated_bytes"] < 0.035 * report["original_bytes"]
+    assert report["calibrated_correct"] >= report["correct_before"] - 4
     code, out, _ = run("demo --bits 2")
     assert code == 0
     assert "digits read correctly" in out
