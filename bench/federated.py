@@ -25,7 +25,7 @@ from nncjit.demo import digits
 from nncjit.updates import Receiver, Sender
 
 RESULTS = Path(__file__).parents[1] / "docs" / "measurements" / "federated.json"
-CLIENTS, ROUNDS = 5, 30
+CLIENTS, ROUNDS = 5, 15
 CONCENTRATION = 1.0
 """Of the Dirichlet distribution by which a digit's images go to the clients: small is unequal."""
 RATE, MOMENTUM = 0.05, 0.9
@@ -111,14 +111,14 @@ def run(parts: list[tuple[torch.Tensor, torch.Tensor]], rounds: int, share: floa
         model = after
         held_out = digits.load_held_out()
         accuracy.append(digits.count_correct(model, held_out) / len(held_out.labels))
-        print(f"share {share} round {k + 1:3}: {accuracy[-1]:.4f}", flush=True)
+        print(f"share {share} round {k + 1:3}: {accuracy[-1]:.4f} {uplink[-len(parts) :]} {downlink[-1:]}", flush=True)
     return {"share": share, "float32_bytes": n_bytes, "accuracy": accuracy, "uplink": uplink, "downlink": downlink}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--share", type=float, nargs="*", default=[1.0, 0.3])
+    parser.add_argument("--share", type=float, nargs="*", default=[0.0, 1.0], help="0: without compression")
     args = parser.parse_args()
     torch.set_num_threads(1)
     data = load_digits()
@@ -128,7 +128,7 @@ def main() -> None:
     labels = torch.from_numpy(data.target[train_rows])
     parts = [(images[mine], labels[mine]) for mine in shares(labels.numpy())]
     started = time.perf_counter()
-    runs = [run(parts, args.rounds, share) for share in (None, *args.share)]
+    runs = [run(parts, args.rounds, share or None) for share in args.share]
     results = {
         "clients": [len(part[1]) for part in parts],
         "rounds": args.rounds,

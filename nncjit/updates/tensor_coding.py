@@ -54,6 +54,8 @@ VECTOR_NOISE = NOISE / 4
 """Of the difference of a vector."""
 SAMPLED_FROM, SAMPLE_ROWS = 1 << 17, 1 << 16
 """Elements from which context tools are compared on a sample, and elements of that sample, about."""
+SIZES_FROM, SAMPLE_OF_SIZE = 512, 1 << 13
+"""Elements from which a tensor counts where the steps for a size are looked for, and elements of its sample."""
 IMPLIED_UNARY_LENGTH = 10
 """Of units that do not say it."""
 WORTH_WHOLE = 0.25
@@ -132,10 +134,10 @@ class TensorCoder:
         new, base = tensor.read(), fitted(origin.read(), info.shape)
         wanted = self._wanted(info, new, base, origin)
         difference = self._reduced(info, wanted)
-        if not np.isfinite(difference).all() or not difference.any():
+        if difference.size < SIZES_FROM or not np.isfinite(difference).all() or not difference.any():
             return lambda _: 0.0
         measured = _measured(difference, wanted, None)
-        row = runs(difference.reshape(-1), SAMPLE_ROWS).reshape(1, -1)
+        row = runs(difference.reshape(-1), SAMPLE_OF_SIZE).reshape(1, -1)
         matrix = is_matrix(info.shape)
 
         def bits_with(plan: Plan) -> float:

@@ -35,12 +35,16 @@ from nncjit.updates.update_writer import Node, UpdateWriter, parameter_set
 Keep = Callable[[Parameter], Parameter]
 """Takes a tensor as it is after an update, and gives it back in the form in which it is kept."""
 
-ATTEMPTS, CLOSE = 4, 0.01
+ATTEMPTS, CLOSE = 5, 0.02
 """Encodings at the most for a size, and how near below it one must come."""
-LEAST_SCALE, MOST_SCALE, HALVINGS = 2.0**-10, 2.0**10, 14
+LEAST_SCALE, MOST_SCALE, HALVINGS = 2.0**-10, 2.0**10, 12
 """Of the steps, where a size is looked for."""
 RATE_SCALES = (1.0, 0.4, 0.1, 0.0)
 """Factors on the weight of bits that are tried for a size."""
+BEYOND = 1.1
+"""Factor from step to step where the estimate does not lead below a size."""
+JUMP = 0.1
+"""By how much an estimate may miss a size, beyond which bits weigh too much for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,25 +313,31 @@ def _to_size(job: _Job, plan: Plan, file: BinaryIO, goal: float) -> _Written:
     """
     coder = TensorCoder(plan, job.options)
     curves = [coder.sampled_bits(t, job.structure.origins[t.name]) for t in job.new if t.same_as is None]
-    tried: list[tuple[bool, float, float, float]] = []
 
     def estimated(rated: Plan, scale: float) -> float:
         return sum(curve(replace(rated, scale=scale)) for curve in curves) / 8
 
+    rated, scale = plan, MOST_SCALE
     for rate_scale in RATE_SCALES:
         rated = replace(plan, rate_scale=rate_scale)
-        aimed = goal
-        for _ in range(ATTEMPTS):
-            scale = _solved(partial(estimated, rated), aimed)
-            written = job.run(replace(rated, scale=scale), file)
-            tried.append((written.size > goal, abs(written.size - goal), scale, rate_scale))
-            if _meets(written.size, goal):
-                return written
-            aimed = max(aimed + goal - written.size, aimed / 4)
-            if len(tried) > 1 and tried[-1] == tried[-2]:
-                break
-    _, _, scale, rate_scale = min(tried)
-    written = job.run(replace(plan, scale=scale, rate_scale=rate_scale), file)
+        scale = _solved(partial(estimated, rated), goal)
+        if abs(estimated(rated, scale) - goal) < JUMP * goal:
+            break
+    aimed, tried = goal, dict[float, int]()
+    while scale not in tried and len(tried) < ATTEMPTS:
+        written = job.run(replace(rated, scale=scale), file)
+        tried[scale] = written.size
+        if _meets(written.size, goal):
+            return written
+        aimed = max(aimed + 0.995 * goal - written.size, aimed / 4)
+        scale = _solved(partial(estimated, rated), aimed)
+    for _ in range(ATTEMPTS):  # the estimate has a jump there: on from the largest step, to be below in any case
+        if min(tried.values()) <= goal or max(tried) >= MOST_SCALE:
+            break
+        scale = max(tried) * BEYOND
+        tried[scale] = job.run(replace(rated, scale=scale), file).size
+    best = min(tried, key=lambda x: (tried[x] > goal, abs(tried[x] - goal)))
+    written = job.run(replace(rated, scale=best), file)
     if not (1 - 5 * CLOSE) * goal <= written.size <= goal:
         reason = f"{written.overhead} bytes are head and checks" if written.size > goal else "no step comes nearer"
         warnings.warn(f"size is {goal:.0f}, reached {written.size}: {reason}", NncWarning, stacklevel=4)
