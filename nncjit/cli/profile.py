@@ -26,6 +26,7 @@ BAR = 30
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("source", type=Path, metavar="MODEL", help="a model file or an .nnc file")
+    parser.add_argument("--calibration", type=Path, metavar="STATS", help="statistics of the model (.safetensors)")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
     parser.add_argument("--sort", choices=sorted(SORTS), default="bytes", help="order of the tensors (default: bytes)")
     parser.add_argument("--top", type=int, default=15, metavar="N", help="tensors to show (default: 15, 0: all)")
@@ -46,7 +47,7 @@ def run(args: Namespace) -> None:
         plot.check_target(args.png)
     options = Options(**encoder_options(args))
     note(args, "working: several passes, the first of which compiles the kernels ...")
-    found = profile(args.source, options, threads=args.threads)
+    found = profile(args.source, options, threads=args.threads, calibration=args.calibration)
     if args.png is not None:
         draw(found, args.png, SORTS[args.sort], args.top or len(found.tensors))
     show(args, found, lambda found: describe(found, SORTS[args.sort], args.top or len(found.tensors)))

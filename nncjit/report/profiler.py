@@ -96,7 +96,13 @@ class Profile:
         return asdict(self)
 
 
-def profile(source: str | PathLike[str], options: Options | None = None, *, threads: int | None = None) -> Profile:
+def profile(
+    source: str | PathLike[str],
+    options: Options | None = None,
+    *,
+    threads: int | None = None,
+    calibration: str | PathLike[str] | None = None,
+) -> Profile:
     """Profile a model file in both directions, or the decompression of a stream.
 
     Parameters
@@ -107,20 +113,24 @@ def profile(source: str | PathLike[str], options: Options | None = None, *, thre
         What the encoder may choose.
     threads : int, optional
         For the passes that use more than one; default: all cores that the process may use.
+    calibration : path, optional
+        Statistics of the model (`nncjit.calibrate`).
 
     Raises
     ------
     NncError
         What `nncjit.compress` and `nncjit.decompress` raise.
     """
-    options = Options.of(options, {})
+    keywords = Options.of(options, {}).keywords()
+    if calibration is not None:
+        keywords["calibration"] = fspath(calibration)
     with tempfile.TemporaryDirectory(prefix="nncjit-profile-") as name:
         folder = Path(name)
         there = None
         stream, encoding = Path(source), Recorder()
         if formats.is_known(source):
             stream = folder / "model.nnc"
-            there, encoding = _way("nncjit:compress", compress, source, stream, threads, options.keywords())
+            there, encoding = _way("nncjit:compress", compress, source, stream, threads, keywords)
         back, _ = _way("nncjit:decompress", decompress, stream, folder / "back.safetensors", threads, {})
         found = inspect(stream)
         tensors = _tensors(stream, found, encoding)
@@ -199,13 +209,19 @@ def _tensors(stream: Path, found: Inspection, encoding: Recorder) -> list[Tensor
     for (_, tensor), cost in encoding.costs.items():
         spent[tensor] = spent.get(tensor, 0.0) + cost.cpu_seconds
     rows = []
+    inside = 0  # bytes of units that so far have named only parts of a block
     with open_stream(stream, threads=1) as file:
+        own = set(file.keys())
         for row in found.tensors:
+            if row.name not in own:
+                inside += row.bytes
+                continue
             started = time.process_time()
             n_bytes = file.get_tensor(row.name).nbytes if row.tied_to is None else 0
             seconds = time.process_time() - started if row.tied_to is None else 0.0
             mine = spent.get(row.name, 0.0)
-            rows.append(TensorRow(row.name, row.shape, row.weights, n_bytes, row.bytes, mine, seconds))
+            rows.append(TensorRow(row.name, row.shape, row.weights, n_bytes, row.bytes + inside, mine, seconds))
+            inside = 0
     return rows
 
 
