@@ -16,6 +16,7 @@ from nncjit.stream import metadata_unit
 from nncjit.stream.graph_units import write_graphs
 from nncjit.stream.pruning_masks import container_of
 from nncjit.syntax import (
+    MAX_UNIT_SIZE,
     AggregateType,
     CompressionFormat,
     Context,
@@ -33,6 +34,9 @@ from nncjit.syntax import (
     split_unit,
     write_unit,
 )
+
+LARGEST_PAYLOAD = MAX_UNIT_SIZE - (1 << 24)
+"""Bytes of a payload that is written in one unit; what is larger comes in parts. The rest is room for headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ class StreamWriter:
         """A data unit, or the parts of one that is too large."""
         header = self._referenced(coded.header)
         limit = self._plan.options.stream.max_unit_bytes
+        if limit is None and len(coded.payload) > LARGEST_PAYLOAD:
+            limit = LARGEST_PAYLOAD
         if limit is not None and len(coded.payload) > limit:
             parts = split_unit(UnitType.NDU, header, coded.payload, self._context, limit)
         else:

@@ -99,12 +99,13 @@ def split_unit(
     OptionError
         As `write_unit`; or `max_bytes` leaves no room for payload, or asks for more than `MAX_PARTS` parts.
     """
-    whole = write_unit(unit_type, header, body, context, independently_decodable_flag=independently_decodable_flag)
-    if len(whole) <= max_bytes:
-        return [whole]
+    payload = memoryview(_payload(unit_type, header, body, context))
+    # checked by its header alone: a unit beyond the largest size cannot be written whole
+    size = len(unit_head(unit_type, header, 0, context)) + len(payload)
+    if size + 2 * (size >= SHORT_UNIT_SIZE) <= max_bytes:
+        return [write_unit(unit_type, header, body, context, independently_decodable_flag=independently_decodable_flag)]
     if unit_type not in (UnitType.NDU, UnitType.TPL, UnitType.QNT):
         raise OptionError(f"NNR_{unit_type.name} cannot be split")
-    payload = memoryview(_payload(unit_type, header, body, context))
     long_size = max_bytes >= SHORT_UNIT_SIZE
     heads = [_header(header, context)]
     if unit_type == UnitType.NDU:
