@@ -38,6 +38,7 @@ VERBS = {
     "demo": "compress a small real network and see what it costs",
     "eval": "see how small a model can get, and what it costs",
     "profile": "see where time, bytes and memory go",
+    "completion": "print a script that completes words in a shell",
     "warmup": "compile the kernels now, so that the first run is fast",
 }
 """Verb -> what it does. The verb's module, ``nncjit.cli.VERB``, has ``configure(parser)`` and ``run(args)``."""
@@ -145,19 +146,20 @@ def parse(argv: Sequence[str]) -> Namespace:
         parser.error(f"there is no verb {verb!r}{did_you_mean(verb, VERBS)}")
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", _help_of(parser, verb or ""))
+        known = options_of(verb or "")
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         what = "option" if word.startswith("-") else "argument"
         parser.error(f"{verb} has no {what} {word}{did_you_mean(word.partition('=')[0], known)}")
     return args
 
 
-def _help_of(parser: ArgumentParser, verb: str) -> str:
-    """The help of a verb, which names all its options."""
+def options_of(verb: str) -> list[str]:
+    """The options of a verb, as its help names them."""
     caught = io.StringIO()
     with suppress(SystemExit), redirect_stdout(caught):
-        parser.parse_args([verb, "--help"])
-    return caught.getvalue()
+        build_parser(verb).parse_args([verb, "--help"])
+    named = re.findall(r"^ +(--?[a-z][a-z-]*)(?:,? (?:[A-Z][^ ]*, )?(--[a-z-]+))?", caught.getvalue(), re.MULTILINE)
+    return [option for row in named for option in row if option]
 
 
 def say(text: str) -> None:

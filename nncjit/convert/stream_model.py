@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -15,6 +17,7 @@ from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_units
 from nncjit.model import Model, Tensor
 from nncjit.stream.data_units import DataUnit, StreamReader
+from nncjit.stream.stream_index import is_index, streams_of
 
 __all__ = ["open_any"]
 
@@ -43,25 +46,25 @@ def open_any(source: Any, *, threads: int | None = None, max_bytes: int | str | 
             return formats.open_model(source)
     elif not hasattr(source, "read") and not isinstance(source, bytes | bytearray | memoryview):
         return Model.from_mapping(source)
-    stream = as_source(source)
-    try:
-        reader = StreamReader(stream)
-        units = list(reader.data_units())
-        infos = tensor_infos(units, reader, reader.rebuilder(full_size=False, max_bytes=0))
-        holders = reader.with_ties({part.name: unit for unit in units for part in unit.results()})
+    tensors: list[Tensor] = []
+    metadata: dict[str, str] = {}
+    with ExitStack() as stack:
+        for each in streams_of(source) if is_index(source) else [source]:
+            stream = stack.enter_context(as_source(each))
+            reader = StreamReader(stream)
+            tensors += _tensors(reader, partial(MemoryBudget, max_bytes, stream.size), threads)
+            metadata |= reader.model_metadata.metadata
+        return Model(tensors, metadata, close=stack.pop_all().close)
 
-        def read(name: str, unit: DataUnit) -> np.ndarray[Any, Any]:
-            budget = MemoryBudget(max_bytes, stream.size)
-            return next(d.storage for d in decode_units([unit], budget, threads=threads) if d.part.name == name)
 
-        return Model(
-            (
-                Tensor(t.name, t.shape, t.dtype, partial(read, t.same_as or t.name, holders[t.name]), t.same_as)
-                for t in infos
-            ),
-            reader.model_metadata.metadata,
-            close=stream.close,
-        )
-    except BaseException:
-        stream.close()
-        raise
+def _tensors(reader: StreamReader, budget: Callable[[], MemoryBudget], threads: int | None) -> Iterator[Tensor]:
+    """The tensors of a stream, to be decoded one by one, each within a budget of its own."""
+    units = list(reader.data_units())
+    holders = reader.with_ties({part.name: unit for unit in units for part in unit.results()})
+
+    def read(name: str, unit: DataUnit) -> np.ndarray[Any, Any]:
+        return next(d.storage for d in decode_units([unit], budget(), threads=threads) if d.part.name == name)
+
+    for info in tensor_infos(units, reader, reader.rebuilder(full_size=False, max_bytes=0)):
+        load = partial(read, info.same_as or info.name, holders[info.name])
+        yield Tensor(info.name, info.shape, info.dtype, load, info.same_as)
