@@ -31,6 +31,7 @@ from targets_table import show, table
 from timing import RIVAL, best_time, best_wall, ratio
 
 import nncjit
+from nncjit.cabac.lane_encoder import compile_rows
 from nncjit.quant.steps import step
 from nncjit.report import nncodec_worker
 from nncjit.report.memory import in_child
@@ -83,6 +84,7 @@ def decode_layers(way: str) -> Figures:
 
 
 def encode_layers(selection: str, scan: int = 0) -> Figures:
+    compile_rows()
     for name, dq in DENSE:
         levels = bench_encode.levels_of(name, dq, scan)
         ours = partial(bench_encode.ours, levels, dq, selection, scan)
@@ -158,6 +160,7 @@ def decode_models() -> Figures:
 
 
 def encode_models() -> Figures:
+    compile_rows()
     for name, arrays in whole_models().items():
         for qp in QPS:
             options: dict[str, Any] = {"qp": qp, "scan_order": BLOCK_SCAN}

@@ -7,7 +7,7 @@ layers, the fuller the lanes. What cannot be coded here gives None, and goes ano
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nncjit.cabac import lane_encoder_kernels as kernels
+from nncjit.cabac import lane_supply
 from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
 from nncjit.cabac.block_row_pieces import states_before
 from nncjit.cabac.encoder_input import PreparedLayer, check_faults, wrong_states
@@ -22,8 +23,7 @@ from nncjit.cabac.encoder_records import ENCODER, RESTART
 from nncjit.cabac.lane_encoder_records import ENCODER_GROUP, FRONT, FULL, LANE_CODING, LANE_ROW, ROOM
 from nncjit.cabac.lane_records import LANES, LONGEST_UNARY, PLACES
 from nncjit.cabac.lane_tables import AT_GTX, AT_REM, AT_SIG, tables_of
-from nncjit.jit import Table, address, lanes
-from nncjit.jit.processor import has_wide_vectors
+from nncjit.jit import Table, address, is_ready, numba_internals
 from nncjit.jit.threads import share
 
 Array = NDArray[Any]
@@ -32,8 +32,14 @@ FEWEST_ROWS = 5
 """Rows for which lanes pay: a step takes as long as some four bins of one encoder."""
 BYTES_PER_LEVEL = 2
 """Bytes that a row's output has room for."""
+WORTH_COMPILING = 1 << 27
+"""Weights whose encoding in lanes saves as much time as it takes to compile them."""
 REACH = 1 << 33
 """Bytes from the first levels to the last: indices have 31 bits."""
+
+
+_waiting_weights = 0
+"""Weights that this process has coded without lanes since they would have to be compiled first."""
 
 
 def can_code(prepared: PreparedLayer) -> bool:
@@ -45,8 +51,29 @@ def can_code(prepared: PreparedLayer) -> bool:
 
 
 def lanes_here() -> bool:
-    """Whether lanes are the faster way on this machine."""
-    return lanes.enabled() and has_wide_vectors()
+    """Whether this machine has vectors for lanes, and they are wanted."""
+    return lane_supply.available()
+
+
+def compile_rows() -> None:
+    """Compile the coding of rows now, where it can be."""
+    if lanes_here():
+        numba_internals.compile_worker(kernels.encode_rows)
+
+
+@cache
+def _were_compiled() -> bool:
+    """Whether lanes were compiled when this process first asked."""
+    return is_ready(kernels.encode_rows)
+
+
+def _pay(weights: int) -> bool:
+    """Whether so many weights should go in lanes: yes if these are compiled, or enough work has gone without them."""
+    global _waiting_weights  # noqa: PLW0603 - compiled code belongs to the process
+    if _were_compiled():
+        return True
+    _waiting_weights += weights
+    return _waiting_weights >= WORTH_COMPILING
 
 
 class QueuedLayer:
@@ -116,7 +143,8 @@ def _code(layers: list[QueuedLayer], workers: Executor | None) -> None:
     """Code the rows of layers with one binarisation, longest first, if lanes pay for them."""
     base = min(address(queued.prepared.levels) for queued in layers)
     layers = [q for q in layers if address(q.prepared.levels) - base + q.prepared.levels.nbytes < REACH]
-    if sum(len(q.prepared.intervals) for q in layers) < FEWEST_ROWS:
+    few = sum(len(q.prepared.intervals) for q in layers) < FEWEST_ROWS
+    if few or not _pay(sum(q.prepared.coded for q in layers)):
         return
     layer = layers[0].prepared.layer
     coding = Table(np.zeros(1, LANE_CODING))

@@ -14,6 +14,7 @@ clamped to the row's last level; at most one digit a lane is put out by each flu
 
 from nncjit.cabac.lane_encoder_records import ENCODER_GROUP, ESCAPE_STEPS
 from nncjit.cabac.lane_records import SIG
+from nncjit.cabac.lane_step_kernels import MIRROR, UNSHIFTED
 from nncjit.cabac.lane_tables import AT_SIG, ENDS, ESCAPE, PLACE_BITS, STATE_BITS, TABLES, place_word
 from nncjit.jit import field_offset, helper, inlined, load_i64, store_64
 from nncjit.jit.vectors import (
@@ -52,9 +53,6 @@ ZERO, ONE, NEXT_STATE, CURVE, LPS_WIDTHS = (
 )
 RESTS = 1 << 13
 """In the place word of a lane without a row, beside ESCAPE: it waits for nothing."""
-MIRROR = 0x1000F00F
-UNSHIFTED = 0xFFFFFFF0
-"""See lane_step_kernels.py."""
 AFTER_NEGATIVE, AFTER_POSITIVE = (place_word(AT_SIG + previous, SIG + previous) for previous in (1, 2))
 TABLE_HALF = 64
 DIGIT_BITS, BELOW_DIGIT = 16, 7

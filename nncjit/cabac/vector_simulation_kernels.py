@@ -28,6 +28,7 @@ from nncjit.cabac.encoder_records import (
     view_sample,
     view_simulation,
 )
+from nncjit.cabac.lane_step_kernels import UNSHIFTED
 from nncjit.cabac.quantiser_state_kernels import zero_steps
 from nncjit.cabac.tables import INITIALISATION_COUNT
 from nncjit.jit import (
@@ -65,7 +66,6 @@ LANE_BITS = 0x90000000
 """In the word of a context in a lane: see lane_records.py."""
 AFTER_MIRROR = 0x1000F010
 """MIRROR of the step in lanes, and 1: with it, ~word becomes MIRROR - word."""
-UNSHIFTED = 0xFFFFFFF0
 ALL, FIRST = (1 << INITIALISATION_COUNT) - 1, (1 << LEADERS) - 1
 """Masks of all initialisations and of the leaders."""
 

@@ -51,10 +51,12 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Encode and decode a small made-up model in every usual way."""
     import nncjit
-    from nncjit.decoder.stream_decoder import compile_kernels
+    from nncjit.decoder import stream_decoder
+    from nncjit.encoder import model_encoder
 
     start = time.perf_counter()
-    compile_kernels()
+    stream_decoder.compile_kernels()
+    model_encoder.compile_kernels()
     model = _model()
     for options in RUNS:
         nncjit.decode(nncjit.encode(model, threads=args.threads, **options), threads=args.threads)

@@ -13,7 +13,7 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
-from nncjit.cabac.lane_encoder import RowQueue
+from nncjit.cabac.lane_encoder import RowQueue, compile_rows
 from nncjit.calibrate import Statistics, opened
 from nncjit.encoder import targets
 from nncjit.encoder.execution import Data, Execution
@@ -281,6 +281,11 @@ def _why(aim: Aim, reached: float) -> str:
     if reached < aim.target.wanted:
         return "what is not smaller than its own bytes is stored exactly, and no step comes nearer"
     return "no step comes nearer"
+
+
+def compile_kernels() -> None:
+    """Compile now what small models do without: the coding of block rows in lanes, where it can be."""
+    compile_rows()
 
 
 def estimate_model(model: Model, options: Options, execution: Execution = EXECUTION, data: Data = NO_DATA) -> Encoded:

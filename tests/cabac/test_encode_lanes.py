@@ -57,6 +57,7 @@ def lanes(monkeypatch):
         return restarts
 
     monkeypatch.setattr(lane_encoder, "lanes_here", lambda: True)
+    monkeypatch.setattr(lane_encoder, "_were_compiled", lambda: True)
     monkeypatch.setattr(lane_encoder, "FEWEST_ROWS", 1)
     monkeypatch.setattr(lane_encoder.QueuedLayer, "append_to", counted)
     return done
@@ -153,6 +154,15 @@ def test_few_rows_are_coded_otherwise(lanes, monkeypatch):
     monkeypatch.setattr(lane_encoder, "FEWEST_ROWS", 1000)
     assert case.code() == one_stream(case)
     assert lanes == [False]
+
+
+def test_lanes_are_compiled_when_there_is_work_for_them(lanes, monkeypatch):
+    case = any_rows(2)
+    monkeypatch.setattr(lane_encoder, "_were_compiled", lambda: False)
+    monkeypatch.setattr(lane_encoder, "_waiting_weights", 0)
+    monkeypatch.setattr(lane_encoder, "WORTH_COMPILING", 2 * case.layer.size)
+    assert case.code() == case.code() == one_stream(case)
+    assert lanes == [False, True]
 
 
 def test_other_layers_never_wait():
