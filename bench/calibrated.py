@@ -31,7 +31,7 @@ LOSS = 1.0
 """Percent of the main measure that may be lost."""
 AS_IT_IS = (1.4, 1.0, 0.7, 0.5, 0.25, 0.12, 0.06, 0.045, 0.03, 0.022)
 CALIBRATED = (8.0, 5.6, 4.0, 2.8, 2.0, 1.4, 1.0, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-FINETUNED = (4.0, 2.8, 2.0, 1.4, 1.0, 0.7, 0.6, 0.5, 0.4, 0.3)
+FINETUNED = (0.84, 0.7, 0.6, 0.5)
 RATE = 1e-3
 
 Arrays = Mapping[str, np.ndarray]
@@ -56,12 +56,14 @@ class Curve:
         print(f"{self.name} {self.kind} {quality:g}: {size}, {found:.4f} (limit {limit:.4f})", flush=True)
         return holds(self.name, found, limit)
 
-    def chosen(self, limit: float) -> dict[str, Any] | None:
+    def chosen(self, limit: float, *, test: bool = True) -> dict[str, Any] | None:
         """The smallest point that holds the limit on the validation split, measured on the test set."""
         good = [k for k, p in enumerate(self.points) if holds(self.name, p["validation"], limit)]
         if not good:
             return None
         best = min(good, key=lambda k: int(self.points[k]["bytes"]))
+        if not test:
+            return self.points[best]
         return self.points[best] | {"test": zoo_calibration.measure(self.name, nncjit.decode(self.streams[best]))}
 
 
@@ -126,7 +128,9 @@ def main() -> None:
         again = any(key.endswith("running_var") for key in weights) and curves[2].add(quality, data, limit)
         if not plain and not again:
             break
-    for quality in FINETUNED if args.finetune else ():
+    best = [point for curve in curves[1:3] if (point := curve.chosen(limit, test=False)) is not None]
+    start = min((point["quality"] for point in best), default=CALIBRATED[0])
+    for quality in (start * share for share in FINETUNED) if args.finetune else ():
         if not curves[3].add(quality, tuned(name, weights, quality, made, args.finetune), limit):
             break
     found = {

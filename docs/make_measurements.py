@@ -60,7 +60,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
     ]
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
-    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--finetune", "40", "--json"]) for m in CALIBRATED]
+    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--finetune", "150", "--json"]) for m in CALIBRATED]
     found += [("scaling.json", ["bench/bench_decode.py", "threads", "--json"])]
     return [*found, ("kernels.json", ["bench/table.py", "--save"])]
 
