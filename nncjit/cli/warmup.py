@@ -16,6 +16,8 @@ from nncjit.cli.arguments import add_output, add_threads, show
 if TYPE_CHECKING:
     import numpy as np
 
+    from nncjit.calibrate import Statistics
+
 RUNS: tuple[dict[str, Any], ...] = (
     {},
     {"rate_weight": 0.5},
@@ -60,6 +62,7 @@ def run(args: Namespace) -> None:
     model = _model()
     for options in RUNS:
         nncjit.decode(nncjit.encode(model, threads=args.threads, **options), threads=args.threads)
+    nncjit.encode(model, threads=args.threads, calibration=_statistics(model))
     show(args, _report(time.perf_counter() - start), describe)
 
 
@@ -88,6 +91,22 @@ def _model() -> dict[str, np.ndarray]:
         "integers": random.integers(-100, 100, (8, 40)),
         "counter": np.array(7),
     }
+
+
+def _statistics(model: dict[str, np.ndarray]) -> Statistics:
+    """Of a linear layer and a convolution."""
+    import numpy as np
+
+    from nncjit.calibrate import Calibration
+
+    random = np.random.default_rng(1)
+    calibration = Calibration()
+    matrix = calibration.linear("matrix", model["matrix"].shape)
+    matrix.add(random.standard_normal((8, 96)), random.standard_normal((8, 256)))
+    kernels = calibration.convolution("sparse", model["sparse"].shape)
+    kernels.add(random.standard_normal((8, 72)), random.standard_normal((8, 96)))
+    calibration.end_samples(1, output_power=1e4)
+    return calibration.statistics()
 
 
 def _report(seconds: float) -> WarmupReport:
