@@ -10,6 +10,7 @@ from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
 from nncjit.cli.executors import add_executor, executor_of
 from nncjit.cli.pipes import stream_from
+from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
     from nncjit.stream.reports import DecompressReport
@@ -27,8 +28,10 @@ def run(args: Namespace) -> None:
     """Verify one file; damage is an error like any other bad input."""
     import nncjit
 
-    with executor_of(args) as executor:
-        show(args, nncjit.verify(stream_from(args.source), executor=executor, **decoder_options(args)), describe)
+    with executor_of(args) as executor, progress_bar("verify", quiet=args.quiet) as progress:
+        source = stream_from(args.source)
+        report = nncjit.verify(source, executor=executor, progress=progress, **decoder_options(args))
+    show(args, report, describe)
 
 
 def describe(report: DecompressReport) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from nncjit.encoder.calibrated_parts import HIGH_RATE, RATE_WEIGHT, STEP
 from nncjit.encoder.decision import GivenStep
@@ -58,6 +57,8 @@ class TableMetric:
 
     def loss(self, errors: np.ndarray) -> float:
         """Of errors float32[rows, c]."""
+        from scipy import linalg  # here, because a decoder should not need SciPy
+
         turned = errors @ linalg.cholesky(self.columns, lower=True).astype(np.float32)
         return 0.5 * float(np.einsum("ij,ij->i", turned, turned, dtype=np.float64) @ self.shares)
 
@@ -114,6 +115,8 @@ def calibrated_table(name: str, wanted: np.ndarray, metric: TableMetric, plan: P
 
 def _transformed(wanted: np.ndarray, metric: TableMetric) -> tuple[np.ndarray, Doubles]:
     """G, float32[rows, c], and H, float64[c, c], exactly."""
+    from scipy import linalg  # here, because a decoder should not need SciPy
+
     lower = linalg.cholesky(metric.columns, lower=True)
     turned = wanted @ lower.astype(np.float32)
     weighted = turned * metric.shares.astype(np.float32)[:, None]
@@ -131,6 +134,8 @@ def _columns(g: np.ndarray, step: float) -> int:
 
 def _fitted(g: np.ndarray, wanted: np.ndarray, exact: Doubles, shares: Doubles) -> tuple[np.ndarray, np.ndarray]:
     """H of least loss beside this G, float32[r, c], and G' f G, float32[r, r]."""
+    from scipy import linalg  # here, because a decoder should not need SciPy
+
     weighted = g * shares.astype(np.float32)[:, None]
     products = (weighted.T @ g).astype(np.float64)
     ridge = RIDGE * max(products.trace(), 1e-30) / len(products)

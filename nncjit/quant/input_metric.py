@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
 from nncjit.errors import NncWarning
 from nncjit.quant.flat_arrays import Floats
@@ -137,6 +136,8 @@ def _factor(metric: NDArray[Any], mean: float, damping: float, name: str) -> tup
         reverse = np.array(metric[::-1, ::-1], np.float32, order="F")
         reverse /= np.float32(scale)
         reverse[np.diag_indices(len(reverse))] += np.float32(damping)
+        from scipy.linalg import lapack  # here, because a decoder should not need SciPy
+
         factor, bad = lapack.spotrf(reverse, lower=1, clean=1, overwrite_a=1)
         if not bad:
             break
