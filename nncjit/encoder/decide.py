@@ -238,7 +238,7 @@ def _wanted_qp(name: str, shape: tuple[int, ...], measured: Measured, plan: Plan
     """The qp that is given, or that of the default step."""
     if plan.has_qp(name, shape):
         return plan.given_qp(name)
-    if measured.is_constant:
+    if measured.is_constant and not dependent:  # a dependent quantiser has no level 1 in half of its states
         step = measured.moments.rms  # so that all levels are 1
     elif is_matrix(shape):
         step = default_step(measured.moments.size, measured.spread, plan.coarseness(name), plan.median_size)

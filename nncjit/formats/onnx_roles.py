@@ -7,6 +7,7 @@ what lies between; a bias that is added by a node of its own likewise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nncjit.formats.onnx_places import graphs, label
@@ -68,13 +69,14 @@ def _in_graph(graph: Any, path: str, shapes: Mapping[str, tuple[int, ...]]) -> I
         for name in node.input:
             takers[name] = takers.get(name, 0) + 1
     for output in graph.output:
-        name = output if isinstance(output, str) else output.name
+        name = output.name if hasattr(output, "name") else output  # of a function they are names
         takers[name] = takers.get(name, 0) + 1
     layer_of: dict[str, str] = {}
     for node in graph.node:
         for at, role in _of_node(node, path, shapes, layer_of):
             if at < len(node.input) and node.input[at] in shapes:
-                yield node.input[at], role
+                shared = takers[node.input[at]] > 1
+                yield node.input[at], replace(role, layer="") if shared else role
                 if role.kind == "weight" and role.layer and node.output and takers.get(node.output[0]) == 1:
                     layer_of[node.output[0]] = role.layer
 

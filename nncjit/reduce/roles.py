@@ -13,7 +13,7 @@ _NORM = ("gamma", "beta", "mean", "var")
 def blocks_of_roles(roles: Mapping[str, Role | None], shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Block]:
     """The blocks that roles tell: a weight with the vectors of its layer that fit its outputs.
 
-    A layer with two weights (an LSTM) forms none. Nor does a batch norm that lacks its mean or variance.
+    A layer with two weights (an LSTM) forms none. A batch norm of which a part is shared with others stays outside.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def _block(members: Mapping[str, tuple[str, Role]], shapes: Mapping[str, tuple[i
     outputs = (shape[role.axis],)
     vectors = {kind: name for kind, (name, _) in members.items() if shapes[name] == outputs}
     norm = {kind: vectors[kind] for kind in _NORM if kind in vectors}
-    whole = "mean" in norm and "var" in norm
+    whole = len(norm) == len(_NORM)
     eps = max((members[kind][1].eps for kind in norm), default=0.0) or PYTORCH_EPS
     bias = vectors.get("bias")
     if bias is None and not whole:

@@ -297,6 +297,18 @@ def test_blocks_are_made_of_roles(tmp_path):
     assert all("BI" in tools[name] for name in ("cw", "tw", "fw", "mw"))
 
 
+def test_a_batch_norm_whose_scale_is_shared_is_in_no_block(tmp_path):
+    model = network()
+    model.graph.node.append(helper.make_node("Identity", ["g"], ["g2"]))
+    onnx.save(model, tmp_path / "m.onnx")
+    report = nncjit.compress(tmp_path / "m.onnx", tmp_path / "m.nnc", fold_batchnorm=True, quality=20)
+    assert "LS" not in {row.name: row.tool for row in report.tensors}["cw"]
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "back.onnx")
+    x = floats(1, 3, 8, 8)
+    got, want = (ReferenceEvaluator(str(tmp_path / n)).run(None, {"x": x})[0] for n in ("back.onnx", "m.onnx"))
+    assert np.allclose(got, want, atol=0.02 * np.abs(want).max())
+
+
 def external(folder, model=None, **options):
     model = model or network()
     settings = {"save_as_external_data": True, "size_threshold": 0, "location": "weights.bin"} | options
