@@ -3,7 +3,8 @@
 ``python bench/bench_decode.py`` prints one line for each kind of layer: bits per weight, weights per second in one
 thread and the ratio to NNCodec, without block rows (one stream), with them (two streams at a time), and with contexts
 from an earlier update. Times are thread CPU time, best of several runs in one process. ``python bench/bench_decode.py
-threads`` prints how one large tensor and many small ones scale with threads, in wall time.
+threads`` prints how one large tensor and many small ones scale with threads, in wall time. ``python
+bench/bench_decode.py lanes`` prints block rows in lanes beside two streams at a time, where lanes can be compiled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from bench_encode import IDS, KINDS, UNARY_LENGTH, count_bins, levels_of
-from timing import RIVAL, best_time, best_wall, ratio
+from timing import RIVAL, best_time, best_wall, clock, ratio
 
 from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
@@ -39,11 +40,11 @@ class Case(NamedTuple):
     levels: np.ndarray
     way: str
 
-    def decode(self, copies: int = 1, threads: int = 1) -> list[np.ndarray]:
-        """Decode it as so many layers of a model."""
+    def decode(self, copies: int = 1, threads: int = 1, lanes: bool | None = False) -> list[np.ndarray]:
+        """Decode it as so many layers of a model; in lanes if wanted, or by default one or two streams at a time."""
         outs = [np.empty(self.layer.size, np.int32) for _ in range(copies)]
         jobs = [LayerJob(self.layer, out, points=self.points, base=self.base, history=self.history) for out in outs]
-        decode_payloads([PayloadJob(self.payload, (job,)) for job in jobs], threads)
+        decode_payloads([PayloadJob(self.payload, (job,)) for job in jobs], threads, lanes=lanes)
         return outs
 
     def nncodec(self) -> np.ndarray:
@@ -131,6 +132,21 @@ def table() -> None:
         print(line, flush=True)
 
 
+def lanes() -> None:
+    """Block rows in lanes and two streams at a time, alternating, in one thread; cycles of a bin in lanes."""
+    cycles = clock()
+    print(f"{'levels':<16}{'bits':>6}{'pairs: Mw/s':>14}{'lanes: Mw/s':>14}{'gain':>7}{'cycles a bin':>14}")
+    for name, dq in KINDS:
+        one = case(name, dq, "block rows")
+        assert (one.decode(lanes=True)[0] == one.levels).all()
+        bins = count_bins(levels_of(name, dq), one.layer)
+        times = [[best_time(lambda: one.decode(lanes=wanted), 2) for wanted in (False, True)] for _ in range(6)]  # noqa: B023
+        pairs, taken = (min(column) for column in zip(*times, strict=True))
+        line = f"{name + (', dq' if dq else ''):<16}{8 * one.payload.size / one.layer.size:>6.2f}"
+        speeds = f"{one.layer.size / pairs / 1e6:>14.0f}{one.layer.size / taken / 1e6:>14.0f}{pairs / taken:>7.2f}"
+        print(f"{line}{speeds}{taken * cycles / bins:>14.1f}", flush=True)
+
+
 def scaling() -> dict[str, Any]:
     """How one large tensor and many small ones scale with threads: millions of weights a second, by threads."""
     large, small = case("1.8 bits", dq=True, way="block rows"), case("1.8 bits", dq=True, way="one stream", rows=32)
@@ -145,11 +161,14 @@ def scaling() -> dict[str, Any]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["kinds", "threads"], default="kinds")
+    parser.add_argument("what", nargs="?", choices=["kinds", "lanes", "threads"], default="kinds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="with threads: keep the figures there")
     arguments = parser.parse_args()
     if arguments.what == "kinds":
         table()
+        return
+    if arguments.what == "lanes":
+        lanes()
         return
     found = scaling()
     for name, speeds in found["speeds"].items():

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nncjit.cabac import lane_choice
 from nncjit.cabac import lane_encoder_kernels as kernels
-from nncjit.cabac import lane_supply
 from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
 from nncjit.cabac.block_row_pieces import states_before
 from nncjit.cabac.encoder_input import PreparedLayer, check_faults, wrong_states
@@ -52,7 +52,7 @@ def can_code(prepared: PreparedLayer) -> bool:
 
 def lanes_here() -> bool:
     """Whether this machine has vectors for lanes, and they are wanted."""
-    return lane_supply.available()
+    return lane_choice.available()
 
 
 def compile_rows() -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
+from nncjit.cabac import lane_choice
 from nncjit.cabac import lane_decoder_kernels as kernels
 from nncjit.cabac import lane_records as lr
 from nncjit.cabac.lane_tables import tables_of
-from nncjit.jit import JIT, Table, aligned_zeros, is_ready, numba_internals, processor
+from nncjit.jit import Table, aligned_zeros
 from nncjit.jit import threads as jit_threads
 
 Array = np.ndarray[Any, Any]
@@ -21,8 +20,8 @@ SMALLEST = 1024
 """Elements of a segment for which a lane pays."""
 FEWEST_LANES = 7
 """A step takes as long as 7 steps of a stream in a pair, however many lanes are at work."""
-WORTH_COMPILING = 1 << 27
-"""Weights whose decoding in lanes saves as much time as it takes to compile them."""
+LANE_CYCLES, PAIR_CYCLES = 96, 14
+"""What a step of all lanes takes, and a bin of a stream in a pair."""
 SMALLEST_PAYLOAD, LARGEST_PAYLOAD, REACH = 4, 1 << 28, 1 << 31
 """Bytes of a payload, and how far from the first one a payload may end: positions and indices have 32 bits."""
 
@@ -49,43 +48,13 @@ class LaneJobs:
     lanes: int
 
 
-_waiting_weights = 0
-"""Weights that this process has decoded without lanes since they would have to be compiled first."""
-
-
-def available() -> bool:
-    """Whether this machine can compile the lanes, and the user does not want to do without: ``NNCJIT_LANES=0``."""
-    return JIT and processor.has_wide_vectors() and os.environ.get("NNCJIT_LANES", "1") != "0"
-
-
-def compile_lanes() -> None:
-    """Compile the lanes now, where they can be."""
-    if available():
-        numba_internals.compile_worker(kernels.decode_in_lanes)
-
-
-@cache
-def _were_compiled() -> bool:
-    """Whether the lanes were compiled when this process first asked: to look at the disk takes milliseconds."""
-    return is_ready(kernels.decode_in_lanes)
-
-
-def _pay(weights: int) -> bool:
-    """Whether so many weights should go in lanes: yes if these are compiled, or enough work has gone without them."""
-    global _waiting_weights  # noqa: PLW0603 - compiled code belongs to the process
-    if _were_compiled():
-        return True
-    _waiting_weights += weights
-    return _waiting_weights >= WORTH_COMPILING
-
-
 def empty_groups(workers: int) -> Table:
     """Workspaces for the lanes of so many workers."""
     return Table(aligned_zeros(workers * lr.GROUPS, lr.GROUP))
 
 
 def jobs_for_lanes(
-    layers: Array, segments: Array, size: Array, bits: Array, regular: Array, workers: int
+    layers: Array, segments: Array, size: Array, bits: Array, regular: Array, workers: int, wanted: bool | None
 ) -> LaneJobs | None:
     """Choose what lanes can decode, if they are here and there is enough for them.
 
@@ -99,8 +68,10 @@ def jobs_for_lanes(
         Whether their layers have a state machine and no skipped rows.
     workers : int
         How many threads there are.
+    wanted : bool or None
+        Whether to decode in lanes; None: where it pays.
     """
-    if not available():
+    if wanted is False or not lane_choice.available():
         return None
     of = segments["layer"]
     payload, n_bits, unary_length, dq = (layers[name][of] for name in ("words", "n_bits", "unary_length", "dq"))
@@ -111,8 +82,10 @@ def jobs_for_lanes(
     first = _best_start(payload[fits], n_bits[fits] >> 3, bits[fits])
     fits &= (payload >= first) & (payload + (n_bits >> 3) - first < REACH)
     chosen = np.flatnonzero(fits)
-    workers = min(workers, len(chosen) // FEWEST_LANES)
-    if workers == 0 or not _pay(int(size[chosen].sum())):
+    threads, workers = workers, min(workers, len(chosen) // FEWEST_LANES)
+    if workers == 0:
+        return None
+    if not wanted and not (_end_sooner(bits[chosen], workers, threads) and lane_choice.pay(int(size[chosen].sum()))):
         return None
     kind = 2 * unary_length[chosen] + dq[chosen]
     chosen = chosen[np.lexsort((-bits[chosen], kind))]
@@ -120,6 +93,15 @@ def jobs_for_lanes(
     kinds = [(int(number) >> 1, int(number) & 1, int(count)) for number, count in zip(numbers, counts, strict=True)]
     lanes = min(lr.GROUPS * lr.LANES, -(-len(chosen) // workers))
     return LaneJobs(chosen, kinds, int(first), workers, lanes)
+
+
+def _end_sooner(bits: Array, workers: int, threads: int) -> bool:
+    """Whether segments of so many bits end sooner in lanes than in pairs: one long segment alone is slow in a lane, so
+    with many threads it is the last to end.
+    """
+    total, longest = int(bits.sum()), int(bits.max())
+    in_lanes = LANE_CYCLES * max(total / (workers * lr.GROUPS * lr.LANES), longest)
+    return in_lanes < PAIR_CYCLES * max(total / threads, 2 * longest)
 
 
 def _best_start(payload: Array, n_bytes: Array, bits: Array) -> int:

@@ -188,7 +188,9 @@ class _Cursor:
             raise job.error("the payload must end with a bit 1 and then zeros", self.bit - 1)
 
 
-def decode_payloads(jobs: Sequence[PayloadJob], threads: int | None = None) -> list[list[int]]:
+def decode_payloads(
+    jobs: Sequence[PayloadJob], threads: int | None = None, *, lanes: bool | None = None
+) -> list[list[int]]:
     """Decode all payloads; the elements go into each layer's `out`.
 
     Parameters
@@ -196,6 +198,8 @@ def decode_payloads(jobs: Sequence[PayloadJob], threads: int | None = None) -> l
     jobs : sequence of PayloadJob
     threads : int, optional
         Number of threads, all usable cores by default. The result does not depend on it.
+    lanes : bool, optional
+        Whether to decode in lanes (see `lane_choice`), by default where it pays. The result does not depend on it.
 
     Returns
     -------
@@ -208,7 +212,7 @@ def decode_payloads(jobs: Sequence[PayloadJob], threads: int | None = None) -> l
         A payload is too short or too long, ends wrongly, holds a level that int32 or the delivery cannot take, or
         contradicts its entry points.
     """
-    workspaces = Workspaces(jit_threads.count(threads))
+    workspaces = Workspaces(jit_threads.count(threads), lanes)
     cursors = [_Cursor.at_start(job) for job in jobs]
     active = [cursor for cursor in cursors if cursor.job.layers]
     while active:

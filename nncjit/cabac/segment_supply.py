@@ -49,12 +49,14 @@ class Workspaces:
     Attributes
     ----------
     workers : int
+    lanes : bool or None
+        Whether to decode in lanes; None: where it pays.
     streams : Table
         STREAM[workers, 2].
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, lanes: bool | None = None) -> None:
+        self.workers, self.lanes = workers, lanes
         streams = np.empty((2 * workers, _IDLE_STREAM.size), np.uint8)
         streams[:] = _IDLE_STREAM
         self.streams = Table(streams.reshape(-1).view(dr.STREAM))
@@ -82,7 +84,7 @@ def decode_segments(table: Table, segments: Array, workspaces: Workspaces) -> No
     regular = (machine != 0) & (skips == 0) & (hdsp == 0)
     workers = max(1, min(workspaces.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
     left, half_done = np.ones(len(segments), np.bool_), np.zeros(len(segments), np.bool_)
-    jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular, workers)
+    jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular, workers, workspaces.lanes)
     if jobs is not None:
         rests = lane_supply.run(jobs, table, segments, workspaces.streams, workspaces.groups)
         table.keep(rests.records)

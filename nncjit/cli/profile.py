@@ -55,9 +55,11 @@ def run(args: Namespace) -> None:
 
 def describe(found: Profile, sort: str = "bytes", top: int = 15) -> str:
     """The profile as text: stages of both directions, bytes by kind, tensors."""
+    from nncjit.decoder.stream_decoder import way_of_decoding
+
     parts = [text.printable(found.source)]
     parts += [_way(title, way) for title, way in _ways(found)]
-    parts += [_kinds(found), _tensors(found, sort, top)]
+    parts += [f"plain layers are decoded {way_of_decoding()}", _kinds(found), _tensors(found, sort, top)]
     return "\n\n".join(parts)
 
 

@@ -22,8 +22,9 @@ UNEARNED_BYTES, UNEARNED_FACTOR = 1 << 28, 1024
 """Memory that need not be earned: so much, or so many times the size of the stream."""
 USABLE_SHARE = 0.75
 """Of the machine's memory, by default."""
-BATCH_WEIGHTS = 1 << 23
-"""Weights of a batch; one larger tensor is a batch of its own."""
+BATCH_WEIGHTS, KEPT_BATCH_WEIGHTS = 1 << 24, 1 << 26
+"""Weights of a batch, where arrays are handed on and where they are kept anyway; one larger tensor is a batch of its
+own. The more, the longer all lanes of all threads have work."""
 WEIGHTS_PER_CONTEXT = 4
 """A context takes as much memory as so many weights."""
 
@@ -71,6 +72,7 @@ class MemoryBudget:
         self._together = kept or max_bytes is not None
         self._unearned_allowed = unearned_allowed(stream_size) if max_bytes is None else None
         self._asked = self._unearned = 0
+        self._batch_weights = KEPT_BATCH_WEIGHTS if kept else BATCH_WEIGHTS
 
     @property
     def left(self) -> int:
@@ -107,7 +109,7 @@ class MemoryBudget:
         for opened in units:
             self.charge(opened)
             size = opened.weights + _workspace_weights(opened)
-            if batch and weights + size > BATCH_WEIGHTS:
+            if batch and weights + size > self._batch_weights:
                 yield batch
                 batch, weights = [], 0
             batch.append(opened)

@@ -15,7 +15,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.bits import as_source
-from nncjit.cabac.lane_supply import compile_lanes
+from nncjit.cabac import lane_choice
 from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.memory_budget import MemoryBudget
@@ -110,7 +110,12 @@ def decode(
 
 def compile_kernels() -> None:
     """Compile what decoding compiles only after some use, to be on disk from now on."""
-    compile_lanes()
+    lane_choice.compile_lanes()
+
+
+def way_of_decoding() -> str:
+    """How plain layers are decoded on this machine, in words: in lanes or in pairs, and why."""
+    return lane_choice.describe()
 
 
 def _chosen(names: str | Iterable[str]) -> list[str]:

@@ -93,6 +93,18 @@ def sources(path: Path) -> frozenset[Path]:
     return frozenset(found)
 
 
+def read_note(name: str) -> bytes | None:
+    """What `write_note` keeps under this name, if anything."""
+    return next((data for path, mode in folders() if (data := _read(path, mode, name)) is not None), None)
+
+
+def write_note(name: str, data: bytes) -> None:
+    """Keep a few bytes beside the kernels, where that can be done."""
+    for path, mode in folders():
+        if _write(path, mode, name, data):
+            break
+
+
 class KernelCache:
     """What Numba's dispatcher asks for compiled code: one file for each signature of a kernel."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 
 import llvmlite.binding
@@ -22,6 +23,15 @@ def features() -> frozenset[str]:
     except RuntimeError:  # LLVM cannot tell: Numba then compiles for none
         return frozenset()
     return frozenset(name for name, there in found.items() if there and (config.ENABLE_AVX or name[:3] != "avx"))
+
+
+def digest() -> str:
+    """A name for this processor, as far as compiled code goes."""
+    try:
+        what = llvmlite.binding.get_host_cpu_name()
+    except RuntimeError:
+        what = ""
+    return hashlib.sha256(repr((what, sorted(features()))).encode()).hexdigest()[:16]
 
 
 def has_wide_vectors() -> bool:

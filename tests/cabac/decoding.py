@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.cabac import delivery, lane_supply, segment_supply
+from nncjit.cabac import delivery, lane_choice, lane_supply, segment_supply
 from nncjit.cabac.entry_points import as_array
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
@@ -38,10 +38,11 @@ def take_way(patch: Any, way: str) -> None:
     for name, value in (("PAIRED_RATE", 1e9), ("PAIRED_SIZE", paired_size), ("STEPPED_RATES", stepped_rates)):
         patch.setattr(segment_supply, name, value)
     patch.setattr(segment_supply, "WORTH_A_THREAD", 1)
-    patch.setattr(lane_supply, "available", lambda: not JIT or processor.has_wide_vectors())
+    patch.setattr(lane_choice, "available", lambda: not JIT or processor.has_wide_vectors())
+    patch.setattr(lane_choice, "pay", lambda _weights: True)
     patch.setattr(lane_supply, "SMALLEST", 1)
-    patch.setattr(lane_supply, "WORTH_COMPILING", 0)
     patch.setattr(lane_supply, "FEWEST_LANES", fewest_lanes)
+    patch.setattr(lane_supply, "LANE_CYCLES", 0)
 
 
 class Coded(NamedTuple):
