@@ -96,7 +96,7 @@ def _compress(args: Namespace) -> None:
             resume=not args.no_resume,
             plan=args.plan,
         )
-    report = replace(report, source=str(args.source), target=str(target))
+    report = replace(report, source=str(args.source), target=str(target) if target == STANDARD else report.target)
     show(args, report, lambda report: describe(report, tensors=args.tensors))
     if args.dry_run:
         note(args, "dry run: sizes are estimates, nothing was written")
