@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ from nncjit.encoder import targets
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.grouping import items_of
 from nncjit.encoder.model_encoder import EncodedPiece, write_planned
-from nncjit.encoder.model_samples import take_samples
+from nncjit.encoder.model_samples import Cost, UnitSample, take_samples
 from nncjit.encoder.options import Options
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import zeros_of_model
@@ -160,14 +161,17 @@ def sample_piece(
         plan, samples, _ = targets.solve(plan, piece, None, pool)
         if any(choices.reducing.rank == "auto" for choices in plan.choices.values()):
             samples = take_samples(piece, plan, pool)
-    bits, errors = [], []
-    for x in SCALES:
-        costs = [sample.cost(replace(plan, scale=2.0**-x)) for sample in samples]
-        bits.append(sum(c.bits for c in costs))
-        errors.append(sum(c.error for c in costs))
+        plans = [replace(plan, scale=2.0**-x) for x in SCALES]
+        costs = thread_counts.share([partial(_costs, sample, plans) for sample in samples], pool)
+    bits = [sum(of_sample[k].bits for of_sample in costs) for k in range(len(SCALES))]
+    errors = [sum(of_sample[k].error for of_sample in costs) for k in range(len(SCALES))]
     power = sum(sample.power for sample in samples)
     fixed = targets.Fixed.of(samples, plan)
     return Curve(tuple(bits), tuple(errors), power, fixed, dict(plan.own_scales), dict(plan.ranks))
+
+
+def _costs(sample: UnitSample, plans: Sequence[Plan]) -> list[Cost]:
+    return [sample.cost(plan) for plan in plans]
 
 
 def decide_with_curves(
