@@ -25,6 +25,8 @@ USABLE_SHARE = 0.75
 BATCH_WEIGHTS, KEPT_BATCH_WEIGHTS = 1 << 24, 1 << 26
 """Weights of a batch, where arrays are handed on and where they are kept anyway; one larger tensor is a batch of its
 own. The more, the longer all lanes of all threads have work."""
+BATCH_WORKSPACE = 1 << 23
+"""Memory of a batch's contexts, in weights: it is taken beside the arrays, kept or not."""
 WEIGHTS_PER_CONTEXT = 4
 """A context takes as much memory as so many weights."""
 
@@ -105,15 +107,14 @@ class MemoryBudget:
     def batches(self, units: Iterable[DataUnit]) -> Iterator[list[DataUnit]]:
         """The units in batches that take a bounded amount of memory, each charged."""
         batch: list[DataUnit] = []
-        weights = 0
+        weights = workspace = 0
         for opened in units:
             self.charge(opened)
-            size = opened.weights + _workspace_weights(opened)
-            if batch and weights + size > self._batch_weights:
+            weights, workspace = weights + opened.weights, workspace + _workspace_weights(opened)
+            if batch and (weights > self._batch_weights or workspace > BATCH_WORKSPACE):
                 yield batch
-                batch, weights = [], 0
+                batch, weights, workspace = [], opened.weights, _workspace_weights(opened)
             batch.append(opened)
-            weights += size
         if batch:
             yield batch
 

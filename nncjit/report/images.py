@@ -111,7 +111,7 @@ def _extras() -> tuple[ModuleType, ModuleType, ModuleType]:
     try:
         return tuple(importlib.import_module(name) for name in ("torch", "torchvision.models", "PIL.Image"))  # type: ignore[return-value]
     except ImportError as error:
-        reason = f"--data needs torch, torchvision and Pillow ({error}): pip install nncjit[imagenet]"
+        reason = f"--data needs torch, torchvision and Pillow ({error}): pip install torch torchvision pillow"
         raise ModelError(reason) from None
 
 

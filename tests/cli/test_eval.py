@@ -119,7 +119,7 @@ def test_bad_input_gets_one_line_and_leaves_no_file(folder, run, line, code, wor
     ("module", "line", "words"),
     [
         ("matplotlib.figure", "--png x.png", "pip install matplotlib"),
-        ("torchvision.models", "--weights model.safetensors --data .", "pip install nncjit[imagenet]"),
+        ("torchvision.models", "--weights model.safetensors --data .", "pip install torch torchvision pillow"),
     ],
 )
 def test_a_missing_extra_is_one_line_that_says_what_to_do(folder, run, monkeypatch, module, line, words):

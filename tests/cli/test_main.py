@@ -129,6 +129,8 @@ def test_signals_unwind_so_that_unfinished_files_are_removed(number, code, tmp_p
         import os, signal, sys
         import nncjit
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
+        signal.alarm(60)
         def verify(*args, **kwargs):
             try:
                 os.kill(os.getpid(), {int(number)})

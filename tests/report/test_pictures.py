@@ -78,5 +78,5 @@ def test_a_picture_of_another_kind_is_refused():
 
 def test_without_matplotlib_one_line_says_what_to_do(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ModelError, match=r"pictures need matplotlib: pip install nncjit\[plot\]"):
+    with pytest.raises(ModelError, match=r"pictures need matplotlib: pip install matplotlib"):
         plot.check_target("curve.png")

@@ -87,7 +87,7 @@ def test_costs_add_up_and_peaks_do_not():
 
 def test_the_codec_passes_through_its_stages(tmp_path):
     random = np.random.default_rng(0)
-    model = {"w": random.standard_normal((70, 60), dtype=np.float32), "b": random.standard_normal(60)}
+    model = {"w": random.standard_normal((140, 120), dtype=np.float32), "b": random.standard_normal(60)}
     np.savez(tmp_path / "model.npz", **model)
     with recording() as recorder:
         nncjit.compress(tmp_path / "model.npz", tmp_path / "model.nnc", threads=1, zeros=0.2)
