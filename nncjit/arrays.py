@@ -55,7 +55,15 @@ def place(array: Any) -> object | None:
     if is_torch(array):
         if array.numel() == 0:
             return None
-        return str(array.device), array.data_ptr(), tuple(array.shape), array.stride(), str(array.dtype), array.is_neg()
+        return (
+            str(array.device),
+            array.data_ptr(),
+            tuple(array.shape),
+            array.stride(),
+            str(array.dtype),
+            array.is_neg(),
+            array.is_conj(),
+        )
     if isinstance(array, np.ndarray):
         if array.size == 0:
             return None
@@ -74,7 +82,7 @@ def _torch_storage(tensor: Any) -> np.ndarray[Any, Any]:
     torch = sys.modules["torch"]
     _, dtype = describe(tensor, "tensor")
     storage = DTYPES[dtype].storage
-    plain = tensor.detach().cpu().resolve_neg().contiguous()
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     if storage.itemsize > 1 and str(storage) != dtype:
         return np.asarray(plain.view(torch.int16).numpy().view(storage))
     if str(storage) != dtype:

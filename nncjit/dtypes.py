@@ -1,8 +1,11 @@
 """The element types of tensors: a table, and conversions between each type and float32.
 
 NumPy has no bfloat16 and no float8, so tensors travel through the package as *storage arrays*: the raw bits of these
-three types in uint16 or uint8, every other type as itself. `ml_dtypes` is used only to hand such tensors to the user,
-where it is installed.
+types in uint16 or uint8, every other type as itself. `ml_dtypes` is used only to hand such tensors to the user, where
+it is installed.
+
+Types that the codec does not quantise are *opaque*: their tensors are carried as they are, and nobody computes with
+them.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class DType(NamedTuple):
     itemsize: int
     """Bytes of one element of a storage array."""
     kind: str
-    """``"f"`` float, ``"i"`` signed, ``"u"`` unsigned, ``"b"`` bool."""
+    """``"f"`` float, ``"i"`` signed, ``"u"`` unsigned, ``"b"`` bool, ``"o"`` opaque."""
     storage: np.dtype[Any]
     code: int
     """nnr_decompressed_data_format: 0 to 9 are the standard's, from 64 on this project's own."""
@@ -69,6 +72,11 @@ def _table() -> dict[str, DType]:
         ("bool", "b", "?", 69, 1),
         ("float8_e4m3fn", "f", "u1", 70, 8),
         ("float8_e5m2", "f", "u1", 71, 8),
+        ("complex64", "o", "c8", 80, 64),
+        ("complex128", "o", "c16", 81, 128),
+        ("float8_e8m0fnu", "o", "u1", 82, 8),
+        ("float8_e4m3fnuz", "o", "u1", 83, 8),
+        ("float8_e5m2fnuz", "o", "u1", 84, 8),
     )
     return {
         name: DType(name, np.dtype(storage).itemsize, kind, np.dtype(storage), code, bits)
@@ -81,7 +89,9 @@ DTYPES = _table()
 
 _BY_CODE = {dtype.code: dtype for dtype in DTYPES.values()}
 _RAW = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
-"""Types whose storage array holds bits, not numbers."""
+"""Floats whose storage array holds bits, not numbers."""
+_VIEWED = _RAW | {"float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+"""All types whose storage array holds bits."""
 _NARROW = frozenset({"int2", "int3", "int4"})
 _CHUNK = 1 << 16
 """Elements converted at a time: temporaries stay in the cache and never reach the size of a tensor."""
@@ -126,29 +136,29 @@ def as_storage(array: Any, tensor: str = "array") -> Array:
     Raises
     ------
     ModelError
-        Complex numbers, text, objects, dates, records, and floats wider than 64 bits.
+        Text, objects, dates, records, and floats wider than 64 bits.
     """
     array = np.asarray(array)
     name = array.dtype.name
     if name not in DTYPES:
         raise ModelError(f"{tensor}: dtype {name} is not one that nncjit handles ({', '.join(DTYPES)})")
     dtype = DTYPES[name]
-    if name in _RAW:
+    if name in _VIEWED:
         return np.asarray(array, order="C").view(dtype.storage)
     return np.asarray(array, dtype.storage, order="C")
 
 
 def as_array(storage: Array, name: str) -> Array:
-    """A storage array as a user wants it: bfloat16 and float8 as ml_dtypes' types, or as exact float32 without that
-    package.
+    """A storage array as a user wants it: bfloat16 and float8 as ml_dtypes' types. Where these are not installed, as
+    exact float32, and opaque types as their bits.
     """
-    if name not in _RAW:
+    if name not in _VIEWED:
         return storage
     try:
-        ml_dtypes = importlib.import_module("ml_dtypes")
-    except ImportError:
-        return to_float32(storage, name)
-    return storage.view(getattr(ml_dtypes, name))
+        dtype = getattr(importlib.import_module("ml_dtypes"), name)
+    except (ImportError, AttributeError):  # older versions have fewer types
+        return to_float32(storage, name) if name in _RAW else storage
+    return storage.view(dtype)
 
 
 def to_float32(storage: Array, name: str) -> Array:
@@ -161,7 +171,13 @@ def to_float32(storage: Array, name: str) -> Array:
     -------
     ndarray
         float32, C-contiguous, same shape; `storage` itself where it already is that.
+
+    Raises
+    ------
+    ModelError
+        The type is opaque.
     """
+    _refuse_opaque(name)
     if name == "bfloat16":
         wide = storage.astype(np.uint32, order="C")
         wide <<= 16
@@ -192,7 +208,13 @@ def from_float32(values: Array, name: str) -> Array:
     -------
     ndarray
         ``find(name).storage``, C-contiguous, same shape; `values` itself for float32.
+
+    Raises
+    ------
+    ModelError
+        The type is opaque.
     """
+    _refuse_opaque(name)
     dtype = find(name)
     values = np.asarray(values, np.float32, order="C")
     if name == "bfloat16":
@@ -205,6 +227,11 @@ def from_float32(values: Array, name: str) -> Array:
     if dtype.kind != "f":
         return nearest_integers(values, name)
     return values.astype(dtype.storage, copy=False)
+
+
+def _refuse_opaque(name: str) -> None:
+    if find(name).kind == "o":
+        raise ModelError(f"{name} is kept as it is: nncjit does not compute with it")
 
 
 def nearest_integers(values: Array, name: str) -> Array:

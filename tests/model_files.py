@@ -10,8 +10,10 @@ from nncjit.formats import create, open_model
 from nncjit.model import TensorInfo
 
 SHAPES = {"scalar": (), "one": (1,), "empty": (0,), "hollow": (3, 0, 2), "odd": (7, 5), "deep": (2, 1, 3, 1, 2)}
-WIDTHS = tuple(name for name in DTYPES if name not in ("int2", "int3", "int4"))
-"""dtypes that come back as they were; the three others are a matter of NNC streams."""
+WIDTHS = tuple(name for name in DTYPES if name not in ("int2", "int3", "int4", "complex128"))
+"""dtypes that come back as they were; int2 to int4 are a matter of NNC streams, and safetensors has no complex128."""
+OF_NUMPY = tuple(name for name in WIDTHS if DTYPES[name].storage.name == name)
+"""Those of them that NumPy has itself."""
 
 
 def storage_of(info, seed=0):

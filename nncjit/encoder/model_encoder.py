@@ -135,7 +135,7 @@ def encode(
     OptionError
         An option is out of range, unknown, or contradicts another; a rule matches no array.
     ModelError
-        An array cannot be held: complex numbers, text, objects.
+        An array cannot be held: text, objects, dates.
     """
     chosen = Options.of(options, keywords)
     model = Model.from_mapping(arrays, optional("metadata", Texts(), metadata), graphs=graphs)

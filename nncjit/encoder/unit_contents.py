@@ -60,6 +60,7 @@ from nncjit.stream import integer_limbs
 from nncjit.stream.float_planes import split
 
 NOT_SMALLER = "coded it would not be smaller"
+NOT_QUANTISED = "its type is not quantised"
 
 SHARE_OF_NOISE = 0.7
 """Relative error of automatic factors, as a share of the noise that quantising may add."""
@@ -111,7 +112,10 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         storage = tensor.read()
     if not storage.size:
         return RawContents(info, storage, "")
-    if dtypes.find(info.dtype).kind != "f":
+    kind = dtypes.find(info.dtype).kind
+    if kind == "o":
+        return RawContents(info, storage, NOT_QUANTISED)
+    if kind != "f":
         return _integers(info, storage, plan)
     if plan.wants_lossless(info):
         layout = UnitLayout(infos=(info,), shape=info.shape, settled=settle_integers(info.name, info.shape, plan))

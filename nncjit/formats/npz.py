@@ -1,7 +1,8 @@
 """NumPy's npz files, member by member.
 
-npz has no names for bfloat16 and float8. Such tensors are written as float32, which represents them exactly, and a
-warning says so. Metadata are not stored. Nothing is ever unpickled.
+npz has no names for bfloat16 and float8. Such tensors are written as float32, which represents them exactly, or, where
+nncjit does not compute with them, as their bits in uint8; a warning says so. Metadata are not stored. Nothing is ever
+unpickled.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def write(
 ) -> Iterator[Store]:
     """Write a file, not compressed, as ``numpy.savez`` does; see `nncjit.formats.create`."""
     order = {_member_name(path, info): place for place, info in enumerate(infos)}
-    _warn_of_widening(path, infos)
+    _warn_of_other_types(path, infos)
     lock = threading.Lock()
     with atomic_write(path, fsync=fsync) as file:
         archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
@@ -139,8 +140,15 @@ def _is_widened(info: TensorInfo) -> bool:
     return DTYPES[info.dtype].kind == "f" and DTYPES[info.dtype].storage.kind != "f"
 
 
-def _warn_of_widening(path: str | os.PathLike[str], infos: Sequence[TensorInfo]) -> None:
-    wide = [info.dtype for info in infos if _is_widened(info)]
-    if wide:
-        message = f"{path}: npz has no {', '.join(dict.fromkeys(wide))}; {len(wide)} tensors are written as float32"
-        warnings.warn(message, UserWarning, stacklevel=2)
+def _is_written_as_bits(info: TensorInfo) -> bool:
+    """Whether this is an opaque type that NumPy has no name for."""
+    return DTYPES[info.dtype].kind == "o" and DTYPES[info.dtype].storage.kind == "u"
+
+
+def _warn_of_other_types(path: str | os.PathLike[str], infos: Sequence[TensorInfo]) -> None:
+    for stands_in, is_meant in (("float32", _is_widened), ("uint8", _is_written_as_bits)):
+        found = [info.dtype for info in infos if is_meant(info)]
+        if found:
+            missing = ", ".join(dict.fromkeys(found))
+            message = f"{path}: npz has no {missing}; {len(found)} tensors are written as {stands_in}"
+            warnings.warn(message, UserWarning, stacklevel=2)

@@ -133,6 +133,9 @@ def write(
     torch writes the checkpoint.
     """
     torch = _torch(path)
+    for info in infos:
+        if not hasattr(torch, _dtype_in_file(info)):
+            raise ModelError(f"{path}: {info.name}: this version of torch has no {info.dtype}")
     offsets: dict[str, int] = {}
     at = 0
     for info in infos:
@@ -156,6 +159,10 @@ def write(
             torch.save(_tensors(torch, infos, offsets, b""), file)
 
 
+def _dtype_in_file(info: TensorInfo) -> str:
+    return DTYPES[info.dtype].storage.name if info.dtype in ("int2", "int3", "int4") else info.dtype
+
+
 def _tensors(torch: Any, infos: Sequence[TensorInfo], offsets: Mapping[str, int], pages: Any) -> OrderedDict[str, Any]:
     """The state dict, its values in `pages`."""
     table: OrderedDict[str, Any] = OrderedDict()
@@ -163,8 +170,7 @@ def _tensors(torch: Any, infos: Sequence[TensorInfo], offsets: Mapping[str, int]
         if info.same_as is not None:
             table[info.name] = table[info.same_as]
             continue
-        storage = DTYPES[info.dtype].storage.name if info.dtype in ("int2", "int3", "int4") else info.dtype
-        dtype = getattr(torch, storage)
+        dtype = getattr(torch, _dtype_in_file(info))
         if info.size:
             flat = torch.frombuffer(pages, dtype=dtype, count=info.size, offset=offsets[info.name])
             table[info.name] = flat.reshape(info.shape)

@@ -29,6 +29,10 @@ _NAMES = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "C64": "complex64",
     "I64": "int64",
     "I32": "int32",
     "I16": "int16",
@@ -145,6 +149,8 @@ def build(infos: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[byt
     for info in infos:
         if info.name == _METADATA:
             raise ModelError(f"{_METADATA} cannot be the name of a tensor in a safetensors file")
+        if info.dtype not in _CODES:
+            raise ModelError(f"{info.name}: safetensors has no {info.dtype}")
         _, start, stop = places[info.name]
         table[info.name] = {"dtype": _CODES[info.dtype], "shape": list(info.shape), "data_offsets": [start, stop]}
     try:

@@ -109,14 +109,18 @@ def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """All tensors of a model file. Types that NumPy does not have become float32."""
+    """All tensors of a model file, with dtypes of NumPy's own: measures compute with floats that it does not have as
+    float32, and leave opaque types alone.
+    """
     with formats.open_model(path) as model:
         return {tensor.name: _plain(dtypes.as_array(tensor.read(), tensor.dtype)) for tensor in model}
 
 
 def _plain(array: Array) -> Array:
-    """The array with a dtype of NumPy's own: measures compute with it."""
-    return array if array.dtype.kind in "fiub" else array.astype(np.float32)
+    if array.dtype.kind in "fiubc":
+        return array
+    opaque = dtypes.find(dtypes.name_of(array)).kind == "o"
+    return dtypes.as_storage(array) if opaque else array.astype(np.float32)
 
 
 def _ours(request: Request, original: Arrays, options: Options, folder: Path, totals: _Totals) -> Point:

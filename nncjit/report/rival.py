@@ -136,13 +136,14 @@ class Rival:
 def fit_for_rival(arrays: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
     """The arrays in a form that NNCodec accepts, and those that it cannot accept.
 
-    It knows float32 and int32 only, no scalars and nothing empty, and takes names that end in ``_G`` or ``_H`` for
-    factors.
+    It knows float32 and int32 only, no complex numbers, no scalars and nothing empty, and takes names that end in
+    ``_G`` or ``_H`` for factors.
     """
     taken: Arrays = {}
     left: Arrays = {}
     for name, array in arrays.items():
-        if not array.size or name.endswith(("_G", "_H")) or (array.dtype.kind in "iub" and _too_wide(array)):
+        unfit = array.dtype.kind == "c" or (array.dtype.kind in "iub" and _too_wide(array))
+        if not array.size or name.endswith(("_G", "_H")) or unfit:
             left[name] = array
             continue
         dtype = np.int32 if array.dtype.kind in "iub" else np.float32

@@ -139,7 +139,8 @@ def _row(entry: TensorInspection, model: Model, original: Model | None) -> tuple
     if entry.name not in model:  # a part of a block that is composed away
         return row, (0.0, 0.0)
     tensor = model[entry.name]
-    row |= _Shapes.of(tensor.read(), tensor.dtype).to_dict()
+    if dtypes.find(tensor.dtype).kind != "o":
+        row |= _Shapes.of(tensor.read(), tensor.dtype).to_dict()
     if original is None or entry.name not in original:
         return row, (0.0, 0.0)
     told, energies = difference(original[entry.name], tensor)

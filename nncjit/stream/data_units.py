@@ -133,6 +133,8 @@ def open_unit(unit: Unit) -> DataUnit:
     floats = float_planes.FORMATS.get(code) if code is not None else None
     if floats and (payload_type != PayloadType.INT or header.first_tensor_dimension_shift or len(unit.names) > 1):
         raise _error(unit, f"data format {code} is for the exponents of one float tensor")
+    if dtypes.find(dtype).kind == "o" and payload_type != PayloadType.RAW_FLOAT:
+        raise _error(unit, f"data format {code} is for values that are stored as they are")
     if payload_type == PayloadType.BLOCK:
         return DataUnit(unit, _block_parts(unit, shape, dtype))
     part = Part(", ".join(unit.names), "W", shape[1:] if limbs else shape, dtype, shape, header.codebook)

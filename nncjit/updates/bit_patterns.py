@@ -46,7 +46,7 @@ def add(base: Array, gap: Array, dtype: str) -> Array:
 def fits(gap_dtype: str, dtype: str) -> bool:
     """Whether integers of one dtype can be a difference of another's."""
     kind, width = dtypes.find(gap_dtype), dtypes.find(dtype)
-    return kind.kind in "iu" and kind.storage.itemsize == width.storage.itemsize
+    return kind.kind in "iu" and width.kind != "o" and kind.storage.itemsize == width.storage.itemsize
 
 
 def names_of(dtype: str) -> tuple[str, str]:

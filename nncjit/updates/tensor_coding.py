@@ -311,9 +311,10 @@ class TensorCoder:
     def _exact(
         self, tensor: Tensor, new: Array, base: Array, origin: Parameter, workers: Executor | None
     ) -> TensorUpdate:
-        """A difference of bit patterns where it is smaller than the whole tensor."""
+        """A difference of bit patterns where it is smaller than the whole tensor; opaque types are always whole."""
         info = tensor.info
-        if not info.size or self.plan.options.stream.compatible is not None:
+        opaque = dtypes.find(info.dtype).kind == "o"
+        if opaque or not info.size or self.plan.options.stream.compatible is not None:
             return self._whole(tensor, origin, workers)
         gap = bit_patterns.difference(new, base, info.dtype)
         named = bit_patterns.names_of(info.dtype)[gap.dtype.kind == "u"]
@@ -441,5 +442,5 @@ def _sampled_cost(candidate: tuple[QuantisedMatrix, Reference]) -> float:
 
 
 def _bits(storage: Array) -> Array:
-    """The values as unsigned integers, so that NaN is equal to itself and 0 not to -0."""
-    return np.ascontiguousarray(storage).reshape(-1).view(f"u{storage.dtype.itemsize}")
+    """The values as unsigned integers, of complex128 two each, so that NaN is equal to itself and 0 not to -0."""
+    return np.ascontiguousarray(storage).reshape(-1).view(f"u{min(storage.dtype.itemsize, 8)}")

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_files import WIDTHS, assert_same_bits, every_kind, load, save
+from model_files import OF_NUMPY, WIDTHS, assert_same_bits, every_kind, load, save
 
 from nncjit.errors import ModelError, NncError
 from nncjit.formats import create, open_model
 from nncjit.formats.safetensors_header import build, parse
 from nncjit.model import TensorInfo
-
-OF_THE_LIBRARY = [name for name in WIDTHS if name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2")]
 
 
 def blob(header, data=b""):
@@ -113,8 +111,6 @@ def test_any_json_gives_a_header_or_our_error(table):
         (blob({"a": {"dtype": "F32", "shape": [2]}}), "a: needs dtype"),
         (blob({"a": entry("F4")}, bytes(8)), "a: dtype F4 is not one that nncjit handles"),
         (blob({"a": entry("F6_E2M3")}, bytes(8)), "a: dtype F6_E2M3 is not"),
-        (blob({"a": entry("F8_E8M0")}, bytes(8)), "a: dtype F8_E8M0 is not"),
-        (blob({"a": entry("C64", (1,))}, bytes(8)), "a: dtype C64 is not"),
         (blob({"a": entry([])}, bytes(8)), r"a: dtype \[\] is not"),
         (blob({"a": entry(shape=[-2])}, bytes(8)), "a: shape"),
         (blob({"a": entry(shape=[2.0])}, bytes(8)), "a: shape"),
@@ -258,7 +254,7 @@ def test_the_library_reads_what_we_write(tmp_path):
     with library.safe_open(path, "np") as file:
         assert file.metadata() == {"format": "np"}
         for info in tensors:
-            if info.dtype in OF_THE_LIBRARY:
+            if info.dtype in OF_NUMPY:
                 got = file.get_tensor(info.name)
                 assert (got.dtype, got.shape) == (written[info.name].dtype, info.shape)
                 assert got.tobytes() == written[info.name].tobytes()
@@ -269,7 +265,7 @@ def test_we_read_what_the_library_writes(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {
         f"{name}{list(shape)}": np.array(rng.random(shape) * 100).astype(name)
-        for name in OF_THE_LIBRARY
+        for name in OF_NUMPY
         for shape in [(), (0,), (3, 0, 2), (7, 5)]
     }
     numpy.save_file(arrays, tmp_path / "model.safetensors", {"made by": "the library"})

@@ -59,6 +59,7 @@ def test_a_state_dict_comes_back_with_its_names_shapes_dtypes_and_ties(module, f
 
 DTYPES = [*map("float{}".format, ("64", "32", "16", "8_e4m3fn", "8_e5m2")), "bfloat16", "bool"]
 DTYPES += [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+OPAQUE = ["complex64", "complex128", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"]
 
 
 @pytest.mark.parametrize("name", DTYPES)
@@ -71,6 +72,28 @@ def test_every_dtype_of_torch_comes_back_as_such(name, shape):
     back = nncjit.torch.load_file(data.getvalue())["w"]
     assert (back.dtype, back.shape) == (dtype, tensor.shape)
     assert torch.equal(back.to(torch.float64), tensor.to(torch.float64))
+
+
+@pytest.mark.parametrize("name", OPAQUE)
+@pytest.mark.parametrize("shape", [(), (0, 3), (7, 9)])
+def test_what_is_not_quantised_comes_back_bit_for_bit(tmp_path, name, shape):
+    dtype = getattr(torch, name)
+    size = dtype.itemsize * math.prod(shape)
+    tensor = (torch.arange(size) * 37 % 251).to(torch.uint8).view(dtype).reshape(shape)
+    torch.save({"w": tensor}, tmp_path / "model.pt")
+    nncjit.compress(tmp_path / "model.pt", tmp_path / "model.nnc")
+    nncjit.decompress(tmp_path / "model.nnc", tmp_path / "back.pt")
+    for back in (nncjit.torch.load_file(tmp_path / "model.nnc"), torch.load(tmp_path / "back.pt", weights_only=True)):
+        assert (back["w"].dtype, back["w"].shape) == (dtype, tensor.shape)
+        assert back["w"].reshape(-1).view(torch.uint8).tolist() == tensor.reshape(-1).view(torch.uint8).tolist()
+
+
+def test_conjugates_are_resolved_and_no_twins():
+    tensor = torch.tensor([1 + 2j, 3 - 1j])
+    data = io.BytesIO()
+    nncjit.torch.save_file({"a": tensor, "b": tensor.conj(), "c": tensor.conj().imag}, data, quantizer="raw")
+    back = nncjit.torch.load_file(data.getvalue())
+    assert [back[name].tolist() for name in "abc"] == [[1 + 2j, 3 - 1j], [1 - 2j, 3 + 1j], [-2.0, 1.0]]
 
 
 def test_a_module_is_filled_where_it_is(module, file):
