@@ -26,6 +26,9 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--full-size", action="store_true", help="give pruned tensors their size before pruning")
     parser.add_argument("--shard-size", metavar="SIZE", help="several files (*.safetensors.index.json) of this: 2GB")
+    parser.add_argument(
+        "--as", dest="form", choices=("qdq",), help="qdq, for ONNX: weights stay integers, with DequantizeLinear nodes"
+    )
     add_decoder(parser)
     add_executor(parser)
     add_output(parser)
@@ -51,6 +54,7 @@ def run(args: Namespace) -> None:
             progress=progress,
             executor=executor,
             resume=not args.no_resume,
+            form=args.form,
             **decoder_options(args),
         )
     show(args, replace(report, source=str(args.source), target=str(target)), describe)

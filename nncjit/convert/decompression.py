@@ -5,25 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 from nncjit import formats
 from nncjit.bits import as_source
+from nncjit.convert.dequantized_onnx import Form, check_form, dequantized
 from nncjit.convert.encoded_onnx import decompress_onnx, is_encoded
 from nncjit.convert.job import Job
 from nncjit.convert.model_folders import into_folder, is_folder
 from nncjit.convert.sharded_decompression import decompress_sharded
 from nncjit.decoder.disk_budget import check_disk
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.decoder.stream_decoder import Array, decode_units
+from nncjit.decoder.stream_decoder import Array
 from nncjit.errors import OptionError
 from nncjit.formats import Writer
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
-from nncjit.option_values import Bytes, check_flags, optional
+from nncjit.option_values import Bytes, Word, check_flags, optional
 from nncjit.progress import Progress, reporting
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
@@ -46,6 +47,7 @@ def decompress(
     executor: Executor | None = None,
     resume: bool = True,
     shard_size: int | str | None = None,
+    form: str | None = None,
 ) -> DecompressReport:
     """Decompress an NNC file to a model file, the files of an index to a sharded model, or a folder to a folder.
 
@@ -73,6 +75,9 @@ def decompress(
         Whether to go on where an earlier call was ended, for the files of an index.
     shard_size : int or str, optional
         Most bytes of one file of a sharded model, for example "2GB", where one stream becomes several files.
+    form : str, optional
+        "qdq", for ONNX files: matrices and kernels that the stream holds as levels and one step (or one for each row)
+        become int8 or int16 with a DequantizeLinear node. An `NncWarning` tells which others stay floats, and why.
 
     Returns
     -------
@@ -84,7 +89,7 @@ def decompress(
     BitstreamError
         The stream is damaged or cut off; the target is left as it was.
     OptionError
-        The target has an unknown suffix, or an argument is wrong.
+        The target has an unknown suffix, or an argument is wrong; the form is not for this source, target or network.
     ModelError
         The source cannot be read, or the target not be written.
     """
@@ -92,6 +97,8 @@ def decompress(
     check_flags(full_size=full_size, resume=resume)
     check_executor(executor)
     size = optional("shard_size", Bytes(), shard_size)
+    if optional("form", Word("qdq"), form):
+        check_form(source, target)
     if is_folder(source):
         with into_folder(source, target, decoded=True) as (inner, made):
             report = decompress(
@@ -126,10 +133,15 @@ def decompress(
         check_disk(units, infos, metadata, stream.size, budget.max_bytes)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}
-        output = formats.create(target, infos, metadata, graphs=reader.graphs(), shard_size=size)
-        with output as writer, _behind(writer) as put:
-            for item in decode_units(units, budget, threads=threads):
-                put(item.part.name, rebuilder.rebuild(item.part.name, item.storage))
+        plain = Form(infos, reader.graphs(), units)
+        levels_budget = MemoryBudget(max_bytes, stream.size, kept=False)
+        with ExitStack() as stack:
+            wanted = stack.enter_context(dequantized(plain, target, levels_budget, threads)) if form else plain
+            output = formats.create(target, wanted.infos, metadata, graphs=wanted.graphs, shard_size=size)
+            put = stack.enter_context(_behind(stack.enter_context(output)))
+            for item in wanted.decoded(budget, threads):
+                name = item.part.name
+                put(wanted.names.get(name, name), rebuilder.rebuild(name, item.storage))
                 rows[item.part.name] = decoded_row(item.part, item.opened)
                 done += item.storage.size
                 if told is not None:

@@ -183,7 +183,7 @@ def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads:
     if decoded_rows is None:
         return None
     budget.charge(opened, len(decoded_rows) / opened.parts[0].shape[0])
-    with stage("read"), _naming_unit(opened):
+    with stage("read"), naming_unit(opened):
         decoding = prepare_rows(opened, decoded_rows)
     (decoded,) = _decode_batch([decoding], threads, parts=True)
     return decoded.storage[rows.start - decoded_rows.start : rows.stop - decoded_rows.start]
@@ -191,12 +191,12 @@ def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads:
 
 @staged("read")
 def _prepare(opened: DataUnit, state: LevelStore | None) -> UnitDecoding:
-    with _naming_unit(opened):
+    with naming_unit(opened):
         return prepare_unit(opened, state)
 
 
 @contextmanager
-def _naming_unit(opened: DataUnit) -> Iterator[None]:
+def naming_unit(opened: DataUnit) -> Iterator[None]:
     """Say which unit asked for memory that there is not."""
     try:
         yield
@@ -207,10 +207,10 @@ def _naming_unit(opened: DataUnit) -> Iterator[None]:
 
 
 def _decode_batch(batch: list[UnitDecoding], threads: int | None, parts: bool) -> Iterator[Decoded]:
-    with stage("decode"), _naming_unit(batch[0].opened):
+    with stage("decode"), naming_unit(batch[0].opened):
         decode_payloads([item.job for item in batch if item.job is not None], threads)
     for item in batch:
-        with stage("compose", item.opened.path), _naming_unit(item.opened):
+        with stage("compose", item.opened.path), naming_unit(item.opened):
             composed = compose_unit(item.opened, item.results(), parts=parts)
         for part, storage in composed:
             yield Decoded(part, storage, item.opened)

@@ -66,7 +66,7 @@ class UnitDecoding:
             state.record(self.opened.unit, part, levels)
 
 
-def prepare_unit(opened: DataUnit, state: LevelStore | None = None) -> UnitDecoding:
+def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: bool = False) -> UnitDecoding:
     """Allocate the arrays of a unit and make its job.
 
     Parameters
@@ -75,6 +75,8 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None) -> UnitDecod
         Its sizes were checked against the caller's limit.
     state : LevelStore, optional
         What the updates before left: base levels and history of each part. Levels are then kept for it.
+    levels : bool
+        Whether the array of the weight matrix gets its levels, int32, instead of its values.
 
     Raises
     ------
@@ -92,15 +94,16 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None) -> UnitDecod
         payload = payload[: decoding.planes.coded_bytes]
     _check_earned(opened, layers, payload.size)
     for part, layer, points in zip(opened.parts, layers, _points(opened, layers), strict=True):
-        made = _delivery(opened, part, decoding.planes)
+        as_levels = levels and part.role == "W"
+        made = delivery.LEVELS if as_levels else _delivery(opened, part, decoding.planes)
         array = np.empty(part.coded_shape, made.dtype)
         decoding.arrays.append(array)
-        base = history = levels = None
+        base = history = kept = None
         if state is not None:
             base, history = state.base_of(unit, part)
-            levels = np.empty(part.size, np.int32)
-            decoding.levels.append(levels)
-        jobs.append(LayerJob(layer, array, _qp_bits(opened), made, points, base, history, levels))
+            kept = np.empty(part.size, np.int32)
+            decoding.levels.append(kept)
+        jobs.append(LayerJob(layer, array, _qp_bits(opened), made, points, base, history, kept))
     decoding.job = _payload_job(opened, payload, jobs)
     return decoding
 
@@ -216,7 +219,8 @@ def _qp_bits(opened: DataUnit) -> int:
     return 0 if integer else int(6 + _density(opened))
 
 
-def _step_of(opened: DataUnit) -> Callable[[int], np.float32]:
+def step_of(opened: DataUnit) -> Callable[[int], np.float32]:
+    """What gives the step of a layer of a unit from its qp_delta."""
     density, base = _density(opened), opened.unit.context.quantization_parameter or 0
     return lambda delta: steps.step(delta + base, density)
 
@@ -241,11 +245,11 @@ def _delivery(opened: DataUnit, part: Part, planes: FloatPlanes | None = None) -
             return _floats(part.dtype, lambda _: np.float32(1))
         lowest = 0 if dtype.kind in "ub" else -(2 ** (dtype.bits - 1))
         return delivery.integers(dtype.storage, lowest, lowest + 2**dtype.bits - 1)
-    step_of = _step_of(opened)
+    steps_of_layer = step_of(opened)
     if part.codebook is None:
-        return _floats(part.dtype if dtype.kind == "f" else "float32", step_of)
+        return _floats(part.dtype if dtype.kind == "f" else "float32", steps_of_layer)
     book = part.codebook
-    values_of = partial(_codebook_values, book, part.dtype, step_of)
+    values_of = partial(_codebook_values, book, part.dtype, steps_of_layer)
     return delivery.looked_up(values_of, dtype.storage, len(book.values), book.codebook_zero_offset)
 
 
