@@ -22,7 +22,11 @@ def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file or folder; - is standard input")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="MODEL", help="the model file (default: FILE with .safetensors)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="MODEL",
+        help="the model file (default: FILE with .safetensors, or .onnx with --as)",
     )
     parser.add_argument("--full-size", action="store_true", help="give pruned tensors their size before pruning")
     parser.add_argument("--shard-size", metavar="SIZE", help="several files (*.safetensors.index.json) of this: 2GB")
@@ -39,12 +43,13 @@ def run(args: Namespace) -> None:
     import nncjit
     from nncjit.stream.stream_index import is_index
 
-    suffix = ".safetensors.index.json" if is_index(args.source) else ".safetensors"
+    plain = ".onnx" if args.form else ".safetensors"
+    suffix = ".safetensors.index.json" if is_index(args.source) else plain
     target = args.output or derived_target(args.source, suffix)
     with (
         executor_of(args) as executor,
         progress_bar("decompress", quiet=args.quiet) as progress,
-        through_file(target, ".safetensors") as file,
+        through_file(target, plain) as file,
     ):
         report = nncjit.decompress(
             stream_from(args.source),

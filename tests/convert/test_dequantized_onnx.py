@@ -324,4 +324,7 @@ def test_damaged_streams_give_our_errors_and_leave_no_file(tmp_path):
 def test_the_command(tmp_path):
     stream = stream_of(tmp_path, mlp(), **INT8)
     assert main(["decompress", str(stream), "-o", str(tmp_path / "o.onnx"), "--as", "qdq", "--quiet"]) == 0
-    assert set(dequantized(tmp_path / "o.onnx")) == {"w", "v"}
+    (tmp_path / "m.onnx").unlink()
+    assert main(["decompress", str(stream), "--as", "qdq", "--quiet"]) == 0
+    for name in ("o.onnx", "m.onnx"):
+        assert set(dequantized(tmp_path / name)) == {"w", "v"}
