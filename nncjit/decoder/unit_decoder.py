@@ -26,6 +26,7 @@ from nncjit.quant import steps
 from nncjit.stream import integer_limbs
 from nncjit.stream.data_units import DataUnit
 from nncjit.stream.float_planes import FloatPlanes
+from nncjit.stream.integer_planes import IntegerPlanes
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import CodebookSyntax, PayloadType
 
@@ -41,8 +42,8 @@ class UnitDecoding:
     """Storage arrays of the parts; instead int32 limbs of integers in limbs, float32 values of integers with a step."""
     job: PayloadJob | None = None
     """None for RAW_FLOAT."""
-    planes: FloatPlanes | None = None
-    """The other bits of floats whose exponents are coded."""
+    planes: FloatPlanes | IntegerPlanes | None = None
+    """The other bits of floats whose exponents are coded, or of integers whose high bits are."""
     levels: list[Array] = field(default_factory=list)
     """int32 levels of each part, raster order, where the state of updates needs them."""
 
@@ -89,8 +90,8 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
         return UnitDecoding(opened, [_raw(opened, opened.parts[0], payload)])
     layers = [_layer(opened, part) for part in opened.parts]
     decoding, jobs = UnitDecoding(opened, []), []
-    if opened.floats is not None:
-        decoding.planes = _float_planes(opened, payload)
+    decoding.planes = _planes(opened, payload)
+    if decoding.planes is not None:
         payload = payload[: decoding.planes.coded_bytes]
     _check_earned(opened, layers, payload.size)
     for part, layer, points in zip(opened.parts, layers, _points(opened, layers), strict=True):
@@ -123,7 +124,8 @@ def rows_decoded_with(opened: DataUnit, rows: range) -> range | None:
         None where the unit has no entry points, or is more than one tensor coded as it is.
     """
     part, header = opened.parts[0], opened.unit.header
-    alone = opened.results() == opened.parts == (part,) and opened.limbs is None and opened.floats is None
+    alone = opened.results() == opened.parts == (part,) and opened.limbs is None
+    alone = alone and opened.floats is None and opened.integers is None
     if not alone or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return None
     layer = _layer(opened, part)
@@ -225,18 +227,21 @@ def step_of(opened: DataUnit) -> Callable[[int], np.float32]:
     return lambda delta: steps.step(delta + base, density)
 
 
-def _float_planes(opened: DataUnit, payload: Array) -> FloatPlanes:
-    assert opened.floats is not None
+def _planes(opened: DataUnit, payload: Array) -> FloatPlanes | IntegerPlanes | None:
+    """The bits that follow the coded ones, where the data format says that there are some."""
+    size = opened.parts[0].size
     try:
-        return FloatPlanes.parse(payload, opened.floats, opened.parts[0].size)
+        if opened.floats is not None:
+            return FloatPlanes.parse(payload, opened.floats, size)
+        return None if opened.integers is None else IntegerPlanes.parse(payload, opened.integers, size)
     except ModelError as error:
         raise opened.error(str(error)) from None
 
 
-def _delivery(opened: DataUnit, part: Part, planes: FloatPlanes | None = None) -> Delivery:
+def _delivery(opened: DataUnit, part: Part, planes: FloatPlanes | IntegerPlanes | None = None) -> Delivery:
     """What the levels of a part become. Spec, section 8."""
     if planes is not None:
-        return delivery.integers(np.dtype(np.int16), planes.lowest, planes.lowest + planes.exponents.size - 1)
+        return delivery.integers(np.dtype(np.int16), planes.lowest, planes.highest)
     dtype = dtypes.find(part.dtype)
     if opened.unit.header.nnr_compressed_data_unit_payload_type == PayloadType.INT:
         if opened.limbs is not None:

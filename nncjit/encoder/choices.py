@@ -145,7 +145,7 @@ class Quantising(OptionGroup):
         "NAME",
         "how weights become levels",
         '"auto" takes the cheapest of trellis, uniform and codebook on a sample. "lossless" loses no bit and codes the '
-        'exponents, "raw" stores the tensor as it is. '
+        'exponents of floats and the high bits of integers, "raw" stores the tensor as it is. '
         "Vectors are always quantised uniformly.",
     )
     rate_weight: float = option(

@@ -70,19 +70,31 @@ def level_matrix(
 
 
 def by_cost(info: TensorInfo, levels: np.ndarray, plan: Plan, settled: Settled) -> Settled:
-    """The same with the unary length that takes the fewest bits, for a tensor of a model that is quantised already, or
-    where the length is left to measurement.
+    """The same with the unary length that takes the fewest bits, for a tensor of a model that is quantised already,
+    where nothing but the size counts (``quantizer="lossless"``), or where the length is left to measurement.
     """
+    quantised = info.role is not None and info.role.kind in QUANTISED
     asked = plan.choices[info.name].coding.unary_length
-    quantised = info.role is not None and info.role.kind in QUANTISED and asked == DEFAULT_UNARY_LENGTH
-    if levels.size < WORTH_MEASURING or not (quantised or asked == "auto"):
+    if levels.size < WORTH_MEASURING or not (quantised or asked == "auto" or is_lossless(info.name, plan)):
         return settled
-    peak = integer_limbs.peak(levels)
-    beyond = next((n for n in UNARY_LENGTHS if n > peak), UNARY_LENGTHS[-1])
     sample = runs(levels.reshape(-1), SAMPLE)
-    scale = levels.size / sample.size
-    bits = {n: _bits_with(info.name, sample, n, plan, settled, scale) for n in UNARY_LENGTHS if n <= beyond}
+    bits = costs_of_lengths(info.name, sample, plan, settled, levels.size / sample.size)
     return replace(settled, unary_length=min(bits, key=bits.__getitem__))
+
+
+def is_lossless(name: str, plan: Plan) -> bool:
+    """Whether the choices of a tensor say so, and not merely its type."""
+    return plan.choices[name].quantising.quantizer == "lossless"
+
+
+def costs_of_lengths(name: str, sample: np.ndarray, plan: Plan, settled: Settled, share: float) -> dict[int, float]:
+    """Unary length -> bits that `share` times the sample takes; only the one that is asked for, where one is."""
+    asked = plan.choices[name].coding.unary_length
+    if asked not in (DEFAULT_UNARY_LENGTH, "auto"):
+        return {asked: _bits_with(name, sample, asked, plan, settled, share)}
+    peak = integer_limbs.peak(sample)
+    beyond = next((n for n in UNARY_LENGTHS if n > peak), UNARY_LENGTHS[-1])
+    return {n: _bits_with(name, sample, n, plan, settled, share) for n in UNARY_LENGTHS if n <= beyond}
 
 
 def _bits_with(name: str, sample: np.ndarray, length: int, plan: Plan, settled: Settled, scale: float) -> float:

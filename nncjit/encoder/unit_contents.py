@@ -37,6 +37,7 @@ from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.integer_coding import by_cost, limb_bits
+from nncjit.encoder.integer_splits import smaller_split
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
@@ -201,8 +202,8 @@ def _rows_first(values: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.moveaxis(values, axis, 0) if axis else values, order="C")
 
 
-def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents | RawContents:
-    """The values themselves, or their limbs, as levels."""
+def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents | ExactContents | RawContents:
+    """The values themselves, their high bits, or their limbs, as levels."""
     bits = limb_bits(info, storage, plan)
     if bits is None:
         return RawContents(info, storage, NOT_SMALLER)
@@ -210,6 +211,11 @@ def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerConte
     settled = settle_integers(info.name, levels.shape, plan, bits)
     if not bits:
         settled = by_cost(info, levels, plan, settled)
+        found = smaller_split(info, storage, plan, settled)
+        if found is not None:
+            high, settled = found
+            layout = UnitLayout(infos=(info,), shape=info.shape, settled=settled)
+            return ExactContents(layout, high, "its lowest bits are stored as they are")
     layout = UnitLayout(infos=(info,), shape=levels.shape, settled=settled)
     reason = f"words are split into {levels.shape[0]} limbs of {bits} bits" if bits else ""
     return IntegerContents(layout, levels, bits, reason)

@@ -37,7 +37,7 @@ from nncjit.encoder.unit_layout import (
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
-from nncjit.stream import float_planes, integer_limbs
+from nncjit.stream import float_planes, integer_limbs, integer_planes
 from nncjit.syntax import CodebookSyntax, DataFormat, NduHeader, ParameterTypes, PayloadType
 
 _ROLES = {
@@ -88,7 +88,7 @@ class QuantisedUnit:
     limb_bits: int = 0
     """Bits of the limbs of integers, which are the leading dimension; 0 without."""
     tail: bytes = b""
-    """What follows the coded exponents of floats of which no bit is lost."""
+    """What follows the coded exponents of floats, or high bits of integers, of which no bit is lost."""
 
     @property
     def qp(self) -> int | None:
@@ -160,7 +160,7 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
     if isinstance(contents, IntegerContents):
         return _integer_levels(contents, plan, workers)
     if isinstance(contents, ExactContents):
-        return _exponent_levels(contents, plan, workers)
+        return _split_levels(contents, plan, workers)
     roles, matrices, composed = _quantise_parts(contents, plan, workers)
     weights = slice(next(k for k, role in enumerate(roles) if role in ("W", "G")), None)
     original = contents.original
@@ -220,11 +220,13 @@ def _integer_levels(contents: IntegerContents, plan: Plan, workers: Executor | N
     return QuantisedUnit(layout, payload_type, ("W",), (matrix,), (outcome,), contents.limb_bits)
 
 
-def _exponent_levels(contents: ExactContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
+def _split_levels(contents: ExactContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
     layout, (levels, tail) = contents.layout, contents.split
     (info,) = layout.infos
     matrix = level_matrix(info.name, levels, plan, layout.settled, workers)
-    return QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (Outcome(info, "lossless"),), tail=tail)
+    tool = "lossless" if info.dtype in float_planes.CODES else "integer"
+    outcome = Outcome(info, tool, reason=contents.reason)
+    return QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (outcome,), tail=tail)
 
 
 def _outcomes(
@@ -411,7 +413,7 @@ def _data_format(unit: QuantisedUnit) -> int | None:
     """nnr_decompressed_data_format; None where readers take this type without it."""
     dtype = unit.layout.infos[0].dtype
     if unit.tail:
-        return float_planes.CODES[dtype]
+        return (float_planes.CODES | integer_planes.CODES)[dtype]
     if unit.limb_bits:
         return integer_limbs.CODES[integer_limbs.LimbFormat(dtype, unit.limb_bits)]
     if unit.payload_type == PayloadType.INT:

@@ -100,10 +100,11 @@ class IntegerContents:
 
 @dataclass(frozen=True, slots=True)
 class ExactContents:
-    """A float tensor of which no bit is lost: the levels of its exponents, and its other bits."""
+    """A tensor of which no bit is lost: the levels of its exponents or high bits, and its other bits."""
 
     layout: UnitLayout
     split: Split
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from nncjit import dtypes
 from nncjit.bits import Source
 from nncjit.errors import BitstreamError, ModelError
 from nncjit.model import Graph
-from nncjit.stream import float_planes, graph_units, integer_limbs, metadata_unit, tensor_mapping
+from nncjit.stream import float_planes, graph_units, integer_limbs, integer_planes, metadata_unit, tensor_mapping
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import Context, ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
@@ -30,6 +30,8 @@ class DataUnit:
     """What the leading coded dimension holds where it is the limbs of integers."""
     floats: float_planes.FloatFields | None = None
     """The fields of floats of which only the exponents are coded, and the other bits follow."""
+    integers: integer_planes.IntegerFields | None = None
+    """The fields of integers of which only the high bits are coded, and the other bits follow."""
     folded: metadata_unit.FoldedNorm | None = None
     """The batch norm that was folded into this block."""
 
@@ -135,12 +137,15 @@ def open_unit(unit: Unit) -> DataUnit:
         raise _error(unit, f"data format {code} is for the exponents of one float tensor")
     if dtypes.find(dtype).kind == "o" and payload_type != PayloadType.RAW_FLOAT:
         raise _error(unit, f"data format {code} is for values that are stored as they are")
+    integers = integer_planes.FORMATS.get(code) if code is not None else None
+    if integers and (payload_type != PayloadType.INT or header.first_tensor_dimension_shift or len(unit.names) > 1):
+        raise _error(unit, f"data format {code} is for the high bits of one integer tensor")
     if payload_type == PayloadType.BLOCK:
         return DataUnit(unit, _block_parts(unit, shape, dtype))
     part = Part(", ".join(unit.names), "W", shape[1:] if limbs else shape, dtype, shape, header.codebook)
     if len(unit.names) > 1 and header.concatenation_axis_index is None:
         raise _error(unit, "it holds several tensors and does not say how they are joined")
-    return DataUnit(unit, (part,), limbs, floats)
+    return DataUnit(unit, (part,), limbs, floats, integers)
 
 
 def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
@@ -153,6 +158,8 @@ def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
         return integer_limbs.FORMATS[code].dtype
     if code in float_planes.FORMATS:
         return float_planes.FORMATS[code].dtype
+    if code in integer_planes.FORMATS:
+        return integer_planes.FORMATS[code].dtype
     try:
         return dtypes.by_code(code).name
     except ModelError as error:

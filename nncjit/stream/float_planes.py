@@ -112,6 +112,11 @@ class FloatPlanes:
     coded_bytes: int
     """Of the payload of the levels, which comes first."""
 
+    @property
+    def highest(self) -> int:
+        """The highest level."""
+        return self.lowest + self.exponents.size - 1
+
     @classmethod
     def parse(cls, payload: Array, fields: FloatFields, size: int) -> FloatPlanes:
         """From the payload of a unit of `size` values.

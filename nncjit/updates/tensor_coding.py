@@ -318,7 +318,7 @@ class TensorCoder:
             return self._whole(tensor, origin, workers)
         gap = bit_patterns.difference(new, base, info.dtype)
         named = bit_patterns.names_of(info.dtype)[gap.dtype.kind == "u"]
-        plan = _only(info.name, self.plan)
+        plan = _with_raw(_only(info.name, self.plan))  # a difference has contexts of its own, all its bits are coded
         contents = contents_alone(Tensor(info.name, info.shape, named, lambda: gap, fresh=True), plan, workers)
         whole = self._whole(tensor, origin, workers)
         if not isinstance(contents, IntegerContents):
@@ -341,7 +341,7 @@ class TensorCoder:
         """The tensor as a stream of its own would have it."""
         plan = _only(tensor.name, self.plan)
         if self.options.lossless:
-            plan = replace(plan, choices={tensor.name: plan.choices[tensor.name].replace(quantizer="raw")})
+            plan = _with_raw(plan)
         item = Item((tensor,))
         (unit,) = quantised_units(item, plan, workers)
         (coded,) = not_grown(code_unit(unit, 0, workers), item, plan)
@@ -399,6 +399,11 @@ def _only(name: str, plan: Plan) -> Plan:
     """The plan for a tensor that is coded by itself: whole, and without what is done to differences."""
     choices = plan.choices[name].replace(zeros=0.0, pattern=None, unify=0.0, block_shape=None)
     return replace(plan, choices={name: choices}, zero_counts={}, data=Data())
+
+
+def _with_raw(plan: Plan) -> Plan:
+    """The same for the tensors' own values."""
+    return replace(plan, choices={name: choices.replace(quantizer="raw") for name, choices in plan.choices.items()})
 
 
 def _unit(info: TensorInfo, payload_type: PayloadType, matrix: QuantisedMatrix, outcome: Outcome) -> QuantisedUnit:
