@@ -90,7 +90,7 @@ def is_lossless(name: str, plan: Plan) -> bool:
 def costs_of_lengths(name: str, sample: np.ndarray, plan: Plan, settled: Settled, share: float) -> dict[int, float]:
     """Unary length -> bits that `share` times the sample takes; only the one that is asked for, where one is."""
     asked = plan.choices[name].coding.unary_length
-    if asked not in (DEFAULT_UNARY_LENGTH, "auto"):
+    if asked != "auto" and asked != DEFAULT_UNARY_LENGTH:
         return {asked: _bits_with(name, sample, asked, plan, settled, share)}
     peak = integer_limbs.peak(sample)
     beyond = next((n for n in UNARY_LENGTHS if n > peak), UNARY_LENGTHS[-1])
