@@ -155,7 +155,9 @@ def test_bytes_and_values_do_not_depend_on_threads(threads: int) -> None:
     assert all(np.array_equal(one[name], many[name]) for name in arrays)
 
 
-@pytest.mark.parametrize("array", [np.array(["a"]), np.array([1j]), np.array([None]), np.zeros(2, "M8[s]")])
+@pytest.mark.parametrize(
+    "array", [np.array(["a"]), np.zeros(2, np.clongdouble), np.array([None]), np.zeros(2, "M8[s]")]
+)
 def test_arrays_that_cannot_be_held_are_named(array: np.ndarray) -> None:
     with pytest.raises(nncjit.ModelError, match="wrong"):
         nncjit.encode({"wrong": array})

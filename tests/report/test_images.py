@@ -95,7 +95,5 @@ def test_a_network_that_torchvision_does_not_know_is_refused(torchvision, photog
 @pytest.mark.parametrize("missing", ["torch", "torchvision.models", "PIL.Image"])
 def test_a_missing_extra_is_one_line(torchvision, photographs, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(
-        ModelError, match=r"--data needs torch, torchvision and Pillow .*: pip install nncjit\[imagenet\]"
-    ):
+    with pytest.raises(ModelError, match=r"--data needs torch, torchvision and Pillow .*: pip install torch torch"):
         images.task("by_colour", photographs, tmp_path)
