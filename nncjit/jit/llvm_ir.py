@@ -41,7 +41,7 @@ def gather(builder: Any, address: Value, index: Value, element: Any = F32, unit:
     """The elements at a vector of indices (int32, not negative), which count elements, or units of another type."""
     lanes = index.type.count
     row, mask = ir.VectorType(element, lanes), ir.VectorType(I1, lanes)
-    places = _places(builder, address, index, unit or element)
+    places = _places(builder, address, index, element, unit or element)
     kind = ir.FunctionType(row, [places.type, I32, mask, row])
     name = f"llvm.masked.gather.v{lanes}{'f' if element == F32 else 'i'}32.v{lanes}p0"
     align, everywhere = ir.Constant(I32, 1 if unit else 4), ir.Constant(mask, [1] * lanes)
@@ -51,17 +51,18 @@ def gather(builder: Any, address: Value, index: Value, element: Any = F32, unit:
 def scatter(builder: Any, address: Value, index: Value, value: Value, mask: Value) -> None:
     """Set the int32 at a vector of indices (int32, not negative), where the mask has a 1."""
     lanes = index.type.count
-    places = _places(builder, address, index, I32)
+    places = _places(builder, address, index, I32, I32)
     kind = ir.FunctionType(ir.VoidType(), [value.type, places.type, I32, mask.type])
     function = declare(builder, f"llvm.masked.scatter.v{lanes}i32.v{lanes}p0", kind)
     builder.call(function, [value, places, ir.Constant(I32, 4), mask])
 
 
-def _places(builder: Any, address: Value, index: Value, unit: Any) -> Value:
-    """A vector of pointers; llvmlite does not see that a vector of indices makes one."""
+def _places(builder: Any, address: Value, index: Value, element: Any, unit: Any) -> Value:
+    """A vector of pointers to elements; llvmlite does not see that a vector of indices makes one."""
+    lanes = index.type.count
     places = pointer(builder, address, unit, index)
-    places.type = ir.VectorType(pointer_to(I8), index.type.count)
-    return places
+    places.type = ir.VectorType(pointer_to(unit), lanes)
+    return builder.bitcast(places, ir.VectorType(pointer_to(element), lanes))
 
 
 def copy(builder: Any, to: Value, source: Value, n: Value) -> None:
