@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rivals
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of what rivals import
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of what rivals import
 LEVELS, FLOATS = rivals.installed(rivals.LEVELS), rivals.installed(rivals.FLOATS)
 Measured = Callable[..., Any]
 
