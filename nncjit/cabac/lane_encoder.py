@@ -18,7 +18,7 @@ from nncjit.cabac import lane_choice
 from nncjit.cabac import lane_encoder_kernels as kernels
 from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
 from nncjit.cabac.block_row_pieces import states_before
-from nncjit.cabac.encoder_input import PreparedLayer, check_faults
+from nncjit.cabac.encoder_input import PreparedLayer, check_faults, wrong_states
 from nncjit.cabac.encoder_records import ENCODER, RESTART
 from nncjit.cabac.lane_encoder_records import ENCODER_GROUP, FRONT, FULL, LANE_CODING, LANE_ROW, ROOM
 from nncjit.cabac.lane_records import LANES, LONGEST_UNARY, PLACES
@@ -61,10 +61,6 @@ def compile_rows() -> None:
         numba_internals.compile_worker(kernels.encode_rows)
 
 
-LARGEST_LEVEL = 1 << 20
-"""Of a layer in lanes."""
-
-
 @cache
 def _were_compiled() -> bool:
     """Whether lanes were compiled when this process first asked."""
@@ -99,7 +95,7 @@ class QueuedLayer:
             A level is beyond `MAX_LEVEL`, or does not fit the quantiser's state.
         """
         self._queue.run()
-        if self.rows is None or self.pieces is None or _is_large(self.prepared.levels):
+        if self.rows is None or self.pieces is None:
             return None
         rows = self.rows
         faults = int(np.bitwise_or.reduce(rows["faults"]))
@@ -107,15 +103,10 @@ class QueuedLayer:
             return None
         check_faults(faults, self.prepared.levels, self.prepared.layer)
         if (rows["end_state"][:-1] != rows["state"][1:]).any():
-            return None
+            raise wrong_states()
         restarts = np.zeros(len(rows), RESTART)
         encoder.append_rows(Table(rows), self.pieces, restarts)
         return restarts
-
-
-def _is_large(levels: Array) -> bool:
-    """Whether a level is beyond what lanes are trusted with: one stream codes those, and judges them."""
-    return int(levels.max(initial=0)) > LARGEST_LEVEL or int(levels.min(initial=0)) < -LARGEST_LEVEL
 
 
 class RowQueue:

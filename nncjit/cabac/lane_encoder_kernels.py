@@ -254,7 +254,7 @@ def encode_rows(coding_address, worker):
         for lane in range(LANES):
             if group.row[lane]:
                 count = min(count, np.int64(group.last[lane]) + 2 - np.int64(group.pointer[lane]))
-        done = 0
+        done, given_up = 0, 0
         while done < count:
             done = run_steps(group_address, tables, coding.thresholds, levels, done, count, unary_length, dq)
             for lane in range(LANES):
@@ -266,9 +266,12 @@ def encode_rows(coding_address, worker):
                     piece = view_encoder(lane_row_at(group.row[lane]).piece)
                     if group.output[lane] + ROOM > piece.output + piece.capacity:
                         close_row(group_address, lane, FULL)
-                        active -= 1
+                        active, given_up = active - 1, given_up + 1
         for lane in range(LANES):
-            if group.row[lane] and np.int64(group.pointer[lane]) == np.int64(group.last[lane]) + 2:
+            if given_up and not group.row[lane]:  # a lane whose row was given up takes the next one
+                if open_row(coding_address, group_address, lane):
+                    active += 1
+            elif group.row[lane] and np.int64(group.pointer[lane]) == np.int64(group.last[lane]) + 2:
                 close_row(group_address, lane, 0)
                 if not open_row(coding_address, group_address, lane):
                     active -= 1

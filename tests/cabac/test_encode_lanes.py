@@ -149,6 +149,27 @@ def test_rows_that_outgrow_their_room_are_coded_otherwise(lanes, monkeypatch):
     assert lanes == [False]
 
 
+@pytest.mark.skipif(not JIT, reason="takes minutes as plain Python")
+@pytest.mark.parametrize("dq", [False, True])
+def test_rows_that_are_given_up_leave_no_other_row_uncoded(lanes, dq):
+    layers = [Layer.of((400, 200), scan=1, dq=dq), Layer.of((300, 50), scan=1, dq=dq)]
+    for seed in range(4):
+        wide = plain_levels(layers[0], 5e6, seed=seed)
+        cases = [Given(layers[0], wide), Given(layers[1], plain_levels(layers[1], 1.0, seed=seed))]
+        queue = RowQueue()
+        encoders = [PayloadEncoder() for _ in cases]
+        for encoder, case in zip(encoders, cases, strict=True):
+            encoder.layer(case.levels, case.layer, selection="none", queue=queue)
+        queue.run()
+        for encoder, case in zip(encoders, cases, strict=True):
+            alone = PayloadEncoder()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(lane_encoder, "lanes_here", lambda: False)
+                alone.layer(case.levels, case.layer, selection="none")
+            assert encoder.finish() == alone.finish()
+    assert lanes == 4 * [False, True]
+
+
 def test_few_rows_are_coded_otherwise(lanes, monkeypatch):
     case = any_rows(5)
     monkeypatch.setattr(lane_encoder, "FEWEST_ROWS", 1000)
