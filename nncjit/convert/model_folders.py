@@ -21,12 +21,14 @@ STEM = "model"
 PREFERRED = (
     "*.nnc.index.json", "*.nnc", "*.safetensors.index.json", "model.safetensors", "*.safetensors",
     "pytorch_model.bin.index.json", "pytorch_model.bin", "*.pt", "*.pth", "*.npz", "*.onnx", "*.gguf",
+    "*.keras", "*.h5",
 )  # fmt: skip
 """Model files in the order in which one is chosen."""
 STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
 """Files of a training run that are no models."""
 WEIGHTS = (
-    ".safetensors", ".bin", ".pt", ".pth", ".npz", ".onnx", ".gguf", ".h5", ".msgpack", ".ot", ".nnc", ".index.json",
+    ".safetensors", ".bin", ".pt", ".pth", ".npz", ".onnx", ".gguf", ".h5", ".keras", ".msgpack", ".ot",
+    ".nnc", ".index.json",
 )  # fmt: skip
 """Suffixes of what is not copied: the model, and the same model in other formats."""
 
@@ -63,6 +65,8 @@ def model_in(folder: Path) -> Path:
         if found:
             names = ", ".join(path.name for path in found[:4])
             raise OptionError(f"{folder}: holds {len(found)} models ({names}), name one of them")
+    if (folder / "saved_model.pb").exists():
+        raise ModelError(f"{folder}: is a SavedModel, whose variables nncjit does not read: save the model as .keras")
     raise ModelError(f"{folder}: holds no model file ({', '.join(PREFERRED)})")
 
 

@@ -32,6 +32,14 @@ _MODULES = {
     ".onnx": "onnx",
     ".gguf": "gguf",
     ".nnef": "nnef",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+}
+_NOT_READ = {
+    "saved_model.pb": "a SavedModel, whose variables nncjit does not read: save the model as .keras",
+    ".ckpt.index": "a checkpoint of TensorFlow, which nncjit does not read: save the model as .keras",
+    ".tflite": "a TensorFlow Lite model, which nncjit does not read",
 }
 
 
@@ -52,6 +60,9 @@ def _module_for(path: str | os.PathLike[str]) -> ModuleType:
     for suffix, module in _MODULES.items():
         if name.endswith(suffix):
             return importlib.import_module(f"nncjit.formats.{module}")
+    for suffix, reason in _NOT_READ.items():
+        if name.endswith(suffix):
+            raise OptionError(f"{path}: is {reason}")
     raise OptionError(f"{path}: the suffix is not one of {', '.join(_MODULES)}")
 
 

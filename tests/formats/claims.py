@@ -9,6 +9,7 @@ _ONNX = "tests/formats/test_onnx.py"
 _INSIDE = "tests/convert/test_encoded_onnx.py"
 _GGUF = "tests/formats/test_gguf.py"
 _HF = "tests/hf/test_hf_layout.py"
+_KERAS = "tests/formats/test_keras.py"
 _NNEF = "tests/formats/test_nnef.py"
 
 CLAIMS: dict[str, tuple[str, ...]] = {
@@ -28,6 +29,13 @@ CLAIMS: dict[str, tuple[str, ...]] = {
         f"{_ONNX}::test_tensors_anywhere_in_the_model_come_back",
         f"{_INSIDE}::test_files_run_as_they_are_and_become_ordinary_ones_again",
         f"{_ONNX}::test_every_type_comes_back_bit_for_bit",
+    ),
+    "Keras (.keras, .h5)": (
+        f"{_KERAS}::test_archives_come_back_member_by_member",
+        f"{_KERAS}::test_files_of_keras_2_come_back_attribute_by_attribute",
+        f"{_KERAS}::test_the_configuration_is_the_topology_and_the_optimizer_is_exact",
+        "",
+        "",
     ),
     "GGUF": (
         f"{_GGUF}::test_all_other_types_come_back_bit_for_bit",
