@@ -23,7 +23,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def _help(*verb: str) -> str:
-    environment = os.environ | {"COLUMNS": "96", "NO_COLOR": "1"}
+    environment = os.environ | {"COLUMNS": "88", "NO_COLOR": "1"}
     root = Path(__file__).resolve().parent.parent
     command = [sys.executable, "-m", "nncjit", *verb, "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=root)

@@ -1,8 +1,8 @@
 """Measure how small a model can get and what that costs, over a grid of options, and draw quality against size.
 
-  nncjit eval --demo                                              the small network that ships with nncjit
-  nncjit eval model.safetensors --grid bits=2,3,4,5               quality: the exactness of the weights
-  nncjit eval model.safetensors --task task.py --png curve.png    quality: what your task measures
+  nncjit eval --demo                               the network that ships with nncjit
+  nncjit eval model.safetensors --grid bits=2,3    quality: the exactness of the weights
+  nncjit eval model.safetensors --task task.py     quality: what your task measures
   nncjit eval resnet50 --weights resnet50.pth --data imagenet/val
 
 Several grids are combined: --grid quantizer=trellis,uniform --grid bits=2,3,4 makes two curves of three points each.

@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 import warnings
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from functools import partial
@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from nncjit import __version__
-from nncjit.cli.text import printable
+from nncjit.cli.text import paragraphs, printable
 from nncjit.errors import BitstreamError, NncError, NncWarning, OptionError, did_you_mean
 
 VERBS = {
@@ -70,27 +70,31 @@ def build_parser(verb: str | None) -> ArgumentParser:
     style = partial(RawDescriptionHelpFormatter, max_help_position=HELP_COLUMN)
     parser = OneLineParser(
         prog="nncjit",
+        usage="nncjit [-h] [--version] VERB ...",
         description="Make trained neural networks small (ISO/IEC 15938-17) and open them fast.",
         epilog=EPILOG,
         formatter_class=style,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"nncjit {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
-    for name, summary in VERBS.items():
+    # The verbs are listed in the description: argparse's own list wraps the longest names.
+    listed = "\n".join(f"{name:<{max(map(len, VERBS))}}  {summary}" for name, summary in VERBS.items())
+    verbs = parser.add_subparsers(
+        title="verbs", description=listed, prog="nncjit", help=SUPPRESS, metavar="VERB", dest="verb", required=True
+    )
+    for name in VERBS:
         if name == verb:
             module = import_module(f"nncjit.cli.{name}")
             sub = verbs.add_parser(
                 name,
-                help=summary,
-                description=module.__doc__,
+                description=paragraphs(module.__doc__ or ""),
                 formatter_class=style,
                 allow_abbrev=False,
             )
             module.configure(sub)
             sub.set_defaults(run=module.run)
         else:
-            verbs.add_parser(name, help=summary, add_help=False)
+            verbs.add_parser(name, add_help=False)
     return parser
 
 

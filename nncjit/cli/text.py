@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "count",
     "decibels",
+    "paragraphs",
     "printable",
     "seconds",
     "shape",
@@ -27,6 +30,13 @@ __all__ = [
 def printable(text: str) -> str:
     """`text` on one line, with all that could move the cursor or colour the terminal shown as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def paragraphs(text: str) -> str:
+    """`text` filled to the terminal's width; paragraphs with indented lines, such as examples, stay as they are."""
+    width = shutil.get_terminal_size().columns - 2  # as argparse does for everything else
+    kept = (p if "\n " in f"\n{p}" else textwrap.fill(p, width) for p in text.strip("\n").split("\n\n"))
+    return "\n\n".join(kept)
 
 
 def table(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,), head: bool = True) -> str:

@@ -62,11 +62,14 @@ def test_help_names_every_verb(capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb, capsys):
+def test_every_verb_explains_itself_within_the_terminal(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "88")
     with pytest.raises(SystemExit) as exited:
         main([verb, "--help"])
     assert exited.value.code == 0
-    assert f"usage: nncjit {verb}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"usage: nncjit {verb}" in out
+    assert max(map(len, out.splitlines())) <= 88
 
 
 @pytest.mark.parametrize(
