@@ -20,7 +20,7 @@ from nncjit.errors import ModelError, NncWarning
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["atomic_write", "check_readable", "os_errors", "read_at", "reserve", "write_at"]
+__all__ = ["atomic_write", "check_readable", "os_errors", "read_at", "reserve", "will_read", "write_at"]
 
 _UNNAMED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """Errors of writing to an open file, for which the system does not name the file."""
@@ -234,6 +234,13 @@ def read_at(file: BinaryIO, array: np.ndarray[Any, Any], offset: int) -> int:
             break
         done += count
     return done
+
+
+def will_read(file: BinaryIO, offset: int, size: int) -> None:
+    """Tell the system that these bytes will be wanted, so that it fetches them meanwhile, where it can be told."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
 
 
 def write_at(file: BinaryIO, array: np.ndarray[Any, Any], offset: int) -> None:

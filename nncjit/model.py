@@ -142,6 +142,8 @@ class Tensor:
     """Whether `read` gives a new array each time, which the reader may overwrite."""
     role: Role | None = None
     """None where the format does not tell it; names may (`nncjit.reduce.names`)."""
+    part: Callable[[int, int], np.ndarray[Any, Any]] | None = None
+    """Reads the elements ``start`` to ``stop`` in raster order, a new 1-D storage array; None: only all can be read."""
 
     info: TensorInfo = field(init=False, repr=False, compare=False)
     """The same without the values."""

@@ -23,7 +23,7 @@ from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.encoder.pipeline import bundled, in_order
 from nncjit.encoder.plan import NO_DATA, Plan
 from nncjit.encoder.reduction import zeros_of_model
-from nncjit.encoder.stream_writer import Group, StreamWriter
+from nncjit.encoder.stream_writer import Group, StreamWriter, frame_bytes
 from nncjit.encoder.targets import Aim
 from nncjit.encoder.unit_encoder import CodedUnit, Outcome, UnitInCoding, code_unit, not_grown, quantised_units
 from nncjit.errors import NncWarning
@@ -301,7 +301,7 @@ def estimate_model(model: Model, options: Options, execution: Execution = EXECUT
         power, error, loss = power + sample.power, error + cost.error, loss + cost.loss
         rows += _estimated_rows(sample, round(cost.bits / 8))
     snr = targets.decibels(power, error) if power else None
-    size = sum(row.bytes for row in rows)
+    size = sum(row.bytes for row in rows) + frame_bytes(model, plan)
     seconds = time.perf_counter() - started
     return Encoded(
         tuple(rows),

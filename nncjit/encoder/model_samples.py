@@ -12,15 +12,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nncjit import dtypes
+from nncjit.cabac.layer import Layer
+from nncjit.cabac.scan import to_scan
+from nncjit.encoder.choices import Reducing
 from nncjit.encoder.code import estimate
-from nncjit.encoder.decide import UnfitStepError, decide
+from nncjit.encoder.decide import UnfitStepError, decide, raw_reason, scan_order_of, settle
 from nncjit.encoder.decision import Decision
+from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.integer_coding import integer_matrix, level_matrix
+from nncjit.encoder.measure import measure
 from nncjit.encoder.pipeline import in_order
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
-from nncjit.encoder.sampling import runs
+from nncjit.encoder.sampling import coded_runs, runs
 from nncjit.encoder.unit_contents import contents_of
 from nncjit.encoder.unit_layout import (
     Contents,
@@ -32,14 +38,17 @@ from nncjit.encoder.unit_layout import (
     UnitLayout,
 )
 from nncjit.model import Model, TensorInfo
+from nncjit.stages import stage
 
 SAMPLE_WEIGHTS = 1 << 20
 """Weights sampled of the whole model, shared among its tensors by size."""
 LEAST_SAMPLE = 1 << 13
+SPARING = 8
+"""How many times its sample a tensor must be for no more of it to be read."""
 LEAST_OUTPUTS = 32
 """Columns of a calibrated matrix in its sample."""
-UNIT_BITS = 8 * 40
-"""Header of a unit: names and dimensions, on average."""
+UNIT_BITS = 8 * 32
+"""Header of a unit, on average."""
 
 
 class Cost(NamedTuple):
@@ -116,17 +125,57 @@ class UnitSample:
         return coded if coded.bits < raw.bits else raw
 
 
-def take_samples(model: Model, plan: Plan, pool: Executor | None) -> list[UnitSample]:
-    """Samples of all units that the model would be coded as."""
+def take_samples(model: Model, plan: Plan, pool: Executor | None, total: int | None = None) -> list[UnitSample]:
+    """Samples of all units that the model would be coded as.
+
+    Parameters
+    ----------
+    total : int, optional
+        Weights of the whole, where the model is a piece of a larger one; the sample's size follows from it.
+    """
     plan = replace(plan, sampling=True)
     items = [member for item in items_of(model, plan) for member in (item.members or (item,))]
-    total = max(sum(item.size for item in items), 1)
+    total = max(total or sum(item.size for item in items), 1)
 
     def work(item: Item, workers: Executor | None) -> list[UnitSample]:
+        sparing = _sparing_sample(item, plan, total)
+        if sparing is not None:
+            return [sparing]
         return [_sample(contents, plan, total) for contents in contents_of(item, plan, workers)]
 
     sampled = in_order(((item, item.size) for item in items), work, pool)
     return [sample for samples in sampled for sample in samples]
+
+
+def _sparing_sample(item: Item, plan: Plan, total: int) -> UnitSample | None:
+    """A sample of a large tensor of which no more is read; None where what is coded is not its values alone."""
+    tensor, *others = item.tensors
+    info, part = tensor.info, tensor.part
+    wanted = _wanted(info.size, total)
+    if others or item.block is not None or part is None or info.size < SPARING * wanted or not is_matrix(info.shape):
+        return None
+    choices = plan.choices[info.name]
+    plain = choices.reducing == Reducing() and choices.quantising.quantizer in ("trellis", "uniform")
+    if not (plain and plan.is_lossy(info)) or info.name in plan.zero_counts or plan.data.metrics is not None:
+        return None
+    if plan.first_dimension(info.name, info.shape):
+        return None
+    scan_order = scan_order_of(info.shape, choices)
+    side = 4 << scan_order if scan_order else 0
+    width = info.size // info.shape[0]
+    with stage("read"):
+        row = dtypes.to_float32(coded_runs(part, info.shape[0], width, side, wanted), info.dtype)
+    row = row[: row.size & -2]
+    measured = measure(row.reshape(2, -1))
+    measured = replace(measured, moments=measured.moments._replace(size=info.size))
+    if raw_reason(info, measured, plan):
+        return None
+    settled = replace(settle(info.name, row.reshape(2, -1), measured, plan), scan_order=scan_order)
+    layout = UnitLayout(infos=(info,), shape=info.shape, settled=settled)
+    sample = PartSample(
+        FloatPart("W", info.name, row.reshape(1, -1), measured), info.shape, layout, info.size / row.size
+    )
+    return UnitSample((info,), (sample,), 0.0, measured.moments.power * info.size)
 
 
 def _sample(contents: Contents, plan: Plan, total: int) -> UnitSample:
@@ -189,7 +238,14 @@ def _part_sample(part: FloatPart, layout: UnitLayout, total: int) -> PartSample:
         taps = part.metric.taps
         some = some_outputs(part.values.reshape(shape[0], -1, taps), _wanted(size, total) // (shape[0] * taps))
         return PartSample(replace(part, values=some), shape, layout, size / some.size)
-    row = runs(part.values.reshape(-1), _wanted(size, total)).reshape(1, -1)
+    flat, wanted, scan = part.values.reshape(-1), _wanted(size, total), layout.settled.scan_order
+    if scan and size <= wanted:
+        row = to_scan(flat, Layer.of(shape, scan=scan))
+    elif scan and is_matrix(shape):
+        row = coded_runs(lambda start, stop: flat[start:stop], shape[0], size // shape[0], 4 << scan, wanted)
+    else:
+        row = runs(flat, wanted)
+    row = row.reshape(1, -1)
     return PartSample(replace(part, values=row, reference=None), shape, layout, size / row.size)
 
 

@@ -6,10 +6,10 @@ tensor is coded as it would be were all of them in one place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, BinaryIO
 
 from nncjit.encoder import targets
@@ -20,14 +20,15 @@ from nncjit.encoder.model_samples import Cost, UnitSample, take_samples
 from nncjit.encoder.options import Options
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import zeros_of_model
+from nncjit.encoder.stream_writer import frame_bytes
 from nncjit.errors import OptionError
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Model, TensorInfo
 from nncjit.option_values import shown
 from nncjit.stream.reports import TensorReport
 
-SCALES = tuple(x / 4 for x in range(-24, 25))
-"""log2 of the fineness at which a piece tells its rate and distortion; between them, straight lines."""
+SCALES = tuple(x / 2 for x in range(-12, 13))
+"""log2 of the fineness at which a piece tells its rate and distortion; between them, cubics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +159,18 @@ def sample_piece(
     """What some tensors would cost at every scale. Targets of their own are met on the way."""
     plan = decisions.plan(infos, options)
     with thread_counts.pool(threads) as pool:
-        plan, samples, _ = targets.solve(plan, piece, None, pool)
+        total = sum(info.size for info in infos if info.same_as is None)
+        plan, samples, _ = targets.solve(plan, piece, None, pool, total)
         if any(choices.reducing.rank == "auto" for choices in plan.choices.values()):
-            samples = take_samples(piece, plan, pool)
+            samples = take_samples(piece, plan, pool, total)
         plans = [replace(plan, scale=2.0**-x) for x in SCALES]
         costs = thread_counts.share([partial(_costs, sample, plans) for sample in samples], pool)
-    bits = [sum(of_sample[k].bits for of_sample in costs) for k in range(len(SCALES))]
+    frame = 8.0 * frame_bytes(piece, plan)
+    bits = [frame + sum(of_sample[k].bits for of_sample in costs) for k in range(len(SCALES))]
     errors = [sum(of_sample[k].error for of_sample in costs) for k in range(len(SCALES))]
     power = sum(sample.power for sample in samples)
     fixed = targets.Fixed.of(samples, plan)
+    fixed = replace(fixed, bits=frame + fixed.bits)
     return Curve(tuple(bits), tuple(errors), power, fixed, dict(plan.own_scales), dict(plan.ranks))
 
 
@@ -195,10 +199,31 @@ def decide_with_curves(
 
 def _where(goal: targets.Target, reached: Sequence[float]) -> float:
     """log2 of the fineness at which a goal is met: the finest crossing, else the nearest point."""
-    for (fine, above), (coarse, below) in pairwise(list(zip(SCALES, reached, strict=True))[::-1]):
-        if below <= goal.wanted <= above and above > below:
-            return coarse + (fine - coarse) * (goal.wanted - below) / (above - below)
+    for k in range(len(SCALES) - 2, -1, -1):
+        if reached[k] <= goal.wanted <= reached[k + 1] and reached[k] < reached[k + 1]:
+            return _crossing(goal.wanted, reached, k)
     return min(zip(SCALES, reached, strict=True), key=lambda point: goal.miss(point[1]))[0]
+
+
+def _crossing(wanted: float, reached: Sequence[float], k: int) -> float:
+    """Where between points k and k + 1 the cubic through them and their neighbours has this value."""
+    first = min(max(k - 1, 0), len(SCALES) - 4)
+    near = slice(first, first + 4)
+    low, high = SCALES[k], SCALES[k + 1]
+    if not all(map(math.isfinite, reached[near])):
+        return low + (high - low) * (wanted - reached[k]) / (reached[k + 1] - reached[k])
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _cubic(SCALES[near], reached[near], middle) >= wanted else (middle, high)
+    return low
+
+
+def _cubic(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    """The value at x of the polynomial through all points (Lagrange's)."""
+    return sum(
+        y * math.prod((x - other) / (own - other) for other in xs if other != own)
+        for own, y in zip(xs, ys, strict=True)
+    )
 
 
 def missed_targets(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import Any, BinaryIO
 
-from nncjit.encoder.grouping import Item
+from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.unit_encoder import CodedUnit
 from nncjit.model import Model
@@ -160,6 +161,11 @@ class StreamWriter:
         self._file.write(data)
         self._size += len(data)
         self._crc32 = zlib.crc32(data, self._crc32)
+
+
+def frame_bytes(model: Model, plan: Plan) -> int:
+    """Bytes of a stream beside its data units."""
+    return StreamWriter(BytesIO(), model, items_of(model, plan), plan).finish()
 
 
 def _model_metadata(model: Model, items: list[Item], plan: Plan) -> metadata_unit.ModelMetadata:

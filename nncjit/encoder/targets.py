@@ -167,7 +167,7 @@ class _Search:
 
 
 def solve(
-    plan: Plan, model: Model, target: Target | None, pool: Executor | None
+    plan: Plan, model: Model, target: Target | None, pool: Executor | None, total: int | None = None
 ) -> tuple[Plan, list[UnitSample], list[Aim]]:
     """The plan with the scales that meet the targets, samples of the model as it will then be coded, and the aims.
 
@@ -178,12 +178,14 @@ def solve(
     ----------
     target : Target or None
         Of the whole model.
+    total : int, optional
+        Weights of the whole, where the model is a piece of a larger one.
     """
-    samples = take_samples(model, plan, pool)
+    samples = take_samples(model, plan, pool, total)
     plan, aims = _with_scales(plan, samples, target)
     automatic = {name for name, choices in plan.choices.items() if choices.reducing.rank == "auto"}
     if automatic and aims:
-        samples = take_samples(model, plan, pool)
+        samples = take_samples(model, plan, pool, total)
         ranks = {s.infos[0].name: s.rank for s in samples if s.infos[0].name in automatic}
         plan, aims = _with_scales(replace(plan, ranks=ranks), samples, target)
     return plan, samples, aims

@@ -19,12 +19,15 @@ import numpy as np
 
 from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
-from nncjit.files import atomic_write, os_errors, read_at, reserve, write_at
+from nncjit.files import atomic_write, os_errors, read_at, reserve, will_read, write_at
 from nncjit.formats.safetensors_header import LENGTH_BYTES, MAX_LENGTH, Entry, build, parse
 from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo
 
 __all__ = ["read", "write"]
+
+READ_AHEAD = 1 << 26
+"""Bytes behind a tensor that the system begins to read when the tensor is: most readers want them next."""
 
 
 def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
@@ -37,7 +40,8 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         tensors = []
         for info, start, _ in entries:
             load = partial(_load, path, file, view, info, data_start + start)
-            tensors.append(Tensor(info.name, info.shape, info.dtype, load, fresh=view is None))
+            part = partial(_load_part, path, file, info, data_start + start) if info.dtype != "bool" else None
+            tensors.append(Tensor(info.name, info.shape, info.dtype, load, fresh=view is None, part=part))
         return Model(tensors, metadata, file.close)
     except ModelError as error:
         file.close()
@@ -79,17 +83,27 @@ def _load(
     info: TensorInfo,
     offset: int,
 ) -> np.ndarray[Any, Any]:
-    if file.closed:
-        raise ModelError(f"{path}: is closed")
-    if view is not None and offset % info.itemsize == 0:
+    if view is not None and offset % info.itemsize == 0 and not file.closed:
         array = view[offset : offset + info.nbytes].view(DTYPES[info.dtype].storage).reshape(info.shape)
     else:
-        array = info.empty()
-        with os_errors(path):
-            count = read_at(file, array, offset)
-        if count < info.nbytes:
-            raise ModelError(f"{path}: {info.name}: ends early, {count} of {info.nbytes} bytes are there")
+        array = _load_part(path, file, info, offset, 0, info.size).reshape(info.shape)
     return array if info.dtype != "bool" else array.view(np.uint8) != 0  # NumPy expects no other bytes than 0 and 1
+
+
+def _load_part(
+    path: str | os.PathLike[str], file: BinaryIO, info: TensorInfo, offset: int, start: int, stop: int
+) -> np.ndarray[Any, Any]:
+    """Some elements of a tensor that begins at `offset`."""
+    if file.closed:
+        raise ModelError(f"{path}: is closed")
+    array = np.empty(stop - start, DTYPES[info.dtype].storage)
+    with os_errors(path):
+        if array.nbytes == info.nbytes:
+            will_read(file, offset + info.nbytes, READ_AHEAD)
+        count = read_at(file, array, offset + start * info.itemsize)
+    if count < array.nbytes:
+        raise ModelError(f"{path}: {info.name}: ends early, {count} of {array.nbytes} bytes are there")
+    return array
 
 
 @contextmanager

@@ -30,7 +30,9 @@ def pruned_model(model: Model, pruning: Pruning) -> Model:
 
     return Model(
         (
-            replace(t, shape=shapes[t.name], read=shrink(t), fresh=False) if t.name in pruning.positions else t
+            replace(t, shape=shapes[t.name], read=shrink(t), fresh=False, part=None)
+            if t.name in pruning.positions
+            else t
             for t in model
         ),
         model.metadata,

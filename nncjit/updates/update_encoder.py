@@ -157,13 +157,13 @@ class _Job:
             len(tensor.shape),
         )
         if origin is None or not comparable or dtypes.find(tensor.dtype).kind != "f":
-            return replace(tensor, shape=(), dtype="int8")  # takes no part
+            return replace(tensor, shape=(), dtype="int8", part=None)  # takes no part
 
         def read() -> dtypes.Array:
             base = dtypes.to_float32(fitted(origin.read(), tensor.shape), tensor.dtype)
             return dtypes.to_float32(tensor.read(), tensor.dtype) - base
 
-        return replace(tensor, dtype="float32", read=read)
+        return replace(tensor, dtype="float32", read=read, part=None)
 
     def _stored(self) -> list[Tensor]:
         return [tensor for tensor in self.new if tensor.same_as is None]
