@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nncjit.dtypes import DTYPES, as_storage
+from nncjit.dtypes import DTYPES, as_storage, numpy_name
 from nncjit.errors import ModelError, OptionError
 from nncjit.extras import require
 
@@ -42,7 +42,9 @@ def describe(array: Any, name: str) -> tuple[tuple[int, ...], str]:
             kind = "on the meta device" if array.is_meta else f"of layout {array.layout}"
             raise ModelError(f"{name}: a tensor {kind} has no plain values")
     else:
-        dtype = str(getattr(array.dtype, "name", array.dtype))
+        dtype = (
+            numpy_name(array.dtype) if isinstance(array, np.ndarray) else str(getattr(array.dtype, "name", array.dtype))
+        )
     if dtype not in DTYPES:
         raise ModelError(f"{name}: dtype {dtype} is not one that nncjit handles ({', '.join(DTYPES)})")
     return tuple(int(dim) for dim in array.shape), dtype
@@ -67,7 +69,7 @@ def place(array: Any) -> object | None:
     if isinstance(array, np.ndarray):
         if array.size == 0:
             return None
-        return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str, array.dtype.name
+        return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
     return id(array)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "from_float32",
     "name_of",
     "nearest_integers",
+    "numpy_name",
     "to_float32",
 ]
 
@@ -115,7 +116,13 @@ def by_code(code: int) -> DType:
 
 def name_of(array: Any) -> str:
     """The name of an array's dtype (NumPy's own or one of ml_dtypes'); ModelError where nncjit cannot hold it."""
-    return find(array.dtype.name).name
+    return find(numpy_name(array.dtype)).name
+
+
+@lru_cache(maxsize=1 << 8)
+def numpy_name(dtype: Any) -> str:
+    """The name that a dtype of NumPy has, which takes NumPy 2 us to find."""
+    return str(dtype.name)
 
 
 def as_storage(array: Any, tensor: str = "array") -> Array:
@@ -139,7 +146,7 @@ def as_storage(array: Any, tensor: str = "array") -> Array:
         Text, objects, dates, records, and floats wider than 64 bits.
     """
     array = np.asarray(array)
-    name = array.dtype.name
+    name = numpy_name(array.dtype)
     if name not in DTYPES:
         raise ModelError(f"{tensor}: dtype {name} is not one that nncjit handles ({', '.join(DTYPES)})")
     dtype = DTYPES[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,10 @@ from nncjit.jit import Table, address
 Array = NDArray[Any]
 
 FIRST_CAPACITY = 1 << 12
+MOST_SPARE = 64
+"""Encoders that a thread keeps for the next payloads, with their first output: to make one takes 10 us, as long as to
+code a vector, and a bundle of tensors has so many in use."""
+_spare = threading.local()
 _LIST_END = np.array([LIST_END, 0], np.uint16)
 
 
@@ -33,10 +38,31 @@ class ArithmeticEncoder:
         self._table = Table(np.zeros(1, ENCODER))
         self._state = self._table.records[0]
         self._state["tables"] = self._table.keep(TABLES)
-        self._state["range"], self._state["pending"] = (256, 7) if piece else (510, 0)
         self._contexts: Array
         self._output: Array
         self._use_output(np.empty(FIRST_CAPACITY, np.uint8))
+        self.start(piece=piece)
+
+    def start(self, *, piece: bool = False) -> None:
+        """Set the state to that of a new encoder; see there."""
+        self._state["position"] = self._state["low"] = 0
+        self._state["range"], self._state["pending"] = (256, 7) if piece else (510, 0)
+
+    @classmethod
+    def spare(cls) -> ArithmeticEncoder:
+        """An encoder at its start, of those that were given back if there is one."""
+        spares: list[ArithmeticEncoder] = _spare.__dict__.setdefault("encoders", [])
+        if not spares:
+            return cls()
+        encoder = spares.pop()
+        encoder.start()
+        return encoder
+
+    def give_back(self) -> None:
+        """Let the calling thread use this encoder for another payload; nobody else may hold it."""
+        spares: list[ArithmeticEncoder] = _spare.__dict__.setdefault("encoders", [])
+        if len(spares) < MOST_SPARE and len(self._output) == FIRST_CAPACITY:
+            spares.append(self)
 
     def use_contexts(self, contexts: Array) -> None:
         """Code with these contexts from now on, uint32[n]; they adapt."""

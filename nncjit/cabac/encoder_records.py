@@ -182,6 +182,9 @@ SHORT_LAYER = np.dtype(
         ("choice_cost", "i8"),  # what an initialisation other than 0 costs more, in units of 2^-15 bit
         ("initial_words", "i8"),  # uint32[INITIALISATION_COUNT]
         ("codes", "i8"),  # uint16[2 * n_signalled + 3], written: the codes of the choices, LIST_END
+        ("binariser", "i8"),  # BINARISER
+        ("simulation", "i8"),  # SIMULATION with one SAMPLE
+        ("run", "i8"),  # RUN with one INTERVAL
     ]
 )
 """A layer whose contexts' initialisations are chosen and written in one call."""

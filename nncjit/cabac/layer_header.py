@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nncjit.cabac.encoder_records import BYPASS, BYPASS_BITS
+from nncjit.cabac.encoder_records import BYPASS, BYPASS_BITS, LIST_END
 from nncjit.cabac.layer import Contexts, Layer
 
 Array = NDArray[Any]
@@ -23,6 +24,13 @@ def bypass_codes(value: int, n_bits: int) -> Array:
         n_bits -= n
         codes.append(BYPASS | n << 11 | value >> n_bits & (1 << n) - 1)
     return np.array(codes, np.uint16)
+
+
+@lru_cache(maxsize=1 << 10)
+def listed_number(value: int, n_bits: int) -> tuple[Array, int]:
+    """The codes of a signed number of n bits in two's complement, a list with its end, and how many they are."""
+    codes = bypass_codes(value & ((1 << n_bits) - 1), n_bits)
+    return np.concatenate([codes, [LIST_END, 0]]).astype(np.uint16), len(codes)
 
 
 def header_codes(layer: Layer, hdsp: bool, skipped: Array | None, initialisations: Array) -> Array:

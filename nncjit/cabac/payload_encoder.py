@@ -17,12 +17,12 @@ from nncjit.cabac.encoder_records import RESTART, RUN
 from nncjit.cabac.entry_points import EntryPoint
 from nncjit.cabac.lane_encoder import QueuedLayer, RowQueue, can_code
 from nncjit.cabac.layer import Layer, contexts_of
-from nncjit.cabac.layer_header import bypass_codes, header_codes
+from nncjit.cabac.layer_header import header_codes, listed_number
 from nncjit.cabac.row_skipping import RowSkip, skipped_rows
 from nncjit.cabac.short_layers import is_short, write_short_layer
 from nncjit.cabac.tables import INITIAL_WORDS
 from nncjit.errors import OptionError
-from nncjit.jit import Table
+from nncjit.jit import Table, address
 from nncjit.jit.threads import share
 from nncjit.stages import staged
 
@@ -47,7 +47,7 @@ class PayloadEncoder:
     """
 
     def __init__(self) -> None:
-        self._encoder = ArithmeticEncoder()
+        self._encoder = ArithmeticEncoder.spare()
         self._restarts: list[Array] = []
         self._queued: _Queued | None = None
         self._payload: bytes | None = None
@@ -63,7 +63,8 @@ class PayloadEncoder:
         if not -(1 << (n_bits - 1)) <= value < 1 << (n_bits - 1):
             raise OptionError(f"{value} does not fit into {n_bits} bits")
         self._settle()
-        self._encoder.write(bypass_codes(value & ((1 << n_bits) - 1), n_bits))
+        codes, count = listed_number(value, n_bits)
+        self._encoder.write_list(address(codes), count)
 
     @staged("code")
     def layer(
@@ -152,6 +153,8 @@ class PayloadEncoder:
         """End the payload with the terminating bin and the stop bit, and return it. Spec, sections 3 and 12."""
         self._settle()
         self._payload = self._encoder.finish()
+        self._encoder.give_back()
+        del self._encoder
         return self._payload
 
     @property

@@ -1,12 +1,23 @@
-"""What precedes the elements of a short layer: the choices and their codes (spec, sections 5 and 12).
+"""The steps of coding a short layer that no other kernel does: setting its records to the start, and what precedes its
+elements, the choices and their codes (spec, sections 5 and 12).
 
 The wrapper is `cabac/short_layers.py`. For layers that are simulated whole, this does what
 `context_initialisation.cheapest` and `layer_header.header_codes` do.
 """
 
-from nncjit.cabac.encoder_records import BYPASS, LIST_END, TOTAL, view_short_layer
+from nncjit.cabac.encoder_records import (
+    BYPASS,
+    LIST_END,
+    TOTAL,
+    view_binariser,
+    view_interval,
+    view_run,
+    view_sample,
+    view_short_layer,
+    view_simulation,
+)
 from nncjit.cabac.tables import INITIALISATION_COUNT
-from nncjit.jit import helper, kernel, load_i64, load_u32, store_16, store_32
+from nncjit.jit import helper, kernel, load_i64, load_u32, store_16, store_32, zero_bytes
 
 TOTAL_BYTES = TOTAL.itemsize
 
@@ -22,6 +33,32 @@ def _cheapest(costs, places, choice_cost):
     return best
 
 
+@helper
+def _to_start(binariser):
+    """Set what moves in a BINARISER to the start of a layer."""
+    binariser.previous = binariser.state = binariser.faults = 0
+
+
+@kernel
+def begin(layer, levels, size, limit):
+    """Set the records of a short layer to its start.
+
+    layer  : address of a SHORT_LAYER
+    levels : address of int32[size]
+    size   : int
+    limit  : int     that of the simulation
+    """
+    work = view_short_layer(layer)
+    binariser, simulation, run = view_binariser(work.binariser), view_simulation(work.simulation), view_run(work.run)
+    binariser.levels = levels
+    _to_start(binariser)
+    zero_bytes(work.totals, TOTAL_BYTES * work.n_contexts)
+    simulation.limit, simulation.index = limit, 0
+    view_sample(simulation.samples).stop = size
+    run.interval = run.index = run.waiting = 0
+    view_interval(run.intervals).stop = size
+
+
 @kernel
 def choose(layer, simulated):
     """Choose the context initialisations of a layer; returns the number of codes that say them.
@@ -29,9 +66,10 @@ def choose(layer, simulated):
     layer     : address of a SHORT_LAYER
     simulated : 1: the cheapest by the totals of the simulation; 0: all are 0
 
-    Fills the list of codes, and the contexts as they are at the first element.
+    Fills the list of codes, and the contexts as they are at the first element; the binariser is there, too.
     """
     work = view_short_layer(layer)
+    _to_start(view_binariser(work.binariser))
     totals, contexts = work.totals, work.contexts
     signalled, places, words = work.signalled, work.places, work.initial_words
     for k in range(work.n_contexts):

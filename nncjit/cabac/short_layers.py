@@ -82,23 +82,23 @@ class _ShortLayer:
     def __init__(self, layer: Layer) -> None:
         at = Contexts.for_unary_length(layer.unary_length)
         self._binariser = with_codes(blank_binariser(layer.unary_length, layer.dq).copy(), MOST_LEVELS)
-        self._run, self._interval = Table(np.zeros(1, RUN)), np.zeros(1, INTERVAL)
+        self._run = Table(np.zeros(1, RUN))
         self._simulation, self._layer = blank_simulation(reference=False).copy(), Table(np.zeros(1, SHORT_LAYER))
         self._contexts = np.zeros(at.total, np.uint32)
-        self._totals, self._sample = np.zeros(at.total, TOTAL), np.zeros(1, SAMPLE)
-        self._sample["weight"] = 256
+        totals, sample = np.zeros(at.total, TOTAL), np.zeros(1, SAMPLE)
+        sample["weight"] = 256
         signalled = contexts_of(layer, hdsp=False)
 
         simulation = self._simulation
         record = simulation.records[0]
-        record["samples"], record["n_samples"] = simulation.keep(self._sample, writes=True), 1
+        record["samples"], record["n_samples"] = simulation.keep(sample, writes=True), 1
         record["candidates"] = simulation.keep(np.zeros(at.total, CANDIDATES), writes=True)
         record["vectors"] = simulation.keep(np.zeros(at.total, VECTOR_CANDIDATES), writes=True)
-        record["totals"] = simulation.keep(self._totals, writes=True)
+        record["totals"] = simulation.keep(totals, writes=True)
 
         short = self._layer
         record = short.records[0]
-        record["totals"], record["n_contexts"], record["select"] = short.keep(self._totals), at.total, at.select
+        record["totals"], record["n_contexts"], record["select"] = short.keep(totals, writes=True), at.total, at.select
         record["contexts"] = short.keep(self._contexts, writes=True)
         record["signalled"], record["n_signalled"] = short.keep(signalled), len(signalled)
         record["places"], record["choice_cost"] = short.keep(BY_INITIALISATION), CHOICE_COST
@@ -107,35 +107,20 @@ class _ShortLayer:
         record["has_row_flags"] = layer.has_row_flags
 
         run = self._run.records[0]
-        run["intervals"], run["stop_interval"] = self._run.keep(self._interval, writes=True), 1
+        run["intervals"], run["stop_interval"] = self._run.keep(np.zeros(1, INTERVAL), writes=True), 1
+        for name, table in (("binariser", self._binariser), ("simulation", simulation), ("run", self._run)):
+            short.records[0][name] = table.address
+        self._faults = self._binariser.records["faults"]
 
     def write(self, encoder: ArithmeticEncoder, levels: Array, selection: Selection) -> int:
         """See `write_short_layer`."""
-        binariser, size = self._binariser.records[0], levels.size
-        binariser["levels"] = address(levels)
+        short = self._layer.address
+        kernels.begin(short, address(levels), levels.size, LIMIT if selection == "fast" else UNBOUNDED)
         if selection != "none":
-            self._simulate(size, LIMIT if selection == "fast" else UNBOUNDED)
-        count = kernels.choose(self._layer.address, int(selection != "none"))
+            run = simulate_in_vectors if lane_encoder.lanes_here() else simulate
+            run(self._simulation.address, self._binariser.address)
+        count = kernels.choose(short, int(selection != "none"))
         encoder.use_contexts(self._contexts)
         encoder.write_list(self._codes, count)
-        _set_to_start(binariser)
-        self._interval["stop"] = size
-        run = self._run.records[0]
-        run["interval"] = run["index"] = run["waiting"] = 0
         encoder.write_intervals(self._run, self._binariser)
-        return int(binariser["faults"])
-
-    def _simulate(self, size: int, limit: int) -> None:
-        """Sum up what the bins of all levels cost."""
-        record = self._simulation.records[0]
-        record["limit"], record["index"] = limit, 0
-        self._sample["stop"] = size
-        self._totals[...] = 0
-        _set_to_start(self._binariser.records[0])
-        run = simulate_in_vectors if lane_encoder.lanes_here() else simulate
-        run(self._simulation.address, self._binariser.address)
-
-
-def _set_to_start(binariser: Any) -> None:
-    """Set what moves in a BINARISER to the start of a layer."""
-    binariser["previous"] = binariser["state"] = binariser["faults"] = 0
+        return int(self._faults[0])

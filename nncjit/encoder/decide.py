@@ -41,6 +41,8 @@ PARALLEL_WEIGHTS = 1 << 16
 
 FEEDBACK_ROOM = 2.0**12
 """A calibrated matrix has no finer levels than 2^30 divided by this: beyond, float32 does not tell them apart."""
+MOST_PLAIN = 2.0**30
+"""A vector whose peak and the inverse of whose step are smaller has a qp in every range: its step is below its peak."""
 
 
 class UnfitStepError(OptionError):
@@ -68,6 +70,8 @@ def raw_reason(info: TensorInfo, measured: Measured, plan: Plan) -> str:
         step = _vector_step(info.name, measured, plan)
         if step * WIDEST_VECTOR < measured.peak:
             return "its values are of too many magnitudes for one step"
+        if step > 1 / MOST_PLAIN and measured.peak < MOST_PLAIN:
+            return ""
     dependent = is_matrix(info.shape) and quantizer in ("trellis", "auto")
     low, high = steps.qp_range(plan.density)
     if not low <= _qp(info.name, info.shape, measured, plan, dependent=dependent) <= high:

@@ -17,6 +17,7 @@ their root mean square, about 10 bits each, and finer ones where their bulk or t
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 NOISE = 0.025
 """Root mean square error of a matrix of median size, in units of its spread: 32 dB."""
@@ -37,6 +38,7 @@ WIDEST_VECTOR = 2.0**20
 """Steps from zero to the peak of a vector beyond which it is stored as it is."""
 
 
+@lru_cache(maxsize=1 << 12)
 def is_matrix(shape: tuple[int, ...]) -> bool:
     """Whether a tensor is coded as a matrix of weights rather than as a vector of parameters."""
     return sum(side > 1 for side in shape) > 1

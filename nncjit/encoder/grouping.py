@@ -29,6 +29,8 @@ class Item:
     @property
     def size(self) -> int:
         """Number of weights."""
+        if len(self.tensors) == 1 and not self.members:
+            return self.tensors[0].size
         return sum(t.size for t in self.tensors) + sum(item.size for item in self.members)
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.sampling import runs
-from nncjit.quant.moments import Moments, moments
+from nncjit.quant.moments import Moments, grain, moments
 
 SUSPICIOUS_PEAK = 16.0
 """Peak in standard deviations above which a matrix is taken to have outliers. A Laplacian of 10^8 weights has 13."""
@@ -67,7 +67,8 @@ def measure(values: np.ndarray, workers: Executor | None = None) -> Measured:
     if found.non_finite or not found.peak:
         return Measured(found, found.rms)
     if not is_matrix(values.shape):
-        return Measured(found, found.rms, _grain(values.reshape(-1), found))
+        most_small = max(1.0, MOST_LOST * found.size)
+        return Measured(found, found.rms, grain(values, LOST_BELOW * found.rms, most_small))
     if found.std < LEAST_STD * found.rms:
         return Measured(found, _clipped_spread(values) or found.rms)
     if found.peak > SUSPICIOUS_PEAK * found.std:
@@ -86,19 +87,6 @@ def _clipped_spread(values: np.ndarray) -> float:
         return 0.0
     limit = CLIP / MEDIAN_OF_GAUSSIAN * _median(some)
     return math.sqrt(float(np.square(np.minimum(sizes, limit)).mean()))
-
-
-def _grain(values: np.ndarray, found: Moments) -> float:
-    """The smallest magnitude that counts.
-
-    Values of one sign are scales, variances or frequencies: all of them do. So do all where more than a few would be
-    lost to a step for the root mean square. Else the bulk does, whatever the outliers are.
-    """
-    sizes = np.abs(values[values != 0])
-    one_sign = values.min() >= 0 or values.max() <= 0
-    if one_sign or np.count_nonzero(sizes < LOST_BELOW * found.rms) > max(1.0, MOST_LOST * values.size):
-        return float(sizes.min())
-    return _median(sizes)
 
 
 def _median(values: np.ndarray) -> float:

@@ -21,6 +21,7 @@ from nncjit.syntax import (
     AggregateType,
     CompressionFormat,
     Context,
+    DataUnitWriter,
     LpsHeader,
     LpsPayload,
     MpsPayload,
@@ -66,7 +67,7 @@ class StreamWriter:
     def __init__(self, file: BinaryIO, model: Model, items: list[Item], plan: Plan) -> None:
         self._file, self._plan = file, plan
         self._size = self._crc32 = 0
-        self._context = Context()
+        self._context, self._data_unit_writer = Context().growing(), DataUnitWriter()
         names = list(_names(items, plan)) if plan.options.stream.references == "index" else []
         self._index = {name: i for i, name in enumerate(names)} if len(names) > 1 else {}
         self._head(model, items)
@@ -132,10 +133,10 @@ class StreamWriter:
             limit = LARGEST_PAYLOAD
         if limit is not None and len(coded.payload) > limit:
             parts = split_unit(UnitType.NDU, header, coded.payload, self._context, limit)
-        else:
-            parts = [write_unit(UnitType.NDU, header, coded.payload, self._context)]
-        self._context = self._context.after(UnitType.NDU, header)
-        return parts
+            self._context = self._context.after(UnitType.NDU, header)
+            return parts
+        unit, self._context = self._data_unit_writer.write(header, coded.payload, self._context)
+        return [unit]
 
     def _referenced(self, header: NduHeader) -> NduHeader:
         """The header with indices for names, where the stream has a list of them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from nncjit import dtypes
 from nncjit.cabac.lane_encoder import RowQueue
+from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.encoder.code import NOTHING_KNOWN, Reference, code, smaller_with_codebooks
 from nncjit.encoder.compatibility import refuse
@@ -352,6 +353,10 @@ def _bound(coded: CodedUnit, own_bytes: int) -> float:
 
 def _header(unit: QuantisedUnit, points: tuple[tuple[int, int, int], ...]) -> NduHeader:
     """The header of a coded unit. Spec, sections 2, 9 and 11."""
+    if unit.payload_type == PayloadType.FLOAT and len(unit.matrices) == len(unit.layout.infos) == 1 and not points:
+        (matrix,), (info,) = unit.matrices, unit.layout.infos
+        if matrix.book is None:
+            return _plain_header(info.dtype, unit.layout.shape, unit.layout.shift, matrix.layer).with_name(info.name)
     layout, last = unit.layout, unit.matrices[-1]
     books = [_codebook_syntax(m.book) for m in unit.matrices if m.book is not None]
     more: dict[str, Any] = {}
@@ -376,6 +381,21 @@ def _header(unit: QuantisedUnit, points: tuple[tuple[int, int, int], ...]) -> Nd
         scan_order=layout.settled.scan_order if layout.block is not None else last.layer.scan,
         entry_points=points,
         **more,
+    )
+
+
+@lru_cache(maxsize=1 << 8)
+def _plain_header(dtype: str, shape: tuple[int, ...], shift: int, layer: Layer) -> NduHeader:
+    """The header of a quantised tensor without entry points; it gets its name later."""
+    return NduHeader(
+        nnr_compressed_data_unit_payload_type=PayloadType.FLOAT,
+        topology_elem_id="",
+        nnr_decompressed_data_format=_format_code(dtype, DataFormat.FLOAT32),
+        tensor_dimensions=shape,
+        first_tensor_dimension_shift=shift,
+        cabac_unary_length_minus1=layer.unary_length - 1,
+        dq_flag=layer.dq,
+        scan_order=layer.scan,
     )
 
 

@@ -51,8 +51,9 @@ def address(array: np.ndarray[Any, Any], *, writes: bool = False) -> int:
     writes : bool
         Whether a kernel may store there; the array must then be writeable. Checked in plain mode at each store.
     """
-    assert array.flags.c_contiguous, "kernels take contiguous arrays"
-    assert array.flags.writeable or not writes, "a kernel may not write to a read-only array"
+    flags = array.flags
+    assert flags.c_contiguous, "kernels take contiguous arrays"
+    assert not writes or flags.writeable, "a kernel may not write to a read-only array"
     try:
         memory: Any = array
         start = ctypes.addressof(ctypes.c_char.from_buffer(memory))  # half the time of array.ctypes

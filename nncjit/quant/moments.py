@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -12,6 +13,20 @@ from nncjit.jit import address
 from nncjit.quant import moments_kernels as kernels
 from nncjit.quant.flat_arrays import flat_floats, flat_levels
 from nncjit.quant.work_sharing import run_pieces
+
+
+class _Scratch(threading.local):
+    """Where kernels leave sums for the thread that called them."""
+
+    def __init__(self) -> None:
+        self.moments, self.products = np.empty(1, kernels.MOMENTS), np.empty(1, kernels.PRODUCTS)
+        self.counts = np.empty(256, np.int64)
+        self.at_moments, self.at_products, self.at_counts = (
+            address(array, writes=True) for array in (self.moments, self.products, self.counts)
+        )
+
+
+_scratch = _Scratch()
 
 
 class Moments(NamedTuple):
@@ -41,14 +56,24 @@ def moments(values: np.ndarray, workers: Executor | None = None) -> Moments:
     source = address(flat)
 
     def piece(start: int, stop: int) -> Any:
-        sums = np.empty(1, kernels.MOMENTS)
-        kernels.moments(source + 4 * start, stop - start, address(sums, writes=True))
-        return sums.item()
+        kernels.moments(source + 4 * start, stop - start, _scratch.at_moments)
+        return _scratch.moments.item()
 
     parts = run_pieces(piece, flat.size, workers)
-    total, power, _, bad = _sums(parts, 4)
+    total, power, peak, bad = _sums(parts, 4)
     n = max(flat.size - int(bad), 1)
-    return Moments(flat.size, total / n, power / n, max((part[2] for part in parts), default=0.0), int(bad))
+    peak = peak if len(parts) == 1 else max((part[2] for part in parts), default=0.0)
+    return Moments(flat.size, total / n, power / n, peak, int(bad))
+
+
+def grain(values: np.ndarray, small: float, most_small: float) -> float:
+    """The smallest magnitude that counts among the values of a vector: float32, contiguous, finite, not all zero.
+
+    Values of one sign are scales, variances or frequencies: all of them count. So do all where more than `most_small`
+    are below `small`, not counting zeros. Else the bulk does, whatever the outliers are.
+    """
+    flat = flat_floats(values)
+    return float(kernels.grain(address(flat), flat.size, float(small), float(most_small), _scratch.at_counts))
 
 
 class Products(NamedTuple):
@@ -85,9 +110,8 @@ def products(values: np.ndarray, levels: np.ndarray, workers: Executor | None = 
     source, target = address(w), address(q)
 
     def piece(start: int, stop: int) -> Any:
-        sums = np.empty(1, kernels.PRODUCTS)
-        kernels.products(source + 4 * start, target + 4 * start, stop - start, address(sums, writes=True))
-        return sums.item()
+        kernels.products(source + 4 * start, target + 4 * start, stop - start, _scratch.at_products)
+        return _scratch.products.item()
 
     return Products(*_sums(run_pieces(piece, w.size, workers), 3))
 

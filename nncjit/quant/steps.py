@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -25,6 +26,7 @@ _LN2_BY_6 = math.log(2.0) / 6.0
 _LARGEST_VALUE = float(np.finfo(np.float32).max)
 
 
+@lru_cache(maxsize=1 << 12)
 def step(qp: int, density: int) -> np.float32:
     """The step of a quantisation parameter, in float32. Spec, section 8.
 

@@ -32,4 +32,6 @@ def run_tasks(work: Callable[[int], T], count: int, workers: Executor | None) ->
 
 def run_pieces(work: Callable[[int, int], T], n: int, workers: Executor | None = None, piece: int = PIECE) -> list[T]:
     """Results of ``work(start, stop)`` over 0..n in pieces of so many elements, in order; see `run_tasks`."""
+    if n <= piece:
+        return [work(0, n)] if n else []
     return run_tasks(lambda k: work(k * piece, min((k + 1) * piece, n)), -(-n // piece), workers)

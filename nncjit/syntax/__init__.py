@@ -19,6 +19,7 @@ from nncjit.syntax.constants import (
     UnitType,
 )
 from nncjit.syntax.context import Context
+from nncjit.syntax.data_unit_writer import DataUnitWriter
 from nncjit.syntax.input_parameters import InputParameters, block_roles
 from nncjit.syntax.ndu import NduHeader
 from nncjit.syntax.parameter_sets import LpsHeader, LpsPayload, MpsPayload, StrHeader
@@ -51,6 +52,7 @@ __all__ = [
     "CompressionFormat",
     "Context",
     "DataFormat",
+    "DataUnitWriter",
     "DecompositionEntry",
     "DecompositionMap",
     "InputParameters",

@@ -201,12 +201,19 @@ class Context:
         return self
 
     def with_entry(self, entry: DataUnitEntry) -> Context:
-        """The context of the unit that follows a data unit."""
+        """The context of the unit that follows a data unit; a growing one is the same object."""
+        if self.mark is None:
+            self.earlier.plus(self.seen, entry)
+            return self
         return replace(self, earlier=self.earlier.plus(self.seen, entry), mark=self.seen + 1)
 
     def growing(self) -> Context:
-        """The same for a reader, which adds to `earlier` itself: no other reader sees what it adds."""
+        """The same for who reads or writes a stream, and adds to `earlier` itself: nobody else sees what it adds."""
         return replace(self, earlier=self.earlier.first(self.seen), mark=None)
+
+    def with_only(self, entry: DataUnitEntry) -> Context:
+        """The same where there was no data unit but one."""
+        return replace(self, earlier=EarlierUnits().plus(0, entry), mark=1)
 
     def at(self, mark: int) -> Context:
         """A growing context as it was when there were so many data units."""

@@ -252,6 +252,14 @@ class NduHeader(Table):
         problem: str | None = context.inputs_of(self).problem(self)
         return problem
 
+    def with_name(self, name: str) -> NduHeader:
+        """The header of another element, which has a name as this one has: nothing else hangs on it."""
+        header = object.__new__(NduHeader)
+        values = header.__dict__
+        values.update(self.__dict__)
+        values["topology_elem_id"] = name
+        return header
+
     @property
     def node(self) -> tuple[int, int, int] | None:
         """(device_id, parameter_id, put_node_depth), or None."""

@@ -63,12 +63,8 @@ class RepeatedHeaders:
             return None
         if context.inputs_by_name(name) is not None:
             return None
-        header = object.__new__(NduHeader)
-        values = header.__dict__
-        values.update(kept.header.__dict__)
-        values["topology_elem_id"] = name
         bits.pos = 8 * end
-        return header, kept.inputs
+        return kept.header.with_name(name), kept.inputs
 
     def keep(self, bits: BitReader, start: int, header: NduHeader, context: Context) -> None:
         """Remember a header that was read from the bit `start` on, where it says all of its unit's parameters."""

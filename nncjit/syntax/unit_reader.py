@@ -226,7 +226,7 @@ class _Walk:
         if entry is None:
             self.context = context.after(unit.type, unit.header, unit.body if _is_eager(unit) else None)
         else:
-            context.earlier.plus(context.seen, entry)
+            context.with_entry(entry)
         return unit
 
     def _joined(self, unit: Unit, entry: DataUnitEntry | None) -> Unit | None:

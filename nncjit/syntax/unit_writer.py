@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from nncjit.bits import BitReader, BitWriter
@@ -109,7 +110,7 @@ def split_unit(
     long_size = max_bytes >= SHORT_UNIT_SIZE
     heads = [_header(header, context)]
     if unit_type == UnitType.NDU:
-        heads.append(_header(_later_part(header), context.after(unit_type, header)))
+        heads.append(_header(_later_part(header), context.with_only(context.entry_of(header))))
     room = [max_bytes - len(_head(unit_type, head, 0, 0, 1, long_size)) for head in heads]
     if min(room) < 1:
         raise OptionError(f"parts of {max_bytes} bytes have no room beside a header of {max_bytes - min(room)}")
@@ -200,7 +201,15 @@ def _header(header: Any, context: Context) -> bytes:
 def _head(
     unit_type: UnitType, header: bytes, payload_size: int, independent: int, counter: int | None, long_size: bool
 ) -> bytes:
-    size = 3 + (counter is not None) + len(header) + payload_size
+    return unit_start(unit_type, len(header) + payload_size, independent, counter, long_size=long_size) + header
+
+
+@lru_cache(maxsize=1024)
+def unit_start(
+    unit_type: UnitType, n_bytes: int, independent: int = 1, counter: int | None = None, *, long_size: bool = False
+) -> bytes:
+    """The unit header of a unit that has so many bytes behind it."""
+    size = 3 + (counter is not None) + n_bytes
     long_size = long_size or size >= SHORT_UNIT_SIZE
     size += 2 * long_size
     if size > MAX_UNIT_SIZE:
@@ -214,7 +223,7 @@ def _head(
         partial_data_counter=counter,
     )
     syntax_tables.write(unit_header, bits, Context())
-    return bits.getvalue() + header
+    return bits.getvalue()
 
 
 def _later_part(header: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from nncjit.jit import JIT
 from nncjit.quant import work_sharing as pieces
-from nncjit.quant.moments import moments, products
+from nncjit.quant.moments import grain, moments, products
 
 pytestmark = pytest.mark.kernel
 
@@ -56,3 +56,31 @@ def test_products_give_the_error_of_any_step(values):
     assert found.unbiased_step == pytest.approx(found.power / float(values.astype(np.float64) @ levels))
     with ThreadPoolExecutor(3) as workers:
         assert products(values, levels, workers) == found
+
+
+def _vectors():
+    """Vectors of all sizes and magnitudes, some of one sign, some with zeros, equal values, or a wide range."""
+    rng = np.random.default_rng(1)
+    for k in range(120 if JIT else 30):
+        v = (rng.standard_normal(rng.integers(1, 90)) * 10.0 ** rng.integers(-44, 30)).astype(np.float32)
+        if k % 6 == 1:
+            v = np.abs(v)
+        elif k % 6 == 2:
+            v = v * np.exp(4 * rng.standard_normal(v.size)).astype(np.float32)
+        elif k % 6 == 3:
+            v[rng.random(v.size) < 0.5] = 0
+        elif k % 6 == 4:
+            v = np.sign(v) * np.float32(3)
+        elif k % 6 == 5:
+            v = -np.abs(v)
+        if v.any():
+            yield v
+
+
+def test_the_grain_is_the_smallest_magnitude_or_the_upper_median():
+    for v in _vectors():
+        sizes = np.sort(np.abs(v[v != 0]))
+        for small, most in ((0.0, 0), (float(np.median(sizes)), 2), (float(sizes[-1]), len(sizes))):
+            one_sign = v.min() >= 0 or v.max() <= 0
+            wanted = sizes[0] if one_sign or (sizes < small).sum() > most else sizes[len(sizes) // 2]
+            assert grain(v, small, most) == wanted

@@ -7,11 +7,13 @@ import tracemalloc
 import pytest
 from syntax.builders import Stream, ndu, started
 
+from nncjit.bits.bit_reader import MAX_TEXT
 from nncjit.errors import OptionError
 from nncjit.syntax import (
     AggHeader,
     CodebookSyntax,
     Context,
+    DataUnitWriter,
     LpsHeader,
     LpsPayload,
     MpsPayload,
@@ -226,3 +228,30 @@ def test_importing_the_syntax_needs_no_numba_and_no_numpy():
 def test_tables_are_frozen():
     with pytest.raises(AttributeError):
         NduHeader(topology_elem_id="w").dq_flag = 1
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_data_units_one_after_another_have_the_bytes_of_single_ones(indexed):
+    context = started(mps_topology_indexed_reference_flag=int(indexed))
+    writer, growing = DataUnitWriter(), context.growing()
+    for k in range(40):
+        header = ndu(
+            "n" * (k * k % 37) + str(k),
+            **({"topology_elem_id_index": k} if indexed else {}),
+            tensor_dimensions=((3, 4), (7,), (90, 2, 2))[k % 3],
+            cabac_unary_length_minus1=10 + k % 2,
+            dq_flag=int(k % 5 == 0),
+        )
+        unit, growing = writer.write(header, bytes(k), growing)
+        assert unit == write_unit(UnitType.NDU, header, bytes(k), context)
+        context = context.after(UnitType.NDU, header)
+        with pytest.raises(OptionError, match="already"):
+            writer.write(header, bytes(k), growing)
+
+
+def test_a_header_that_was_written_before_has_its_name_checked():
+    writer, context = DataUnitWriter(), started().growing()
+    writer.write(ndu("a"), b"", context)
+    for name in ("b\0c", "\ud800", "d" * (MAX_TEXT + 1)):
+        with pytest.raises(OptionError, match="topology_elem_id"):
+            writer.write(ndu(name), b"", context)
