@@ -251,7 +251,7 @@ def _process(*args: str, **environment: str) -> str:
 TARGETS = (
     Target("decode a layer, one stream", 2, 3, "x", partial(decode_layers, "one stream")),
     Target("decode a layer, block rows (two at a time)", 2, 3, "x", partial(decode_layers, "block rows")),
-    Target("decode a layer, block rows (32 lanes)", 6, 10, "x", partial(decode_layers, "block rows", lanes=True)),
+    Target("decode a layer, block rows (16 lanes)", 6, 10, "x", partial(decode_layers, "block rows", lanes=True)),
     Target("decode a whole model, all cores", 9, 14, "x", decode_models),
     Target("encode a layer, context initialisation fixed", 2, 3, "x", partial(encode_layers, "none")),
     Target("encode a layer, context initialisation chosen", 8, 12, "x", partial(encode_layers, "fast")),

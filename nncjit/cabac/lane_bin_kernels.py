@@ -5,8 +5,10 @@ The state and the words are those of the vectors, see lane_step_kernels.py; each
 
 import numpy as np
 
-from nncjit.cabac.lane_records import BELOW_V, LANES, REM, SIG, V_BITS, group_at
+from nncjit.cabac.lane_records import BELOW_V, LANES, REM, V_BITS, group_at
 from nncjit.cabac.lane_step_kernels import (
+    AFTER_NEGATIVE,
+    AFTER_POSITIVE,
     CONTEXTS,
     LAST_WORD,
     MIRROR,
@@ -16,7 +18,23 @@ from nncjit.cabac.lane_step_kernels import (
     RANGE,
     WINDOW,
 )
-from nncjit.cabac.lane_tables import AT_SIG, ENDS, ESCAPE, ESCAPED_CODE, NEGATIVE, STATE_BITS, tables_at
+from nncjit.cabac.lane_tables import (
+    AT_GTX,
+    AT_REM,
+    AT_SIG,
+    AT_SIGN,
+    BELOW_CONTEXT,
+    BELOW_STATE,
+    ENDS,
+    ESCAPE,
+    ESCAPED_CODE,
+    KEPT,
+    NEGATIVE,
+    PLACE_BITS,
+    PREFIX_PLACES,
+    STATE_BITS,
+    tables_at,
+)
 from nncjit.jit import byteswap32, helper, leading_zeros, load_u32, store_32
 
 LOW_WORD = (1 << 32) - 1
@@ -87,24 +105,23 @@ def end_escape(group_address, lane, tables, payloads, unary_length, dq):
     """The rest of a level whose lane waits: its code. The level itself goes to `escaped`. Spec, section 5."""
     group, record = group_at(group_address), tables_at(tables)
     place = load_u32(group_address + PLACE, lane)
-    n_bits, more = (place >> 3) & 3, 0
-    if (place >> 3) & 31 == 0:
-        n_bits, more = np.int64(4), 1
+    n_bits, more = (place & PLACE_BITS) - AT_REM, 0
+    if place & PLACE_BITS == AT_SIGN:
+        n_bits, more = np.int64(PREFIX_PLACES), 1
     while more and n_bits < 32:
         more = lane_bin(group_address, lane, tables, payloads, REM + n_bits)
         n_bits += more
     value = unary_length + (1 << n_bits) + lane_bypass(group_address, lane, payloads, n_bits)
     if n_bits == 32 or value > MAX_INT32 >> dq:
         group.too_large[lane] = 1
-    state, negative = place & STATE_BITS, 1 if place & NEGATIVE else 0
+    state, negative = (place & STATE_BITS) >> BELOW_STATE, 1 if place & NEGATIVE else 0
     level = (value << dq) - (state & dq)
     n_escaped = np.int64(group.n_escaped[lane])
     group.escaped[lane, n_escaped] = np.int32(wrapped(-level if negative else level))
     group.n_escaped[lane] = n_escaped + 1
-    previous = 2 - negative
-    after = np.int64(record.next_state[state + 8 * (value & 1)])
-    store_32(group_address + PLACE, lane, after + ((AT_SIG + previous) << 3 | (16 * (SIG + previous)) << 16))
-    return state | ESCAPED_CODE
+    after = np.int64(record.next_state[state + 8 * (value & 1)]) + (AFTER_NEGATIVE if negative else AFTER_POSITIVE)
+    store_32(group_address + PLACE, lane, ((place & (KEPT - NEGATIVE)) + after) & LOW_WORD)
+    return place & STATE_BITS | ESCAPED_CODE
 
 
 @helper
@@ -119,22 +136,21 @@ def end_level(group_address, lane, tables, payloads, unary_length, dq):
     group, record = group_at(group_address), tables_at(tables)
     place = load_u32(group_address + PLACE, lane)
     code = np.int64(0)
-    while code == 0 and not AT_SIG <= (place >> 3) & 31 < AT_SIG + 3:
-        bin = lane_bin(group_address, lane, tables, payloads, place >> 20)
-        now = (place >> 3) & 31
-        if bin:
-            after = np.int64(record.one[now]) | place & (STATE_BITS | NEGATIVE)
+    while code == 0 and not AT_SIG <= place & PLACE_BITS < AT_GTX:
+        now = place & PLACE_BITS
+        if lane_bin(group_address, lane, tables, payloads, place >> BELOW_CONTEXT):
+            place = np.int64(record.one[now]) | place & KEPT
         else:
             entry = np.int64(record.zero[now])
             if entry & ENDS:
                 code = place & 255
-            after = (entry | place & NEGATIVE) + np.int64(record.next_state[(entry >> 5) & 0x18 | place & STATE_BITS])
-        place = after & LOW_WORD
+            after = entry | place & KEPT
+            place = (after + np.int64(record.next_state[(after >> BELOW_STATE) & 31])) & LOW_WORD
         store_32(group_address + PLACE, lane, place)
         if place & ESCAPE:
             code = end_escape(group_address, lane, tables, payloads, unary_length, dq)
     if code:
-        n_codes = group.n_codes[lane]
+        n_codes = np.int64(group.n_codes[lane])
         group.codes[lane, n_codes] = code
         group.n_codes[lane] = n_codes + 1
-        group.left[lane] -= 1
+        group.left[lane] = np.int64(group.left[lane]) - 1

@@ -26,12 +26,14 @@ from nncjit.cabac.lane_records import (
     BELOW_V,
     CODES,
     GROUP,
-    GROUPS,
     GTX,
     IDLE,
     KIND,
+    LANE_BITS,
     LANE_WORK,
     LANES,
+    NO_END,
+    NOBODY,
     REM,
     REST,
     SIG,
@@ -42,23 +44,28 @@ from nncjit.cabac.lane_records import (
     lane_work_at,
     rest_at,
 )
-from nncjit.cabac.lane_step_kernels import CONTEXTS, LOG, PLACE, POSITION, run_steps
-from nncjit.cabac.lane_tables import AT_SIG, ESCAPE, STATE_BITS
+from nncjit.cabac.lane_step_kernels import CONTEXTS, LOG, N_ESCAPED, PLACE, POSITION, run_steps
+from nncjit.cabac.lane_tables import (
+    AT_SIG,
+    BELOW_CONTEXT,
+    BELOW_LANE,
+    BELOW_STATE,
+    ESCAPE,
+    PLACE_BITS,
+    STATE_BITS,
+)
 from nncjit.cabac.layer import Contexts
 from nncjit.cabac.segment_decoder_kernels import LEVELS, place_levels
 from nncjit.jit import atomic_add, field_offset, helper, kernel, load_u32, store_8, store_32
-from nncjit.jit.vectors import load_words, mask_bits
+from nncjit.jit.vectors import count_ones, least, load_words, lowest_one, mask_bits, repeat, store_words_where
 
 GROUP_SIZE, KIND_SIZE, LAYER_SIZE, REST_SIZE, SEGMENT_SIZE, STREAM_SIZE = (
     dtype.itemsize for dtype in (GROUP, KIND, LAYER, REST, SEGMENT, STREAM)
 )
 TAKEN, N_RESTS = field_offset(KIND, "taken"), field_offset(LANE_WORK, "n_rests")
-N_BITS = field_offset(GROUP, "n_bits")
-LANE_BITS = 0x90000000
-"""In the word of a context in a lane: see lane_records.py."""
+N_BITS, LEFT, N_CODES, TOO_LARGE_AT = (field_offset(GROUP, name) for name in ("n_bits", "left", "n_codes", "too_large"))
 MEANINGLESS = LANE_BITS | (128 - 60) << 4 | (2048 - 1000) << 16
 """The context of lanes whose bins mean nothing: 0 is likely."""
-NO_END = 1 << 60
 FAR_BEHIND = 1 << 20
 """A position behind the end of any payload that is one word long."""
 SIG_OF_LAYER, SIGN_OF_LAYER, GTX_OF_LAYER = Contexts.for_unary_length(1).sig, *Contexts.for_unary_length(1)[3:5]
@@ -78,8 +85,8 @@ def empty_lane(group_address, lane):
     group.position[lane] = FAR_BEHIND
     group.payload[lane] = 0
     group.last_word[lane] = 0
-    group.n_bits[lane] = 0xFFFFFFFF
-    group.place[lane] = AT_SIG << 3
+    group.n_bits[lane] = NOBODY
+    group.place[lane] = AT_SIG | lane << BELOW_LANE
     for k in range(IDLE + 1):
         group.contexts[k, lane] = MEANINGLESS
 
@@ -91,6 +98,13 @@ def copy_contexts(group_address, lane, first, contexts, first_of_layer, count):
     at = group_address + CONTEXTS + 4 * (LANES * first + lane)
     for k in range(count):
         store_32(at + 4 * LANES * k, 0, load_u32(source + CONTEXT_SIZE * k, PACKED) | LANE_BITS)
+
+
+@helper
+def put_place(group_address, lane, state, place, context):
+    """Set where a lane is in the binarisation."""
+    word = place | state << BELOW_STATE | lane << BELOW_LANE | context << BELOW_CONTEXT
+    store_32(group_address + PLACE, lane, word)
 
 
 @helper
@@ -108,8 +122,8 @@ def open_lane_row(group_address, lane, row):
     copy_contexts(group_address, lane, SIGN, contexts, SIGN_OF_LAYER, 3)
     copy_contexts(group_address, lane, GTX, contexts, GTX_OF_LAYER, 2 * unary_length)
     copy_contexts(group_address, lane, REM, contexts, GTX_OF_LAYER + 4 * unary_length, 32)
-    state = load_u32(group_address + PLACE, lane) & STATE_BITS
-    store_32(group_address + PLACE, lane, state | AT_SIG << 3 | (16 * (SIG + 3 * state)) << 16)
+    state = (load_u32(group_address + PLACE, lane) & STATE_BITS) >> BELOW_STATE
+    put_place(group_address, lane, state, AT_SIG, SIG + 3 * state)
     if layer.restarts:
         group.range_[lane] = 256
         if np.int64(group.window[lane]) >> BELOW_V >= 256:
@@ -125,7 +139,7 @@ def close_lane(group_address, lane, fault):
     segment.end_range = np.int64(group.range_[lane])
     segment.end_value = np.int64(group.window[lane]) >> BELOW_V
     segment.end_bit = np.int64(group.position[lane])
-    segment.end_state = np.int64(group.place[lane]) & STATE_BITS
+    segment.end_state = (np.int64(group.place[lane]) & STATE_BITS) >> BELOW_STATE
     segment.fault = fault
     empty_lane(group_address, lane)
 
@@ -149,7 +163,7 @@ def fill_lane(work_address, kind_address, group_address, lane):
         group.range_[lane] = segment.range_
         group.window[lane] = segment.value << BELOW_V
         group.position[lane] = segment.bit
-        group.place[lane] = segment.state
+        put_place(group_address, lane, segment.state, AT_SIG, SIG)
         fault = open_lane_row(group_address, lane, segment.first_row)
         if fault:
             close_lane(group_address, lane, fault)
@@ -162,7 +176,7 @@ def deliver_lane(group_address, lane, tables, chunk):
     closes.
     """
     group = group_at(group_address)
-    layer, count = layer_at(group.layer[lane]), group.n_codes[lane]
+    layer, count = layer_at(group.layer[lane]), np.int64(group.n_codes[lane])
     levels_of_codes(group_address, lane, tables, chunk)
     fits = place_levels(layer, chunk, count, group.row[lane], group.n_rows[lane], group.done[lane])
     group.done[lane] += count
@@ -190,52 +204,47 @@ def deliver_lane(group_address, lane, tables, chunk):
 def end_escapes(group_address, log, tables, payloads, unary_length, dq):
     """Levels whose Exp-Golomb part is longer than vectors take, in all lanes of a group that wait for one."""
     waiting = mask_bits((load_words(group_address + PLACE) & ESCAPE) != 0)
-    for lane in range(LANES):
-        if (waiting >> lane) & 1:
-            store_8(log, lane, end_escape(group_address, lane, tables, payloads, unary_length, dq))
+    while waiting:
+        lane = lowest_one(waiting)
+        store_8(log, lane, end_escape(group_address, lane, tables, payloads, unary_length, dq))
+        waiting &= waiting - 1
 
 
 @helper
-def run_block(groups, kind_address, payloads, n_steps):
+def run_block(group_address, kind_address, payloads, n_steps):
     """So many steps in all lanes; their codes join those of the lanes."""
     kind = kind_at(kind_address)
     tables, unary_length, dq = kind.tables, kind.unary_length, kind.dq
     done = np.int64(0)
     while done < n_steps:
-        done = run_steps(groups, groups + GROUP_SIZE, tables, payloads, done, n_steps, unary_length, dq)
-        for group_address in range(groups, groups + GROUPS * GROUP_SIZE, GROUP_SIZE):
-            log = group_address + LOG + LANES * (done - 1)
-            end_escapes(group_address, log, tables, payloads, unary_length, dq)
-    for group_address in range(groups, groups + GROUPS * GROUP_SIZE, GROUP_SIZE):
-        collect_codes(group_address, n_steps)
+        done = run_steps(group_address, tables, payloads, done, n_steps, unary_length, dq)
+        end_escapes(group_address, group_address + LOG + LANES * (done - 1), tables, payloads, unary_length, dq)
+    collect_codes(group_address, n_steps)
 
 
 @helper
 def look_after_lanes(group_address, tables, chunk):
     """After a block: deliver what is full or finished or faulty, and forget what empty lanes have decoded."""
-    group = group_at(group_address)
-    truncated = mask_bits(load_words(group_address + POSITION) > load_words(group_address + N_BITS))
-    for lane in range(LANES):
-        if group.segment[lane] == 0:
-            group.left[lane] = NO_END
-            group.n_codes[lane] = 0
-            group.position[lane] = FAR_BEHIND
-        elif (
-            group.left[lane] == 0
-            or group.n_codes[lane] > CODES - STEPS
-            or (truncated >> lane) & 1
-            or group.too_large[lane]
-        ):
-            deliver_lane(group_address, lane, tables, chunk)
+    n_bits, position = load_words(group_address + N_BITS), load_words(group_address + POSITION)
+    left, n_codes = load_words(group_address + LEFT), load_words(group_address + N_CODES)
+    empty = n_bits == NOBODY
+    store_words_where(group_address + LEFT, repeat(NO_END), empty)
+    store_words_where(group_address + N_CODES, repeat(0), empty)
+    store_words_where(group_address + N_ESCAPED, repeat(0), empty)
+    store_words_where(group_address + POSITION, repeat(FAR_BEHIND), empty)
+    too_large = load_words(group_address + TOO_LARGE_AT) != 0
+    ready = (left == 0) | (n_codes > CODES - STEPS) | (position > n_bits) | too_large
+    waiting = mask_bits(ready & ~empty)
+    while waiting:
+        deliver_lane(group_address, lowest_one(waiting), tables, chunk)
+        waiting &= waiting - 1
 
 
 @helper
-def hand_over(work_address, kind_address, groups, chunk):
+def hand_over(work_address, kind_address, group_address, chunk):
     """Leave what is left in the lanes to streams: each segment at the end of a level, with all before delivered."""
-    work, kind = lane_work_at(work_address), kind_at(kind_address)
-    for n in range(GROUPS * LANES):
-        group_address, lane = groups + GROUP_SIZE * (n // LANES), n % LANES
-        group = group_at(group_address)
+    work, kind, group = lane_work_at(work_address), kind_at(kind_address), group_at(group_address)
+    for lane in range(LANES):
         if group.segment[lane]:
             end_level(group_address, lane, kind.tables, work.payloads, kind.unary_length, kind.dq)
             deliver_lane(group_address, lane, kind.tables, chunk)
@@ -247,33 +256,30 @@ def hand_over(work_address, kind_address, groups, chunk):
             rest.range_ = np.int64(group.range_[lane])
             rest.value = np.int64(group.window[lane]) >> BELOW_V
             rest.bit = np.int64(group.position[lane])
-            rest.state, rest.previous = place & STATE_BITS, (place >> 3 & 31) - AT_SIG
+            rest.state, rest.previous = (place & STATE_BITS) >> BELOW_STATE, (place & PLACE_BITS) - AT_SIG
             rest.row, rest.n_rows, rest.done = group.row[lane], group.n_rows[lane], group.done[lane]
             segment_at(group.segment[lane]).rest = rest_address
 
 
 @helper
-def decode_kind(work_address, kind_address, groups, chunk):
+def decode_kind(work_address, kind_address, group_address, chunk):
     """Decode segments of a kind until none is left, or too few to fill the lanes."""
     work, kind = lane_work_at(work_address), kind_at(kind_address)
-    payloads, more = work.payloads, True
-    for n in range(GROUPS * LANES):
-        empty_lane(groups + GROUP_SIZE * (n // LANES), n % LANES)
+    payloads, fewest, more = work.payloads, work.fewest_lanes, True
+    for lane in range(LANES):
+        empty_lane(group_address, lane)
     while True:
-        active, n_steps = np.int64(0), np.int64(STEPS)
-        for n in range(GROUPS * LANES):
-            group_address, lane = groups + GROUP_SIZE * (n // LANES), n % LANES
-            group = group_at(group_address)
-            if more and group.segment[lane] == 0 and n < work.most_lanes:
-                more = fill_lane(work_address, kind_address, group_address, lane)
-            active += 1 if group.segment[lane] else 0
-            n_steps = min(n_steps, group.left[lane])
-        if not more and active < work.fewest_lanes:
+        empty = mask_bits(load_words(group_address + N_BITS) == NOBODY) & ((1 << work.most_lanes) - 1)
+        while more and empty:
+            more = fill_lane(work_address, kind_address, group_address, lowest_one(empty))
+            empty &= empty - 1
+        active = count_ones(mask_bits(load_words(group_address + N_BITS) != NOBODY))
+        if not more and active < fewest:
             break
-        run_block(groups, kind_address, payloads, n_steps)
-        for group_address in range(groups, groups + GROUPS * GROUP_SIZE, GROUP_SIZE):
-            look_after_lanes(group_address, kind.tables, chunk)
-    hand_over(work_address, kind_address, groups, chunk)
+        n_steps = min(least(load_words(group_address + LEFT)), STEPS)
+        run_block(group_address, kind_address, payloads, n_steps)
+        look_after_lanes(group_address, kind.tables, chunk)
+    hand_over(work_address, kind_address, group_address, chunk)
 
 
 @kernel
@@ -284,7 +290,6 @@ def decode_in_lanes(work_address, worker):
     worker       : which one this is
     """
     work = lane_work_at(work_address)
-    groups = work.groups + GROUPS * GROUP_SIZE * worker
-    chunk = work.streams + 2 * STREAM_SIZE * worker + LEVELS
+    group, chunk = work.groups + GROUP_SIZE * worker, work.streams + 2 * STREAM_SIZE * worker + LEVELS
     for k in range(work.n_kinds):
-        decode_kind(work_address, work.kinds + KIND_SIZE * k, groups, chunk)
+        decode_kind(work_address, work.kinds + KIND_SIZE * k, group, chunk)

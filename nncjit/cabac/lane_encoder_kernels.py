@@ -39,8 +39,19 @@ from nncjit.cabac.lane_encoder_step_kernels import (
     VALUE,
     run_steps,
 )
-from nncjit.cabac.lane_records import GTX, IDLE, LANES, REM, SIG, SIGN
-from nncjit.cabac.lane_tables import AT_SIG, ESCAPE, PLACE_BITS, STATE_BITS
+from nncjit.cabac.lane_records import GTX, IDLE, LANE_BITS, LANES, REM, SIG, SIGN
+from nncjit.cabac.lane_tables import (
+    AT_SIG,
+    BELOW_CONTEXT,
+    BELOW_LANE,
+    BELOW_STATE,
+    ESCAPE,
+    KEPT,
+    NEGATIVE,
+    PLACE_BITS,
+    PREFIX_PLACES,
+    STATE_BITS,
+)
 from nncjit.cabac.layer import MAX_LEVEL, Contexts
 from nncjit.jit import (
     atomic_add,
@@ -60,8 +71,7 @@ from nncjit.jit import (
 GROUP_SIZE, ROW_SIZE = ENCODER_GROUP.itemsize, LANE_ROW.itemsize
 ENCODER_SIZE, RESTART_SIZE = ENCODER.itemsize, RESTART.itemsize
 OUTPUT, TAKEN = field_offset(ENCODER_GROUP, "output"), field_offset(LANE_CODING, "taken")
-LANE_BITS = 0x90000000
-"""In the word of a context in a lane: see lane_records.py."""
+LOW_WORD = (1 << 32) - 1
 SIG_OF_LAYER, SIGN_OF_LAYER, GTX_OF_LAYER = Contexts.for_unary_length(1).sig, *Contexts.for_unary_length(1)[3:5]
 SUFFIX_BITS = 6
 """Of a long suffix that go into low at once."""
@@ -87,7 +97,7 @@ def rest_lane(group_address, lane):
     """A lane without a row waits for nothing: no bin changes it."""
     group = encoder_group_at(group_address)
     group.row[lane] = 0
-    store_32(group_address + PLACE, lane, ESCAPE | RESTS | (16 * IDLE) << 16)
+    store_32(group_address + PLACE, lane, ESCAPE | RESTS | lane << BELOW_LANE | IDLE << BELOW_CONTEXT)
     store_32(group_address + RANGE, lane, 256)
     for at in (LOW, PENDING, POINTER, VALUE, FOLLOWING):
         store_32(group_address + at, lane, 0)
@@ -130,7 +140,8 @@ def open_row(coding_address, group_address, lane):
     group.wrong &= ~bit
     group.last[lane] = row.stop - 1
     store_32(group_address + PENDING, lane, 7)
-    store_32(group_address + PLACE, lane, state | AT_SIG << 3 | (16 * (SIG + 3 * state)) << 16)
+    place = AT_SIG | state << BELOW_STATE | lane << BELOW_LANE | (SIG + 3 * state) << BELOW_CONTEXT
+    store_32(group_address + PLACE, lane, place)
     store_32(group_address + POINTER, lane, row.first)
     store_32(group_address + FOLLOWING, lane, load_u32(coding.levels, row.first))
     take_level(group_address, lane, coding.levels, state, coding.dq)
@@ -147,7 +158,7 @@ def close_row(group_address, lane, fault):
     piece.low = load_u32(group_address + LOW, lane)
     piece.pending = load_u32(group_address + PENDING, lane)
     piece.range = load_u32(group_address + RANGE, lane)
-    row.end_state = load_u32(group_address + PLACE, lane) & STATE_BITS
+    row.end_state = (load_u32(group_address + PLACE, lane) & STATE_BITS) >> BELOW_STATE
     wrong = WRONG_STATE if (group.wrong >> lane) & 1 else 0
     row.faults = fault | wrong | (TOO_LARGE if group.too_large[lane] else 0)
     rest_lane(group_address, lane)
@@ -167,12 +178,12 @@ def put_digit(group_address, lane, low, pending):
 
 @helper
 def finish_level(group_address, lane, tables, levels, unary_length, dq):
-    """The rest of a level with four and more bins 1 in its Exp-Golomb prefix. Spec, sections 3 to 5."""
+    """The rest of a level with more bins 1 in its Exp-Golomb prefix than have a place. Spec, sections 3 to 5."""
     group = encoder_group_at(group_address)
     range_, low = load_u32(group_address + RANGE, lane), load_u32(group_address + LOW, lane)
     pending, value = load_u32(group_address + PENDING, lane), load_u32(group_address + VALUE, lane)
-    state, negative = load_u32(group_address + PLACE, lane) & STATE_BITS, (group.negative >> lane) & 1
-    rest, n_bits, more = value - unary_length, 4, 1
+    place, negative = load_u32(group_address + PLACE, lane), (group.negative >> lane) & 1
+    state, rest, n_bits, more = (place & STATE_BITS) >> BELOW_STATE, value - unary_length, PREFIX_PLACES, 1
     while more:
         at = group_address + CONTEXTS + 4 * LANES * (REM + n_bits)
         word = load_u32(at, lane)
@@ -200,13 +211,13 @@ def finish_level(group_address, lane, tables, levels, unary_length, dq):
         low, pending = put_digit(group_address, lane, low, pending + n)
     if (value << dq) - (state & dq) > MAX_LEVEL:
         group.too_large[lane] = 1
-    place = load_u32(tables + NEXT_STATE, state | (value & 1) << 3)
-    place += AFTER_NEGATIVE if negative else AFTER_POSITIVE
+    after = load_u32(tables + NEXT_STATE, state | (value & 1) << 3) + (AFTER_NEGATIVE if negative else AFTER_POSITIVE)
+    place = ((place & (KEPT - NEGATIVE)) + after) & LOW_WORD
     store_32(group_address + PLACE, lane, place)
     store_32(group_address + RANGE, lane, range_)
     store_32(group_address + LOW, lane, low)
     store_32(group_address + PENDING, lane, pending)
-    take_level(group_address, lane, levels, place & STATE_BITS, dq)
+    take_level(group_address, lane, levels, (place & STATE_BITS) >> BELOW_STATE, dq)
 
 
 @helper

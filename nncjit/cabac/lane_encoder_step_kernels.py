@@ -15,7 +15,21 @@ clamped to the row's last level; at most one digit a lane is put out by each flu
 from nncjit.cabac.lane_encoder_records import ENCODER_GROUP, ESCAPE_STEPS
 from nncjit.cabac.lane_records import SIG
 from nncjit.cabac.lane_step_kernels import MIRROR, UNSHIFTED
-from nncjit.cabac.lane_tables import AT_SIG, ENDS, ESCAPE, PLACE_BITS, STATE_BITS, TABLES, place_word
+from nncjit.cabac.lane_tables import (
+    AT_REM,
+    AT_SIG,
+    AT_SIGN,
+    BELOW_LANE,
+    BELOW_NEXT,
+    BELOW_STATE,
+    ENDS,
+    ESCAPE,
+    KEPT,
+    NEGATIVE,
+    PLACE_BITS,
+    TABLES,
+    place_word,
+)
 from nncjit.jit import field_offset, helper, inlined, load_i64, store_64
 from nncjit.jit.vectors import (
     absolute,
@@ -75,7 +89,7 @@ def flush(low, pending, at):
 def take_levels(ends, levels, last, dq, place, value, following, pointer, negative, wrong):
     """In the lanes of a mask, the following level becomes the one that is coded; returns the last five, changed."""
     size = words(absolute(signed(following)))
-    odd = size + (place & dq)
+    odd = size + ((place >> BELOW_STATE) & dq)
     value = select(ends, odd >> dq, value)
     wrong = wrong | ends & ((odd & dq) != 0) & (size != 0) & (pointer <= last)
     negative = negative & ~ends | ends & (signed(following) < 0)
@@ -98,17 +112,16 @@ def step(
     at       : address for digits
     Returns the rest, changed.
     """
-    index = (place >> 16) + lane_numbers()
+    index, kept, waits = place >> BELOW_LANE, place & KEPT, (place & ESCAPE) != 0
     word = gather(contexts, index)
-    waits = (place & ESCAPE) != 0
-    now = place >> 3
-    if_zero, if_one = pick(now, zero_low, zero_high), pick(now, one_low, one_high)
-    state = place & STATE_BITS
-    after_zero = pick((if_zero >> 5) & 0x18 | state, next_low, next_high)
-    one = (value > pick(now, most_low, most_high)) | negative & ((place & PLACE_BITS) < (AT_SIG << 3))
+    if_zero = pick(place, zero_low, zero_high)
+    after_one = pick(place, one_low, one_high) | kept
+    after_zero = if_zero | kept
+    after_zero = after_zero + pick(after_zero >> BELOW_STATE, next_low, next_high)
+    one = (value > pick(place, most_low, most_high)) | negative & ((place & PLACE_BITS) == AT_SIGN)
     zero_here = ~(one | waits)
     ends = ((if_zero & ENDS) != 0) & zero_here
-    place = select(zero_here, if_zero + after_zero, select(waits, place, if_one | state))
+    place = select(zero_here, after_zero, select(waits, place, after_one))
     value, following, pointer, negative, wrong = take_levels(
         ends, levels, last, dq, place, value, following, pointer, negative, wrong
     )
@@ -136,14 +149,15 @@ def put_suffixes(
     levels, last, dq, unary_length, next_low, next_high, place, range_, low, pending, value, following, pointer,
     negative, wrong, at,
 ):  # fmt: skip
-    """The suffixes of up to 3 bits of lanes that wait, in bypass bins; lanes with more bits go on waiting."""
-    served = ((place & (ESCAPE | RESTS)) == ESCAPE) & ((place & PLACE_BITS) != 0)
-    n_bits = (place >> 3) & 3
+    """The suffixes of up to 5 bits of lanes that wait, in bypass bins; lanes with more bits go on waiting."""
+    served = ((place & (ESCAPE | RESTS)) == ESCAPE) & ((place & PLACE_BITS) != AT_SIGN)
+    n_bits = select(served, (place & PLACE_BITS) - AT_REM, 0)
     rest = value - unary_length - (repeat(1) << n_bits)
     low = select(served, (low << n_bits) + rest * range_, low)
-    pending = select(served, pending + n_bits, pending)
+    pending = pending + n_bits
     low, pending, at = flush(low, pending, at)
-    after = pick(place & STATE_BITS | (value & 1) << 3, next_low, next_high)
+    after = place & (KEPT - NEGATIVE) | (value & 1) << BELOW_NEXT
+    after = after + pick(after >> BELOW_STATE, next_low, next_high)
     after = after + select(negative, repeat(AFTER_NEGATIVE), repeat(AFTER_POSITIVE))
     place = select(served, after, place)
     value, following, pointer, negative, wrong = take_levels(

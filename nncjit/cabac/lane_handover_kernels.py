@@ -4,13 +4,13 @@ import numpy as np
 
 from nncjit.cabac.arithmetic_decoder_kernels import CONTEXT_SIZE, enter, set_context
 from nncjit.cabac.decoder_records import layer_at, segment_at, stream_at
-from nncjit.cabac.lane_records import GTX, REM, SIG, SIGN, rest_at
+from nncjit.cabac.lane_records import GTX, LANE_BITS, REM, SIG, SIGN, rest_at
 from nncjit.cabac.level_decoder_kernels import GTX as GTX_OF_STREAM
 from nncjit.cabac.level_decoder_kernels import SIG as SIG_OF_STREAM
 from nncjit.cabac.level_decoder_kernels import SIGN as SIGN_OF_STREAM
 from nncjit.jit import helper
 
-BITS_OF_STREAM = 0x6FFFFFFF
+BITS_OF_STREAM = 0xFFFFFFFF - LANE_BITS
 """Of a lane's context."""
 
 

@@ -1,8 +1,10 @@
 """From the log of a group to levels: which lane's level ended where, and what it is (spec, section 5)."""
 
+import numpy as np
+
 from nncjit.cabac.lane_records import GROUP, LANES, ROW, STEPS, group_at
 from nncjit.cabac.lane_step_kernels import ESCAPED, LOG, TABLE_HALF
-from nncjit.cabac.lane_tables import ESCAPED_CODE, TABLES
+from nncjit.cabac.lane_tables import BELOW_STATE, ESCAPED_CODE, PLACE_BITS, TABLES
 from nncjit.jit import field_offset, helper, zero_bytes
 from nncjit.jit.vectors import (
     any_lane,
@@ -40,10 +42,10 @@ def collect_codes(group_address, n_steps):
     for lane in range(LANES):
         codes = as_bytes(gather(log, lane_numbers() * LANES + repeat(lane)))
         ended = codes != 0
-        n_codes, more = group.n_codes[lane], count_ones(mask_bits(ended))
+        n_codes, more = np.int64(group.n_codes[lane]), count_ones(mask_bits(ended))
         store_packed_bytes(group_address + CODES_AT + ROW * lane + n_codes, codes, ended)
         group.n_codes[lane] = n_codes + more
-        group.left[lane] -= more
+        group.left[lane] = np.int64(group.left[lane]) - more
 
 
 @helper
@@ -57,11 +59,11 @@ def levels_of_codes(group_address, lane, tables, out):
     low, high = load_words(tables + LEVELS_OF_PLACES), load_words(tables + LEVELS_OF_PLACES + TABLE_HALF)
     odd_low, odd_high = load_words(tables + ODD), load_words(tables + ODD + TABLE_HALF)
     codes, escaped = group_address + CODES_AT + ROW * lane, group_address + ESCAPED + 4 * ROW * lane
-    for at in range(0, group.n_codes[lane], LANES):
+    for at in range(0, np.int64(group.n_codes[lane]), LANES):
         code = load_bytes_as_words(codes + at)
-        place = code >> 3
-        level = pick(place, low, high) - (pick(place, odd_low, odd_high) & (0 - (code & 1)))
-        is_escaped = place == ESCAPED_CODE >> 3
+        odd = 0 - ((code >> BELOW_STATE) & 1)
+        level = pick(code, low, high) - (pick(code, odd_low, odd_high) & odd)
+        is_escaped = (code & PLACE_BITS) == ESCAPED_CODE
         if any_lane(is_escaped):
             level = load_expanded(escaped, is_escaped, level)
             escaped += 4 * count_ones(mask_bits(is_escaped))

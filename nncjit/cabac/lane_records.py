@@ -1,16 +1,17 @@
 """The records that decoding in lanes works on (spec, section 5), each declared once.
 
-A *group* is the workspace of 16 lanes: a segment is decoded in each of them, all in the same vectors. A worker has
-`GROUPS` of them, whose steps alternate. Layers with the same binarisation and quantiser are of one *kind* and share the
-tables; the lanes of a worker are of one kind at a time.
+A *group* is the workspace of a worker's 16 lanes: a segment is decoded in each of them, all in the same vectors.
+Layers with the same binarisation and quantiser are of one *kind* and share the tables; the lanes of a worker are of one
+kind at a time.
 """
 
 import numpy as np
 
 from nncjit.jit import record_view
 
-LANES, GROUPS = 16, 2
-"""Lanes of a group, groups of a worker."""
+LANES = 16
+LANE_BITS = 0x90000000
+"""In the word of a context in a lane, beside those of tables.py: what makes sums signed and shifts whole."""
 STEPS = 64
 """Most steps between two looks at the lanes; each step decodes a bin in every lane."""
 CODES = 1024
@@ -22,6 +23,8 @@ LONGEST_UNARY = 11
 PLACES = 32
 V_BITS, BELOW_V = 0xFF800000, 23
 """Where the offset V is in a window."""
+NOBODY = NO_END = 0xFFFFFFFF
+"""Payload's length and elements left of a lane without a segment."""
 
 # Contexts: where each family begins in a group; IDLE is for lanes whose bins mean nothing.
 SIG, SIGN, GTX, REM = 0, 24, 27, 27 + 2 * LONGEST_UNARY
@@ -30,27 +33,27 @@ IDLE = REM + 32
 GROUP = np.dtype(
     [
         # vectors, one element for each lane
-        ("contexts", "u4", (IDLE + 1, LANES)),  # words as in tables.py, with bits 28 and 31 set
+        ("contexts", "u4", (IDLE + 1, LANES)),  # words as in tables.py, and LANE_BITS
         ("range_", "u4", LANES),
         ("window", "u4", LANES),  # the offset V in bits 23..31, below it bits that follow
         ("position", "u4", LANES),  # bits of the payload that have been read
         ("place", "u4", LANES),  # where a lane is in the binarisation: see lane_tables.py
         ("payload", "u4", LANES),  # where its payload begins, in bytes from the first one
         ("last_word", "u4", LANES),  # where the last four bytes of its payload begin in it
-        ("n_bits", "u4", LANES),  # length of its payload
+        ("n_bits", "u4", LANES),  # length of its payload, NOBODY in an empty lane
+        ("left", "u4", LANES),  # elements of its block row that are still to be decoded
+        ("n_codes", "u4", LANES),  # levels in `codes`
         ("n_escaped", "u4", LANES),  # levels in `escaped`
+        ("too_large", "u4", LANES),  # 1: a level does not fit
         ("log", "u1", (STEPS, LANES)),  # each step: the code of the level that ended in a lane, 0 where none did
-        # a lane's segment, 0 while it is idle, and its layer
+        # a lane's segment, 0 while it is empty, and its layer
         ("segment", "i8", LANES),
         ("layer", "i8", LANES),
-        # its block row: `n_rows` rows from `row` on; `done` elements are delivered, `left` still to be decoded
+        # its block row: `n_rows` rows from `row` on; `done` elements are delivered
         ("row", "i8", LANES),
         ("n_rows", "i8", LANES),
         ("done", "i8", LANES),
-        ("left", "i8", LANES),
-        ("too_large", "i8", LANES),  # 1: a level does not fit
         # levels that are decoded and not delivered: codes, and in their order those that have an Exp-Golomb part
-        ("n_codes", "i8", LANES),
         ("codes", "u1", (LANES, ROW)),
         ("escaped", "i4", (LANES, ROW)),
     ]
@@ -84,7 +87,7 @@ KIND = np.dtype(
 
 LANE_WORK = np.dtype(
     [
-        ("groups", "i8"),  # GROUP[workers, GROUPS]
+        ("groups", "i8"),  # GROUP[workers]
         ("rests", "i8"),  # REST[n_rests]
         ("n_rests", "i8"),  # those that are in use
         ("streams", "i8"),  # STREAM[workers, 2]: for the chunk of levels on their way to the output

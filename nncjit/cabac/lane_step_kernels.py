@@ -14,10 +14,16 @@ group only; a lane's payload is read at a position that `refill` clamps to its l
 
 from nncjit.cabac.lane_records import BELOW_V, GROUP, LANES, ROW, SIG, V_BITS
 from nncjit.cabac.lane_tables import (
+    AT_REM,
     AT_SIG,
+    AT_SIGN,
+    BELOW_LANE,
+    BELOW_NEXT,
+    BELOW_STATE,
     ENDS,
     ESCAPE,
     ESCAPED_CODE,
+    KEPT,
     NEGATIVE,
     PLACE_BITS,
     STATE_BITS,
@@ -68,6 +74,7 @@ MIRROR = 0x1000F00F
 UNSHIFTED = 0xFFFFFFF0
 """Without the low bits of the fast estimator's change that its place in the word has no room for."""
 AFTER_NEGATIVE, AFTER_POSITIVE = (place_word(AT_SIG + previous, SIG + previous) for previous in (1, 2))
+"""What joins the place word after an Exp-Golomb part."""
 REFILL_STEPS = 3
 TABLE_HALF = 64
 """Bytes of the 16 words in the first of two registers."""
@@ -84,24 +91,25 @@ def refill(payloads, payload, last_word, window, position):
 @inlined
 def step(
     contexts, log, zero_low, zero_high, one_low, one_high, next_low, next_high, curve, widths,
-    place, range_, window, position,
+    place, range_, window, position, word,
 ):  # fmt: skip
     """A bin in each lane.
 
     contexts : address of the group's
     log      : address of the 16 bytes for the codes of levels that end here
-    The next eight: the tables, in registers. Returns place, range_, window and position afterwards.
+    The next eight: the tables, in registers. Returns place, range_, window, position and word afterwards.
     """
-    index = (place >> 16) + lane_numbers()
-    word = gather(contexts, index)
-    waits = (place & ESCAPE) != 0
-    now = place >> 3
-    if_zero, if_one = pick(now, zero_low, zero_high), pick(now, one_low, one_high)
-    kept = place & (STATE_BITS | NEGATIVE)
-    after_zero = pick((if_zero >> 5) & 0x18 | kept, next_low, next_high)
+    index, kept, waits = place >> BELOW_LANE, place & KEPT, (place & ESCAPE) != 0
+    if_zero = pick(place, zero_low, zero_high)
+    after_one = pick(place, one_low, one_high) | kept
+    after_zero = if_zero | kept
+    after_zero = after_zero + pick(after_zero >> BELOW_STATE, next_low, next_high)
+    # both contexts that may come next, before it is known which; only one that comes again is not in memory yet
+    index_zero, index_one = after_zero >> BELOW_LANE, after_one >> BELOW_LANE
+    word_zero, word_one = gather(contexts, index_zero), gather(contexts, index_one)
+    again = index_zero == index
     # the less probable symbol: its width is that for the largest range, scaled
     towards_one = signed((word + (word >> 16)) << 19) >> 26
-    probable_zero = towards_one < 0
     widest = pick_halves(halves(words(absolute(towards_one))), widths)
     width = words(high_product(widest, halves(((range_ >> 1) | 15) + 1)))
     width = select(waits, 0, width)
@@ -112,52 +120,55 @@ def step(
     range_ = select(less, width, range_)
     shift = leading_zero_bits(range_) - BELOW_V
     range_, window, position = range_ << shift, window << shift, position + shift
-    zero = less ^ probable_zero
+    zero = less ^ (towards_one < 0)
     zero_here = zero & ~waits
     ends = ((if_zero & ENDS) != 0) & zero_here
     store_low_bytes(log, select(ends, place, 0))
-    stays_or_one = select(waits, place, if_one | kept)
-    place = select(zero_here, (if_zero | place & NEGATIVE) + after_zero, stays_or_one)
+    place = select(zero_here, after_zero, select(waits, place, after_one))
     # adaptation: both estimators at once, in the halves of the word
     mirrored = select(zero, MIRROR - word, word)
     change = words(pick_halves(halves(mirrored) >> 7, curve) >> (halves(word) >> 13)) & UNSHIFTED
-    scatter(contexts, index, select(zero, word - change, word + change))
-    return place, range_, window, position
+    word = select(zero, word - change, word + change)
+    scatter(contexts, index, word)
+    word = select(zero, select(again, word, word_zero), word_one)
+    return place, range_, window, position, word
 
 
 @inlined
 def finish_escapes(group, log, next_low, next_high, unary_length, dq, place, range_, window, position):
-    """The suffixes of up to 3 bits in lanes that wait, whose windows are full. Lanes with more bits go on waiting.
+    """The suffixes of up to 5 bits in lanes that wait, whose windows are full. Lanes with more bits go on waiting.
 
     log              : address of the codes of the last step
     unary_length, dq : in all lanes
     """
-    served = ((place & ESCAPE) != 0) & ((place & PLACE_BITS) != 0)
-    n_bits = (place >> 3) & 3
+    served = ((place & ESCAPE) != 0) & ((place & PLACE_BITS) != AT_SIGN)
+    n_bits = (place & PLACE_BITS) - AT_REM
     below = BELOW_V - n_bits
-    suffix = words(to_int(to_float(signed(window >> below)) / to_float(signed(range_))))
-    window = select(served, (window - ((suffix * range_) << below)) << n_bits, window)
-    position = select(served, position + n_bits, position)
+    suffix = words(to_int(to_float(signed(window >> (below & 31))) / to_float(signed(range_))))
+    n_bits = select(served, n_bits, 0)
+    window = select(served, (window - ((suffix * range_) << (below & 31))) << n_bits, window)
+    position = position + n_bits
     value = (repeat(1) << n_bits) + unary_length + suffix
-    state = place & STATE_BITS
+    state = (place >> BELOW_STATE) & 7
     level = (value << dq) - (state & dq)
     negative = (place & NEGATIVE) != 0
     level = select(negative, 0 - level, level)
     n_escaped = load_words(group + N_ESCAPED)
     scatter_where(group + ESCAPED, lane_numbers() * ROW + n_escaped, level, served)
     store_vector(group + N_ESCAPED, select(served, n_escaped + 1, n_escaped))
-    store_low_bytes(log, select(served, state | ESCAPED_CODE, load_bytes_as_words(log)))
-    after = pick(state | (value & 1) << 3, next_low, next_high)
+    store_low_bytes(log, select(served, ESCAPED_CODE | place & STATE_BITS, load_bytes_as_words(log)))
+    after = place & (KEPT - NEGATIVE) | (value & 1) << BELOW_NEXT
+    after = after + pick(after >> BELOW_STATE, next_low, next_high)
     after = after + select(negative, repeat(AFTER_NEGATIVE), repeat(AFTER_POSITIVE))
     return select(served, after, place), window, position
 
 
 @helper
-def run_steps(a, b, tables, payloads, first, count, unary_length, dq):
-    """Steps `first` to `count` of two groups, or until a lane waits for what only `finish_level` can do.
+def run_steps(group, tables, payloads, first, count, unary_length, dq):
+    """Steps `first` to `count` of a group, or until a lane waits for what only `end_escape` can do.
 
-    a, b     : addresses of the groups
-    payloads : address that the groups' payloads count from
+    group    : address
+    payloads : address that the payloads of lanes count from
     Returns which step comes next.
     """
     lengths, parities = repeat(unary_length), repeat(dq)
@@ -165,57 +176,32 @@ def run_steps(a, b, tables, payloads, first, count, unary_length, dq):
     one_low, one_high = load_words(tables + ONE), load_words(tables + ONE + TABLE_HALF)
     next_low, next_high = load_words(tables + NEXT_STATE), load_words(tables + NEXT_STATE + TABLE_HALF)
     curve, widths = halves(load_words(tables + CURVE)), halves(load_words(tables + LPS_WIDTHS))
-    place_a, range_a, window_a, position_a = (
-        load_words(a + PLACE),
-        load_words(a + RANGE),
-        load_words(a + WINDOW),
-        load_words(a + POSITION),
-    )
-    place_b, range_b, window_b, position_b = (
-        load_words(b + PLACE),
-        load_words(b + RANGE),
-        load_words(b + WINDOW),
-        load_words(b + POSITION),
-    )
-    window_a = refill(payloads, load_words(a + PAYLOAD), load_words(a + LAST_WORD), window_a, position_a)
-    window_b = refill(payloads, load_words(b + PAYLOAD), load_words(b + LAST_WORD), window_b, position_b)
+    place, range_ = load_words(group + PLACE), load_words(group + RANGE)
+    window, position = load_words(group + WINDOW), load_words(group + POSITION)
+    payload, last_word = load_words(group + PAYLOAD), load_words(group + LAST_WORD)
+    contexts, log = group + CONTEXTS, group + LOG
+    word = gather(contexts, place >> BELOW_LANE)
+    window = refill(payloads, payload, last_word, window, position)
     k, unserved = first, False
     while k < count and not unserved:
         stop = min(k + REFILL_STEPS, count)
         while k < stop:
-            place_a, range_a, window_a, position_a = step(
-                a + CONTEXTS, a + LOG + LANES * k,
+            place, range_, window, position, word = step(
+                contexts, log + LANES * k,
                 zero_low, zero_high, one_low, one_high, next_low, next_high, curve, widths,
-                place_a, range_a, window_a, position_a,
-            )  # fmt: skip
-            place_b, range_b, window_b, position_b = step(
-                b + CONTEXTS, b + LOG + LANES * k,
-                zero_low, zero_high, one_low, one_high, next_low, next_high, curve, widths,
-                place_b, range_b, window_b, position_b,
+                place, range_, window, position, word,
             )  # fmt: skip
             k += 1
-        window_a = refill(payloads, load_words(a + PAYLOAD), load_words(a + LAST_WORD), window_a, position_a)
-        window_b = refill(payloads, load_words(b + PAYLOAD), load_words(b + LAST_WORD), window_b, position_b)
-        if any_lane((place_a & ESCAPE) != 0):
-            place_a, window_a, position_a = finish_escapes(
-                a, a + LOG + LANES * (k - 1), next_low, next_high, lengths, parities,
-                place_a, range_a, window_a, position_a,
-            )  # fmt: skip
-            window_a = refill(payloads, load_words(a + PAYLOAD), load_words(a + LAST_WORD), window_a, position_a)
-            unserved |= any_lane((place_a & ESCAPE) != 0)
-        if any_lane((place_b & ESCAPE) != 0):
-            place_b, window_b, position_b = finish_escapes(
-                b, b + LOG + LANES * (k - 1), next_low, next_high, lengths, parities,
-                place_b, range_b, window_b, position_b,
-            )  # fmt: skip
-            window_b = refill(payloads, load_words(b + PAYLOAD), load_words(b + LAST_WORD), window_b, position_b)
-            unserved |= any_lane((place_b & ESCAPE) != 0)
-    store_vector(a + PLACE, place_a)
-    store_vector(a + RANGE, range_a)
-    store_vector(a + WINDOW, window_a)
-    store_vector(a + POSITION, position_a)
-    store_vector(b + PLACE, place_b)
-    store_vector(b + RANGE, range_b)
-    store_vector(b + WINDOW, window_b)
-    store_vector(b + POSITION, position_b)
+        if any_lane((place & ESCAPE) != 0):
+            window = refill(payloads, payload, last_word, window, position)
+            place, window, position = finish_escapes(
+                group, log + LANES * (k - 1), next_low, next_high, lengths, parities, place, range_, window, position
+            )
+            word = gather(contexts, place >> BELOW_LANE)
+            unserved = any_lane((place & ESCAPE) != 0)
+        window = refill(payloads, payload, last_word, window, position)
+    store_vector(group + PLACE, place)
+    store_vector(group + RANGE, range_)
+    store_vector(group + WINDOW, window)
+    store_vector(group + POSITION, position)
     return k

@@ -16,11 +16,11 @@ from nncjit.jit import threads as jit_threads
 
 Array = np.ndarray[Any, Any]
 
-SMALLEST = 1024
-"""Elements of a segment for which a lane pays."""
-FEWEST_LANES = 7
-"""A step takes as long as 7 steps of a stream in a pair, however many lanes are at work."""
-LANE_CYCLES, PAIR_CYCLES = 96, 14
+SMALLEST, LARGEST = 1024, 1 << 31
+"""Elements of a segment for which a lane pays, and which it can count."""
+FEWEST_LANES = 4
+"""A step takes as long as 4 steps of a stream in a pair, however many lanes are at work."""
+LANE_CYCLES, PAIR_CYCLES = 48, 14
 """What a step of all lanes takes, and a bin of a stream in a pair."""
 SMALLEST_PAYLOAD, LARGEST_PAYLOAD, REACH = 4, 1 << 28, 1 << 31
 """Bytes of a payload, and how far from the first one a payload may end: positions and indices have 32 bits."""
@@ -50,7 +50,7 @@ class LaneJobs:
 
 def empty_groups(workers: int) -> Table:
     """Workspaces for the lanes of so many workers."""
-    return Table(aligned_zeros(workers * lr.GROUPS, lr.GROUP))
+    return Table(aligned_zeros(workers, lr.GROUP))
 
 
 def jobs_for_lanes(
@@ -75,7 +75,7 @@ def jobs_for_lanes(
         return None
     of = segments["layer"]
     payload, n_bits, unary_length, dq = (layers[name][of] for name in ("words", "n_bits", "unary_length", "dq"))
-    fits = regular & (unary_length <= lr.LONGEST_UNARY) & (size >= SMALLEST)
+    fits = regular & (unary_length <= lr.LONGEST_UNARY) & (size >= SMALLEST) & (size <= LARGEST)
     fits &= (n_bits >= 8 * SMALLEST_PAYLOAD) & (n_bits <= 8 * LARGEST_PAYLOAD)
     if np.count_nonzero(fits) < FEWEST_LANES:
         return None
@@ -91,7 +91,7 @@ def jobs_for_lanes(
     chosen = chosen[np.lexsort((-bits[chosen], kind))]
     numbers, counts = np.unique(kind, return_counts=True)
     kinds = [(int(number) >> 1, int(number) & 1, int(count)) for number, count in zip(numbers, counts, strict=True)]
-    lanes = min(lr.GROUPS * lr.LANES, -(-len(chosen) // workers))
+    lanes = min(lr.LANES, -(-len(chosen) // workers))
     return LaneJobs(chosen, kinds, int(first), workers, lanes)
 
 
@@ -100,7 +100,7 @@ def _end_sooner(bits: Array, workers: int, threads: int) -> bool:
     with many threads it is the last to end.
     """
     total, longest = int(bits.sum()), int(bits.max())
-    in_lanes = LANE_CYCLES * max(total / (workers * lr.GROUPS * lr.LANES), longest)
+    in_lanes = LANE_CYCLES * max(total / (workers * lr.LANES), longest)
     return in_lanes < PAIR_CYCLES * max(total / threads, 2 * longest)
 
 

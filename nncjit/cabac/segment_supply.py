@@ -64,7 +64,7 @@ class Workspaces:
 
     @property
     def groups(self) -> Table:
-        """GROUP[workers, GROUPS]; made when lanes are first used."""
+        """GROUP[workers]; made when lanes are first used."""
         if self._groups is None:
             self._groups = lane_supply.empty_groups(self.workers)
         return self._groups

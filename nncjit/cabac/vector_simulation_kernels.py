@@ -28,6 +28,7 @@ from nncjit.cabac.encoder_records import (
     view_sample,
     view_simulation,
 )
+from nncjit.cabac.lane_records import LANE_BITS
 from nncjit.cabac.lane_step_kernels import UNSHIFTED
 from nncjit.cabac.quantiser_state_kernels import zero_steps
 from nncjit.cabac.tables import INITIALISATION_COUNT
@@ -62,8 +63,6 @@ RECENT = field_offset(VECTOR_CANDIDATES, "recent")
 LIKELY, UNLIKELY, CURVE = (field_offset(VECTOR_TABLES, name) for name in ("likely", "unlikely", "curve"))
 ROW = 64
 """Bytes of a vector."""
-LANE_BITS = 0x90000000
-"""In the word of a context in a lane: see lane_records.py."""
 AFTER_MIRROR = 0x1000F010
 """MIRROR of the step in lanes, and 1: with it, ~word becomes MIRROR - word."""
 ALL, FIRST = (1 << INITIALISATION_COUNT) - 1, (1 << LEADERS) - 1

@@ -144,6 +144,14 @@ def pick_halves(index, table):
     return table[index & 31]
 
 
+def least(x):
+    return int(x.min())
+
+
+def lowest_one(bits):
+    return 64 if bits == 0 else (int(bits) & -int(bits)).bit_length() - 1
+
+
 def any_lane(mask):
     return bool(mask.any())
 

@@ -273,6 +273,12 @@ def pick_halves(builder, index, table):
     return _call(builder, "x86.avx512.permvar.hi.512", HALVES.ir, table, index)
 
 
+@operation(NUMBER, WORDS)
+def least(builder, x):
+    """The least of the elements."""
+    return builder.zext(_call(builder, "vector.reduce.umin.v16i32", I32, x), I64)
+
+
 # Masks
 
 
@@ -294,6 +300,12 @@ def mask_bits(builder, mask):
 def mask_of(builder, bits):
     """The mask of 16 lanes whose number this is."""
     return builder.bitcast(builder.trunc(bits, I16), MASK.ir)
+
+
+@operation(NUMBER, NUMBER)
+def lowest_one(builder, bits):
+    """The index of the lowest bit of a 64-bit number that is 1; 64 for 0."""
+    return _call(builder, "cttz.i64", I64, bits, I1(0))
 
 
 @operation(NUMBER, NUMBER)
