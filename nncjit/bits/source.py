@@ -123,7 +123,9 @@ class FileSource(Source):
                 self._view = memoryview(mmap_module.mmap(self._fd, 0, access=mmap_module.ACCESS_READ))
         except OSError as err:
             self.close()
-            raise ModelError(f"{self.path}: {err.strerror or err}") from err
+            several = f"{os.fsdecode(self.path)}.index.json"
+            hint = f"; {several} is the model in several streams" if os.path.exists(several) else ""  # noqa: PTH110
+            raise ModelError(f"{os.fsdecode(self.path)}: {err.strerror or err}{hint}") from err
         except ValueError:  # a zero, or what no encoding has
             raise ModelError(f"{self.path!a}: no file can have this name") from None
         self._lock = threading.Lock()

@@ -70,10 +70,8 @@ def compress(
     Parameters
     ----------
     source : path, mapping of str to array_like, or module
-        A safetensors file, a safetensors index of several, an npz archive or a PyTorch checkpoint; a folder with such a
-        file, as Hugging Face has it; or a model in memory, as `encode` takes it.
         A safetensors file, a safetensors index of several, an npz archive, a PyTorch checkpoint, an ONNX or a GGUF
-        file; or a model in memory, as `encode` takes it.
+        file; a folder with such a file, as Hugging Face has it; or a model in memory, as `encode` takes it.
     target : path or binary file
         The NNC file to write; an old one is replaced only when the new one is complete. An object with ``write`` gets
         the whole stream at the end. For a folder, a folder: the model is ``model.nnc`` in it, and the files that are
@@ -89,12 +87,13 @@ def compress(
     metadata : mapping of str to str, optional
         Text about the model that is stored with it, added to what the source has.
     sensitivity : mapping of str to array_like, optional
-        Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
+        Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients. Not for
+        several files.
     pruning : Pruning, optional
         Channels to remove (`nncjit.reduce.plan_pruning`); not for several files.
     calibration : Statistics or path, optional
-        Which errors of the weights the output feels (`nncjit.calibrate`): the steps and levels then follow that;
-        not for several files.
+        Which errors of the weights the output feels (`nncjit.calibrate`): the steps and levels then follow that. For
+        several files it is a path, which all workers must see.
     executor : Executor, optional
         Whatever has the `submit` of `concurrent.futures.Executor`, also one of Dask or MPI: each file is a task. The
         source and the target's folder must be seen by all workers. A task has one thread unless `threads` says more.
@@ -150,12 +149,12 @@ def compress(
             return compress_onnx(source, target, chosen, Execution(threads=threads, progress=told))
     if is_index(target) or any(argument is not None for argument in (executor, shard_bytes, plan)):
         check_executor(executor)
-        paths = _two_paths(
-            source, target, metadata=metadata, sensitivity=sensitivity, pruning=pruning, calibration=calibration
-        )
+        paths = _two_paths(source, target, sensitivity=sensitivity, pruning=pruning)
+        texts = optional("metadata", Texts(), metadata) or {}
         with reporting(progress, "compress") as told:
             n_bytes = optional("shard_bytes", Bytes(), shard_bytes)
-            job = Job(executor, n_bytes, resume, None if plan is None else Path(plan), threads, told)
+            followed = None if plan is None else Path(plan)
+            job = Job(executor, n_bytes, resume, followed, threads, told, texts, _statistics_path(calibration))
             return compress_sharded(*paths, chosen, job, dry_run=dry_run)
     with (
         _opened(source, metadata) as model,
@@ -171,6 +170,13 @@ def compress(
             with _output(target) as file:
                 encoded = encode_model(model, file, chosen, execution, data)
     return encoded.report(source_name(source), source_name(target), original, estimated=dry_run)
+
+
+def _statistics_path(calibration: Any) -> Path | None:
+    """The file of statistics that tasks open."""
+    if calibration is not None and not isinstance(calibration, str | PathLike):
+        raise OptionError("several files are calibrated by a file of statistics: give its path")
+    return None if calibration is None else Path(calibration)
 
 
 def _two_paths(source: Any, target: Any, **not_given: Any) -> tuple[AnyPath, AnyPath]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nncjit.progress import Progress
@@ -11,7 +12,7 @@ from nncjit.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """How a sharded job runs. Nothing here changes a byte, but `shard_bytes`."""
+    """How a sharded job runs, and what it is given beside the options."""
 
     executor: Executor | None = None
     shard_bytes: int | None = None
@@ -19,6 +20,8 @@ class Job:
     plan: Path | None = None
     threads: int | None = None
     progress: Progress | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    calibration: Path | None = None
 
     @property
     def task_threads(self) -> int | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from nncjit.encoder.shared_plan import Decisions
 from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.files import atomic_write, os_errors
 from nncjit.model import TensorInfo
+from nncjit.option_values import Texts, optional
 from nncjit.stream.stream_index import MAX_INDEX
 
 VERSION = 1
@@ -30,7 +31,9 @@ class JobPlan:
     shards: tuple[tuple[str, ...], ...]
     """Names of the tensors of each stream."""
     fingerprint: list[list[Any]]
-    """Of the source's files."""
+    """Of the source's files, and of the statistics where there are any."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Added to what the source has."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -39,6 +42,7 @@ class JobPlan:
             "options": self.options.keywords(),
             "decisions": self.decisions.to_dict(),
             "source": self.fingerprint,
+            **({"metadata": dict(self.metadata)} if self.metadata else {}),
             "shards": [list(names) for names in self.shards],
         }
 
@@ -56,7 +60,9 @@ class JobPlan:
                 raise OptionError(f"is a plan of version {content['nncjit plan']}, this version reads {VERSION}")
             shards = tuple(tuple(map(str, names)) for names in content["shards"])
             options = Options(**content["options"])
-            return cls(options, Decisions.from_dict(content["decisions"]), shards, list(content["source"]))
+            decisions = Decisions.from_dict(content["decisions"])
+            metadata = optional("metadata", Texts(), content.get("metadata")) or {}
+            return cls(options, decisions, shards, list(content["source"]), metadata)
         except (KeyError, TypeError, AttributeError) as error:
             raise OptionError(f"is no plan of a job ({error})") from None
 
@@ -98,7 +104,7 @@ class JobPlan:
     def keys(self) -> list[str]:
         """What the bytes of each stream follow from: a rule for one tensor changes the key of one stream."""
         choices = self.options.choices(name for names in self.shards for name in names)
-        stream = repr(self.options.stream)
+        stream = repr(self.options.stream) + (json.dumps(dict(self.metadata)) if self.metadata else "")
         keys = []
         for number, names in enumerate(self.shards):
             chosen = [repr(choices[name]) for name in names]

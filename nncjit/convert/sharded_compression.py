@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from nncjit import formats
+from nncjit.calibrate import opened
 from nncjit.convert.job import Job
 from nncjit.convert.job_plan import DEFAULT_SHARD_BYTES, JobPlan, shards_of
 from nncjit.convert.journal import Journal, key_of, mark_of
 from nncjit.convert.shard_files import ShardNames, fingerprint, write_index
+from nncjit.encoder import targets
+from nncjit.encoder.execution import Data
 from nncjit.encoder.options import Options
 from nncjit.encoder.shared_plan import (
     Curve,
     Decisions,
+    Whole,
     decide_with_curves,
     decide_without_targets,
     encode_piece,
@@ -51,6 +55,8 @@ class ShardTask:
     threads: int | None
     number: int
     """Of the stream; the first has the model's graphs."""
+    metadata: dict[str, str]
+    calibration: str | None
 
 
 def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Job, *, dry_run: bool) -> CompressReport:
@@ -60,7 +66,7 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
     journal = Journal(names.journal)
     with formats.open_model(source) as model:
         infos = model.infos
-        files = fingerprint(source, (info.shard for info in infos))
+        files = _fingerprint(source, infos, job.calibration)
         plan = _plan_at_hand(job, journal, options, files)
         if plan is None:
             plan = _new_plan(source, model, options, job, files)
@@ -77,9 +83,12 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
     rows = [entry["report"] for entry in entries]
     size = sum(entry["mark"]["bytes"] for entry in entries)
     report = _report(source, names, infos, rows, size, started, job)
-    reached = (size, *_energy(rows))
-    for said in missed_targets(infos, plan.options, plan.decisions, {r.name: r for r in report.tensors}, reached):
-        warnings.warn(f"{said}: as near as samples told", NncWarning, stacklevel=3)
+    reached = (size, *_sums(rows))
+    with opened(job.calibration) as statistics:
+        whole = Whole(infos, plan.options, Data(calibration=statistics))
+        for said in missed_targets(whole, plan.decisions, {r.name: r for r in report.tensors}, reached):
+            warnings.warn(f"{said}: as near as samples told", NncWarning, stacklevel=3)
+        report = replace(report, loss=targets.relative_loss(reached[3], plan.decisions.plan(whole)))
     return report
 
 
@@ -88,9 +97,12 @@ def _plan_at_hand(job: Job, journal: Journal, options: Options, files: list[list
     if job.plan is not None and job.plan.exists():
         plan = JobPlan.load(job.plan)
         if plan.fingerprint != files:
-            raise ModelError(f"{job.plan}: the source is not the one that was planned for, or has changed since")
+            said = "the source, or its statistics, are not what was planned for, or have changed since"
+            raise ModelError(f"{job.plan}: {said}")
         if options not in (Options(), plan.options):
             raise OptionError(f"{job.plan}: the plan has other options; give none, or another plan")
+        if job.metadata and job.metadata != plan.metadata:
+            raise OptionError(f"{job.plan}: the plan has other metadata; give none, or another plan")
         return plan
     if not job.resume or not isinstance(journal.plan, dict):
         return None
@@ -100,20 +112,22 @@ def _plan_at_hand(job: Job, journal: Journal, options: Options, files: list[list
 
 def _request(options: Options, job: Job, files: list[list[Any]]) -> str:
     """What a plan follows from."""
-    return key_of(options.keywords(), job.shard_bytes or DEFAULT_SHARD_BYTES, files)
+    return key_of(options.keywords(), job.shard_bytes or DEFAULT_SHARD_BYTES, files, dict(job.metadata))
 
 
 def _new_plan(source: AnyPath, model: Model, options: Options, job: Job, files: list[list[Any]]) -> JobPlan:
-    decisions = decide_without_targets(model, options)
-    shards = shards_of(pieces_of(model, options, decisions), model.infos, job.shard_bytes or DEFAULT_SHARD_BYTES)
-    plan = JobPlan(options, decisions, shards, files)
-    if not needs_samples(model.infos, options):
-        return plan
-    tasks = [_task(source, plan, number, "", job) for number in range(len(shards))]
-    curves: dict[str, Curve] = {}
-    run_tasks(job.executor, sample_shard, tasks, lambda task, curve: curves.__setitem__(task.names[0], curve))
-    in_order = [curves[shard[0]] for shard in shards]
-    return replace(plan, decisions=decide_with_curves(model.infos, options, decisions, in_order))
+    with opened(job.calibration) as statistics:
+        whole = Whole(model.infos, options, Data(calibration=statistics))
+        decisions = decide_without_targets(model, whole)
+        shards = shards_of(pieces_of(model, whole, decisions), model.infos, job.shard_bytes or DEFAULT_SHARD_BYTES)
+        plan = JobPlan(options, decisions, shards, files, job.metadata)
+        if not needs_samples(whole):
+            return plan
+        tasks = [_task(source, plan, number, "", job) for number in range(len(shards))]
+        curves: dict[str, Curve] = {}
+        run_tasks(job.executor, sample_shard, tasks, lambda task, curve: curves.__setitem__(task.names[0], curve))
+        in_order = [curves[shard[0]] for shard in shards]
+        return replace(plan, decisions=decide_with_curves(whole, decisions, in_order))
 
 
 def _task(source: AnyPath, plan: JobPlan, number: int, target: str, job: Job) -> ShardTask:
@@ -126,46 +140,48 @@ def _task(source: AnyPath, plan: JobPlan, number: int, target: str, job: Job) ->
         target,
         job.task_threads,
         number,
+        dict(plan.metadata),
+        None if job.calibration is None else fspath(job.calibration),
     )
 
 
+def _fingerprint(source: AnyPath, infos: Sequence[TensorInfo], calibration: AnyPath | None) -> list[list[Any]]:
+    """Of all files that the streams follow from."""
+    found = fingerprint(source, (info.shard for info in infos))
+    return found if calibration is None else [*found, *fingerprint(calibration, ())]
+
+
 @contextmanager
-def _piece(task: ShardTask) -> Iterator[tuple[Model, list[TensorInfo]]]:
-    """The tensors of a task as a model of their own, and what is known of all tensors."""
-    with formats.open_model(task.source) as model:
+def _piece(task: ShardTask) -> Iterator[tuple[Model, Whole]]:
+    """The tensors of a task as a model of their own, and the whole model."""
+    with formats.open_model(task.source) as model, opened(task.calibration) as statistics:
         infos = model.infos
-        check = _Unchanged(task, infos)
+        _check_unchanged(task, infos)
         tensors: list[Tensor] = [model[name] for name in task.names]
-        yield Model(tensors, model.metadata, graphs=() if task.number else model.graphs), infos
-        check()
+        piece = Model(tensors, model.metadata | task.metadata, graphs=() if task.number else model.graphs)
+        yield piece, Whole(infos, Options(**task.options), Data(calibration=statistics))
+        _check_unchanged(task, infos)
 
 
-class _Unchanged:
-    """Refuses a source that is not the one that was planned for, before and after it was read."""
-
-    def __init__(self, task: ShardTask, infos: Sequence[TensorInfo]) -> None:
-        self._task, self._shards = task, [info.shard for info in infos]
-        self()
-
-    def __call__(self) -> None:
-        if fingerprint(self._task.source, self._shards) != [list(file) for file in self._task.fingerprint]:
-            raise ModelError(f"{self._task.source}: was changed since the job was planned")
+def _check_unchanged(task: ShardTask, infos: Sequence[TensorInfo]) -> None:
+    """Refuse a source that is not the one that was planned for; asked before and after it was read."""
+    if _fingerprint(task.source, infos, task.calibration) != [list(file) for file in task.fingerprint]:
+        raise ModelError(f"{task.source}: was changed since the job was planned")
 
 
 def sample_shard(task: ShardTask) -> Curve:
     """The task of the first phase, where there is a target: what a stream would cost at every scale."""
-    with _piece(task) as (piece, infos):
-        decisions = Decisions.from_dict(task.decisions)
-        return sample_piece(piece, infos, Options(**task.options), decisions, task.threads)
+    with _piece(task) as (piece, whole):
+        return sample_piece(piece, whole, Decisions.from_dict(task.decisions), task.threads)
 
 
 def encode_shard(task: ShardTask) -> dict[str, Any]:
     """The task of the second phase: reads its tensors, writes its file, and gives it its name when it is whole."""
     decisions = Decisions.from_dict(task.decisions)
-    with atomic_write(task.target) as file, _piece(task) as (piece, infos):
-        encoded = encode_piece(piece, file, infos, Options(**task.options), decisions, task.threads)
+    with atomic_write(task.target) as file, _piece(task) as (piece, whole):
+        encoded = encode_piece(piece, file, whole, decisions, task.threads)
     rows = [asdict(row) for row in encoded.tensors]
-    report = {"tensors": rows, "power": encoded.power, "error": encoded.error}
+    report = {"tensors": rows, "power": encoded.power, "error": encoded.error, "loss": encoded.loss}
     return {"mark": mark_of(Path(task.target)), "report": report}
 
 
@@ -229,8 +245,10 @@ def _finish(names: ShardNames, plan: JobPlan, infos: Sequence[TensorInfo], entri
     write_index(names.index, {info.name: home[info.name] for info in infos}, facts, files)
 
 
-def _energy(reports: list[dict[str, Any]]) -> tuple[float, float]:
-    return sum(report["power"] for report in reports), sum(report["error"] for report in reports)
+def _sums(reports: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """Sum of squares of all lossy tensors, that of their errors, and the loss of a calibration."""
+    power, error, loss = (sum(report.get(what, 0.0) for report in reports) for what in ("power", "error", "loss"))
+    return power, error, loss
 
 
 def _report(
@@ -243,7 +261,7 @@ def _report(
     job: Job,
 ) -> CompressReport:
     rows = {row["name"]: report_row(row) for r in reports for row in r["tensors"]}
-    power, error = _energy(reports)
+    power, error, _ = _sums(reports)
     return CompressReport(
         source=fspath(source),
         target=fspath(names.index),

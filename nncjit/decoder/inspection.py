@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from nncjit import dtypes, formats, wording
 from nncjit.bits import as_source
+from nncjit.errors import ModelError
 from nncjit.option_values import check_flags
 from nncjit.stream import tensor_mapping
 from nncjit.stream.data_units import StreamReader, tools_of
 from nncjit.stream.reports import LISTED, TENSOR_HEAD, html_tables, source_name
+from nncjit.stream.stream_index import AnyPath, is_index, read_index, streams_of
 from nncjit.stream.update_metadata import UpdateMetadata
 from nncjit.syntax import Unit, UnitType, describe
 
@@ -117,7 +119,7 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
     Parameters
     ----------
     source : path, bytes-like or binary file
-        The stream; or the path of a model file, which its suffix tells.
+        The stream, or the path of the index of several; or the path of a model file, which its suffix tells.
     lenient : bool
         Pass over reserved unit types and values instead of refusing them.
 
@@ -136,6 +138,8 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
     check_flags(lenient=lenient)
     if isinstance(source, str | PathLike) and formats.is_known(source):
         return _inspect_model(source)
+    if is_index(source):
+        return _inspect_all(source, lenient=lenient)
     with as_source(source) as stream:
         reader = StreamReader(stream, lenient=lenient)
         units: list[Unit | dict[str, Any]] = []
@@ -169,6 +173,27 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
             reader.model_metadata.update,
             base_model_id,
         )
+
+
+def _inspect_all(path: AnyPath, *, lenient: bool) -> Inspection:
+    """The streams of an index as one; each unit says which file it is in."""
+    weight_map = read_index(path)["weight_map"]
+    found = {stream.name: inspect(stream, lenient=lenient) for stream in streams_of(path)}
+    rows = {name: {row.name: row for row in each.tensors} for name, each in found.items()}
+    for tensor, name in weight_map.items():
+        if tensor not in rows[name]:
+            raise ModelError(f"{fspath(path)}: {tensor!r} is not in {name}, where the index has it")
+    metadata: dict[str, str] = {}
+    for each in found.values():
+        metadata = each.metadata | metadata
+    return Inspection(
+        source_name(path),
+        sum(each.bytes for each in found.values()),
+        next((each.profile for each in found.values()), 0),
+        metadata,
+        tuple(rows[name][tensor] for tensor, name in weight_map.items()),
+        tuple({"file": name, **unit} for name, each in found.items() for unit in each.units),
+    )
 
 
 def _inspect_model(path: str | PathLike[str]) -> Inspection:

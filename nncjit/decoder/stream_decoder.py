@@ -6,7 +6,7 @@ one does. A batch bounds what is in memory at a time where results are handed on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,10 @@ from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit, rows_decoded_with
 from nncjit.decoder.update_state import LevelStore, UpdateState
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
-from nncjit.option_values import check_flags, shown
+from nncjit.option_values import Bytes, check_flags, optional, shown
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
+from nncjit.stream.stream_index import AnyPath, is_index, read_index, streams_of
 from nncjit.stream.unit_parts import Part
 
 Array = np.ndarray[Any, Any]
@@ -56,7 +57,7 @@ def decode(
     Parameters
     ----------
     data : bytes-like, path or binary file
-        The stream.
+        The stream, or the path of the index of several (``.nnc.index.json``).
     names : str or iterable of str, optional
         Decode only this tensor or these; the payloads of others are not read.
     threads : int, optional
@@ -91,6 +92,11 @@ def decode(
     if not isinstance(state, UpdateState | None):
         raise OptionError(f"state is {shown(state)}, must be an nncjit.UpdateState")
     chosen = None if names is None else _chosen(names)
+    if is_index(data):
+        if state is not None:
+            raise OptionError("state is of a series of updates, and a model in several streams has none")
+        more: dict[str, Any] = {"threads": threads, "parts": parts, "full_size": full_size, "lenient": lenient}
+        return _decode_all(data, chosen, max_bytes, more)
     after = None if state is None else state.copy()
     with as_source(data) as source:
         reader, budget = StreamReader(source, lenient=lenient), MemoryBudget(max_bytes, source.size)
@@ -116,6 +122,27 @@ def compile_kernels() -> None:
 def way_of_decoding() -> str:
     """How plain layers are decoded on this machine, in words: in lanes or in pairs, and why."""
     return lane_choice.describe()
+
+
+def _decode_all(
+    path: AnyPath, chosen: list[str] | None, max_bytes: int | str | None, more: Mapping[str, Any]
+) -> dict[str, Array]:
+    """The tensors of the streams of an index, which share the memory that is allowed."""
+    weight_map: dict[str, str] = read_index(path)["weight_map"]
+    if chosen is not None and more["parts"]:
+        raise OptionError("names of parts: decode the stream that holds them, not the index of several")
+    for name in chosen or ():
+        if name not in weight_map:
+            raise ModelError(f"no tensor {name!r} in the streams{did_you_mean(name, weight_map)}")
+    found: dict[str, Array] = {}
+    left = optional("max_bytes", Bytes(), max_bytes)
+    for stream in streams_of(path):
+        wanted = None if chosen is None else [name for name in chosen if weight_map[name] == stream.name]
+        if wanted is None or wanted:
+            arrays = decode(stream, names=wanted, max_bytes=left, **more)
+            left = None if left is None else max(left - sum(array.nbytes for array in arrays.values()), 0)
+            found |= arrays
+    return {name: found[name] for name in (*(n for n in weight_map if n in found), *(found.keys() - weight_map.keys()))}
 
 
 def _chosen(names: str | Iterable[str]) -> list[str]:

@@ -185,13 +185,15 @@ class EncodedPiece:
     power: float
     """Sum of squares of all lossy tensors, and of their errors."""
     error: float
+    loss: float
+    """In the metric of a calibration."""
 
 
 def write_planned(model: Model, file: BinaryIO, plan: Plan, execution: Execution = EXECUTION) -> EncodedPiece:
     """Write the stream of a model by a plan in which everything is decided, once."""
     with thread_counts.pool(execution.threads) as pool:
         written = _write(model, file, plan, pool, execution.progress)
-    return EncodedPiece(written.in_order_of(model), written.size, written.power, written.error)
+    return EncodedPiece(written.in_order_of(model), written.size, written.power, written.error, written.loss)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from nncjit.encoder import targets
-from nncjit.encoder.execution import Execution
+from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import items_of
 from nncjit.encoder.model_encoder import EncodedPiece, write_planned
 from nncjit.encoder.model_samples import Cost, UnitSample, take_samples
 from nncjit.encoder.options import Options
-from nncjit.encoder.plan import Plan
+from nncjit.encoder.plan import NO_DATA, Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.stream_writer import frame_bytes
 from nncjit.errors import OptionError
@@ -29,6 +29,15 @@ from nncjit.stream.reports import TensorReport
 
 SCALES = tuple(x / 2 for x in range(-12, 13))
 """log2 of the fineness at which a piece tells its rate and distortion; between them, cubics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The model that pieces are of, and what it is to be encoded with."""
+
+    infos: Sequence[TensorInfo]
+    options: Options
+    data: Data = NO_DATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +102,36 @@ class Decisions:
         """Plain numbers and tables."""
         return asdict(self)
 
-    def plan(self, infos: Sequence[TensorInfo], options: Options) -> Plan:
-        """The plan of a model with these tensors."""
-        return replace(Plan.of(infos, options), **self.to_dict())
+    def plan(self, whole: Whole) -> Plan:
+        """The plan of a model."""
+        return replace(Plan.of(whole.infos, whole.options, whole.data), **self.to_dict())
 
 
-def decide_without_targets(model: Model, options: Options) -> Decisions:
+def decide_without_targets(model: Model, whole: Whole) -> Decisions:
     """The decisions that need no sample: all of them where there is no target."""
-    plan = Plan.of(model.infos, options)
+    plan = Plan.of(whole.infos, whole.options, whole.data)
     return Decisions.of(replace(plan, zero_counts=zeros_of_model(model, plan)))
 
 
-def needs_samples(infos: Sequence[TensorInfo], options: Options) -> bool:
+def needs_samples(whole: Whole) -> bool:
     """Whether a target is to be hit, so that the tensors must be sampled first."""
-    return targets.has_targets(Plan.of(infos, options))
+    return targets.has_targets(Plan.of(whole.infos, whole.options, whole.data))
 
 
-def pieces_of(model: Model, options: Options, decisions: Decisions) -> list[list[str]]:
+def pieces_of(model: Model, whole: Whole, decisions: Decisions) -> list[list[str]]:
     """Names of tensors that must be coded together, in the order of the stream, each with those tied to it."""
     tied: dict[str, list[str]] = {}
     for tensor in model:
         if tensor.same_as is not None:
             tied.setdefault(tensor.same_as, []).append(tensor.name)
-    items = items_of(model, decisions.plan(model.infos, options))
+    items = items_of(model, decisions.plan(whole))
     return [[name for t in item.all_tensors for name in (t.name, *tied.get(t.name, ()))] for item in items]
 
 
 def encode_piece(
     piece: Model,
     file: BinaryIO,
-    infos: Sequence[TensorInfo],
-    options: Options,
+    whole: Whole,
     decisions: Decisions,
     threads: int | None,
 ) -> EncodedPiece:
@@ -135,10 +143,10 @@ def encode_piece(
         The tensors, with what they are tied to.
     file : binary file
         Open for writing; the stream starts at its start.
-    infos : sequence of TensorInfo
-        Of the whole model.
+    whole : Whole
+        The model that they are of.
     """
-    return write_planned(piece, file, decisions.plan(infos, options), Execution(threads=threads))
+    return write_planned(piece, file, decisions.plan(whole), Execution(threads=threads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +155,18 @@ class Curve:
 
     bits: tuple[float, ...]
     errors: tuple[float, ...]
+    losses: tuple[float, ...]
     power: float
     fixed: targets.Fixed
     own_scales: Mapping[str, float]
     ranks: Mapping[str, int]
 
 
-def sample_piece(
-    piece: Model, infos: Sequence[TensorInfo], options: Options, decisions: Decisions, threads: int | None
-) -> Curve:
+def sample_piece(piece: Model, whole: Whole, decisions: Decisions, threads: int | None) -> Curve:
     """What some tensors would cost at every scale. Targets of their own are met on the way."""
-    plan = decisions.plan(infos, options)
+    plan = decisions.plan(whole)
     with thread_counts.pool(threads) as pool:
-        total = sum(info.size for info in infos if info.same_as is None)
+        total = sum(info.size for info in whole.infos if info.same_as is None)
         plan, samples, _ = targets.solve(plan, piece, None, pool, total)
         if any(choices.reducing.rank == "auto" for choices in plan.choices.values()):
             samples = take_samples(piece, plan, pool, total)
@@ -168,30 +175,34 @@ def sample_piece(
     frame = 8.0 * frame_bytes(piece, plan)
     bits = [frame + sum(of_sample[k].bits for of_sample in costs) for k in range(len(SCALES))]
     errors = [sum(of_sample[k].error for of_sample in costs) for k in range(len(SCALES))]
+    losses = [sum(of_sample[k].loss for of_sample in costs) for k in range(len(SCALES))]
     power = sum(sample.power for sample in samples)
     fixed = targets.Fixed.of(samples, plan)
     fixed = replace(fixed, bits=frame + fixed.bits)
-    return Curve(tuple(bits), tuple(errors), power, fixed, dict(plan.own_scales), dict(plan.ranks))
+    return Curve(tuple(bits), tuple(errors), tuple(losses), power, fixed, dict(plan.own_scales), dict(plan.ranks))
 
 
 def _costs(sample: UnitSample, plans: Sequence[Plan]) -> list[Cost]:
     return [sample.cost(plan) for plan in plans]
 
 
-def decide_with_curves(
-    infos: Sequence[TensorInfo], options: Options, decisions: Decisions, curves: Sequence[Curve]
-) -> Decisions:
+def decide_with_curves(whole: Whole, decisions: Decisions, curves: Sequence[Curve]) -> Decisions:
     """The decisions whose scale hits the model's target, as far as the curves tell."""
     own = {name: scale for curve in curves for name, scale in curve.own_scales.items()}
     ranks = {name: rank for curve in curves for name, rank in curve.ranks.items()}
     decisions = replace(decisions, own_scales=own, ranks=ranks)
-    target = targets.target_of(decisions.plan(infos, options), infos)
+    target = targets.target_of(decisions.plan(whole), whole.infos)
     if target is None:
         return decisions
     goal = targets.goal_of(target, targets.Fixed.together([curve.fixed for curve in curves]))
     power = sum(curve.power for curve in curves)
     reached = [
-        goal.measure(sum(c.bits[k] for c in curves), sum(c.errors[k] for c in curves), power, 0.0)
+        goal.measure(
+            sum(c.bits[k] for c in curves),
+            sum(c.errors[k] for c in curves),
+            power,
+            sum(c.losses[k] for c in curves),
+        )
         for k in range(len(SCALES))
     ]
     return replace(decisions, scale=2.0 ** -_where(goal, reached))
@@ -227,11 +238,10 @@ def _cubic(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
 
 
 def missed_targets(
-    infos: Sequence[TensorInfo],
-    options: Options,
+    whole: Whole,
     decisions: Decisions,
     rows: Mapping[str, TensorReport],
-    reached_in_all: tuple[int, float, float],
+    reached_in_all: tuple[int, float, float, float],
 ) -> list[str]:
     """What was reached instead of targets that were missed, in words.
 
@@ -239,17 +249,17 @@ def missed_targets(
     ----------
     rows : mapping of str to TensorReport
         Of all tensors.
-    reached_in_all : tuple of int, float, float
-        Bytes of all streams; sum of squares of all lossy tensors, and of their errors.
+    reached_in_all : tuple of int, float, float, float
+        Bytes of all streams; sum of squares of all lossy tensors, and of their errors; the loss of a calibration.
     """
     said = []
-    size, power, error = reached_in_all
-    target = targets.target_of(decisions.plan(infos, options), infos)
+    size, power, error, loss = reached_in_all
+    target = targets.target_of(decisions.plan(whole), whole.infos)
     if target is not None:
-        reached = target.measure(8.0 * size, error, power, 0.0)
+        reached = target.measure(8.0 * size, error, power, loss)
         if not target.met(reached):
-            said.append(f"{target.kind} is {target.wanted:g}, reached {reached:.4g}")
-    for name, choices in options.choices(info.name for info in infos).items():
+            said.append(f"{target.kind} is {target.shown(target.wanted):g}, reached {target.shown(reached):.4g}")
+    for name, choices in whole.options.choices(info.name for info in whole.infos).items():
         row = rows[name]
         own = targets.Target.of(choices.fineness, row.weights, row.original_bytes) if choices.own_fineness else None
         if own is None or row.snr is None or not row.bytes:

@@ -272,7 +272,8 @@ def test_a_lost_worker_is_one_clear_error(source, tmp_path):
 REFUSED = {
     "no executor": {"executor": 3},
     "a model in memory": {"source": tensors()},
-    "metadata": {"metadata": {"a": "b"}, "shard_bytes": 5},
+    "metadata": {"metadata": {"a": 5}, "shard_bytes": 5},
+    "sensitivity": {"sensitivity": {}, "shard_bytes": 5},
     "no size": {"shard_bytes": "many"},
     "no flag": {"shard_bytes": 5, "resume": "no"},
     "a target of another format": {"target": "m.npz", "shard_bytes": 5},

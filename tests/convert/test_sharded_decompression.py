@@ -161,3 +161,21 @@ def test_the_command_line_compresses_tells_its_state_and_decompresses(streams, t
     assert main(["verify", str(tmp_path / "m.nnc.index.json"), "-q"]) == 0
     assert main(["compress", str(source), "--workers", "0", "-o", str(tmp_path / "x.nnc")]) == 2
     assert main(["compress", str(source), "--workers", "1", "--dask", "tcp://x", "-o", str(tmp_path / "x.nnc")]) == 2
+
+
+def test_an_index_stands_wherever_a_stream_does(streams, whole):
+    same(nncjit.decode(streams), whole)
+    some = nncjit.decode(streams, names=["layers.3.norm.weight", "steps"], max_bytes="1MB")
+    assert sorted(some) == ["layers.3.norm.weight", "steps"]
+    with pytest.raises(nncjit.ModelError, match=r"no tensor 'stepz' in the streams \(did you mean 'steps'"):
+        nncjit.decode(streams, names="stepz")
+    with pytest.raises(nncjit.BitstreamError, match="max_bytes"):
+        nncjit.decode(streams, max_bytes=1000)
+    found = nncjit.inspect(streams)
+    assert [tensor.name for tensor in found.tensors] == list(whole)
+    assert found.metadata == {"format": "np"}
+    assert found.bytes == sum(path.stat().st_size for path in streams.parent.glob("m-*.nnc"))
+    assert {unit["file"] for unit in found.units} == {path.name for path in streams.parent.glob("m-*.nnc")}
+    assert main(["inspect", str(streams), "-q"]) == 0
+    with pytest.raises(nncjit.ModelError, match=r"m\.nnc\.index\.json is the model in several streams"):
+        nncjit.inspect(streams.with_name("m.nnc"))
