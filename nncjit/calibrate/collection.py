@@ -74,6 +74,19 @@ class Calibration:
         sums = InputSums.of(name, "convolution", shape, axis=axis, groups=groups, widest=self.widest_block)
         return self._input_sums(sums)
 
+    def vector(self, name: str, shape: tuple[int, ...]) -> InputSums:
+        """The sums of a vector: a bias, or the gains of a norm.
+
+        Its numbers are inputs of one output. For the gradient g of a probe of the output with respect to the vector,
+        float[n], a sample is ``add(g[None], [[1.0]])``.
+
+        Raises
+        ------
+        ModelError
+            The weight is known by another shape or kind.
+        """
+        return self._input_sums(InputSums.of(name, "vector", shape, axis=0, widest=0))
+
     def table(self, name: str, shape: tuple[int, ...], *, positions: bool = False) -> TableSums:
         """The sums of a table [rows, columns]; see `TableSums` for `positions`.
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from nncjit.encoder.decision import GivenStep
+from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
@@ -31,6 +32,9 @@ HIGH_RATE = 2.0 * math.log(2.0) / 12.0
 """What a bit of an ideal coder saves, in squared steps of a uniform quantiser at high rates."""
 RATE_WEIGHT = RATE * HIGH_RATE / STEP**2 / bit_weight(1.0, dependent=True)
 """The same as the quantiser's own rate weight."""
+
+VECTOR_STEP = 1.0
+"""Uniform step of a vector in the same units."""
 
 WIDEST_SCALE = 8.0
 """A row's factor lies between this and its inverse."""
@@ -85,13 +89,16 @@ def why_no_feedback(info: TensorInfo, plan: Plan) -> str:
 
 
 def balanced_part(part: FloatPart, plan: Plan) -> FloatPart:
-    """A weight as it lies, with one step that suits lambda: without feedback each error costs what the metric's
-    diagonal says.
+    """A weight or vector as it lies, with one step that suits lambda: without feedback each error costs what the
+    metric's diagonal says. Vectors are quantised by the uniform quantiser.
     """
     assert plan.data.metrics is not None
     cost = 0.5 * (1 + DAMPING) * plan.data.metrics.mean_cost(part.name)
-    step = STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * cost))
-    given = GivenStep(step=step, rate_weight=RATE_WEIGHT, with_targets=True)
+    step = math.sqrt(plan.loss_per_bit / (HIGH_RATE * cost))
+    if is_matrix(part.values.shape):
+        given = GivenStep(step=STEP * step, rate_weight=RATE_WEIGHT, with_targets=True)
+    else:
+        given = GivenStep(step=VECTOR_STEP * step, rate_weight=VECTOR_STEP**-2, with_targets=True)
     return replace(part, given=given, loss_weight=cost)
 
 

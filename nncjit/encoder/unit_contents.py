@@ -129,10 +129,10 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
     fresh = tensor.fresh or not np.may_share_memory(values, storage)
     del storage
     told, balanced = "", False
-    if plan.data.metrics is not None and is_matrix(info.shape):
+    if plan.data.metrics is not None and (is_matrix(info.shape) or plan.data.metrics.record(info) is not None):
         told = why_not(info, measured, plan)
         balanced = not told
-        if balanced:
+        if balanced and is_matrix(info.shape):
             told = why_no_feedback(info, plan)
             if not told:
                 return _calibrated(info, values, plan)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nncjit.torch.attachment import attach
     from nncjit.torch.calibration import calibrate
     from nncjit.torch.finetuning import finetune
-    from nncjit.torch.norm_statistics import match_norms
+    from nncjit.torch.norm_statistics import match_norms, merge_norms
     from nncjit.torch.state_files import load_file, load_model, save_file
 
 _HOMES = {
@@ -22,11 +22,12 @@ _HOMES = {
     "load_file": "nncjit.torch.state_files",
     "load_model": "nncjit.torch.state_files",
     "match_norms": "nncjit.torch.norm_statistics",
+    "merge_norms": "nncjit.torch.norm_statistics",
     "save_file": "nncjit.torch.state_files",
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["attach", "calibrate", "finetune", "load_file", "load_model", "match_norms", "save_file"]
+__all__ = ["attach", "calibrate", "finetune", "load_file", "load_model", "match_norms", "merge_norms", "save_file"]
 
 
 def __getattr__(name: str) -> Any:

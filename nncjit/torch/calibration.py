@@ -20,7 +20,7 @@ from nncjit.calibrate import Calibration
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.progress import Progress, reporting
-from nncjit.torch.calibration_inputs import as_in_use, call, to_device, weights_of
+from nncjit.torch.calibration_inputs import MEASURED, as_in_use, call, to_device, weights_of
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
 from nncjit.torch.calibration_outputs import Output, probe_of, select
 from nncjit.torch.calibration_partial import Partial
@@ -189,9 +189,10 @@ class _Collector:
                     self._begin(use).positions = kind == "table" and is_positions(use.x)
         self._copied = {use.name for use, version in uses if use.x._version != version}  # noqa: SLF001
         for name, weight in self.weights.items():
-            if name not in self.moments and weight.ndim == 2 and min(weight.shape) > 1:
+            vector = weight.ndim == 1 and not MEASURED.search(name)
+            if vector or (name not in self.moments and weight.ndim == 2 and min(weight.shape) > 1):
                 self._unseen[name] = weight
-                self._begin(Use(name, weight, lambda *_: iter(())))
+                self._begin(Use(name, weight, lambda *_: iter(()), "vector" if vector else "linear"))
 
     def _begin(self, use: Use) -> WeightMoments:
         """Sums of a weight, all zero."""
@@ -243,7 +244,10 @@ class _Collector:
             y.backward((v * scale).to(y.dtype), retain_graph=k + 1 < self._probes)
             self._take_unseen(scale)
         self.samples += samples
-        self.power += float(samples) if self._fisher or self._output == "embedding" else exact.square().sum().item()
+        if self._fisher:
+            self.power += exact.numel() / exact.shape[-1]  # in nats, of each distribution
+        else:
+            self.power += float(samples) if self._output == "embedding" else exact.square().sum().item()
         for name in self._reached:
             self.moments[name].samples += samples
 

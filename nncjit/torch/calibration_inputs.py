@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 
 from nncjit.errors import ModelError, OptionError
 
-__all__ = ["as_in_use", "call", "to_device", "weights_of"]
+__all__ = ["MEASURED", "as_in_use", "call", "to_device", "weights_of"]
+
+MEASURED = re.compile(r"(^|\.)(running_mean|running_var)$")
+"""Names of a batch norm's statistics: no weights, although a mapping holds them beside these."""
 
 
 def weights_of(model: Any) -> dict[str, Tensor]:

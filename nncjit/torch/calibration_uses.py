@@ -41,7 +41,7 @@ class Use:
     x: Tensor
     parts: Callable[[Tensor, Tensor, int], Iterator[Part]]
     """From input, gradient of the output, and number of samples."""
-    kind: Literal["linear", "convolution", "table"] = "linear"
+    kind: Literal["linear", "convolution", "table", "vector"] = "linear"
     inputs_first: bool = False
     """Whether the weight is [inputs, outputs], not [outputs, inputs]."""
     groups: int = 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from nncjit.encoder.model_encoder import encode
 from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import ModelError, OptionError
 from nncjit.progress import Progress, reporting
-from nncjit.torch.calibration_inputs import as_in_use, call, to_device, weights_of
+from nncjit.torch.calibration_inputs import MEASURED, as_in_use, call, to_device, weights_of
 from nncjit.torch.calibration_outputs import Output, select
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ RAMP = 0.7
 """Share of the steps after which no more weights are pruned."""
 WARM = 0.05
 """Share of the steps in which the rate rises."""
-_MEASURED = re.compile(r"(^|\.)(running_mean|running_var)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +251,7 @@ class _Learning:
         self.trained = [
             weight
             for name, weight in weights.items()
-            if (train == "all" or weight.ndim < 2) and (fixed or not _MEASURED.search(name))
+            if (train == "all" or weight.ndim < 2) and (fixed or not MEASURED.search(name))
         ]
         if not self.trained:
             raise ModelError("the network has no vectors to train")

@@ -1,8 +1,11 @@
-"""Batch norms after coding: running statistics that make up for what coded weights do to each norm's input."""
+"""Batch norms before and after coding: statistics that become a part of the norm's weight and bias, and statistics that
+make up for what coded weights do to each norm's input.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,10 +16,65 @@ from torch.overrides import TorchFunctionMode
 from nncjit.errors import ModelError
 from nncjit.torch.calibration_inputs import as_in_use, call, to_device
 
-__all__ = ["match_norms"]
+__all__ = ["match_norms", "merge_norms"]
 
 SMALLEST = 1e-8
 """Least running variance."""
+_MEAN = ".running_mean"
+
+
+def merge_norms(model: nn.Module | dict[str, Tensor], *, eps: float = 1e-5) -> int:
+    """Put the running statistics of batch norms into their weights and biases.
+
+    The network computes the same, but each norm's mean is 0 and its variance 1 now: constants, which a stream holds
+    for nothing. Half of what norms cost is saved.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or dict of str to Tensor
+        Changed in place.
+    eps : float
+        Of the norms of a dict; those of a module tell theirs.
+
+    Returns
+    -------
+    int
+        How many norms were changed. Those without statistics, weight or bias stay as they are.
+
+    Raises
+    ------
+    ModelError
+        A norm's statistics are not finite, or a variance is negative.
+    """
+    count = 0
+    for name, norm, epsilon in _norms_of(model, eps):
+        mean, variance, weight, bias = norm
+        root = (variance.double() + epsilon).sqrt()
+        if not (root.isfinite().all() and mean.isfinite().all() and (root > 0).all()):
+            raise ModelError(f"{name}: the norm's statistics are no mean and variance")
+        with torch.no_grad():
+            bias.copy_(bias.double() - weight.double() * mean.double() / root)
+            weight.copy_(weight.double() * math.sqrt(1 + epsilon) / root)
+            mean.zero_()
+            variance.fill_(1)
+        count += 1
+    return count
+
+
+def _norms_of(model: Any, eps: float) -> Iterator[tuple[str, tuple[Tensor, Tensor, Tensor, Tensor], float]]:
+    """Name; mean, variance, weight and bias; and epsilon of each batch norm that has them all."""
+    if isinstance(model, nn.Module):
+        for name, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - what all of them are
+                parts = (module.running_mean, module.running_var, module.weight, module.bias)
+                if all(part is not None for part in parts):
+                    yield name, parts, module.eps
+        return
+    for key in model:
+        name = key.removesuffix(_MEAN)
+        names = [f"{name}.{part}" for part in ("running_mean", "running_var", "weight", "bias")]
+        if name != key and all(part in model for part in names):
+            yield name, tuple(model[part] for part in names), eps
 
 
 def match_norms(

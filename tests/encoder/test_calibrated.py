@@ -263,3 +263,25 @@ def test_a_path_and_statistics_in_memory_are_alike(case, tmp_path):
     in_memory = nncjit.encode(weights, calibration=calibration.statistics(), bits=4)
     a, b = nncjit.decode(by_path)["fc"], nncjit.decode(in_memory)["fc"]
     assert np.mean(a != b) < 0.05  # correlations are rounded
+
+
+def test_vectors_get_the_step_that_balances_them(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = {"fc": draw(rng, OUT, IN), "cheap": draw(rng, 64), "dear": draw(rng, 64), "unseen": draw(rng, 64)}
+    calibration = Calibration()
+    for _ in range(20):
+        calibration.linear("fc", (OUT, IN)).add(draw(rng, 6, IN), draw(rng, 6, OUT))
+        for name, strength in (("cheap", 1), ("dear", 16), ("unseen", 0)):
+            calibration.vector(name, (64,)).add(strength * draw(rng, 1, 64), np.ones((1, 1)))
+        calibration.end_samples(1, output_power=1e4)
+    calibration.save(tmp_path / "s.safetensors")
+    decoded = nncjit.decode(nncjit.encode(weights, calibration=tmp_path / "s.safetensors"))
+    error = {name: float(np.square(decoded[name] - weights[name]).mean() ** 0.5) for name in weights}
+    assert error["cheap"] == pytest.approx(16 * error["dear"], rel=0.4)
+    assert 0 < error["unseen"] < 0.01  # as without statistics
+    report = nncjit.compress(weights, tmp_path / "m.nnc", calibration=tmp_path / "s.safetensors")
+    notes = {tensor.name: tensor.note for tensor in report.tensors}
+    assert notes["unseen"] == "data-free: no error of it reaches the output"
+    assert notes["cheap"] == notes["dear"] == ""
+    with pytest.raises(ModelError, match="as another kind"):
+        calibration.vector("fc", (OUT,))

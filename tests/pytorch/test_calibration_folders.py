@@ -49,17 +49,17 @@ def gpt(tmp_path_factory):
     return folder
 
 
-def matrices(folder):
+def weights(folder):
     from safetensors import safe_open
 
     with safe_open(folder / "model.safetensors", "np") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    return {name: shape for name, shape in shapes.items() if len(shape) > 1}
+    return shapes
 
 
-def test_an_encoder_has_statistics_of_all_its_matrices(bert):
+def test_an_encoder_has_statistics_of_all_its_weights(bert):
     stats = calibrate_folder(bert, TEXTS, batch=2).statistics()
-    assert {name: stats[name].record.shape for name in stats} == matrices(bert)
+    assert {name: stats[name].record.shape for name in stats} == weights(bert)
     assert stats.loss == "1 - cosine of the embedding"
     assert stats.samples == len(TEXTS)
     assert stats["embeddings.position_embeddings.weight"].positions
@@ -67,7 +67,7 @@ def test_an_encoder_has_statistics_of_all_its_matrices(bert):
 
 def test_a_language_model_has_statistics_under_the_names_of_its_file(gpt):
     stats = calibrate_folder(gpt, TEXTS, batch=2).statistics()
-    assert {name: stats[name].record.shape for name in stats} == matrices(gpt)
+    assert {name: stats[name].record.shape for name in stats} == weights(gpt)
     assert stats.loss == "divergence of the outputs, in nats"
     blocks = [name for name in stats if name.endswith("c_fc.weight")]
     assert [stats[name].record.axis for name in blocks] == [0]
@@ -85,7 +85,7 @@ def test_padding_changes_nothing(bert):
 def test_without_texts_the_network_reads_what_is_made_up(kind, request):
     folder = request.getfixturevalue(kind)
     first, again = (calibrate_folder(folder, samples=8, length=10).statistics() for _ in range(2))
-    assert set(first) == set(matrices(folder))
+    assert set(first) == set(weights(folder))
     for name in first:
         np.testing.assert_array_equal(first[name].metric(), again[name].metric())
 
@@ -113,9 +113,9 @@ def test_the_verb(bert, tmp_path, monkeypatch, capsys):
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS), "utf-8")
     assert main(["calibrate", str(bert), "--texts", "texts.txt", "-o", "s.safetensors", "--batch", "2", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["samples"], report["tensors"]) == (5, len(matrices(bert)))
+    assert (report["samples"], report["tensors"]) == (5, len(weights(bert)))
     with Statistics.open("s.safetensors") as stats:
-        assert set(stats) == set(matrices(bert))
+        assert set(stats) == set(weights(bert))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert main(["calibrate", str(bert), "--texts", "texts.txt", "-o", "s.safetensors"]) == 0
     assert "passages" not in (out := capsys.readouterr()).out

@@ -14,7 +14,7 @@ from torch.nn import functional  # noqa: E402
 
 import nncjit  # noqa: E402
 from nncjit import ModelError, OptionError  # noqa: E402
-from nncjit.torch import finetune, match_norms  # noqa: E402
+from nncjit.torch import finetune, match_norms, merge_norms  # noqa: E402
 
 COARSE = {"quality": 0.04}
 
@@ -171,3 +171,30 @@ def test_norms_meet_what_they_met_before():
     assert match_norms(nn.Linear(2, 2), nn.Linear(2, 2), torch.randn(3, 2)) == 0
     with pytest.raises(ModelError, match="same norms"):
         match_norms(nn.Sequential(model[0]), model, x)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_norms_without_statistics_of_their_own_compute_the_same(kind):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 6, 3), kind(6, eps=1e-2), nn.ReLU(), nn.BatchNorm2d(6, affine=False))
+    with torch.no_grad():
+        for norm in (model[1], model[3]):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0, 2)
+        model[1].weight.normal_()
+    model.eval()
+    x = torch.randn(3, 2, 8, 8)
+    merged, state = copy.deepcopy(model), {name: t.clone() for name, t in model.state_dict().items()}
+    assert merge_norms(merged) == 1  # one has no weight to put them into
+    torch.testing.assert_close(merged(x), model(x))
+    assert merge_norms(state, eps=1e-2) == 1
+    for name, tensor in merged.state_dict().items():
+        torch.testing.assert_close(state[name], tensor)
+    assert len(nncjit.encode(merged.state_dict())) < len(nncjit.encode(model.state_dict()))
+
+
+def test_a_norm_s_damaged_statistics_are_told():
+    with pytest.raises(ModelError, match="mean and variance"):
+        merge_norms({"n.running_mean": torch.zeros(2), "n.running_var": torch.full((2,), -1.0)} | {
+            f"n.{part}": torch.ones(2) for part in ("weight", "bias")
+        })

@@ -225,7 +225,24 @@ def test_transformer_layers_are_seen_where_pytorch_would_take_its_fast_path():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     stats = calibrate(layer, [torch.randn(N, 4, 8)], output=lambda y: y.sum(1)).statistics()
-    assert set(stats) == {name for name, p in layer.named_parameters() if p.ndim > 1}
+    assert set(stats) == {name for name, p in layer.named_parameters()}
+
+
+def test_vectors():
+    model = net(nn.Linear(3, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 4))
+    batches = [torch.randn(1, 3) for _ in range(20)]
+    stats = calibrate(model, batches, output=itself).statistics()
+    assert set(stats) == {name for name, _ in model.named_parameters()}
+    for name in ("0.bias", "1.weight", "1.bias", "3.bias"):
+        rows = torch.cat([sample_gradients(model, name, x, itself, seed=k) for k, x in enumerate(batches)])
+        assert (stats[name].record.kind, stats[name].record.samples) == ("vector", 20)
+        torch.testing.assert_close(metric(stats, name), rows.square().mean(0), rtol=1e-3, atol=1e-6)
+
+
+def test_logits_of_many_places_count_each():
+    x = torch.randn(N, 7, 3)
+    one, many = (calibrate(net(nn.Linear(3, 4)), [batch]).statistics() for batch in (x[:, 0], x))
+    assert (one.output_power, many.output_power) == (1.0, 7.0)
 
 
 def test_weights_stored_as_inputs_by_outputs():
@@ -378,7 +395,7 @@ class Deaf(nn.Module):
 def test_what_no_sample_reaches_is_told():
     with pytest.warns(NncWarning, match=r"unused\.weight"):
         stats = calibrate(Deaf(), [torch.randn(N, 3)]).statistics()
-    assert set(stats) == {"used.weight"}
+    assert set(stats) == {"used.weight", "used.bias"}
 
 
 def test_warnings_are_silent_where_all_is_well():
