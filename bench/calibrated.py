@@ -1,9 +1,13 @@
 """Sizes of the zoo's models: coded as they are, calibrated, and fine-tuned, at a loss that a validation split decides.
 
-    python bench/calibrated.py vgg --json out.json [--finetune STEPS]
+    python bench/calibrated.py vgg [--finetune STEPS] --json out.json
 
-A curve of each kind runs over steps (`quality`). The smallest point that loses at most one percent of the main measure
-on the validation split is chosen, and is measured on the test set, which nothing is chosen on.
+A curve of each kind runs over steps (`quality`), coarser and coarser until two points in a row lose more than one
+percent of the main measure on the validation split, and then half a step beyond the last one that held. The smallest
+point that holds the limit is chosen, and is measured on the test set, which nothing is chosen on.
+
+"as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples. "norms anew": after that,
+`match_norms`. "fine-tuned": trained on labels, so many steps for each point of the curve, on from the point before.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +29,20 @@ import nncjit
 from bench.zoo import calibration as zoo_calibration
 from bench.zoo import training
 from nncjit.calibrate import Statistics
-from nncjit.torch import finetune, match_norms
+from nncjit.torch import finetune, match_norms, merge_norms
 
 LOSS = 1.0
 """Percent of the main measure that may be lost."""
-AS_IT_IS = (1.4, 1.0, 0.7, 0.5, 0.25, 0.12, 0.06, 0.045, 0.03, 0.022)
-CALIBRATED = (8.0, 5.6, 4.0, 2.8, 2.0, 1.4, 1.0, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-FINETUNED = (0.84, 0.7, 0.6, 0.5)
+STEP = 0.5**0.5
+"""From one point of a curve to the next; what is refined is half of it."""
+MOST_FAILED = 2
+AS_IT_IS, CALIBRATED = 0.25, 1.0
+"""Where the search begins."""
+FIRST, NEXT = 0.8, 0.85
+"""Quality of the first fine-tuned point in relation to the best calibrated one, and of each further point."""
+MOST_TUNED = 6
 RATE = 1e-3
+REFRESH = 15
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,110 +50,136 @@ Arrays = Mapping[str, np.ndarray]
 class Curve:
     """Points of one kind, each chosen or not by the validation split alone."""
 
-    def __init__(self, name: str, kind: str, whole: Arrays) -> None:
-        self.name, self.kind = name, kind
-        self.raw = sum(a.nbytes for a in whole.values())
+    def __init__(self, name: str, kind: str, raw: int, limit: float) -> None:
+        self.name, self.kind, self.raw, self.limit = name, kind, raw, limit
         self.points: list[dict[str, Any]] = []
         self.streams: list[bytes] = []
 
-    def add(self, quality: float, data: bytes, limit: float) -> bool:
+    def add(self, quality: float, data: bytes) -> bool:
         """Add a point, and say whether it holds the limit."""
         found = zoo_calibration.validate(self.name, nncjit.decode(data))
         point = {"kind": self.kind, "quality": quality, "bytes": len(data), "ratio": 100 * len(data) / self.raw}
         self.points.append(point | {"validation": found})
         self.streams.append(data)
         size = f"{point['ratio']:.3f} %"
-        print(f"{self.name} {self.kind} {quality:g}: {size}, {found:.4f} (limit {limit:.4f})", flush=True)
-        return holds(self.name, found, limit)
+        print(f"{self.name} {self.kind} {quality:.4g}: {size}, {found:.4f} (limit {self.limit:.4f})", flush=True)
+        return self._holds(found)
 
-    def chosen(self, limit: float, *, test: bool = True) -> dict[str, Any] | None:
-        """The smallest point that holds the limit on the validation split, measured on the test set."""
-        good = [k for k, p in enumerate(self.points) if holds(self.name, p["validation"], limit)]
-        if not good:
+    def search(self, first: float, encoded: Callable[[float], bytes]) -> None:
+        """Points from the first on, to where the limit is: hits are counted, so one point that fails may be chance."""
+        quality = first
+        while not self.add(quality, encoded(quality)):
+            quality /= STEP
+        coarsest, quality, failed = quality, STEP * min(first, quality), 0
+        if coarsest > first:
+            failed = MOST_FAILED
+        while failed < MOST_FAILED:
+            held = self.add(quality, encoded(quality))
+            coarsest, failed = (quality, 0) if held else (coarsest, failed + 1)
+            quality *= STEP
+        self.add(coarsest * STEP**0.5, encoded(coarsest * STEP**0.5))
+
+    def best(self) -> int | None:
+        """The smallest point that holds the limit."""
+        good = [k for k, p in enumerate(self.points) if self._holds(p["validation"])]
+        return min(good, key=lambda k: int(self.points[k]["bytes"])) if good else None
+
+    def chosen(self) -> dict[str, Any] | None:
+        """The best point, measured on the test set."""
+        best = self.best()
+        if best is None:
             return None
-        best = min(good, key=lambda k: int(self.points[k]["bytes"]))
-        if not test:
-            return self.points[best]
-        return self.points[best] | {"test": zoo_calibration.measure(self.name, nncjit.decode(self.streams[best]))}
+        test = zoo_calibration.measure(self.name, nncjit.decode(self.streams[best]))
+        return self.points[best] | {"test": test}
+
+    def _holds(self, found: float) -> bool:
+        return found >= self.limit if zoo_calibration.HIGHER_IS_BETTER[self.name] else found <= self.limit
 
 
-def holds(name: str, found: float, limit: float) -> bool:
-    return found >= limit if zoo_calibration.HIGHER_IS_BETTER[name] else found <= limit
+def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
 
 
-def anew(name: str, weights: Arrays, quality: float, statistics: Any) -> bytes:
-    """Calibrated, with the norms' statistics measured anew after coding."""
-    data = nncjit.encode(weights, calibration=statistics, quality=quality)
-    back = {key: torch.from_numpy(np.array(array)) for key, array in nncjit.decode(data).items()}
-    first = {key: torch.from_numpy(np.array(array)) for key, array in weights.items()}
+def anew(name: str, weights: Arrays, data: bytes, encoded: Callable[[Arrays], bytes]) -> bytes | None:
+    """The norms' statistics measured anew after coding, and coded with the same matrices; None without norms."""
+    back = tensors(nncjit.decode(data))
     inputs = torch.from_numpy(np.concatenate([x for x, _ in zoo_calibration.inputs_of(name, 512)]))
     with torch.no_grad():
-        if not match_norms(back, first, inputs, forward=lambda w, x: zoo_calibration.run(name, w, x)):
-            return data
-    norms = {key: t.numpy() for key, t in back.items() if key.endswith(("running_mean", "running_var"))}
-    return nncjit.encode({**weights, **norms}, calibration=statistics, quality=quality)
+        if not match_norms(back, tensors(weights), inputs, forward=lambda w, x: zoo_calibration.run(name, w, x)):
+            return None
+    norms = [key.removesuffix("running_mean") for key in weights if key.endswith(".running_mean")]
+    merge_norms(back)
+    vectors = {key: t.numpy() for key, t in back.items() if t.ndim == 1 and key.startswith(tuple(norms))}
+    return encoded({**weights, **vectors})
 
 
-def tuned(name: str, weights: Arrays, quality: float, statistics: Any, steps: int) -> bytes:
-    """Trained with the codec in the loop, on labels."""
-    state = {key: torch.from_numpy(np.array(array)) for key, array in weights.items()}
-    batches = zoo_calibration.inputs_of(name, steps * zoo_calibration.BATCH, zoo_calibration.CALIBRATE_ON + 2)
-    moved = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in batches]
+def tuned(
+    name: str, weights: Arrays, statistics: Statistics, first: float, steps: int
+) -> Iterator[tuple[float, bytes]]:
+    """Streams of a network that is trained on with the codec in the loop, coarser and coarser."""
+    state = tensors(weights)
+    drawn = zoo_calibration.TASKS[name].draw(zoo_calibration.BATCH, zoo_calibration.CALIBRATE_ON + 2)
     logits = zoo_calibration.TASKS[name].logits
     loss = training.cross_entropy if logits else (lambda out, y: 100 * torch.nn.functional.mse_loss(out, y))
-    finetune(
-        state,
-        moved,
-        objective=lambda result, batch: loss(result, batch[1]),
-        forward=lambda w, batch: zoo_calibration.run(name, w, batch[0]),
-        calibration=statistics,
-        quality=quality,
-        rate=RATE,
-        refresh=10,
-    )
-    return nncjit.encode({key: t.numpy() for key, t in state.items()}, calibration=statistics, quality=quality)
+    for k in range(MOST_TUNED):
+        quality = first * NEXT**k
+        finetune(
+            state,
+            [tuple(map(torch.from_numpy, next(drawn))) for _ in range(steps)],
+            objective=lambda result, batch: loss(result, batch[1]),
+            forward=lambda w, batch: zoo_calibration.run(name, w, batch[0]),
+            calibration=statistics,
+            quality=quality,
+            rate=RATE,
+            refresh=REFRESH,
+        )
+        arrays = {key: t.numpy() for key, t in state.items()}
+        yield quality, nncjit.encode(arrays, calibration=statistics, quality=quality)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(zoo_calibration.TASKS))
     parser.add_argument("--statistics", type=Path, help="made by bench.zoo.calibration; made anew without")
-    parser.add_argument("--finetune", type=int, default=0, metavar="STEPS")
+    parser.add_argument("--finetune", type=int, default=0, metavar="STEPS", help="for each point of the curve")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    name, weights = args.name, zoo_calibration.weights(args.name)
+    begin = time.process_time()
+    name, weights, merged = args.name, zoo_calibration.weights(args.name), zoo_calibration.merged(args.name)
     made = Statistics.open(args.statistics) if args.statistics else zoo_calibration.collect(name).statistics()
     whole = zoo_calibration.validate(name, weights)
-    higher = zoo_calibration.HIGHER_IS_BETTER[name]
-    limit = whole * (1 - LOSS / 100 if higher else 1 + LOSS / 100)
-    begin = time.process_time()
-    curves = [Curve(name, kind, weights) for kind in ("as it is", "calibrated", "norms anew", "fine-tuned")]
-    for quality in AS_IT_IS:
-        if not curves[0].add(quality, nncjit.encode(weights, quality=quality), limit):
+    limit = whole * (1 - LOSS / 100 if zoo_calibration.HIGHER_IS_BETTER[name] else 1 + LOSS / 100)
+    raw = sum(a.nbytes for a in weights.values())
+    plain, calibrated, norms, finetuned = (
+        Curve(name, kind, raw, limit) for kind in ("as it is", "calibrated", "norms anew", "fine-tuned")
+    )
+    plain.search(AS_IT_IS, lambda quality: nncjit.encode(weights, quality=quality))
+    calibrated.search(CALIBRATED, lambda quality: nncjit.encode(merged, calibration=made, quality=quality))
+    for point, stream in sorted(
+        zip(calibrated.points, calibrated.streams, strict=True), key=lambda p: -p[0]["quality"]
+    ):
+        quality = point["quality"]
+        data = anew(name, merged, stream, lambda w, q=quality: nncjit.encode(w, calibration=made, quality=q))  # type: ignore[misc]
+        if data is None or (not norms.add(quality, data) and quality < calibrated.points[-1]["quality"]):
             break
-    for quality in CALIBRATED:
-        plain = curves[1].add(quality, nncjit.encode(weights, calibration=made, quality=quality), limit)
-        data = anew(name, weights, quality, made)
-        again = any(key.endswith("running_var") for key in weights) and curves[2].add(quality, data, limit)
-        if not plain and not again:
-            break
-    best = [point for curve in curves[1:3] if (point := curve.chosen(limit, test=False)) is not None]
-    start = min((point["quality"] for point in best), default=CALIBRATED[0])
-    for quality in (start * share for share in FINETUNED) if args.finetune else ():
-        if not curves[3].add(quality, tuned(name, weights, quality, made, args.finetune), limit):
-            break
+    best = [curve.points[k]["quality"] for curve in (calibrated, norms) if (k := curve.best()) is not None]
+    if args.finetune and best:
+        for quality, stream in tuned(name, merged, made, FIRST * min(best), args.finetune):
+            if not finetuned.add(quality, stream):
+                break
+    curves = [curve for curve in (plain, calibrated, norms, finetuned) if curve.points]
     found = {
         "model": name,
         "weights": sum(a.size for a in weights.values()),
         "original": {"validation": whole, "test": zoo_calibration.measure(name, weights)},
         "finetune_steps": args.finetune,
         "points": [point for curve in curves for point in curve.points],
-        "chosen": {curve.kind: curve.chosen(limit) for curve in curves if curve.points},
+        "chosen": {curve.kind: curve.chosen() for curve in curves},
         "cpu_seconds": time.process_time() - begin,
     }
-    for kind, point in found["chosen"].items():
-        print(f"{name}, {kind}: {point and (round(point['ratio'], 3), point['test'])}", flush=True)
+    for kind, chosen in found["chosen"].items():
+        print(f"{name}, {kind}: {chosen and (round(chosen['ratio'], 3), chosen['test'])}", flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from bench import zoo
 from bench.zoo import autoencoder, charlm, layers, passages, pictures, scenes, training
 from nncjit.calibrate import Calibration
 from nncjit.demo import digits
-from nncjit.torch import calibrate
+from nncjit.torch import calibrate, merge_norms
 
 CALIBRATE_ON, VALIDATE_ON = 77, 78
 """Seeds."""
@@ -40,9 +41,12 @@ class Task(NamedTuple):
     quality: Callable[[np.ndarray, np.ndarray], float]
     """Its main measure, from outputs and labels."""
     logits: bool = True
+    validation: int = 4096
+    """Samples of the validation split: more where a measure counts hits."""
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
+    """As trained."""
     return layers.load(digits.MODEL if name == "digits" else zoo.model(name).WEIGHTS)
 
 
@@ -121,33 +125,41 @@ TASKS = {
     "vgg": Task(_pictures, _accuracy),
     "resnet": Task(_pictures, _accuracy),
     "mobilenet": Task(_pictures, _accuracy),
-    "audio": Task(_scenes, _accuracy),
-    "autoencoder": Task(autoencoder.batches, _psnr, logits=False),
-    "charlm": Task(_text, _bits),
+    "audio": Task(_scenes, _accuracy, validation=1024),
+    "autoencoder": Task(autoencoder.batches, _psnr, logits=False, validation=512),
+    "charlm": Task(_text, _bits, validation=512),
     "digits": Task(_varied_digits, _accuracy),
 }
 HIGHER_IS_BETTER = {name: name != "charlm" for name in TASKS}
 
 
+@cache
 def inputs_of(name: str, samples: int = SAMPLES, seed: int = CALIBRATE_ON) -> list[Batch]:
     """Batches of inputs and labels."""
     drawn = TASKS[name].draw(BATCH, seed)
     return [next(drawn) for _ in range(max(1, samples // BATCH))]
 
 
+def merged(name: str) -> dict[str, np.ndarray]:
+    """The weights, with the statistics of batch norms put into their gains and biases."""
+    state = {key: torch.from_numpy(array.copy()) for key, array in weights(name).items()}
+    merge_norms(state, eps=layers.NORM_EPSILON)
+    return {key: tensor.numpy() for key, tensor in state.items()}
+
+
 def collect(name: str, samples: int = SAMPLES, probes: int = 2, **keywords: Any) -> Calibration:
-    """Statistics of a network."""
+    """Statistics of a network whose norms are merged."""
     task = TASKS[name]
-    state = {key: torch.from_numpy(array) for key, array in weights(name).items()}
+    state = {key: torch.from_numpy(array) for key, array in merged(name).items()}
     batches = [x for x, _ in inputs_of(name, samples)]
     output = "logits" if task.logits else (lambda y: y)
     return calibrate(state, batches, output=output, forward=lambda w, x: run(name, w, x), probes=probes, **keywords)
 
 
-def validate(name: str, arrays: Mapping[str, np.ndarray], samples: int = 2048) -> float:
+def validate(name: str, arrays: Mapping[str, np.ndarray]) -> float:
     """The main measure on the validation split."""
-    state = {key: torch.from_numpy(np.asarray(array)) for key, array in arrays.items()}
-    batches = inputs_of(name, samples, VALIDATE_ON)
+    state = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
+    batches = inputs_of(name, TASKS[name].validation, VALIDATE_ON)
     with torch.no_grad():
         outputs = [run(name, state, torch.from_numpy(x)).numpy() for x, _ in batches]
     return TASKS[name].quality(np.concatenate(outputs), np.concatenate([labels for _, labels in batches]))

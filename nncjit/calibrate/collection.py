@@ -74,18 +74,18 @@ class Calibration:
         sums = InputSums.of(name, "convolution", shape, axis=axis, groups=groups, widest=self.widest_block)
         return self._input_sums(sums)
 
-    def vector(self, name: str, shape: tuple[int, ...]) -> InputSums:
-        """The sums of a vector: a bias, or the gains of a norm.
+    def rows(self, name: str, shape: tuple[int, ...]) -> InputSums:
+        """The sums of a vector (a bias, the gains of a norm), or of a weight of which no more is known.
 
-        Its numbers are inputs of one output. For the gradient g of a probe of the output with respect to the vector,
-        float[n], a sample is ``add(g[None], [[1.0]])``.
+        For the gradient g of a probe of the output with respect to a vector, float[n], a sample is
+        ``add(g[None], [[1.0]])``; of other weights, g is the root mean square of the gradient in each row.
 
         Raises
         ------
         ModelError
             The weight is known by another shape or kind.
         """
-        return self._input_sums(InputSums.of(name, "vector", shape, axis=0, widest=0))
+        return self._input_sums(InputSums.of(name, "rows", shape, axis=0, widest=0))
 
     def table(self, name: str, shape: tuple[int, ...], *, positions: bool = False) -> TableSums:
         """The sums of a table [rows, columns]; see `TableSums` for `positions`.

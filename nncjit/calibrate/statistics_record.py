@@ -2,8 +2,8 @@
 
 The *inputs* of a weight are the numbers that one of its outputs is a weighted sum of: columns of a linear layer,
 channels times kernel taps of a convolution. The metric is one positive matrix over the inputs, cut into diagonal blocks
-of equal size; a layer in groups has blocks of its own for each of them. A vector (a bias, a norm's gain) is one input
-for each of its numbers, of which only the diagonal is known.
+of equal size; a layer in groups has blocks of its own for each of them. Of vectors (biases, norms) and of weights
+whose use is not understood, no more is known than what an error in each row along the first dimension costs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from nncjit.errors import ModelError
 
-Kind = Literal["linear", "convolution", "table", "vector"]
+Kind = Literal["linear", "convolution", "table", "rows"]
 
 WIDEST_BLOCK = 4096
 """Inputs that one block of a metric spans: 64 MB in float32, half of that in a file."""
@@ -52,13 +52,13 @@ class TensorRecord:
         fits = (
             self.kind in get_args(Kind)
             and all(type(value) is int and value >= 0 for value in whole)
-            and len(self.shape) >= (1 if self.kind == "vector" else 2)
+            and len(self.shape) >= (1 if self.kind == "rows" else 2)
             and 0 not in self.shape
             and self.axis < 2
             and self.groups >= 1
             and (self.kind == "convolution" or self.groups == 1)
-            and (self.kind in ("convolution", "vector") or len(self.shape) == 2)
-            and (self.kind != "vector" or (len(self.shape) == 1 and self.axis == self.block == 0))
+            and (self.kind in ("convolution", "rows") or len(self.shape) == 2)
+            and (self.kind != "rows" or self.axis == self.block == 0)
             and math.isfinite(self.ratio)
             and self.ratio >= 0
         )
@@ -68,7 +68,7 @@ class TensorRecord:
     @property
     def taps(self) -> int:
         """Inputs side by side in the weight's memory: the size of a convolution's kernel."""
-        return math.prod(self.shape[2:])
+        return 1 if self.kind == "rows" else math.prod(self.shape[2:])
 
     @property
     def inputs(self) -> int:
@@ -78,7 +78,7 @@ class TensorRecord:
     @property
     def outputs(self) -> int:
         """Outputs of one group; rows of a table."""
-        if self.kind == "vector":
+        if self.kind == "rows":
             return 1
         return self.shape[1 - self.axis] // (self.groups if self.axis == 1 else 1)
 

@@ -77,6 +77,7 @@ def why_no_feedback(info: TensorInfo, plan: Plan) -> str:
     assert record is not None
     reader = plan.options.stream.compatible
     reasons = {
+        "its inputs are not told apart": record.kind == "rows",
         "it has too few rows for a table": record.kind == "table" and record.outputs < FEWEST_ROWS * record.inputs,
         "its columns are too many for one metric": record.kind == "table" and record.blocks != 1,
         "its inputs are in groups": record.groups > 1 and record.axis == 0,

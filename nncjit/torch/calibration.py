@@ -24,7 +24,7 @@ from nncjit.torch.calibration_inputs import MEASURED, as_in_use, call, to_device
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
 from nncjit.torch.calibration_outputs import Output, probe_of, select
 from nncjit.torch.calibration_partial import Partial
-from nncjit.torch.calibration_uses import Use, WeightUses
+from nncjit.torch.calibration_uses import Use, WeightUses, no_parts
 
 __all__ = ["calibrate"]
 
@@ -163,15 +163,17 @@ class _Collector:
     def add(self, batch: Any, number: int) -> None:
         """Run a batch and add what it says."""
         batch = to_device(batch, self._model)
-        wanted = {name: weight.requires_grad for name, weight in self.weights.items()}
+        before = {name: (weight.requires_grad, weight.grad) for name, weight in self.weights.items()}
         try:
             for name, weight in self.weights.items():
                 weight.requires_grad_(name in self._unseen)
+                weight.grad = None
             self._reached = set()
             self._run(batch, torch.Generator().manual_seed(self._seed + number))
         finally:
             for name, weight in self.weights.items():
-                weight.requires_grad_(wanted[name])
+                wanted, weight.grad = before[name]
+                weight.requires_grad_(wanted)
 
     def look_around(self, batch: Any) -> None:
         """Learn which weights' uses are seen, which inputs change later, and which tables are looked up by position."""
@@ -186,13 +188,17 @@ class _Collector:
         for kind in _KINDS:
             for use, _ in uses:
                 if use.kind == kind and use.name not in self.moments:
-                    self._begin(use).positions = kind == "table" and is_positions(use.x)
-        self._copied = {use.name for use, version in uses if use.x._version != version}  # noqa: SLF001
+                    self._begin(use).positions = kind == "table" and not use.by_gradient and is_positions(use.x)
+                    if use.by_gradient:
+                        self._unseen[use.name] = self.weights[use.name]
+        changing = [use for use, version in uses if use.x._version != version]  # noqa: SLF001
+        self._copied = {use.name for use in changing}
+        untold = {use.bias for use in changing}  # a gradient for it would need the product's input as it was
         for name, weight in self.weights.items():
-            vector = weight.ndim == 1 and not MEASURED.search(name)
-            if vector or (name not in self.moments and weight.ndim == 2 and min(weight.shape) > 1):
+            if name not in self.moments and weight.ndim and name not in untold and not MEASURED.search(name):
+                matrix = weight.ndim == 2 and min(weight.shape) > 1
                 self._unseen[name] = weight
-                self._begin(Use(name, weight, lambda *_: iter(()), "vector" if vector else "linear"))
+                self._begin(Use(name, weight, no_parts, "linear" if matrix else "rows"))
 
     def _begin(self, use: Use) -> WeightMoments:
         """Sums of a weight, all zero."""
@@ -255,7 +261,8 @@ class _Collector:
         """Gradients of weights whose uses nobody saw, over the whole batch."""
         for name, weight in self._unseen.items():
             if weight.grad is not None:
-                self.moments[name].add_gradient(weight.grad.float() / scale)
+                gradient = weight.grad.to_dense() if weight.grad.is_sparse else weight.grad
+                self.moments[name].add_gradient(gradient.float() / scale)
                 self._reached.add(name)
                 weight.grad = None
 

@@ -32,15 +32,15 @@ class WeightMoments:
 
     Attributes
     ----------
-    metric : Tensor[blocks, n, n], or [n] of a vector
-        Sum of D' D, D the gradient [outputs, inputs] of a sample; blocks of inputs, or groups. Of a vector its diagonal.
+    metric : Tensor[blocks, n, n], or [n] of rows
+        Sum of D' D, D the gradient [outputs, inputs] of a sample; blocks of inputs, or groups. Of rows its diagonal.
     energy, uses : Tensor[rows]
         Of a table: sums of its rows' squared gradients, and how many samples use them.
     """
 
     def __init__(self, use: Use, shape: tuple[int, ...], device: torch.device, widest_block: int) -> None:
         self.kind, self.positions = use.kind, False
-        axis = 0 if use.inputs_first or use.kind == "vector" else 1
+        axis = 0 if use.inputs_first or use.kind == "rows" else 1
         record = TensorRecord(name=use.name, kind=use.kind, shape=shape, axis=axis, groups=use.groups)
         self.record = TensorRecord(
             name=use.name,
@@ -48,11 +48,11 @@ class WeightMoments:
             shape=shape,
             axis=axis,
             groups=use.groups,
-            block=0 if use.kind == "vector" else block_size(record.inputs, record.taps, widest_block),
+            block=0 if use.kind == "rows" else block_size(record.inputs, record.taps, widest_block),
         )
         self.taps = use.taps
         self.samples = self.tokens = 0
-        self.metric = torch.zeros(self.record.metric_shape if self.record.block else shape, device=device)
+        self.metric = torch.zeros(self.record.metric_shape if self.record.block else shape[:1], device=device)
         rows = self.record.outputs if use.kind == "table" else 0
         self.energy = torch.zeros(rows, dtype=torch.float64, device=device)
         self.uses = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -87,9 +87,9 @@ class WeightMoments:
             self._add_kernels(x, g)
 
     def add_gradient(self, gradient: Tensor) -> None:
-        """Add the gradient of a whole batch, of a vector or of a weight whose use nobody saw: the batch as one sample."""
-        if self.kind == "vector":
-            self.metric += gradient.square()
+        """Add the gradient of a whole batch, one whose use nobody saw: the batch as one sample."""
+        if self.kind == "rows":
+            self.metric += gradient.square().flatten(1).mean(1) if gradient.ndim > 1 else gradient.square()
             return
         self._add_gradients(gradient[None])
 
@@ -104,8 +104,8 @@ class WeightMoments:
             table.uses += self.uses.cpu().numpy()
             table.count(self.samples, self.tokens)
             return
-        if record.kind == "vector":
-            sums = calibration.vector(name, record.shape)
+        if record.kind == "rows":
+            sums = calibration.rows(name, record.shape)
         elif record.kind == "linear":
             sums = calibration.linear(name, record.shape, axis=record.axis)
         else:

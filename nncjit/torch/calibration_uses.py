@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Part", "Use", "WeightUses"]
+__all__ = ["Part", "Use", "WeightUses", "no_parts"]
 
 PATCH_VALUES = 1 << 24
 """Most values of unfolded inputs at once."""
@@ -41,9 +41,13 @@ class Use:
     x: Tensor
     parts: Callable[[Tensor, Tensor, int], Iterator[Part]]
     """From input, gradient of the output, and number of samples."""
-    kind: Literal["linear", "convolution", "table", "vector"] = "linear"
+    kind: Literal["linear", "convolution", "table", "rows"] = "linear"
     inputs_first: bool = False
     """Whether the weight is [inputs, outputs], not [outputs, inputs]."""
+    bias: str | None = None
+    """Name of what is added to the product."""
+    by_gradient: bool = False
+    """Whether the weight's own gradient tells more easily what it does."""
     groups: int = 1
     taps: int = 1
     """Of a transposed convolution: numbers of the kernel at each pair of channels, counted as outputs in a `Part`."""
@@ -73,8 +77,10 @@ class WeightUses(TorchFunctionMode):
         use = find(self, args, kwargs)
         return y if use is None else self._see(use, y)
 
-    def name_of(self, weight: Tensor) -> str | None:
+    def name_of(self, weight: Tensor | None) -> str | None:
         """The name of a whole weight."""
+        if weight is None:
+            return None
         for name, whole in self._by_storage.get(_storage(weight), ()):
             if whole.storage_offset() == weight.storage_offset() and whole.shape == weight.shape:
                 return name
@@ -118,7 +124,7 @@ _attention_inside = types.FunctionType(
 
 def _linear(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
     bound = dict(zip(("input", "weight"), args, strict=False)) | kwargs
-    return _product(mode, bound["input"], bound["weight"])
+    return _product(mode, bound["input"], bound["weight"], mode.name_of(bound.get("bias")))
 
 
 def _times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
@@ -133,7 +139,7 @@ def _plus_times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any])
     return _times(mode, (bound["mat1"], bound["mat2"]), {})
 
 
-def _product(mode: WeightUses, x: Tensor, matrix: Tensor) -> Use | None:
+def _product(mode: WeightUses, x: Tensor, matrix: Tensor, bias: str | None = None) -> Use | None:
     """The use of a matrix [outputs, inputs]."""
     found = mode.matrix_of(matrix)
     if found is None:
@@ -143,7 +149,7 @@ def _product(mode: WeightUses, x: Tensor, matrix: Tensor) -> Use | None:
     def parts(x: Tensor, g: Tensor, samples: int) -> Iterator[Part]:
         yield Part(by_sample(x, samples)[None], by_sample(g, samples)[None])
 
-    return Use(name, x, parts, inputs_first=inputs_first)
+    return Use(name, x, parts, inputs_first=inputs_first, bias=bias)
 
 
 def by_sample(t: Tensor, samples: int) -> Tensor:
@@ -174,7 +180,8 @@ def _convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]
             places = g.reshape(len(g), groups, -1, g.shape[2:].numel()).permute(1, 0, 3, 2)
             yield Part(patches, places)
 
-    return Use(name, bound["input"], parts, "convolution", groups=groups)
+    bias = mode.name_of(bound.get("bias"))
+    return Use(name, bound["input"], parts, "convolution", groups=groups, bias=bias)
 
 
 def _transposed_convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
@@ -194,7 +201,8 @@ def _transposed_convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dic
             places = x.reshape(len(x), groups, -1, x.shape[2:].numel()).permute(1, 0, 3, 2)
             yield Part(places, shape.patches(g, padding, groups, at_most=tuple(x.shape[2:])))
 
-    return Use(name, bound["input"], parts, "convolution", inputs_first=True, groups=groups, taps=math.prod(kernel))
+    kind: dict[str, Any] = {"inputs_first": True, "groups": groups, "taps": math.prod(kernel)}
+    return Use(name, bound["input"], parts, "convolution", **kind, bias=mode.name_of(bound.get("bias")))
 
 
 def _pieces(x: Tensor, g: Tensor, ndim: int, taps: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -262,6 +270,17 @@ def _embedding(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return None if name is None else Use(name, bound["input"], parts, "table")
 
 
+def _embedding_bag(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+    bound = dict(zip(("input", "weight"), args, strict=False)) | kwargs
+    name = mode.name_of(bound["weight"])
+    return None if name is None else Use(name, bound["input"], no_parts, "table", by_gradient=True)
+
+
+def no_parts(*_: Any) -> Iterator[Part]:
+    """Of a weight whose own gradient is taken."""
+    return iter(())
+
+
 def _rows_by_number(mode: WeightUses, args: tuple[Any, ...], _: dict[str, Any]) -> Use | None:
     """Indexing of a table by integers."""
     table, index = args
@@ -273,6 +292,7 @@ _Finder = Callable[[WeightUses, tuple[Any, ...], dict[str, Any]], Use | None]
 _FINDERS: dict[Any, _Finder] = {
     functional.linear: _linear,
     functional.embedding: _embedding,
+    functional.embedding_bag: _embedding_bag,
     Tensor.__getitem__: _rows_by_number,
     **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm), _times),
     **dict.fromkeys((torch.addmm, Tensor.addmm), _plus_times),

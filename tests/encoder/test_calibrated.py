@@ -272,7 +272,7 @@ def test_vectors_get_the_step_that_balances_them(tmp_path):
     for _ in range(20):
         calibration.linear("fc", (OUT, IN)).add(draw(rng, 6, IN), draw(rng, 6, OUT))
         for name, strength in (("cheap", 1), ("dear", 16), ("unseen", 0)):
-            calibration.vector(name, (64,)).add(strength * draw(rng, 1, 64), np.ones((1, 1)))
+            calibration.rows(name, (64,)).add(strength * draw(rng, 1, 64), np.ones((1, 1)))
         calibration.end_samples(1, output_power=1e4)
     calibration.save(tmp_path / "s.safetensors")
     decoded = nncjit.decode(nncjit.encode(weights, calibration=tmp_path / "s.safetensors"))
@@ -284,4 +284,4 @@ def test_vectors_get_the_step_that_balances_them(tmp_path):
     assert notes["unseen"] == "data-free: no error of it reaches the output"
     assert notes["cheap"] == notes["dear"] == ""
     with pytest.raises(ModelError, match="as another kind"):
-        calibration.vector("fc", (OUT,))
+        calibration.rows("fc", (OUT,))

@@ -195,6 +195,7 @@ def test_norms_without_statistics_of_their_own_compute_the_same(kind):
 
 def test_a_norm_s_damaged_statistics_are_told():
     with pytest.raises(ModelError, match="mean and variance"):
-        merge_norms({"n.running_mean": torch.zeros(2), "n.running_var": torch.full((2,), -1.0)} | {
-            f"n.{part}": torch.ones(2) for part in ("weight", "bias")
-        })
+        merge_norms(
+            {"n.running_mean": torch.zeros(2), "n.running_var": torch.full((2,), -1.0)}
+            | {f"n.{part}": torch.ones(2) for part in ("weight", "bias")}
+        )

@@ -235,8 +235,58 @@ def test_vectors():
     assert set(stats) == {name for name, _ in model.named_parameters()}
     for name in ("0.bias", "1.weight", "1.bias", "3.bias"):
         rows = torch.cat([sample_gradients(model, name, x, itself, seed=k) for k, x in enumerate(batches)])
-        assert (stats[name].record.kind, stats[name].record.samples) == ("vector", 20)
+        assert (stats[name].record.kind, stats[name].record.samples) == ("rows", 20)
         torch.testing.assert_close(metric(stats, name), rows.square().mean(0), rtol=1e-3, atol=1e-6)
+
+
+class Bag(nn.Module):
+    """A table of which each sample takes the sum or mean of some rows."""
+
+    def __init__(self, mode, *, sparse=False):
+        super().__init__()
+        self.words = nn.EmbeddingBag(9, 4, mode=mode, sparse=sparse)
+
+    def forward(self, ids):
+        return self.words(ids)
+
+
+@pytest.mark.parametrize(("mode", "sparse"), [("mean", False), ("max", False), ("sum", True)])
+def test_bags_of_rows_are_tables(mode, sparse):
+    model = Bag(mode, sparse=sparse)
+    batches = [torch.tensor([[k % 3, 3]]) for k in range(12)]
+    stats = calibrate(model, batches, output=itself).statistics()
+    dense = Bag(mode)
+    dense.load_state_dict(model.state_dict())
+    rows = torch.cat([sample_gradients(dense, "words.weight", x, itself, seed=k) for k, x in enumerate(batches)])
+    assert stats["words.weight"].record.kind == "table"
+    np.testing.assert_allclose(stats["words.weight"].energy(), rows.square().sum(2).mean(0).numpy(), rtol=1e-4)
+    np.testing.assert_allclose(
+        metric(stats, "words.weight")[0], torch.einsum("nri,nrj->ij", rows, rows) / 12, rtol=1e-3
+    )
+    assert stats["words.weight"].uses()[4:].sum() == 0
+
+
+class Stacked(nn.Module):
+    """Experts in one tensor, and a product that is not understood."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.up, self.mix = nn.Parameter(torch.randn(3, 5, 4)), nn.Bilinear(5, 5, 2)
+
+    def forward(self, x):
+        y = torch.stack([functional.linear(x, up) for up in self.up[:2]]).sum(0).tanh()
+        return self.mix(y, y)
+
+
+def test_of_other_weights_the_cost_of_each_row_is_known():
+    model, batches = Stacked(), [torch.randn(1, 4) for _ in range(10)]
+    stats = calibrate(model, batches, output=itself).statistics()
+    for name in ("up", "mix.weight"):
+        rows = torch.cat([sample_gradients(model, name, x, itself, seed=k) for k, x in enumerate(batches)])
+        assert stats[name].record.kind == "rows"
+        torch.testing.assert_close(metric(stats, name), rows.square().mean((0, 2, 3)), rtol=1e-3, atol=1e-9)
+    assert stats["up"].diagonal()[2] == 0  # no input goes there
 
 
 def test_logits_of_many_places_count_each():
@@ -306,7 +356,8 @@ class Changing(nn.Module):
 def test_changes_in_place_do_not_spoil_the_inputs():
     x = torch.randn(N, 2, 4, 4)
     plain, changed = (calibrate(Changing(inplace=k), [x], output=itself).statistics() for k in (False, True))
-    for name in plain:
+    assert set(plain) - set(changed) == {"a.bias"}
+    for name in changed:
         np.testing.assert_array_equal(plain[name].metric(), changed[name].metric())
 
 
@@ -390,6 +441,14 @@ class Deaf(nn.Module):
 
     def forward(self, x):
         return self.used(x)
+
+
+def test_gradients_that_are_there_stay_there():
+    model = net(nn.Linear(3, 2))
+    kept = model[0].bias.grad = torch.ones(2)
+    calibrate(model, [torch.randn(N, 3)])
+    assert model[0].bias.grad is kept
+    assert kept.tolist() == [1, 1]
 
 
 def test_what_no_sample_reaches_is_told():
