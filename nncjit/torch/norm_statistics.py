@@ -66,7 +66,7 @@ def _norms_of(model: Any, eps: float) -> Iterator[tuple[str, tuple[Tensor, Tenso
     if isinstance(model, nn.Module):
         for name, module in model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - what all of them are
-                parts = (module.running_mean, module.running_var, module.weight, module.bias)
+                parts: tuple[Any, ...] = (module.running_mean, module.running_var, module.weight, module.bias)
                 if all(part is not None for part in parts):
                     yield name, parts, module.eps
         return
