@@ -49,12 +49,14 @@ class Delivery:
     highest: int = MAX_INT32
     step_of: Callable[[int], np.float32] | None = None
     table_of: Callable[[int], Array] | None = None
+    table: str = "the codebook"
+    """What it is, for errors."""
 
     @property
     def elements(self) -> str:
         """What there is one of for each level in range; for errors."""
         if self.kind == kinds.LOOKED_UP:
-            return f"the codebook of {self.highest - self.lowest + 1} values"
+            return f"{self.table} of {self.highest - self.lowest + 1} values"
         return f"the range {self.lowest}..{self.highest}"
 
 
@@ -78,8 +80,10 @@ def floats(name: str, step_of: Callable[[int], np.float32], codes: Array | None 
     return Delivery(kind, dtype, step_of=step_of, table_of=table_of)
 
 
-def looked_up(values_of: Callable[[int], Array], dtype: np.dtype[Any], size: int, zero: int) -> Delivery:
-    """Values of a codebook.
+def looked_up(
+    values_of: Callable[[int], Array], dtype: np.dtype[Any], size: int, zero: int, table: str = "the codebook"
+) -> Delivery:
+    """Values of a codebook, or of another table.
 
     Parameters
     ----------
@@ -89,8 +93,10 @@ def looked_up(values_of: Callable[[int], Array], dtype: np.dtype[Any], size: int
         Of 1, 2, 4 or 8 bytes.
     size, zero : int
         How many values there are, and the index of the one that level 0 stands for.
+    table : str
+        What holds them, for errors.
     """
-    return Delivery(kinds.LOOKED_UP, dtype, -zero, size - 1 - zero, table_of=values_of)
+    return Delivery(kinds.LOOKED_UP, dtype, -zero, size - 1 - zero, table_of=values_of, table=table)
 
 
 def integers(dtype: np.dtype[Any], lowest: int, highest: int) -> Delivery:

@@ -19,6 +19,7 @@ from nncjit.cabac import delivery
 from nncjit.cabac.delivery import Delivery
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob
+from nncjit.decoder.float_joining import exponents_in_words, join_floats
 from nncjit.decoder.memory_budget import BINS_PER_BYTE
 from nncjit.decoder.update_state import LevelStore
 from nncjit.errors import ModelError
@@ -52,6 +53,8 @@ class UnitDecoding:
         pairs = zip(self.opened.parts, self.arrays, strict=True)
         if self.opened.limbs is not None:
             return [(part, integer_limbs.join(array, self.opened.limbs)) for part, array in pairs]
+        if isinstance(self.planes, FloatPlanes):
+            return [(part, join_floats(self.planes, array)) for part, array in pairs]
         if self.planes is not None:
             return [(part, self.planes.join(array)) for part, array in pairs]
         return [(part, self._in_storage_dtype(array, part.dtype)) for part, array in pairs]
@@ -240,6 +243,8 @@ def _planes(opened: DataUnit, payload: Array) -> FloatPlanes | IntegerPlanes | N
 
 def _delivery(opened: DataUnit, part: Part, planes: FloatPlanes | IntegerPlanes | None = None) -> Delivery:
     """What the levels of a part become. Spec, section 8."""
+    if isinstance(planes, FloatPlanes):
+        return exponents_in_words(planes)
     if planes is not None:
         return delivery.integers(np.dtype(np.int16), planes.lowest, planes.highest)
     dtype = dtypes.find(part.dtype)

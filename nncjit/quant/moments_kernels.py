@@ -13,6 +13,58 @@ PRODUCTS = np.dtype([("power", "f8"), ("mixed", "f8"), ("square", "f8")])
 _moments_at, _products_at = record_view(MOMENTS), record_view(PRODUCTS)
 
 
+BLOCK = 1 << 11
+"""Values that are looked at twice, so that they stay in the cache; a multiple of 8."""
+INFINITE = 0x7F800000
+"""The bits of the least magnitude that is not finite."""
+
+
+@helper
+def _largest_bits(values, n):
+    """The greatest magnitude, as the bits of a float32, which are ordered as magnitudes are."""
+    most = 0
+    for i in range(n):
+        most = max(most, load_i32(values, i) & 0x7FFFFFFF)
+    return most
+
+
+@helper
+def _sums(values, n):
+    """Sum and sum of squares of finite values. Eight sums side by side hide how long an addition takes."""
+    t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
+    p0 = p1 = p2 = p3 = p4 = p5 = p6 = p7 = 0.0
+    whole = n & ~7
+    for i in range(0, whole, 8):
+        a, b = np.float64(load_f32(values, i)), np.float64(load_f32(values, i + 1))
+        c, d = np.float64(load_f32(values, i + 2)), np.float64(load_f32(values, i + 3))
+        e, f = np.float64(load_f32(values, i + 4)), np.float64(load_f32(values, i + 5))
+        g, h = np.float64(load_f32(values, i + 6)), np.float64(load_f32(values, i + 7))
+        t0, t1, t2, t3, t4, t5, t6, t7 = t0 + a, t1 + b, t2 + c, t3 + d, t4 + e, t5 + f, t6 + g, t7 + h
+        p0, p1, p2, p3 = p0 + a * a, p1 + b * b, p2 + c * c, p3 + d * d
+        p4, p5, p6, p7 = p4 + e * e, p5 + f * f, p6 + g * g, p7 + h * h
+    for i in range(whole, n):
+        x = np.float64(load_f32(values, i))
+        t0, p0 = t0 + x, p0 + x * x
+    total = ((t0 + t4) + (t1 + t5)) + ((t2 + t6) + (t3 + t7))
+    return total, ((p0 + p4) + (p1 + p5)) + ((p2 + p6) + (p3 + p7))
+
+
+@helper
+def _finite_sums(values, n):
+    """The same where some values are not finite: sum, sum of squares, bits of the greatest magnitude, and how many are
+    not finite.
+    """
+    total, power, most, bad = 0.0, 0.0, 0, 0
+    for i in range(n):
+        bits = load_i32(values, i) & 0x7FFFFFFF
+        if bits < INFINITE:
+            x = np.float64(load_f32(values, i))
+            total, power, most = total + x, power + x * x, max(most, bits)
+        else:
+            bad += 1
+    return total, power, most, bad
+
+
 @kernel
 def moments(values, n, sums):
     """Moments of an array.
@@ -21,18 +73,17 @@ def moments(values, n, sums):
     n      : int
     sums   : address of MOMENTS     out
     """
-    total, power, peak, bad = 0.0, 0.0, 0.0, 0
-    for i in range(n):
-        x = np.float64(load_f32(values, i))
-        a = abs(x)
-        if a <= 3.4028234663852886e38:
-            total += x
-            power += a * a
-            peak = max(peak, a)
+    total, power, peak, non_finite = 0.0, 0.0, 0, 0
+    for first in range(0, n, BLOCK):
+        count, at = min(BLOCK, n - first), values + 4 * first
+        most, bad = _largest_bits(at, count), 0
+        if most < INFINITE:
+            t, p = _sums(at, count)
         else:
-            bad += 1
+            t, p, most, bad = _finite_sums(at, count)
+        total, power, peak, non_finite = total + t, power + p, max(peak, most), non_finite + bad
     out = _moments_at(sums)
-    out.total, out.power, out.peak, out.non_finite = total, power, peak, bad
+    out.total, out.power, out.peak, out.non_finite = total, power, _float_of(peak), non_finite
 
 
 @kernel
@@ -44,14 +95,25 @@ def products(values, levels, n, sums):
     n      : int
     sums   : address of PRODUCTS    out
     """
-    power, mixed, square = 0.0, 0.0, 0.0
-    for i in range(n):
+    power = power_1 = power_2 = power_3 = 0.0
+    mixed = mixed_1 = mixed_2 = mixed_3 = 0.0
+    square = square_1 = square_2 = square_3 = 0.0
+    whole = n & ~3
+    for i in range(0, whole, 4):
+        a, b = np.float64(load_f32(values, i)), np.float64(load_f32(values, i + 1))
+        c, d = np.float64(load_f32(values, i + 2)), np.float64(load_f32(values, i + 3))
+        p, q = np.float64(load_i32(levels, i)), np.float64(load_i32(levels, i + 1))
+        r, s = np.float64(load_i32(levels, i + 2)), np.float64(load_i32(levels, i + 3))
+        power, power_1, power_2, power_3 = power + a * a, power_1 + b * b, power_2 + c * c, power_3 + d * d
+        mixed, mixed_1, mixed_2, mixed_3 = mixed + a * p, mixed_1 + b * q, mixed_2 + c * r, mixed_3 + d * s
+        square, square_1, square_2, square_3 = square + p * p, square_1 + q * q, square_2 + r * r, square_3 + s * s
+    for i in range(whole, n):
         x, q = np.float64(load_f32(values, i)), np.float64(load_i32(levels, i))
-        power += x * x
-        mixed += x * q
-        square += q * q
+        power, mixed, square = power + x * x, mixed + x * q, square + q * q
     out = _products_at(sums)
-    out.power, out.mixed, out.square = power, mixed, square
+    out.power = (power + power_2) + (power_1 + power_3)
+    out.mixed = (mixed + mixed_2) + (mixed_1 + mixed_3)
+    out.square = (square + square_2) + (square_1 + square_3)
 
 
 @kernel

@@ -112,11 +112,6 @@ class FloatPlanes:
     coded_bytes: int
     """Of the payload of the levels, which comes first."""
 
-    @property
-    def highest(self) -> int:
-        """The highest level."""
-        return self.lowest + self.exponents.size - 1
-
     @classmethod
     def parse(cls, payload: Array, fields: FloatFields, size: int) -> FloatPlanes:
         """From the payload of a unit of `size` values.
@@ -148,39 +143,12 @@ class FloatPlanes:
             raise ModelError(f"needs {n_bytes} bytes beside the exponents, {left} are there")
         return cls(fields, exponents, lowest, zeros, payload[left - n_bytes : left], left - n_bytes)
 
-    def join(self, levels: Array) -> Array:
-        """The storage array of the floats whose exponents have these levels, none of them out of range."""
-        fields, flat = self.fields, levels.reshape(-1)
-        words = np.empty(flat.size, fields.words)
-        table = (self.exponents << fields.mantissa_bits).astype(fields.words)
-        first = 0
-        for run in _runs(self.zeros, flat.size):
-            for at in range(run.start, run.stop, PIECE):
-                stop = min(at + PIECE, run.stop)
-                out = words[at:stop]
-                table.take(flat[at:stop] - self.lowest, out=out, mode="clip")
-                out |= _with_gap(self._rest(run, first, at, stop), fields)
-            first += run.n_bytes(fields)
-        return words.view(dtypes.find(fields.dtype).storage).reshape(levels.shape)
-
-    def _rest(self, run: _Run, first: int, at: int, stop: int) -> Array:
-        """Signs and mantissas of the values from `at` to `stop`; the run's planes start at byte `first`."""
-        rest = np.zeros(stop - at, self.fields.words)
-        n_bytes, n_bits = divmod(self.fields.rest_bits - run.zeros, 8)
-        start, size = at - run.start, run.stop - run.start
-        for k in range(n_bytes):
-            plane = self.planes[first + k * size + start :][: stop - at]
-            rest |= plane.astype(rest.dtype) << (8 * k + run.zeros)
-        first += n_bytes * size
-        packed = -(-size // 8)
-        for k in range(n_bits):
-            plane = self.planes[first + k * packed + start // 8 :][: -(-(stop - at) // 8)]
-            bits = np.unpackbits(plane, count=stop - at, bitorder="little")
-            rest |= bits.astype(rest.dtype) << (8 * n_bytes + k + run.zeros)
-        return rest
+    def runs(self, size: int) -> Iterator[Run]:
+        """The runs of chunks of so many values, whose planes follow each other."""
+        return _runs(self.zeros, size)
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Neighbouring chunks with the same number of trailing zeros."""
 
     start: int
@@ -194,16 +162,16 @@ class _Run(NamedTuple):
         return n_bytes * size + n_bits * -(-size // 8)
 
 
-def _runs(zeros: bytes | Array, size: int) -> Iterator[_Run]:
+def _runs(zeros: bytes | Array, size: int) -> Iterator[Run]:
     """The runs of chunks."""
     start = 0
     for k in range(1, len(zeros) + 1):
         if k == len(zeros) or zeros[k] != zeros[start]:
-            yield _Run(start * CHUNK, min(k * CHUNK, size), int(zeros[start]))
+            yield Run(start * CHUNK, min(k * CHUNK, size), int(zeros[start]))
             start = k
 
 
-def _planes(rest: Array, run: _Run, fields: FloatFields) -> Iterator[bytes]:
+def _planes(rest: Array, run: Run, fields: FloatFields) -> Iterator[bytes]:
     n_bytes, n_bits = divmod(fields.rest_bits - run.zeros, 8)
     for k in range(n_bytes):
         yield (rest >> (8 * k + run.zeros)).astype(np.uint8).tobytes()
@@ -237,13 +205,6 @@ def _without_exponent(words: Array, fields: FloatFields) -> Array:
     sign = words >> (fields.mantissa_bits + fields.exponent_bits)
     rest: Array = (sign << fields.mantissa_bits) | (words & ((1 << fields.mantissa_bits) - 1))
     return rest
-
-
-def _with_gap(rest: Array, fields: FloatFields) -> Array:
-    """The inverse: the sign where it belongs, and no exponent."""
-    sign = rest >> fields.mantissa_bits
-    words: Array = (sign << (fields.mantissa_bits + fields.exponent_bits)) | (rest & ((1 << fields.mantissa_bits) - 1))
-    return words
 
 
 def _trailing_zeros(rest: Array, fields: FloatFields) -> Array:
