@@ -6,6 +6,7 @@ layers, the fuller the lanes. What cannot be coded here gives None, and goes ano
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Executor
 from functools import cache, lru_cache, partial
 from itertools import groupby
@@ -18,11 +19,12 @@ from nncjit.cabac import lane_choice
 from nncjit.cabac import lane_encoder_kernels as kernels
 from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
 from nncjit.cabac.block_row_pieces import states_before
-from nncjit.cabac.encoder_input import PreparedLayer, check_faults, wrong_states
-from nncjit.cabac.encoder_records import ENCODER, RESTART
+from nncjit.cabac.encoder_input import PreparedLayer, check_faults
+from nncjit.cabac.encoder_records import ENCODER, RESTART, TOO_LARGE, WRONG_STATE
 from nncjit.cabac.lane_encoder_records import ENCODER_GROUP, FRONT, FULL, LANE_CODING, LANE_ROW, ROOM
 from nncjit.cabac.lane_records import LANES, LONGEST_UNARY, PLACES
 from nncjit.cabac.lane_tables import AT_GTX, AT_REM, AT_SIG, tables_of
+from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.jit import Table, address, is_ready, numba_internals
 from nncjit.jit.threads import share
 
@@ -30,8 +32,10 @@ Array = NDArray[Any]
 
 FEWEST_ROWS = 5
 """Rows for which lanes pay: a step takes as long as some four bins of one encoder."""
-BYTES_PER_LEVEL = 2
-"""Bytes that a row's output has room for."""
+LEAST_BYTES, SPARE_BITS = 2, 6
+"""Room of a level in a row's output: bytes at least, and bits beside those of the mean magnitude."""
+MORE = 4
+"""How many times as much room a row gets that had too little."""
 WORTH_COMPILING = 1 << 27
 """Weights whose encoding in lanes saves as much time as it takes to compile them."""
 REACH = 1 << 33
@@ -87,7 +91,7 @@ class QueuedLayer:
     def append_to(self, encoder: ArithmeticEncoder) -> Array | None:
         """Append the rows to what an encoder has written; returns their restarts, RESTART[k].
 
-        None where the layer has to be coded in another way: its rows are too few, too far away, or too long.
+        None where the layer has to be coded in another way: its rows are too few, or too far away.
 
         Raises
         ------
@@ -99,14 +103,18 @@ class QueuedLayer:
             return None
         rows = self.rows
         faults = int(np.bitwise_or.reduce(rows["faults"]))
-        if faults & FULL:  # a row that was given up knows nothing of its end; the other way looks for faults
-            return None
-        check_faults(faults, self.prepared.levels, self.prepared.layer)
-        if (rows["end_state"][:-1] != rows["state"][1:]).any():
-            raise wrong_states()
+        if faults or (rows["end_state"][:-1] != rows["state"][1:]).any():
+            levels = self.prepared.levels
+            too_large = max(int(levels.max()), -int(levels.min())) > MAX_LEVEL  # in a wrong state, lanes may not see it
+            check_faults(TOO_LARGE if too_large else WRONG_STATE, levels, self.prepared.layer)
         restarts = np.zeros(len(rows), RESTART)
         encoder.append_rows(Table(rows), self.pieces, restarts)
         return restarts
+
+    def give_more_room(self, rows: Array) -> None:
+        """Larger outputs for the rows of these numbers, which had to be given up."""
+        if rows.size and self.pieces is not None:
+            _give_room(self.pieces, rows, MORE * self.pieces.records["capacity"][rows])
 
 
 class RowQueue:
@@ -152,17 +160,22 @@ def _code(layers: list[QueuedLayer], workers: Executor | None) -> None:
     rows = np.zeros(int(stops[-1]), LANE_ROW)
     for queued, part in zip(layers, np.split(rows, stops[:-1]), strict=True):
         queued.pieces = _fill(part, queued, (address(queued.prepared.levels) - base) >> 2)
-    order = np.argsort(rows["first"] - rows["stop"], kind="stable")
-    ordered = np.copy(rows[order])
     work = coding.records[0]
     tasks = max(1, min(len(rows) // FEWEST_ROWS, LANES)) if workers is not None else 1
     groups = Table(np.zeros(tasks, ENCODER_GROUP))
-    work["groups"], work["levels"], work["n_rows"] = groups.address, base, len(rows)
+    work["groups"], work["levels"] = groups.address, base
     work["tables"], work["thresholds"] = coding.keep(tables_of(*layer[3:1:-1])), coding.keep(_thresholds(layer[3]))
     work["unary_length"], work["dq"] = layer.unary_length, layer.dq
-    work["rows"] = coding.keep(ordered, writes=True)
-    share([partial(kernels.encode_rows, coding.address, k) for k in range(tasks)], workers)
-    rows[order] = ordered
+    left = np.argsort(rows["first"] - rows["stop"], kind="stable")
+    while left.size:
+        ordered = np.copy(rows[left])
+        work["rows"], work["n_rows"], work["taken"] = address(ordered, writes=True), len(ordered), 0
+        share([partial(kernels.encode_rows, coding.address, k) for k in range(tasks)], workers)
+        rows[left] = ordered
+        left = left[ordered["faults"] & FULL != 0]
+        for queued, stop in zip(layers, stops.tolist(), strict=True):
+            first = stop - len(queued.prepared.intervals)
+            queued.give_more_room(left[(left >= first) & (left < stop)] - first)
     for queued, part in zip(layers, np.split(rows, stops[:-1]), strict=True):
         queued.rows = np.copy(part)
 
@@ -171,16 +184,28 @@ def _fill(rows: Array, queued: QueuedLayer, first: int) -> Table:
     """Fill LANE_ROW[n] for a layer whose levels begin with number `first`; returns the rows' outputs, ENCODER[n]."""
     prepared = queued.prepared
     intervals, starts = prepared.intervals, prepared.starts
-    sizes = BYTES_PER_LEVEL * (intervals["stop"] - starts) + FRONT + ROOM
-    ends = np.cumsum(sizes)
     pieces = Table(np.zeros(len(intervals), ENCODER))
-    output = pieces.keep(np.empty(int(ends[-1]), np.uint8), writes=True)
-    pieces.records["output"], pieces.records["capacity"] = output + ends - sizes + FRONT, sizes - FRONT
+    sizes = _room_of_a_level(prepared.levels) * (intervals["stop"] - starts) + ROOM
+    _give_room(pieces, np.arange(len(intervals)), sizes)
     rows["first"], rows["stop"] = first + starts, first + intervals["stop"]
     rows["state"] = states_before(prepared, range(len(intervals)))
     rows["contexts"] = pieces.keep(queued.contexts)
     rows["piece"] = pieces.address + ENCODER.itemsize * np.arange(len(intervals))
     return pieces
+
+
+def _room_of_a_level(levels: Array) -> int:
+    """Bytes that a level takes, about, and hardly more: its bits grow with the logarithm of its magnitude."""
+    some = levels[:: max(1, levels.size >> 12)]
+    mean = float(np.abs(some, dtype=np.float64).mean()) if some.size else 0.0
+    return max(LEAST_BYTES, math.ceil((math.log2(1 + mean) + SPARE_BITS) / 8))
+
+
+def _give_room(pieces: Table, chosen: Array, sizes: Array) -> None:
+    """Outputs of these sizes for some of the ENCODERs, in bytes, in memory that the table keeps."""
+    ends = np.cumsum(sizes + FRONT)
+    output = pieces.keep(np.empty(int(ends[-1]), np.uint8), writes=True)
+    pieces.records["output"][chosen], pieces.records["capacity"][chosen] = output + ends - sizes, sizes
 
 
 @lru_cache(maxsize=LONGEST_UNARY)

@@ -118,6 +118,8 @@ def open_row(coding_address, group_address, lane):
     """Let a lane that rests take the next row. Returns whether there was one."""
     coding, group = lane_coding_at(coding_address), encoder_group_at(group_address)
     while True:
+        if coding.taken >= coding.n_rows:  # asked again and again
+            return False
         k = atomic_add(coding_address + TAKEN, 1)
         if k >= coding.n_rows:
             return False
@@ -241,6 +243,19 @@ def deal_digits(group_address):
     store_64(group_address + N_DIGITS, 0, 0)
 
 
+@helper
+def _levels_left(group, lane):
+    """Levels of a lane's row that are not coded, with the one that is being coded."""
+    return np.int64(group.last[lane]) + 2 - np.int64(group.pointer[lane])
+
+
+@helper
+def _is_full(group, lane):
+    """Whether a lane's row might write beyond its output before the next look."""
+    piece = view_encoder(lane_row_at(group.row[lane]).piece)
+    return group.output[lane] + ROOM > piece.output + piece.capacity
+
+
 @kernel
 def encode_rows(coding_address, worker):
     """Code rows in lanes until none is left that nobody has taken.
@@ -250,22 +265,27 @@ def encode_rows(coding_address, worker):
 
     No address depends on levels: pointers stay in the rows, outputs are looked at before each block of steps, which
     writes ROOM bytes to a row at most.
+
+    A lane either codes one row or rests, and `taken` counts the rows that lanes have begun: each of these is coded,
+    given up since its output is full, or in one lane. So all is done when all lanes rest although each was offered a
+    row.
     """
     coding = lane_coding_at(coding_address)
     group_address = coding.groups + GROUP_SIZE * worker
     group = encoder_group_at(group_address)
     tables, levels, unary_length, dq = coding.tables, coding.levels, coding.unary_length, coding.dq
     group.negative = group.wrong = group.n_digits = 0
-    active = 0
     for lane in range(LANES):
         rest_lane(group_address, lane)
-        active += 1 if open_row(coding_address, group_address, lane) else 0
-    while active:
-        count = STEPS
+    while True:
+        count, busy = STEPS, False
         for lane in range(LANES):
-            if group.row[lane]:
-                count = min(count, np.int64(group.last[lane]) + 2 - np.int64(group.pointer[lane]))
-        done, given_up = 0, 0
+            if group.row[lane] or open_row(coding_address, group_address, lane):
+                count = min(count, _levels_left(group, lane))
+                busy = True
+        if not busy:
+            return
+        done = 0
         while done < count:
             done = run_steps(group_address, tables, coding.thresholds, levels, done, count, unary_length, dq)
             for lane in range(LANES):
@@ -273,19 +293,11 @@ def encode_rows(coding_address, worker):
                     finish_level(group_address, lane, tables, levels, unary_length, dq)
             deal_digits(group_address)
             for lane in range(LANES):
-                if group.row[lane]:
-                    piece = view_encoder(lane_row_at(group.row[lane]).piece)
-                    if group.output[lane] + ROOM > piece.output + piece.capacity:
-                        close_row(group_address, lane, FULL)
-                        active, given_up = active - 1, given_up + 1
+                if group.row[lane] and _is_full(group, lane):
+                    close_row(group_address, lane, FULL)
         for lane in range(LANES):
-            if given_up and not group.row[lane]:  # a lane whose row was given up takes the next one
-                if open_row(coding_address, group_address, lane):
-                    active += 1
-            elif group.row[lane] and np.int64(group.pointer[lane]) == np.int64(group.last[lane]) + 2:
+            if group.row[lane] and _levels_left(group, lane) == 0:
                 close_row(group_address, lane, 0)
-                if not open_row(coding_address, group_address, lane):
-                    active -= 1
 
 
 @kernel

@@ -65,7 +65,8 @@ def choose_sizes(rng: random.Random) -> None:
     context_initialisation.LIMIT = rng.choice([0, 1, 130, 512])
     encoder_input.MAX_CHUNK = rng.choice([1, 7, 64, 2048])
     lane_encoder.FEWEST_ROWS = rng.choice([1, 5])
-    lane_encoder.BYTES_PER_LEVEL = rng.choice([0, 1, 2])
+    room = rng.choice([0, 1, 2])
+    lane_encoder._room_of_a_level = lambda _: room
     layer_sample.CHUNK = rng.choice([1, 9, 100, 2048])
     short_layers.MOST_LEVELS = rng.choice([0, 60, 1 << 13])
     short_layers.MOST_KEPT = rng.choice([1, 16])
