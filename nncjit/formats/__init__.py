@@ -29,6 +29,10 @@ _MODULES = {
     ".pth": "pytorch",
     ".bin": "pytorch",
     ".ckpt": "pytorch",
+    ".pt2": "torch_archive",
+    ".torchscript": "torch_archive",
+    ".jit": "torch_archive",
+    ".ptl": "torch_archive",
     ".onnx": "onnx",
     ".gguf": "gguf",
     ".nnef": "nnef",
@@ -131,6 +135,8 @@ def create(
         cannot be written.
     """
     module = _module_for(path)
+    if any(graph.format == getattr(module, "NETWORK", None) for graph in graphs):
+        module = importlib.import_module("nncjit.formats.torch_archive")
     if hasattr(module, "GRAPH"):
         graph = next((graph for graph in graphs if graph.format == module.GRAPH and not graph.quantization), None)
         if graph is None:

@@ -30,10 +30,14 @@ from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
 from nncjit.extras import require
 from nncjit.files import atomic_write, os_errors, reserve, write_at
+from nncjit.formats import torch_archive
 from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo, tensors_of
 
-__all__ = ["NESTED", "read", "write"]
+__all__ = ["NESTED", "NETWORK", "read", "write"]
+
+NETWORK = torch_archive.GRAPH
+"""Models with this graph are written as archives with a network."""
 
 NESTED = ("state_dict", "model_state_dict", "model", "module", "params", "weights")
 """Where checkpoints of training scripts keep the state dict, most usual first."""
@@ -50,6 +54,8 @@ def _torch(path: str | os.PathLike[str]) -> ModuleType:
 
 def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa: ARG001 - torch maps what it can
     """Open a file; see `nncjit.formats.open_model`."""
+    if torch_archive.holds_network(path):
+        return torch_archive.read(path)
     table, rest = _state_dict(path, _load(path))
     if rest:
         warnings.warn(f"{path}: left out, being no tensors: {', '.join(rest)}", UserWarning, stacklevel=3)

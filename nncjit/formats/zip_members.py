@@ -52,7 +52,7 @@ class ZipMembers:
 
     Parameters
     ----------
-    path : path
+    path : path or binary file
 
     Raises
     ------
@@ -60,9 +60,10 @@ class ZipMembers:
         It is no zip archive, or two members have one name, or a name leads out of it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path, self._lock = path, threading.Lock()
-        with os_errors(path):
+    def __init__(self, path: str | os.PathLike[str] | BinaryIO) -> None:
+        self._path = path if isinstance(path, str | os.PathLike) else "archive"
+        self._lock = threading.RLock()
+        with os_errors(self._path):
             try:
                 self._archive = zipfile.ZipFile(path)
             except DAMAGE as error:
@@ -107,6 +108,10 @@ class ZipMembers:
             raise ModelError(f"member {name}: {info.compress_size} bytes would become {info.file_size}")
         return info.file_size
 
+    def comment(self, name: str) -> bytes:
+        """What the archive's list says beside a member."""
+        return self._info(name).comment
+
     def read(self, name: str, limit: int) -> bytes:
         """A whole member; ModelError where it has more bytes than `limit`."""
         size = self.size(name)
@@ -117,7 +122,16 @@ class ZipMembers:
 
     def read_array(self, name: str) -> Array:
         """A whole member as uint8."""
-        return np.frombuffer(bytearray(self.read(name, self.size(name))), np.uint8)
+        array = np.empty(self.size(name), np.uint8)
+        view, done = array.data, 0
+        with self._damage(name), self.open(name) as file:
+            while done < len(view) and (count := file.readinto(view[done:])):  # type: ignore[attr-defined]
+                done += count
+            if done < len(view):
+                raise ValueError(f"{done} of {len(view)} bytes are there")
+            if zlib.crc32(view) != self._info(name).CRC:
+                raise ValueError("its checksum is wrong")
+        return array
 
     def open(self, name: str) -> BinaryIO:
         """A member as a file that can be sought in; it is read in place where it is stored, else it is in memory."""

@@ -10,12 +10,20 @@ _INSIDE = "tests/convert/test_encoded_onnx.py"
 _GGUF = "tests/formats/test_gguf.py"
 _HF = "tests/hf/test_hf_layout.py"
 _KERAS = "tests/formats/test_keras.py"
+_TORCH = "tests/formats/test_torch_archive.py"
 _NNEF = "tests/formats/test_nnef.py"
 
 CLAIMS: dict[str, tuple[str, ...]] = {
     "safetensors (one file or sharded)": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
     "npz": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
     "PyTorch state dict": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
+    "TorchScript, torch.export": (
+        f"{_TORCH}::test_tensors_have_their_names_and_shapes",
+        f"{_TORCH}::test_a_network_of_silero_comes_back",
+        f"{_TORCH}::test_networks_compute_the_same",
+        "",
+        "",
+    ),
     "Hugging Face folder": (
         f"{_HF}::test_folders_load_without_a_missing_or_unexpected_name",
         f"{_HF}::test_a_loaded_model_is_saved_as_an_ordinary_one",
