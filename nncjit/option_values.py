@@ -110,6 +110,20 @@ class Label(Values):
         return text
 
 
+class Pattern(Label):
+    """A regular expression; empty where there is none."""
+
+    says = "a regular expression"
+
+    def check(self, value: Any) -> str:
+        text = super().check(value)
+        try:
+            re.compile(text)
+        except (re.error, OverflowError, RecursionError):
+            raise ValueError(text) from None
+        return text
+
+
 class Counts(Values):
     """Whole numbers from 1 on, two or more of them (or exactly `count`), which text joins by a sign."""
 

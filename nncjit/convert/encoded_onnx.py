@@ -58,7 +58,8 @@ def compress_onnx(source: Any, target: Any, options: Options, execution: Executi
         proto = _parse(model.graphs[0].data)
         found = {place.name: place for place in places(proto)}
         apart = {path: graph for path, graph in graphs(proto) if hasattr(graph, "initializer")}
-        coded = [tensor for tensor in model if _can_be_coded(tensor, found[tensor.name], apart)]
+        options.warn_where_none_is_coded(model.names)
+        coded = [t for t in model if options.codes(t.name) and _can_be_coded(t, found[t.name], apart)]
         options.choices(tensor.name for tensor in model)  # a rule that holds for none is refused
         with encoded_apart(coded, options, execution, Path(target).resolve().parent) as streams:
             for tensor in coded:

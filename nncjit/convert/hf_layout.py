@@ -98,10 +98,16 @@ def compress_folder(
         raise ModelError(f"{source}: holds neither {_INDEX} nor {_SINGLE}")
     with reporting(progress, "compress") as report, formats.open_model(weights) as model, _new_folder(target) as folder:
         choices = chosen.choices(tensor.name for tensor in model)
+        chosen.warn_where_none_is_coded(model.names)
+        experts = any(_EXPERTS in tensor.name and chosen.codes(tensor.name) for tensor in model)
         coded = [
             tensor
             for tensor in model
-            if _may_be_coded(tensor) and (choices[tensor.name].quantising.quantizer != "raw" or _EXPERTS in tensor.name)
+            if _may_be_coded(tensor)
+            and (
+                (experts and _EXPERTS in tensor.name)
+                or (_EXPERTS not in tensor.name and choices[tensor.name].quantising.quantizer != "raw")
+            )
         ]
         if not coded:
             raise ModelError(f"{weights}: no tensor in it can be coded")

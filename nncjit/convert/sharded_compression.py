@@ -66,6 +66,7 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
     journal = Journal(names.journal)
     with formats.open_model(source) as model:
         infos = model.infos
+        options.warn_where_none_is_coded(model.names)
         files = _fingerprint(source, infos, job.calibration)
         plan = _plan_at_hand(job, journal, options, files)
         if plan is None:

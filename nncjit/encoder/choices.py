@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from nncjit.encoder.option_table import OptionGroup, among, option
 from nncjit.errors import OptionError
-from nncjit.option_values import Blocks, Counts, Either, Flag, Label, Number, Whole, Word, unknown
+from nncjit.option_values import Blocks, Counts, Either, Flag, Label, Number, Pattern, Whole, Word, unknown
 
 if TYPE_CHECKING:
     from nncjit.reduce import Block
@@ -284,6 +284,14 @@ class StreamLayout(OptionGroup):
     TITLE: ClassVar[str] = "the stream as a whole"
     PER_TENSOR: ClassVar[bool] = False
 
+    only: str = option(
+        "",
+        Pattern(),
+        "PATTERN",
+        "code the tensors whose whole name matches this regular expression, keep all others as they are",
+        "In a stream, others are stored exactly, whatever rules say; in ONNX files and Hugging Face folders, they stay "
+        "where they were.",
+    )
     blocks: bool = option(False, Flag(), "", "weights, biases and batch norms that belong together go into one unit")
     fold_batchnorm: bool = option(
         False,

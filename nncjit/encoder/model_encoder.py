@@ -160,6 +160,7 @@ def encode_model(
     if model.graphs and options.stream.compatible is not None:
         said = f"the model's graph is left out: {options.stream.compatible} reads no stream that has one"
         warnings.warn(said, NncWarning, stacklevel=3)
+    options.warn_where_none_is_coded(model.names)
     original, model = model, _shrunk(model, data)
     with thread_counts.pool(execution.threads) as pool:
         job = _Job(model, file, execution.progress, pool)

@@ -7,7 +7,9 @@ How fine a model is quantised can be said in several ways, of which at most one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from inspect import cleandoc
 from textwrap import wrap
@@ -37,7 +39,7 @@ from nncjit.encoder.choices import (
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.option_table import among
 from nncjit.encoder.rules import Rule, RulesLike, rules_of
-from nncjit.errors import OptionError
+from nncjit.errors import NncWarning, OptionError, did_you_mean
 from nncjit.option_values import shown, unknown
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class OptionKeywords(TypedDict, total=False):
     first_dimension: int
     join: str
     group: str
+    only: str
     blocks: bool
     fold_batchnorm: bool
     given_blocks: Iterable[Block]
@@ -195,14 +198,28 @@ class Options:
         by_rule = [rule.apply(by_default) for rule in self.rules]
         chosen: dict[str, Choices] = {}
         used: set[int] = set()
+        kept = by_default.replace(quantizer="raw", join="", group="", first_dimension=0)
         for name in names:
             matching = [i for i, rule in enumerate(self.rules) if rule.matches(name)]
             chosen[name] = by_rule[matching[0]] if matching else by_default
+            if not self.codes(name):
+                chosen[name] = kept
             used.update(matching)
         for i, rule in enumerate(self.rules):
             if i not in used:
                 raise OptionError(f"rule {shown(rule.pattern)} matches no tensor")
         return chosen
+
+    def codes(self, name: str) -> bool:
+        """Whether a tensor is one of those that are coded (`only`)."""
+        return not self.stream.only or re.fullmatch(self.stream.only, name) is not None
+
+    def warn_where_none_is_coded(self, names: Collection[str]) -> None:
+        """Warn if `only` matches none of the tensors of a model."""
+        if names and not any(map(self.codes, names)):
+            meant = did_you_mean(self.stream.only, names)
+            said = f"only {shown(self.stream.only)} matches no tensor{meant}: all are kept as they are"
+            warnings.warn(said, NncWarning, stacklevel=4)
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
