@@ -20,7 +20,7 @@ from nncjit.errors import ModelError, NncWarning
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["atomic_write", "check_readable", "os_errors", "read_at", "reserve", "will_read", "write_at"]
+__all__ = ["atomic_write", "check_readable", "os_errors", "read_at", "reserve", "resolved", "will_read", "write_at"]
 
 _UNNAMED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """Errors of writing to an open file, for which the system does not name the file."""
@@ -70,6 +70,15 @@ def check_readable(path: str | os.PathLike[str]) -> None:
         raise ModelError(f"{path}: is a web page, not a model: the download has failed")
 
 
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """The absolute path, links followed; ModelError for a link that leads to itself, and for what is no name."""
+    try:
+        return _path(path).resolve()
+    except (OSError, RuntimeError) as error:
+        said = _reason(error) if isinstance(error, OSError) else "too many levels of symbolic links"
+        raise ModelError(f"{path}: {said}") from None
+
+
 def _path(path: str | os.PathLike[str]) -> Path:
     name = os.fspath(path)
     try:
@@ -117,7 +126,7 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
         The folder does not exist or may not be written, `path` is a folder, a device or write-protected, the disk is
         full.
     """
-    target = _path(path).resolve()
+    target = resolved(path)
     mode = _mode_of(target, path)
     temporary = target.with_name(f"{_hidden_start(target)}{secrets.token_hex(6)}.tmp")
     with os_errors(path):

@@ -182,13 +182,15 @@ class Blocks(Values):
 class Texts(Values):
     """Texts by name."""
 
-    says = "texts by name"
+    says = "texts by name, valid Unicode"
 
     def check(self, value: Any) -> dict[str, str]:
         if not isinstance(value, Mapping):
             raise ValueError(value)  # noqa: TRY004 - one error for all that is not in the set
-        if not all(isinstance(text, str) for item in value.items() for text in item):
-            raise ValueError(value)
+        for text in (text for item in value.items() for text in item):
+            if not isinstance(text, str):
+                raise ValueError(value)  # noqa: TRY004 - as above
+            text.encode()  # UnicodeEncodeError is a ValueError: what no file can hold
         return dict(value)
 
 
@@ -198,13 +200,16 @@ class Bytes(Values):
     says = "a number of bytes, for example 1000000, 500MB or 1.5GiB"
     spelling = str
 
+    def __init__(self, least: int = 0) -> None:
+        self.least = least
+
     def check(self, value: Any) -> int:
         if isinstance(value, str):
             found = _SIZE.fullmatch(value.strip())
             if found is None:
                 raise ValueError(value)
-            value = round(float(found[1]) * _UNITS[found[2].lower()])
-        return int(_within(_scalar(value), int, 0, (1 << 63) - 1))
+            value = round(min(float(found[1]) * _UNITS[found[2].lower()], 2.0**70))
+        return int(_within(_scalar(value), int, self.least, (1 << 63) - 1))
 
     def parse(self, text: str) -> int:
         return self.check(text)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
-from nncjit.cli.default_target import derived_target, expanded, in_folder
+from nncjit.cli.default_target import expanded, in_folder, named_target
 from nncjit.cli.executors import add_executor, executor_of
 from nncjit.cli.pipes import STANDARD, model_from, standard_output
+from nncjit.errors import OptionError
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="estimate the size, write nothing")
     parser.add_argument("--tensors", action="store_true", help="also list what became of each tensor")
+    parser.add_argument(
+        "--metadata", action="append", default=[], metavar="NAME=TEXT", help="text that is stored too; repeatable"
+    )
     add_encoder(parser)
     calibrate = parser.add_argument_group("calibration")
     calibrate.add_argument(
@@ -70,7 +74,7 @@ def _compress(args: Namespace) -> None:
     if args.layout is not None:
         _to_folder(args)
         return
-    target = args.output or derived_target(args.source, ".nnc", dry_run=args.dry_run)
+    target = named_target(args.output, args.source, ".nnc", dry_run=args.dry_run)
     options = nncjit.Options(**encoder_options(args))
     pruning = None
     if args.prune is not None:
@@ -95,6 +99,7 @@ def _compress(args: Namespace) -> None:
             shard_bytes=args.shard_bytes,
             resume=not args.no_resume,
             plan=args.plan,
+            metadata=_metadata(args.metadata),
         )
     report = replace(report, source=str(args.source), target=str(target) if target == STANDARD else report.target)
     show(args, report, lambda report: describe(report, tensors=args.tensors))
@@ -102,12 +107,25 @@ def _compress(args: Namespace) -> None:
         note(args, "dry run: sizes are estimates, nothing was written")
 
 
+def _metadata(words: list[str]) -> dict[str, str] | None:
+    """The texts of ``--metadata NAME=TEXT``.
+
+    Raises
+    ------
+    OptionError
+        A word has no =.
+    """
+    for word in words:
+        if not word.partition("=")[1]:
+            raise OptionError(f"--metadata {word}: must be NAME=TEXT")
+    return dict(word.split("=", 1) for word in words) if words else None
+
+
 def _to_folder(args: Namespace) -> None:
     """Compress a folder of a Hugging Face model to one that transformers loads."""
     from nncjit.convert.hf_layout import compress_folder
-    from nncjit.errors import OptionError
 
-    given = {"--dry-run": args.dry_run, "--prune": args.prune is not None}
+    given = {"--dry-run": args.dry_run, "--prune": args.prune is not None, "--metadata": args.metadata}
     for flag in (flag for flag, is_given in given.items() if is_given):
         raise OptionError(f"{flag} cannot be used with --layout hf")
     if args.output is None:

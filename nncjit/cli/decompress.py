@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
-from nncjit.cli.default_target import derived_target
+from nncjit.cli.default_target import named_target
 from nncjit.cli.executors import add_executor, executor_of
 from nncjit.cli.pipes import stream_from, through_file
 from nncjit.progress import progress_bar
@@ -45,7 +45,7 @@ def run(args: Namespace) -> None:
 
     plain = ".onnx" if args.form else ".safetensors"
     suffix = ".safetensors.index.json" if is_index(args.source) else plain
-    target = args.output or derived_target(args.source, suffix)
+    target = named_target(args.output, args.source, suffix)
     with (
         executor_of(args) as executor,
         progress_bar("decompress", quiet=args.quiet) as progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nncjit.errors import ModelError, OptionError
-from nncjit.files import os_errors
+from nncjit.files import os_errors, resolved
 
 
 def derived_target(source: Path, suffix: str, *, dry_run: bool = False) -> Path:
@@ -23,6 +23,7 @@ def derived_target(source: Path, suffix: str, *, dry_run: bool = False) -> Path:
     from nncjit.formats import known_suffixes
     from nncjit.stream.stream_index import INDEX
 
+    _check_direction(source, decoded=suffix != ".nnc")
     name = source.name
     old = max((s for s in (".nnc", INDEX, *known_suffixes()) if name.lower().endswith(s)), key=len, default="")
     target = source.with_name(name[: len(name) - len(old)] + suffix)
@@ -31,13 +32,39 @@ def derived_target(source: Path, suffix: str, *, dry_run: bool = False) -> Path:
     return target
 
 
+def _check_direction(source: Path, *, decoded: bool) -> None:
+    """Refuse a stream where a model is wanted, or the other way round, before the target's name confuses."""
+    from nncjit.formats import is_known
+    from nncjit.stream.stream_index import is_index
+
+    if decoded and is_known(source) and not is_index(source) and not source.name.lower().endswith(".nnc.onnx"):
+        raise OptionError(f"{source}: is no NNC file")
+    if not decoded and (source.suffix.lower() == ".nnc" or is_index(source)):
+        raise OptionError(f"{source}: is already an NNC file")
+
+
 def _derived_folder(source: Path, suffix: str, *, dry_run: bool) -> Path:
     """``llama-nnc`` for the folder ``llama``, and ``llama-model`` back."""
-    stem = source.resolve().name.removesuffix("-nnc")
-    target = source.resolve().with_name(f"{stem}-{'nnc' if suffix == '.nnc' else 'model'}")
+    stem = resolved(source).name.removesuffix("-nnc")
+    target = resolved(source).with_name(f"{stem}-{'nnc' if suffix == '.nnc' else 'model'}")
     if target.exists() and not dry_run:
         raise OptionError(f"{target} exists: name it with -o to write into it, or choose another name")
     return target
+
+
+def named_target(output: Path | None, source: Path, suffix: str, *, dry_run: bool = False) -> Path:
+    """Where the result goes: what the user says, in it where that is a folder, or a name from the source's.
+
+    Raises
+    ------
+    OptionError
+        As `derived_target` does.
+    """
+    if output is None:
+        return derived_target(source, suffix, dry_run=dry_run)
+    if output.is_dir() and not source.is_dir() and str(source) != "-":
+        return output / derived_target(source, suffix, dry_run=True).name
+    return output
 
 
 def expanded(sources: list[Path]) -> list[Path]:

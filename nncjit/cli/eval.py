@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from nncjit.cli import text
 from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
 from nncjit.errors import ModelError, OptionError
+from nncjit.files import resolved
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ def _check_outputs(args: Namespace) -> None:
     if args.json not in (None, "-") and not args.json.endswith(".json"):
         raise OptionError(f"--json {args.json}: the file's name must end in .json")
     for path in (args.png, None if args.json in (None, "-") else Path(args.json)):
-        if path is not None and not path.resolve().parent.is_dir():
-            raise OptionError(f"{path}: there is no folder {path.resolve().parent}")
+        if path is not None and not resolved(path).parent.is_dir():
+            raise OptionError(f"{path}: there is no folder {resolved(path).parent}")
     if args.png is not None:
         from nncjit.report import plot
 

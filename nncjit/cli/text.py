@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+NARROWEST = 11
+"""Columns of text, also where the terminal says that it has fewer; those of argparse."""
+
+
 def printable(text: str) -> str:
     """`text` on one line, with all that could move the cursor or colour the terminal shown as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -34,7 +38,7 @@ def printable(text: str) -> str:
 
 def paragraphs(text: str) -> str:
     """`text` filled to the terminal's width; paragraphs with indented lines, such as examples, stay as they are."""
-    width = shutil.get_terminal_size().columns - 2  # as argparse does for everything else
+    width = max(shutil.get_terminal_size().columns - 2, NARROWEST)  # as argparse does for everything else
     kept = (p if "\n " in f"\n{p}" else textwrap.fill(p, width) for p in text.strip("\n").split("\n\n"))
     return "\n\n".join(kept)
 

@@ -152,7 +152,7 @@ def compress(
         paths = _two_paths(source, target, sensitivity=sensitivity, pruning=pruning)
         texts = optional("metadata", Texts(), metadata) or {}
         with reporting(progress, "compress") as told:
-            n_bytes = optional("shard_bytes", Bytes(), shard_bytes)
+            n_bytes = optional("shard_bytes", Bytes(least=1), shard_bytes)
             followed = None if plan is None else Path(plan)
             job = Job(executor, n_bytes, resume, followed, threads, told, texts, _statistics_path(calibration))
             return compress_sharded(*paths, chosen, job, dry_run=dry_run)

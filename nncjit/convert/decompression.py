@@ -96,7 +96,7 @@ def decompress(
     started = time.perf_counter()
     check_flags(full_size=full_size, resume=resume)
     check_executor(executor)
-    size = optional("shard_size", Bytes(), shard_size)
+    size = optional("shard_size", Bytes(least=1), shard_size)
     if optional("form", Word("qdq"), form):
         check_form(source, target)
     if is_folder(source):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nncjit.bits import as_source
 from nncjit.errors import ModelError, OptionError
-from nncjit.files import os_errors
+from nncjit.files import atomic_write, os_errors, resolved
 from nncjit.stream.data_units import StreamReader
 
 __all__ = ["FolderPair", "into_folder", "is_folder", "model_in"]
@@ -24,6 +24,8 @@ PREFERRED = (
     "*.keras", "*.h5",
 )  # fmt: skip
 """Model files in the order in which one is chosen."""
+STREAMS = "*.nnc"
+"""How the patterns of streams begin."""
 STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
 """Files of a training run that are no models."""
 WEIGHTS = (
@@ -48,8 +50,8 @@ class FolderPair(NamedTuple):
     target: Path
 
 
-def model_in(folder: Path) -> Path:
-    """The model file of a folder.
+def model_in(folder: Path, *, decoded: bool = False) -> Path:
+    """The model file of a folder; streams come first where they shall be `decoded`, and last where not.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def model_in(folder: Path) -> Path:
     OptionError
         There are several, and nothing tells which.
     """
-    for pattern in PREFERRED:
+    for pattern in sorted(PREFERRED, key=lambda pattern: pattern.startswith(STREAMS) != decoded):
         found = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name not in STATES)
         if len(found) == 1:
             return found[0]
@@ -95,14 +97,14 @@ def into_folder(source: Any, target: Any, *, decoded: bool = False, writes: bool
     if not isinstance(target, str | PathLike):
         raise OptionError(f"a folder becomes a folder: the target is a {type(target).__name__}, must be a path")
     source, target = Path(source), Path(target)
-    found = model_in(source)
+    found = model_in(source, decoded=decoded)
+    if decoded != (found.name.endswith((".nnc", ".nnc.index.json"))):
+        raise OptionError(f"{found}: is {'no ' if decoded else 'already an '}NNC file")
     if target.suffix and not target.is_dir():
         yield FolderPair(found, target)
         return
-    if target.resolve() == source.resolve():
+    if resolved(target) == resolved(source):
         raise OptionError(f"{target}: the target is the source")
-    if decoded != (found.name.endswith((".nnc", ".nnc.index.json"))):
-        raise OptionError(f"{found}: is {'no ' if decoded else 'already an '}NNC file")
     suffix = (".safetensors.index.json" if _is_sharded(found) else ".safetensors") if decoded else ".nnc"
     with os_errors(target):
         if writes:
@@ -110,7 +112,7 @@ def into_folder(source: Any, target: Any, *, decoded: bool = False, writes: bool
     yield FolderPair(found, target / f"{STEM}{suffix}")
     if writes:
         with os_errors(target):
-            _copy_others(source, target)
+            _copy_others(source, target, resolved(target))
 
 
 def _is_sharded(stream: Path) -> bool:
@@ -123,13 +125,14 @@ def _is_sharded(stream: Path) -> bool:
         return bool(reader.model_metadata.shards)
 
 
-def _copy_others(source: Path, target: Path) -> None:
-    """Copy what is neither a model nor hidden, folders included."""
+def _copy_others(source: Path, target: Path, outermost: Path) -> None:
+    """Copy what is neither a model nor hidden, folders included, but no links to folders: these may lead in circles."""
     for path in sorted(source.iterdir()):
-        if path.name.startswith(".") or path.resolve() == target.resolve():
+        if path.name.startswith(".") or (path.is_dir() and (path.is_symlink() or path.resolve() == outermost)):
             continue
         if path.is_dir():
             (target / path.name).mkdir(exist_ok=True)
-            _copy_others(path, target / path.name)
-        elif path.name in STATES or not path.name.endswith(WEIGHTS):
-            shutil.copyfile(path, target / path.name)
+            _copy_others(path, target / path.name, outermost)
+        elif path.is_file() and (path.name in STATES or not path.name.endswith(WEIGHTS)):
+            with path.open("rb") as old, atomic_write(target / path.name) as new:
+                shutil.copyfileobj(old, new)

@@ -125,9 +125,9 @@ def _new_plan(source: AnyPath, model: Model, options: Options, job: Job, files: 
         if not needs_samples(whole):
             return plan
         tasks = [_task(source, plan, number, "", job) for number in range(len(shards))]
-        curves: dict[str, Curve] = {}
-        run_tasks(job.executor, sample_shard, tasks, lambda task, curve: curves.__setitem__(task.names[0], curve))
-        in_order = [curves[shard[0]] for shard in shards]
+        curves: dict[int, Curve] = {}
+        run_tasks(job.executor, sample_shard, tasks, lambda task, curve: curves.__setitem__(task.number, curve))
+        in_order = [curves[number] for number in range(len(shards))]
         return replace(plan, decisions=decide_with_curves(whole, decisions, in_order))
 
 
