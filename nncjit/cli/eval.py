@@ -14,6 +14,7 @@ NNCodec is measured, too, if it is installed or if --rival names an interpreter 
 from __future__ import annotations
 
 import json
+import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,8 @@ from nncjit.files import resolved
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
-    from nncjit.report.evaluation import Evaluation, Point
+    from nncjit.report.curves import Curve
+    from nncjit.report.evaluation import Evaluation
     from nncjit.report.rival import Rival
     from nncjit.report.task import Task
 
@@ -53,7 +55,11 @@ def configure(parser: ArgumentParser) -> None:
     what.add_argument(
         "--loss", dest="tolerated", type=float, default=1.0, metavar="P", help="percent that may be lost (default: 1)"
     )
-    what.add_argument("--memory", action="store_true", help="also measure peak memory, which takes a process a figure")
+    what.add_argument(
+        "--memory",
+        action="store_true",
+        help="also measure peak memory, of encoder, decoder and task",
+    )
     how = parser.add_argument_group("where it is measured")
     how.add_argument(
         "--grid", action="append", default=[], metavar="OPTION=V,V,...", help="values of an encoder option; repeatable"
@@ -173,9 +179,26 @@ def _deliver(args: Namespace, found: Evaluation) -> None:
             x_label=f"{X_LABEL} (original: {8 * found.original_bytes / max(found.weights, 1):.3g})",
             y_label=found.quality_name,
             level=found.original.measures[found.main],
+            costs=_costs(found),
         )
     if args.json != "-" and not args.quiet:
         print(describe(found, args.tolerated))
+
+
+def _costs(found: Evaluation) -> list[Curve]:
+    """Seconds of encoder, decoder and inference, for the curves' picture."""
+    from nncjit.report.curves import Curve
+
+    first = found.points[0].curve
+    mine = [point for point in found.points if point.curve == first]
+    kinds = {
+        "encode": [point.encode_seconds for point in mine],
+        "decode": [point.decode_seconds for point in mine],
+        "task": [point.task_seconds or math.nan for point in mine],
+        "task, with factors": [point.factored_seconds or math.nan for point in mine],
+    }
+    rates = tuple(point.bits_per_weight for point in mine)
+    return [Curve(kind, rates, tuple(seconds)) for kind, seconds in kinds.items() if not all(map(math.isnan, seconds))]
 
 
 def describe(found: Evaluation, loss: float = 1.0) -> str:
@@ -198,7 +221,9 @@ def point_table(found: Evaluation) -> str:
 
     names = list(dict.fromkeys(name for point in found.points for name in point.measures))
     memory = any(point.encode_peak is not None for point in found.points)
+    task, factors = found.original.task_seconds is not None, any(point.factored_seconds for point in found.points)
     head = ["", "options", "size", "of original", "bits/weight", *names, "encode", "decode"]
+    head += ["task"] * task + ["with factors"] * factors
     original = found.original.measures
     whole = [
         "original",
@@ -208,13 +233,18 @@ def point_table(found: Evaluation) -> str:
         f"{8 * found.original_bytes / found.weights:.2f}",
     ]
     whole += [_value(original.get(name)) for name in names] + ["", ""]
-    rows = [head + (["memory"] if memory else []), whole + ([""] if memory else [])]
+    whole += [_seconds(found.original.task_seconds)] * task + [""] * factors
+    rows = [head, whole]
+    if memory:
+        rows = [[*head, "memory"], [*whole, _memory(None, None, found.original.task_peak)]]
     for point in found.points:
         row = [point.curve, grid.describe(point.options)]
         row += [text.size(point.bytes), f"{text.three_digits(point.ratio)} %", f"{point.bits_per_weight:.2f}"]
         row += [_value(point.measures.get(name)) for name in names]
         row += [text.seconds(point.encode_seconds), text.seconds(point.decode_seconds)]
-        rows.append(row + ([_peaks(point)] if memory else []))
+        row += [_seconds(point.task_seconds)] * task + [_seconds(point.factored_seconds)] * factors
+        peaks = (point.encode_peak, point.decode_peak, point.task_peak, point.factored_peak)
+        rows.append([*row, _memory(*peaks)] if memory else row)
     return text.table(rows, left=(0, 1))
 
 
@@ -224,10 +254,16 @@ def _value(value: float | None) -> str:
     return "exact" if value == float("inf") else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def _peaks(point: Point) -> str:
-    if point.encode_peak is None or point.decode_peak is None:
-        return "-"
-    return f"{text.size(point.encode_peak)} / {text.size(point.decode_peak)}"
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else text.seconds(seconds)
+
+
+def _memory(*peaks: int | None) -> str:
+    """Of encoder, decoder, task, and task with factors; those at the end that were not measured are left out."""
+    shown = ["-" if peak is None else text.size(peak) for peak in peaks]
+    while len(shown) > 1 and shown[-1] == "-":
+        shown.pop()
+    return " / ".join(shown)
 
 
 def _unchanged(found: Evaluation, loss: float) -> list[str]:

@@ -25,6 +25,8 @@ MODEL = DATA / "digits.safetensors"
 STATISTICS = DATA / "digits-statistics.safetensors"
 """A calibration of the network on its training images, made by ``bench/zoo/calibration.py digits``."""
 WEIGHTS = MODEL
+FACTORS = True
+"""A matrix may come as its two factors."""
 MAIN = ("top1", True)
 """The main measure, and that higher is better: what `nncjit eval` requires of a task."""
 TEST_SET = DATA / "digits-test.safetensors"
@@ -98,14 +100,31 @@ def count_correct(weights: Mapping[str, np.ndarray], held_out: HeldOut) -> int:
 def _forward(weights: Mapping[str, np.ndarray], images: np.ndarray) -> np.ndarray:
     x = images[:, None].astype(np.float32) / np.float32(WHITE)
     for k in CONVOLUTIONS:
-        x = _convolve(x, weights[f"conv{k}.weight"])
+        x = _convolve(x, _kernel(weights, f"conv{k}.weight"))
         x = np.maximum(_normalise(x, weights, f"norm{k}"), 0)
         if k in POOL_AFTER:
             x = _pool(x)
     x = x.reshape(len(x), -1)
-    x = np.maximum(x @ weights["hidden.weight"].T + weights["hidden.bias"], 0)
-    logits: np.ndarray = x @ weights["output.weight"].T + weights["output.bias"]
+    x = np.maximum(_linear(x, weights, "hidden.weight") + weights["hidden.bias"], 0)
+    logits: np.ndarray = _linear(x, weights, "output.weight") + weights["output.bias"]
     return logits
+
+
+def _linear(x: np.ndarray, weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """A linear layer; with factors, of less work than with their product."""
+    if f"{name}_G" in weights:
+        y: np.ndarray = (x @ weights[f"{name}_H"].T) @ weights[f"{name}_G"].T
+        return y
+    y = x @ weights[name].T
+    return y
+
+
+def _kernel(weights: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """The kernels of a convolution; of factors their product."""
+    if f"{name}_G" not in weights:
+        return weights[name]
+    product: np.ndarray = weights[f"{name}_G"] @ weights[f"{name}_H"]
+    return product.reshape(len(product), -1, 3, 3)
 
 
 def _convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -12,18 +12,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nncjit import dtypes, formats
+from nncjit import formats
 from nncjit.convert import compress
 from nncjit.decoder.stream_decoder import decode
 from nncjit.encoder.model_encoder import encode
 from nncjit.encoder.options import Options
 from nncjit.errors import ModelError, OptionError
+from nncjit.model import TensorInfo
 from nncjit.report import metrics
 from nncjit.report.evaluation import SNR, Evaluation, Measured, Point
 from nncjit.report.grid import Series
 from nncjit.report.memory import in_child
 from nncjit.report.rival import RIVAL, Rival, back_from_rival, first_qp, fit_for_rival
 from nncjit.report.task import Task
+from nncjit.report.task_run import plain, read_arrays
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
@@ -103,39 +105,29 @@ def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
         higher_is_better=request.task.higher_is_better if request.task else True,
         weights=totals.weights,
         original_bytes=totals.n_bytes,
-        original=Measured(reference, seconds),
+        original=Measured(reference, seconds, _task_peak(request, request.model) if request.memory else None),
         points=tuple(points),
     )
-
-
-def read_arrays(path: Path) -> Arrays:
-    """All tensors of a model file, with dtypes of NumPy's own: measures compute with floats that it does not have as
-    float32, and leave opaque types alone.
-    """
-    with formats.open_model(path) as model:
-        return {tensor.name: _plain(dtypes.as_array(tensor.read(), tensor.dtype)) for tensor in model}
-
-
-def _plain(array: Array) -> Array:
-    if array.dtype.kind in "fiubc":
-        return array
-    opaque = dtypes.find(dtypes.name_of(array)).kind == "o"
-    return dtypes.as_storage(array) if opaque else array.astype(np.float32)
 
 
 def _ours(request: Request, original: Arrays, options: Options, folder: Path, totals: _Totals) -> Point:
     target = folder / "model.nnc"
     report = compress(request.model, target, options, threads=request.threads)
     started = time.perf_counter()
-    found = {name: _plain(array) for name, array in decode(target, threads=request.threads).items()}
+    found = {name: plain(array) for name, array in decode(target, threads=request.threads).items()}
     decode_seconds = time.perf_counter() - started
     measures, task_seconds = _quality(original, found, request.task)
-    peaks: tuple[int, int] | None = None
+    factors = _factors(target, found, request)
+    seconds_of_factors = None if factors is None else _quality(original, found, request.task, factors)[1]
+    peaks: dict[str, int | None] = {}
     if request.memory:
         back, source = folder / "back.safetensors", str(request.model)
         there = in_child("nncjit:compress", source, target, threads=request.threads, **options.keywords())
         again = in_child("nncjit:decompress", target, back, threads=request.threads)
-        peaks = there.peak_bytes, again.peak_bytes
+        peaks = {"encode_peak": there.peak_bytes, "decode_peak": again.peak_bytes}
+        peaks["task_peak"] = _task_peak(request, back)
+        if factors is not None:
+            peaks["factored_peak"] = _task_peak(request, _saved(factors, folder / "factors.safetensors"))
     return Point(
         curve="",
         options={},
@@ -146,9 +138,32 @@ def _ours(request: Request, original: Arrays, options: Options, folder: Path, to
         encode_seconds=report.seconds,
         decode_seconds=decode_seconds,
         task_seconds=task_seconds,
-        encode_peak=peaks[0] if peaks else None,
-        decode_peak=peaks[1] if peaks else None,
+        factored_seconds=seconds_of_factors,
+        **peaks,
     )
+
+
+def _factors(stream: Path, found: Arrays, request: Request) -> Arrays | None:
+    """The model with the factors of its matrices in their stead; None where there are none, or the task takes none."""
+    if request.task is None or not request.task.takes_factors:
+        return None
+    parts = {name: plain(array) for name, array in decode(stream, threads=request.threads, parts=True).items()}
+    return parts if parts.keys() - found.keys() else None
+
+
+def _saved(arrays: Arrays, path: Path) -> Path:
+    infos = [TensorInfo(name, array.shape, array.dtype.name) for name, array in arrays.items()]
+    with formats.create(path, infos) as writer:
+        for name, array in arrays.items():
+            writer.put(name, array)
+    return path
+
+
+def _task_peak(request: Request, path: Path) -> int | None:
+    """Peak memory of a process that only does the task with the tensors of a file."""
+    if request.task is None or not request.task.spec:
+        return None
+    return in_child("nncjit.report.task_run:run_task", request.task.spec, path).peak_bytes
 
 
 def _rivals(
@@ -181,13 +196,15 @@ def _rivals(
             return
 
 
-def _quality(original: Arrays, found: Arrays, task: Task | None) -> tuple[dict[str, float], float | None]:
-    """All measures of decoded weights, and the seconds that the task took."""
+def _quality(
+    original: Arrays, found: Arrays, task: Task | None, given: Arrays | None = None
+) -> tuple[dict[str, float], float | None]:
+    """All measures of decoded weights, and the seconds that the task took, with what it is `given` in their stead."""
     measures = {SNR: metrics.model_snr(original, found)}
     if task is None:
         return measures, None
     started = time.perf_counter()
-    measures |= task(found)
+    measures |= task(found if given is None else given)
     return measures, time.perf_counter() - started
 
 

@@ -44,6 +44,8 @@ class Measured:
     measures: Mapping[str, float]
     task_seconds: float | None = None
     """What the task took: inference of the whole test set."""
+    task_peak: int | None = None
+    """Peak memory of a separate process that only does that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,11 @@ class Point:
     encode_peak: int | None = None
     """Peak memory of a separate process that only encodes."""
     decode_peak: int | None = None
+    task_peak: int | None = None
+    """Of one that only does the task with the decoded weights."""
+    factored_seconds: float | None = None
+    """Inference with the factors of a decomposition, used as such, where there are any and the task takes them."""
+    factored_peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ def rate_quality(
     y_label: str,
     level: float | None = None,
     level_label: str = "original model",
+    costs: Sequence[Curve] = (),
 ) -> None:
     """Draw curves of quality over rate.
 
@@ -57,9 +58,30 @@ def rate_quality(
         Labels have their units.
     level : float, optional
         A quality to draw as a dashed line.
+    costs : sequence of Curve, optional
+        Seconds over rate, for a plot of their own beside the other.
     """
-    figure = _figure_class()(figsize=(7.2, 4.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure = _figure_class()(figsize=(11.6 if costs else 7.2, 4.6), layout="constrained")
+    axes, *beside = figure.subplots(1, 2 if costs else 1, squeeze=False, width_ratios=(1.7, 1)[: 2 if costs else 1])[0]
+    _draw(axes, curves)
+    if level is not None and math.isfinite(level):
+        axes.axhline(level, color="#666666", linestyle="--", linewidth=1, label=level_label, zorder=1)
+    axes.set_ylabel(y_label)
+    axes.set_title(title, fontsize=11, loc="left")
+    for other in beside:
+        _draw(other, costs)
+        other.set_yscale("log")
+        other.set_title("time (s)", fontsize=11, loc="left")
+    for plot in (axes, *beside):
+        plot.set_xscale("log")
+        _plain_ticks(plot.xaxis)
+        plot.set_xlabel(x_label)
+        _quiet(plot)
+        plot.legend(frameon=False, loc="best", fontsize=9)
+    _save(figure, path)
+
+
+def _draw(axes: Any, curves: Sequence[Curve]) -> None:
     for k, curve in enumerate(curves):
         points = [p for p in sorted(zip(curve.rates, curve.qualities, strict=True)) if math.isfinite(p[1])]
         axes.plot(
@@ -71,16 +93,6 @@ def rate_quality(
             linewidth=1.6,
             label=curve.label,
         )
-    if level is not None and math.isfinite(level):
-        axes.axhline(level, color="#666666", linestyle="--", linewidth=1, label=level_label, zorder=1)
-    axes.set_xscale("log")
-    _plain_ticks(axes.xaxis)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.set_title(title, fontsize=11, loc="left")
-    _quiet(axes)
-    axes.legend(frameon=False, loc="best", fontsize=9)
-    _save(figure, path)
 
 
 def grouped_bars(path: str | PathLike[str], groups: Sequence[Group], *, title: str) -> None:

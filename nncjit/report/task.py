@@ -1,8 +1,10 @@
 """Tasks: Python files that measure how well weights do what a model is for.
 
 A task has ``measure(weights) -> dict[str, float]``, where `weights` maps names to arrays, and ``MAIN``, the name of the
-main measure and whether higher is better. It may have ``TITLE``, and ``WEIGHTS``, the path of the model that it usually
-measures. A task is code that is run, so use only tasks from people you trust.
+main measure and whether higher is better. It may have ``TITLE``; ``WEIGHTS``, the path of the model that it usually
+measures; and ``FACTORS = True`` where it also takes matrices as the two factors of a decomposition, ``NAME_G`` and
+``NAME_H``, whose product is the matrix as rows of outputs. A task is code that is run, so use only tasks from people
+you trust.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ class Task:
     title: str = ""
     weights: Path | None = None
     """The file of the model that the task is about."""
+    spec: str = ""
+    """What `load` makes it of."""
+    takes_factors: bool = False
+    """Whether weights may come as the factors ``NAME_G`` and ``NAME_H`` of a decomposition."""
 
     def __call__(self, weights: Mapping[str, Array]) -> dict[str, float]:
         """All measures of these weights.
@@ -95,7 +101,16 @@ def load(spec: str) -> Task:
     weights = getattr(module, "WEIGHTS", None)
     title = str(getattr(module, "TITLE", ""))
     name_of_task = Path(spec).stem if spec.endswith(".py") else spec.rpartition(".")[2]
-    return Task(name_of_task, measure, str(name), bool(higher), title, Path(weights) if weights else None)
+    return Task(
+        name_of_task,
+        measure,
+        str(name),
+        bool(higher),
+        title,
+        Path(weights) if weights else None,
+        spec,
+        bool(getattr(module, "FACTORS", False)),
+    )
 
 
 def _from_file(path: Path) -> ModuleType:

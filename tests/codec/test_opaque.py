@@ -15,8 +15,8 @@ from codec.builder import Builder, string
 from nncjit import dtypes
 from nncjit.cli.main import main
 from nncjit.formats import open_model
-from nncjit.report.evaluate import read_arrays
 from nncjit.report.rival import fit_for_rival
+from nncjit.report.task_run import read_arrays
 from nncjit.report.tensor_page import write_page
 from nncjit.syntax import PayloadType
 from nncjit.updates import bit_patterns

@@ -2,19 +2,21 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 import nncjit
+from nncjit.demo import digits
 from nncjit.errors import ModelError
 from nncjit.report import metrics
 from nncjit.report.evaluate import Request, evaluate
 from nncjit.report.evaluation import Evaluation, Measured, Point
 from nncjit.report.grid import series
 from nncjit.report.rival import Rival
-from nncjit.report.task import Task
+from nncjit.report.task import Task, load
 
 RANDOM = np.random.default_rng(0)
 WEIGHTS = {
@@ -30,6 +32,8 @@ def likeness(weights):
     wanted, found = (w["w"].astype(float) @ inputs for w in (WEIGHTS, weights))
     return {"likeness": 100 * metrics.cosine(wanted, found), "weights": sum(a.size for a in weights.values())}
 
+
+RANKED = nncjit.Options(rules={"hidden.weight": {"rank": 16}})
 
 TASK = Task("alike", likeness, "likeness", True, "a matrix and its outputs")
 
@@ -91,6 +95,26 @@ def test_peak_memory_is_that_of_a_process(model):
     (point,) = found.points
     assert 30e6 < point.encode_peak < 1e9
     assert 30e6 < point.decode_peak < 1e9
+
+
+def test_factors_are_used_as_such_where_the_task_takes_them():
+    request = Request(model=digits.MODEL, curves=series(["bits=3"], RANKED), task=load("nncjit.demo.digits"))
+    (point,) = evaluate(request).points
+    assert point.factored_seconds > 0
+    (plain,) = evaluate(replace(request, curves=series(["bits=3"]))).points
+    assert plain.factored_seconds is None
+    assert plain.task_peak is None
+
+
+@pytest.mark.slow
+def test_memory_of_inference_is_that_of_a_process_which_does_nothing_else():
+    request = Request(
+        model=digits.MODEL, curves=series(["bits=3"], RANKED), task=load("nncjit.demo.digits"), memory=True
+    )
+    found = evaluate(request)
+    (point,) = found.points
+    for peak in (found.original.task_peak, point.task_peak, point.factored_peak):
+        assert 10e6 < peak < point.encode_peak
 
 
 def test_weights_that_the_task_cannot_use_are_refused_before_any_work(tmp_path):

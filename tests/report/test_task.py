@@ -60,7 +60,7 @@ def test_a_module_is_a_task_and_a_file_in_a_package_keeps_its_package(write, tmp
 
 def test_the_shipped_digits_are_a_task():
     from nncjit.demo import digits
-    from nncjit.report.evaluate import read_arrays
+    from nncjit.report.task_run import read_arrays
 
     found = task.load("nncjit.demo.digits")
     measured = found(read_arrays(found.weights))
