@@ -26,30 +26,32 @@ MAY_IMPORT = {
     "files": "errors",
     "arrays": "dtypes extras errors",
     "model": "arrays dtypes extras errors",
-    "bits": "errors",
+    "remote": "extras errors",
+    "bits": "remote errors",
     "syntax": "bits errors",
     "cabac": "stages jit errors",
     "quant": "stages cabac jit errors",
     "reduce": "model dtypes errors",
-    "formats": "model arrays dtypes files extras errors",
+    "formats": "model arrays dtypes files remote extras errors",
     "calibrate": "__init__ formats model errors",
     "stream": "files wording reduce syntax bits model dtypes errors",
     "encoder": "progress option_values calibrate stream reduce quant cabac syntax model dtypes stages jit errors",
-    "decoder": "tasks formats files wording progress option_values stream reduce quant cabac syntax bits model arrays "
-    "dtypes stages jit errors",
-    "convert": "extras tasks encoder decoder calibrate stream formats reduce syntax bits progress option_values model "
-    "files dtypes stages jit errors",
+    "decoder": "remote tasks formats files wording progress option_values stream reduce quant cabac syntax bits model "
+    "arrays dtypes stages jit errors",
+    "convert": "remote extras tasks encoder decoder calibrate stream formats reduce syntax bits progress option_values "
+    "model files dtypes stages jit errors",
     "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
     "model files dtypes stages jit errors",
     "torch": "option_values convert encoder decoder calibrate stream formats reduce bits progress model "
     "arrays dtypes files extras stages jit errors",
     "hf": "torch convert decoder errors extras",
+    "zarr": "encoder decoder extras errors",
     "onnx": "convert formats extras errors",
     "flower": "updates errors",
     "demo": "errors",
     "report": "convert encoder decoder stream formats bits wording progress option_values model files dtypes stages "
     "errors",
-    "cli": "__init__ wording report demo torch updates convert encoder decoder calibrate stream formats reduce "
+    "cli": "__init__ remote wording report demo torch updates convert encoder decoder calibrate stream formats reduce "
     "progress option_values dtypes stages files extras jit errors",
     "__main__": "cli",
     "__init__": "report torch updates convert encoder decoder model errors",
@@ -57,7 +59,7 @@ MAY_IMPORT = {
 """Package -> the packages below it. `__init__` holds the public names: ``import nncjit``."""
 
 NUMBA = {"numba", "llvmlite"}
-HEADERS_ONLY = ("errors", "extras", "bits", "syntax", "dtypes", "arrays", "model", "files", "formats")
+HEADERS_ONLY = ("errors", "extras", "remote", "bits", "syntax", "dtypes", "arrays", "model", "files", "formats")
 """Packages that must work without Numba, since `inspect` and the file formats need them."""
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -2,7 +2,7 @@
 
 from nncjit.bits.bit_reader import MAX_UE_SUFFIX, BitReader, EndOfDataError
 from nncjit.bits.bit_writer import BitWriter
-from nncjit.bits.source import Buffer, FileSource, MemorySource, Source, StreamSource, as_source
+from nncjit.bits.source import Buffer, FileSource, MemorySource, RemoteSource, Source, StreamSource, as_source
 
 __all__ = [
     "MAX_UE_SUFFIX",
@@ -12,6 +12,7 @@ __all__ = [
     "EndOfDataError",
     "FileSource",
     "MemorySource",
+    "RemoteSource",
     "Source",
     "StreamSource",
     "as_source",

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 from nncjit.errors import BitstreamError, ModelError
+from nncjit.remote import RemoteFile, is_url
 
 Buffer = bytes | bytearray | memoryview
 
@@ -165,12 +166,26 @@ class FileSource(Source):
         self.close()
 
 
+class RemoteSource(Source):
+    """A file at a URL, of which ranges are read (see `nncjit.remote`)."""
+
+    def __init__(self, url: str) -> None:
+        self._file = RemoteFile(url)
+        self.size = self._file.size
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` up to `stop`."""
+        _check(start, stop, self.size)
+        return self._file.read(start, stop)
+
+
 def as_source(data: Buffer | str | os.PathLike[str] | Source | Any, *, mmap: bool = False) -> Source:
     """The source behind bytes, a path, a file object or a source.
 
     Parameters
     ----------
     data : bytes-like, str, path-like, binary file object, or Source
+        A str may be a URL of a file system that fsspec knows.
         A file object that cannot seek is read to its end.
     mmap : bool
         For a path: map the file instead of reading it.
@@ -182,6 +197,8 @@ def as_source(data: Buffer | str | os.PathLike[str] | Source | Any, *, mmap: boo
     """
     if isinstance(data, (bytes, bytearray, memoryview)):
         return MemorySource(data)
+    if is_url(data):
+        return RemoteSource(data)
     if isinstance(data, (str, os.PathLike)):
         return _piped(data) if _is_pipe(data) else FileSource(data, mmap=mmap)
     if isinstance(data, Source):

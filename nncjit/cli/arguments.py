@@ -11,8 +11,14 @@ from typing import Any
 
 from nncjit.encoder.choices import GROUPS, PRESETS, TABLE, FinenessKinds
 from nncjit.encoder.option_table import OptionGroup
+from nncjit.remote import is_url
 
 PRESET = f"{', '.join(PRESETS)} (default balanced)"
+
+
+def path_or_url(text: str) -> Any:
+    """A path, or a URL, which is no path."""
+    return text if is_url(text) else Path(text)
 
 
 def add_output(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
+from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, path_or_url, show
 from nncjit.cli.default_target import expanded, in_folder, named_target
 from nncjit.cli.executors import add_executor, executor_of
 from nncjit.cli.pipes import STANDARD, model_from, standard_output
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "sources", type=Path, nargs="+", metavar="MODEL", help="the model file or folder; - is standard input"
+        "sources", type=path_or_url, nargs="+", metavar="MODEL", help="the model file or folder; - is standard input"
     )
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=path_or_url,
         metavar="FILE",
         help="the .nnc file (default: MODEL with .nnc), or a folder; - is stdout",
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
+from nncjit.cli.arguments import add_decoder, add_output, decoder_options, path_or_url, show
 from nncjit.cli.default_target import named_target
 from nncjit.cli.executors import add_executor, executor_of
 from nncjit.cli.pipes import stream_from, through_file
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file or folder; - is standard input")
+    parser.add_argument("source", type=path_or_url, metavar="FILE", help="the .nnc file or folder; - is standard input")
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=path_or_url,
         metavar="MODEL",
         help="the model file (default: FILE with .safetensors, or .onnx with --as)",
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import os_errors, resolved
+from nncjit.remote import is_url
 
 
 def derived_target(source: Path, suffix: str, *, dry_run: bool = False) -> Path:
@@ -18,6 +19,8 @@ def derived_target(source: Path, suffix: str, *, dry_run: bool = False) -> Path:
     """
     if str(source) == "-":
         return source  # from standard input to standard output
+    if is_url(source):
+        raise OptionError(f"{source}: name the target with -o")
     if source.is_dir():
         return _derived_folder(source, suffix, dry_run=dry_run)
     from nncjit.formats import known_suffixes
@@ -62,6 +65,8 @@ def named_target(output: Path | None, source: Path, suffix: str, *, dry_run: boo
     """
     if output is None:
         return derived_target(source, suffix, dry_run=dry_run)
+    if is_url(output) or is_url(source):
+        return output
     if output.is_dir() and not source.is_dir() and str(source) != "-":
         return output / derived_target(source, suffix, dry_run=True).name
     return output
@@ -71,7 +76,7 @@ def expanded(sources: list[Path]) -> list[Path]:
     """The paths, patterns such as ``*.safetensors`` replaced by the files that they match where the shell has not."""
     found: list[Path] = []
     for source in sources:
-        if source.exists() or not set(source.name) & set("*?["):
+        if is_url(source) or source.exists() or not set(source.name) & set("*?["):
             found.append(source)
             continue
         matching = sorted(source.parent.glob(source.name))

@@ -6,11 +6,10 @@ Only headers are read, so this is fast for files of any size.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_output, show
+from nncjit.cli.arguments import add_output, path_or_url, show
 from nncjit.cli.pipes import stream_from
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ VALUE_WIDTH = 60
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file, or a model file")
+    parser.add_argument("source", type=path_or_url, metavar="FILE", help="the .nnc file, or a model file")
     parser.add_argument("--units", action="store_true", help="list every unit and what its header says")
     add_output(parser)
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from nncjit.errors import OptionError
 from nncjit.files import os_errors
+from nncjit.remote import is_url
 
 __all__ = ["STANDARD", "is_pipe", "model_from", "standard_output", "stream_from", "through_file"]
 
@@ -22,7 +23,7 @@ _KINDS = ((b"GGUF", ".gguf"), (b"PK\x03\x04", ".npz"))
 
 def is_pipe(path: Path | None) -> bool:
     """Whether this stands for standard input or output, or is a pipe with a name."""
-    return path is not None and (path == STANDARD or path.is_fifo())
+    return path is not None and not is_url(path) and (path == STANDARD or path.is_fifo())
 
 
 @contextmanager

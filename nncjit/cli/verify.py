@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
+from nncjit.cli.arguments import add_decoder, add_output, decoder_options, path_or_url, show
 from nncjit.cli.executors import add_executor, executor_of
 from nncjit.cli.pipes import stream_from
 from nncjit.progress import progress_bar
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file")
+    parser.add_argument("source", type=path_or_url, metavar="FILE", help="the .nnc file")
     add_decoder(parser)
     add_executor(parser, resumes=False)
     add_output(parser)

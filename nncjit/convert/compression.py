@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -26,6 +26,7 @@ from nncjit.files import atomic_write
 from nncjit.model import Model
 from nncjit.option_values import Bytes, Texts, check_flags, optional
 from nncjit.progress import Progress, reporting
+from nncjit.remote import is_url, uploaded
 from nncjit.stream.reports import CompressReport, source_name
 from nncjit.stream.stream_index import is_index
 from nncjit.tasks import check_executor
@@ -72,6 +73,7 @@ def compress(
     source : path, mapping of str to array_like, or module
         A safetensors file, a safetensors index of several, an npz archive, a PyTorch checkpoint, an ONNX or a GGUF
         file; a folder with such a file, as Hugging Face has it; or a model in memory, as `encode` takes it.
+        A path may be a URL that fsspec knows: of safetensors files, ranges of bytes are read; others are copied first.
     target : path or binary file
         The NNC file to write; an old one is replaced only when the new one is complete. An object with ``write`` gets
         the whole stream at the end. For a folder, a folder: the model is ``model.nnc`` in it, and the files that are
@@ -181,6 +183,8 @@ def _statistics_path(calibration: Any) -> Path | None:
 
 def _two_paths(source: Any, target: Any, **not_given: Any) -> tuple[AnyPath, AnyPath]:
     """Source and target; refuses what several files cannot be made of."""
+    if is_url(source) or is_url(target):
+        raise OptionError("several files are made of a file on this machine, not at a URL")
     if not isinstance(source, str | PathLike) or not isinstance(target, str | PathLike):
         raise OptionError("several files are made of a file: give the paths of a model file and of a target")
     for name, value in not_given.items():
@@ -206,7 +210,7 @@ def _output(target: Any) -> Iterator[BinaryIO]:
     if isinstance(target, str | PathLike):
         if formats.is_known(target):
             raise OptionError(f"{target}: the target is an NNC file, its name ends like one of another format")
-        with atomic_write(target) as file:
+        with uploaded(target) if is_url(target) else nullcontext(target) as path, atomic_write(path) as file:
             yield file
         return
     if not hasattr(target, "write"):

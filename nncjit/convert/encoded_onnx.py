@@ -24,6 +24,7 @@ from nncjit.formats import create, open_model
 from nncjit.formats.onnx_places import Place, graphs, places
 from nncjit.formats.onnx_tensors import TYPES
 from nncjit.model import Graph, Model, Tensor, TensorInfo
+from nncjit.remote import is_url
 from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
 
 SUFFIX = ".nnc.onnx"
@@ -38,7 +39,10 @@ _SET_OF_BYTES = ".nnc"
 
 def is_encoded(path: Any) -> bool:
     """Whether the name is that of such a file."""
-    return isinstance(path, str | PathLike) and fspath(path).lower().endswith(SUFFIX)
+    named = isinstance(path, str | PathLike) and fspath(path).lower().endswith(SUFFIX)
+    if named and is_url(path):
+        raise ModelError(f"{path}: ONNX files with encoded tensors are made and read on this machine, not at a URL")
+    return named
 
 
 def compress_onnx(source: Any, target: Any, options: Options, execution: Execution) -> CompressReport:

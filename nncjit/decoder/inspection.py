@@ -13,6 +13,7 @@ from nncjit import dtypes, formats, wording
 from nncjit.bits import as_source
 from nncjit.errors import ModelError
 from nncjit.option_values import check_flags
+from nncjit.remote import RemoteFile, is_url
 from nncjit.stream import tensor_mapping
 from nncjit.stream.data_units import StreamReader, tools_of
 from nncjit.stream.reports import LISTED, TENSOR_HEAD, html_tables, source_name
@@ -113,6 +114,11 @@ class Inspection:
         }
 
 
+def _bytes_of(path: Any) -> int:
+    """Bytes of a file, which may be at a URL."""
+    return RemoteFile(path).size if is_url(path) else Path(path).stat().st_size
+
+
 def inspect(source: Any, *, lenient: bool = False) -> Inspection:
     """Look at a stream, or at a model file of a known format, without decoding or reading values.
 
@@ -203,5 +209,5 @@ def _inspect_model(path: str | PathLike[str]) -> Inspection:
             TensorInspection(t.name, t.shape, t.dtype, (), 0 if t.same_as else t.nbytes, t.same_as) for t in model
         )
         in_shards = any(t.shard for t in model)
-        n_bytes = sum(t.bytes for t in tensors) if in_shards else Path(path).stat().st_size
+        n_bytes = sum(t.bytes for t in tensors) if in_shards else _bytes_of(path)
         return Inspection(source_name(path), n_bytes, None, dict(model.metadata), tensors, ())

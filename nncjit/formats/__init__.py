@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import check_readable
-from nncjit.formats.tensor_writer import Writer
+from nncjit.formats.tensor_writer import Store, Writer
 from nncjit.model import Graph, Model, TensorInfo
+from nncjit.remote import fetched, is_url, uploaded
 
 __all__ = ["Writer", "create", "is_known", "known_suffixes", "open_model"]
 
@@ -75,8 +79,8 @@ def open_model(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
 
     Parameters
     ----------
-    path : path
-        With one of `known_suffixes`.
+    path : path or URL
+        With one of `known_suffixes`. URLs need fsspec.
     mmap : bool
         Tensors of safetensors files are read-only views of a memory map instead of fresh arrays: no copy, but memory
         that counts as used, and slow on network disks. The file must not be cut short while it is open.
@@ -94,9 +98,31 @@ def open_model(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         The file does not exist or is damaged, or a tensor has a type that nncjit does not support.
     """
     module = _module_for(path)
+    if is_url(path):
+        return _at_url(str(path), module)
     check_readable(path)
     model: Model = module.read(path, mmap=mmap)
     return model
+
+
+def _at_url(url: str, module: ModuleType) -> Model:
+    """A model file at a URL: in ranges where the format allows it, else as a copy in a temporary folder."""
+    if hasattr(module, "read_url"):
+        return module.read_url(url)  # type: ignore[no-any-return]
+    with ExitStack() as stack:
+        path = stack.enter_context(fetched(url))
+        check_readable(path)
+        model: Model = stack.enter_context(module.read(path))
+        return Model(model, model.metadata, stack.pop_all().close, model.graphs)
+
+
+@contextmanager
+def _sent(
+    write: Callable[..., AbstractContextManager[Store]], url: Any, *arguments: Any, **options: Any
+) -> Iterator[Store]:
+    """The writer of a file that goes to a URL when it is complete."""
+    with uploaded(url) as path, write(path, *arguments, **options) as store:
+        yield store
 
 
 def create(
@@ -112,7 +138,7 @@ def create(
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         With one of `known_suffixes`. An old file stays as it is until the new one is complete.
     infos : sequence of TensorInfo
         All tensors, in the order in which the file will list them.
@@ -137,10 +163,11 @@ def create(
     module = _module_for(path)
     if any(graph.format == getattr(module, "NETWORK", None) for graph in graphs):
         module = importlib.import_module("nncjit.formats.torch_archive")
+    write = partial(_sent, module.write) if is_url(path) else module.write
     if hasattr(module, "GRAPH"):
         graph = next((graph for graph in graphs if graph.format == module.GRAPH and not graph.quantization), None)
         if graph is None:
             raise ModelError(f"{path}: needs the {module.GRAPH.upper()} graph of the network, and there is none")
         beside = {"graphs": graphs, "metadata": metadata or {}} if hasattr(module, "KEEPS_METADATA") else {}
-        return Writer(module.write(path, infos, graph, **beside, fsync=fsync), infos)
-    return Writer(module.write(path, infos, metadata or {}, shard_size=shard_size, fsync=fsync), infos)
+        return Writer(write(path, infos, graph, **beside, fsync=fsync), infos)
+    return Writer(write(path, infos, metadata or {}, shard_size=shard_size, fsync=fsync), infos)

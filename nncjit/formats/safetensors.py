@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap as memory_map
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from nncjit.files import atomic_write, os_errors, read_at, reserve, will_read, w
 from nncjit.formats.safetensors_header import LENGTH_BYTES, MAX_LENGTH, Entry, build, parse
 from nncjit.formats.tensor_writer import Store
 from nncjit.model import Model, Tensor, TensorInfo
+from nncjit.remote import RemoteFile
 
 __all__ = ["read", "write"]
 
@@ -35,7 +36,7 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
     with os_errors(path):
         file = Path(path).open("rb")  # noqa: SIM115 - the model keeps it
     try:
-        entries, metadata, data_start = _read_header(file)
+        entries, metadata, data_start = _read_header(partial(_range_of, file), os.fstat(file.fileno()).st_size)
         view = _map(file) if mmap else None
         tensors = []
         for info, start, _ in entries:
@@ -51,10 +52,42 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
         raise
 
 
-def _read_header(file: BinaryIO) -> tuple[list[Entry], dict[str, str], int]:
-    """Tensors, metadata, and the position of the values."""
-    size = os.fstat(file.fileno()).st_size
-    first = file.read(LENGTH_BYTES)
+def _range_of(file: BinaryIO, start: int, stop: int) -> bytes:
+    file.seek(start)
+    return file.read(stop - start)
+
+
+def read_url(url: str) -> Model:
+    """Open a file at a URL, of which ranges are read."""
+    file = RemoteFile(url)
+    try:
+        entries, metadata, data_start = _read_header(file.read, file.size)
+        tensors = [
+            Tensor(info.name, info.shape, info.dtype, partial(_load_range, file, info, data_start + start), fresh=True)
+            for info, start, _ in entries
+        ]
+        return Model(tensors, metadata)
+    except ModelError as error:
+        raise error if url in str(error) else ModelError(f"{url}: {error}") from None
+
+
+def _load_range(file: RemoteFile, info: TensorInfo, offset: int) -> np.ndarray[Any, Any]:
+    raw = np.frombuffer(bytearray(file.read(offset, offset + info.nbytes)), np.uint8)
+    array: np.ndarray[Any, Any] = raw != 0 if info.dtype == "bool" else raw.view(DTYPES[info.dtype].storage)
+    return array.reshape(info.shape)
+
+
+def _read_header(read: Callable[[int, int], bytes], size: int) -> tuple[list[Entry], dict[str, str], int]:
+    """Tensors, metadata, and the position of the values.
+
+    Parameters
+    ----------
+    read : callable
+        Bytes from one position to another, fewer where the file ends.
+    size : int
+        Of the file.
+    """
+    first = read(0, LENGTH_BYTES)
     if len(first) < LENGTH_BYTES:
         raise ModelError(f"not a safetensors file: {size} bytes are too few")
     length = int.from_bytes(first, "little")
@@ -64,7 +97,7 @@ def _read_header(file: BinaryIO) -> tuple[list[Entry], dict[str, str], int]:
         raise ModelError(f"not a safetensors file: a header of {length} bytes is more than the {MAX_LENGTH} allowed")
     if length > size - LENGTH_BYTES:
         raise ModelError(f"ends early: {size - LENGTH_BYTES} of {length} bytes of the header are there")
-    header = file.read(length)
+    header = read(LENGTH_BYTES, LENGTH_BYTES + length)
     if not header.startswith(b"{"):
         raise ModelError("not a safetensors file: the header does not start with {")
     start = LENGTH_BYTES + length

@@ -1,0 +1,49 @@
+"""The codec for numcodecs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nncjit.extras import require
+from nncjit.zarr.chunk_streams import checked, decoded, encoded
+
+_numcodecs: Any = require("numcodecs", "codecs of chunks")
+_Codec: Any = require("numcodecs.abc", "codecs of chunks", distribution="numcodecs").Codec
+
+
+class NncBuffers(_Codec):  # type: ignore[misc] # of a library that may not be there
+    """Arrays as NNC streams; numcodecs knows it as ``nnc``.
+
+    Parameters
+    ----------
+    **options
+        Those of `nncjit.encode`, for example ``bits=4``. Without any, arrays come back bit for bit.
+
+    Raises
+    ------
+    OptionError
+        An option is wrong.
+    """
+
+    codec_id = "nnc"
+
+    def __init__(self, **options: Any) -> None:
+        self.options = checked(options)
+
+    def encode(self, buf: Any) -> bytes:
+        """The stream of an array or a buffer."""
+        array = np.asarray(buf) if hasattr(buf, "__array_interface__") else np.frombuffer(buf, np.uint8)
+        return encoded(array, self.options)
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """The array in a stream, in `out` where that is given."""
+        return _numcodecs.compat.ndarray_copy(decoded(_numcodecs.compat.ensure_bytes(buf)), out)
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes an equal codec."""
+        return {"id": self.codec_id, **self.options}
+
+
+_numcodecs.register_codec(NncBuffers)
