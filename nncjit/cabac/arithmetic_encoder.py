@@ -18,8 +18,10 @@ Array = NDArray[Any]
 
 FIRST_CAPACITY = 1 << 12
 MOST_SPARE = 64
-"""Encoders that a thread keeps for the next payloads, with their first output: to make one takes 10 us, as long as to
+"""Encoders that a thread keeps for the next payloads, with their output: to make one takes 10 us, as long as to
 code a vector, and a bundle of tensors has so many in use."""
+MOST_CAPACITY = 1 << 15
+"""Bytes of the output of an encoder that is kept, at most."""
 _spare = threading.local()
 _LIST_END = np.array([LIST_END, 0], np.uint16)
 
@@ -61,7 +63,7 @@ class ArithmeticEncoder:
     def give_back(self) -> None:
         """Let the calling thread use this encoder for another payload; nobody else may hold it."""
         spares: list[ArithmeticEncoder] = _spare.__dict__.setdefault("encoders", [])
-        if len(spares) < MOST_SPARE and len(self._output) == FIRST_CAPACITY:
+        if len(spares) < MOST_SPARE and len(self._output) <= MOST_CAPACITY:
             spares.append(self)
 
     def use_contexts(self, contexts: Array) -> None:
