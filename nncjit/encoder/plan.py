@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from nncjit.encoder.execution import Data
 from nncjit.encoder.options import Options
 from nncjit.errors import NncWarning, OptionError
 from nncjit.model import TensorInfo
+from nncjit.reduce.quantised_names import exact_names
 
 if TYPE_CHECKING:
     from nncjit.encoder.input_metrics import Metrics
@@ -61,6 +62,8 @@ class Plan:
     """Lambda of a calibrated model, at scale 1."""
     sampling: bool = False
     """Whether parts are made for samples, which then serve any scale."""
+    quantised: Set[str] = frozenset()
+    """Floats that go with levels of a model that is quantised already, by their names."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """Ranks that were left to "auto" and are decided; 0: no factors."""
 
@@ -81,6 +84,7 @@ class Plan:
         floats = [info for info in infos if dtypes.find(info.dtype).kind == "f"]
         sizes = [info.size for info in floats if is_matrix(info.shape)]
         plan = cls(options, data, choices, options.quantising.qp_density, statistics.median(sizes) if sizes else 1.0)
+        plan = replace(plan, quantised=frozenset(exact_names(info for info in infos if info.role is None)))
         if data.metrics is not None:
             plan = replace(plan, density=FINE_DENSITY, loss_per_bit=_loss_per_bit(infos, data.metrics))
         computed = not all(plan.has_qp(info.name, info.shape) for info in floats)
@@ -103,7 +107,8 @@ class Plan:
     def _is_quantised(self, info: TensorInfo) -> bool:
         """Whether levels were made for these values, and no rule says how fine they shall be or that they are raw."""
         choices = self.choices[info.name]
-        is_exact = info.role is not None and info.role.kind in ("scale", "kept")
+        told = info.role is not None and info.role.kind in ("scale", "kept")
+        is_exact = told or info.name in self.quantised
         return is_exact and not choices.own_fineness and choices.quantising.quantizer != "raw"
 
     def has_qp(self, name: str, shape: tuple[int, ...]) -> bool:

@@ -1,0 +1,61 @@
+"""Scales of models that are quantised already are exact: GPTQ, AWQ, compressed-tensors, bitsandbytes, float8."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nncjit
+
+RNG = np.random.default_rng(0)
+
+
+def floats(*shape):
+    return (RNG.random(shape) * 0.01 + 1e-3).astype("f2")
+
+
+def words(*shape):
+    return RNG.integers(-(2**31), 2**31, shape).astype("i4")
+
+
+GPTQ = {
+    "l.qweight": words(32, 64),
+    "l.qzeros": words(4, 8),
+    "l.scales": floats(4, 64),
+    "l.g_idx": np.arange(256, dtype="i4"),
+}
+LAYERS = {
+    "GPTQ": (GPTQ, {"l.scales"}),
+    "AWQ": ({"a.b.qweight": words(256, 8), "a.b.scales": floats(4, 64)}, {"a.b.scales"}),
+    "compressed-tensors": ({"l.weight_packed": words(64, 32), "l.weight_scale": floats(64, 4)}, {"l.weight_scale"}),
+    "int8": ({"l.weight": RNG.integers(-99, 99, (64, 64), np.int8), "l.SCB": floats(64)}, {"l.SCB"}),
+    "bitsandbytes": (
+        {"l.weight": RNG.integers(0, 256, (2048, 1), np.uint8), "l.weight.absmax": floats(64)},
+        {"l.weight.absmax"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_scales_are_exact_and_all_else_is_as_before(kind):
+    arrays, scales = LAYERS[kind]
+    arrays = arrays | {"plain.weight": floats(64, 64), "plain.scales": floats(64, 64), "norm.weight": floats(64)}
+    back = nncjit.decode(nncjit.encode(arrays))
+    assert {name for name in arrays if not np.array_equal(back[name], arrays[name])} >= {"plain.weight", "plain.scales"}
+    assert all(np.array_equal(back[name], arrays[name]) for name in {*scales, *LAYERS[kind][0]})
+
+
+def test_rules_come_before_it():
+    back = nncjit.decode(nncjit.encode(GPTQ, rules={".*scales": "bits:4"}))
+    assert not np.array_equal(back["l.scales"], GPTQ["l.scales"])
+
+
+def test_levels_of_eight_bits_are_exact_where_they_have_scales():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    weight = RNG.standard_normal((128, 128)).astype(ml_dtypes.float8_e4m3fn)
+    for arrays, exact in (
+        ({"l.weight": weight, "l.weight_scale_inv": floats(1, 1)}, True),
+        ({"l.weight": weight}, False),
+    ):
+        back = nncjit.decode(nncjit.encode(arrays))
+        assert (back["l.weight"].tobytes() == weight.tobytes()) == exact
