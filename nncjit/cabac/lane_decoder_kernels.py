@@ -20,8 +20,10 @@ from nncjit.cabac.decoder_records import (
     layer_at,
     segment_at,
 )
+from nncjit.cabac.delivery_kernels import FLOAT32
+from nncjit.cabac.delivery_kernels import LEVELS as LEVELS_ALONE
 from nncjit.cabac.lane_bin_kernels import end_escape, end_level
-from nncjit.cabac.lane_levels_kernels import collect_codes, levels_of_codes
+from nncjit.cabac.lane_levels_kernels import collect_codes, levels_of_codes, place_codes
 from nncjit.cabac.lane_records import (
     BELOW_V,
     CODES,
@@ -177,8 +179,12 @@ def deliver_lane(group_address, lane, tables, chunk):
     """
     group = group_at(group_address)
     layer, count = layer_at(group.layer[lane]), np.int64(group.n_codes[lane])
-    levels_of_codes(group_address, lane, tables, chunk)
-    fits = place_levels(layer, chunk, count, group.row[lane], group.n_rows[lane], group.done[lane])
+    fits = True
+    if (layer.kind == FLOAT32 or layer.kind == LEVELS_ALONE) and not layer.levels:
+        place_codes(layer, group_address, lane, tables)
+    else:
+        levels_of_codes(group_address, lane, tables, chunk)
+        fits = place_levels(layer, chunk, count, group.row[lane], group.n_rows[lane], group.done[lane])
     group.done[lane] += count
     group.n_codes[lane] = 0
     group.n_escaped[lane] = 0

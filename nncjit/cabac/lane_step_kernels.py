@@ -1,15 +1,17 @@
 """One bin in each of 16 lanes, and again: the loop in which decoding in lanes spends its time (spec, sections 3 to 6).
 
 All lanes do the same, wherever they are in the binarisation: a place is a number, what follows it stands in two tables
-of 32 words, and these are in registers. So a step loads and stores memory for the contexts only, one gather and one
-scatter. What is rare and long, the Exp-Golomb part of a level, makes its lane wait, with a less probable symbol of
-width 0, so that nothing changes, until the next refill; there one branch serves all waiting lanes.
+of 32 words, and these are in registers. So a step loads and stores memory for the contexts only. What follows a bin 0
+and a bin 1 is known before the bin, so both contexts are gathered meanwhile. What is rare and long, the Exp-Golomb part
+of a level, makes its lane wait, with a less probable symbol of width 0, so that nothing changes, until the next refill;
+there one branch serves all waiting lanes.
 
-The state of a group in registers: `place` (lane_tables.py), `range_`, `window` (V in bits 23..31, 23 bits that follow
-below), `position` (bits read). A bin takes at most 7 bits, so the window lasts for 3 steps.
+The state of a group in registers: `place` (lane_tables.py), `range_` in bits 23..31, `window` (V in bits 23..31, 23
+bits that follow below), `position` (bits read), and `word`, the context of the next bin. A bin takes at most 7 bits, so
+the window lasts for 3 steps.
 
 Addresses stay inside their arrays whatever a payload holds: contexts come from the tables, which name those of the
-group only; a lane's payload is read at a position that `refill` clamps to its last four bytes.
+group only; a lane's payload is read at a position that `bits_from` clamps to its last four bytes.
 """
 
 from nncjit.cabac.lane_records import BELOW_V, GROUP, LANES, ROW, SIG, V_BITS
@@ -81,11 +83,22 @@ TABLE_HALF = 64
 
 
 @inlined
-def refill(payloads, payload, last_word, window, position):
-    """The window with all bits below V; zeros behind the payload's end."""
+def bits_from(payloads, payload, last_word, position):
+    """25 bits and more of each payload from a position on, from the top of a word; zeros behind the payload's end."""
     byte = minimum(position >> 3, last_word)
-    following = shift_left(swap_bytes(gather_unaligned(payloads, payload + byte)), position - (byte << 3))
-    return window & V_BITS | following >> 9
+    return shift_left(swap_bytes(gather_unaligned(payloads, payload + byte)), position - (byte << 3))
+
+
+@inlined
+def refill(payloads, payload, last_word, window, position, ahead, filled):
+    """Fill the windows again, from bits that were fetched when they were filled before, so that nothing waits.
+
+    ahead  : the bits that follow the window of then
+    filled : the position of then, at most 25 before that of now
+    Returns the window and the bits ahead of it.
+    """
+    window = window | (ahead >> 1) >> (31 - (position - filled))
+    return window, bits_from(payloads, payload, last_word, position + BELOW_V)
 
 
 @inlined
@@ -111,14 +124,12 @@ def step(
     # the less probable symbol: its width is that for the largest range, scaled
     towards_one = signed((word + (word >> 16)) << 19) >> 26
     widest = pick_halves(halves(words(absolute(towards_one))), widths)
-    width = words(high_product(widest, halves(((range_ >> 1) | 15) + 1)))
-    width = select(waits, 0, width)
-    range_ = range_ - width
-    split = range_ << BELOW_V
+    width = words(high_product(widest, halves(((range_ >> (BELOW_V + 1)) | 15) + 1))) << BELOW_V
+    split = select(waits, range_, range_ - width)
     less = window >= split
     window = select(less, window - split, window)
-    range_ = select(less, width, range_)
-    shift = leading_zero_bits(range_) - BELOW_V
+    range_ = select(less, width, split)
+    shift = leading_zero_bits(range_)
     range_, window, position = range_ << shift, window << shift, position + shift
     zero = less ^ (towards_one < 0)
     zero_here = zero & ~waits
@@ -144,6 +155,7 @@ def finish_escapes(group, log, next_low, next_high, unary_length, dq, place, ran
     served = ((place & ESCAPE) != 0) & ((place & PLACE_BITS) != AT_SIGN)
     n_bits = (place & PLACE_BITS) - AT_REM
     below = BELOW_V - n_bits
+    range_ = range_ >> BELOW_V
     suffix = words(to_int(to_float(signed(window >> (below & 31))) / to_float(signed(range_))))
     n_bits = select(served, n_bits, 0)
     window = select(served, (window - ((suffix * range_) << (below & 31))) << n_bits, window)
@@ -176,12 +188,13 @@ def run_steps(group, tables, payloads, first, count, unary_length, dq):
     one_low, one_high = load_words(tables + ONE), load_words(tables + ONE + TABLE_HALF)
     next_low, next_high = load_words(tables + NEXT_STATE), load_words(tables + NEXT_STATE + TABLE_HALF)
     curve, widths = halves(load_words(tables + CURVE)), halves(load_words(tables + LPS_WIDTHS))
-    place, range_ = load_words(group + PLACE), load_words(group + RANGE)
+    place, range_ = load_words(group + PLACE), load_words(group + RANGE) << BELOW_V
     window, position = load_words(group + WINDOW), load_words(group + POSITION)
     payload, last_word = load_words(group + PAYLOAD), load_words(group + LAST_WORD)
     contexts, log = group + CONTEXTS, group + LOG
     word = gather(contexts, place >> BELOW_LANE)
-    window = refill(payloads, payload, last_word, window, position)
+    window = window & V_BITS | bits_from(payloads, payload, last_word, position) >> (32 - BELOW_V)
+    ahead, filled = bits_from(payloads, payload, last_word, position + BELOW_V), position
     k, unserved = first, False
     while k < count and not unserved:
         stop = min(k + REFILL_STEPS, count)
@@ -192,16 +205,18 @@ def run_steps(group, tables, payloads, first, count, unary_length, dq):
                 place, range_, window, position, word,
             )  # fmt: skip
             k += 1
+        window, ahead = refill(payloads, payload, last_word, window, position, ahead, filled)
+        filled = position
         if any_lane((place & ESCAPE) != 0):
-            window = refill(payloads, payload, last_word, window, position)
             place, window, position = finish_escapes(
                 group, log + LANES * (k - 1), next_low, next_high, lengths, parities, place, range_, window, position
             )
+            window, ahead = refill(payloads, payload, last_word, window, position, ahead, filled)
+            filled = position
             word = gather(contexts, place >> BELOW_LANE)
             unserved = any_lane((place & ESCAPE) != 0)
-        window = refill(payloads, payload, last_word, window, position)
     store_vector(group + PLACE, place)
-    store_vector(group + RANGE, range_)
+    store_vector(group + RANGE, range_ >> BELOW_V)
     store_vector(group + WINDOW, window)
     store_vector(group + POSITION, position)
     return k

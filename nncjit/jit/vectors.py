@@ -238,9 +238,7 @@ def minimum(builder, x, y):
 @operation(WORDS, WORDS, WORDS)
 def shift_left(builder, x, by):
     """``x << by``, and 0 where `by` is 32 or more."""
-    zero, low = ir.Constant(WORDS.ir, None), builder.and_(by, ir.Constant(WORDS.ir, [31] * 16))
-    fits = builder.icmp_unsigned("<", by, ir.Constant(WORDS.ir, [32] * 16))
-    return builder.select(fits, builder.shl(x, low), zero)
+    return _call(builder, "x86.avx512.psllv.d.512", WORDS.ir, x, by)
 
 
 @operation(WORDS, WORDS)
