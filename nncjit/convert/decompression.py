@@ -14,6 +14,7 @@ from nncjit import formats
 from nncjit.bits import as_source
 from nncjit.convert.dequantized_onnx import Form, check_form, dequantized
 from nncjit.convert.encoded_onnx import decompress_onnx, is_encoded
+from nncjit.convert.hf_restoring import decompress_folder, is_encoded_folder
 from nncjit.convert.job import Job
 from nncjit.convert.model_folders import into_folder, is_folder
 from nncjit.convert.sharded_decompression import decompress_sharded
@@ -99,6 +100,8 @@ def decompress(
     size = optional("shard_size", Bytes(least=1), shard_size)
     if optional("form", Word("qdq"), form):
         check_form(source, target)
+    if is_encoded_folder(source):
+        return decompress_folder(source, target, threads=threads, max_bytes=max_bytes, shard_size=size)
     if is_folder(source):
         with into_folder(source, target, decoded=True) as (inner, made):
             report = decompress(

@@ -39,7 +39,7 @@ METHOD = "nnc"
 """quant_method in config.json."""
 HINT = "pip install nncjit, and import nncjit.hf before from_pretrained"
 
-_INDEX, _SINGLE, _CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
+_INDEX, _SINGLE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".onnx")
 """Files of a folder that are not copied."""
 _EXPERTS = ".experts."
@@ -92,11 +92,11 @@ def compress_folder(
     started = time.perf_counter()
     source, target = Path(source), Path(target)
     chosen = Options.of(options, keywords)
-    config = _config(source)
-    weights = next((source / name for name in (_INDEX, _SINGLE) if (source / name).exists()), None)
-    if weights is None:
-        raise ModelError(f"{source}: holds neither {_INDEX} nor {_SINGLE}")
-    with reporting(progress, "compress") as report, formats.open_model(weights) as model, _new_folder(target) as folder:
+    config = config_of(source)
+    if "quantization_config" in config:
+        raise ModelError(f"{source / CONFIG}: the model is quantised already (quantization_config)")
+    weights = weights_in(source)
+    with reporting(progress, "compress") as report, formats.open_model(weights) as model, new_folder(target) as folder:
         choices = chosen.choices(tensor.name for tensor in model)
         chosen.warn_where_none_is_coded(model.names)
         experts = any(_EXPERTS in tensor.name and chosen.codes(tensor.name) for tensor in model)
@@ -115,7 +115,9 @@ def compress_folder(
         with encoded_apart(coded, chosen, execution, folder) as streams:
             _write_weights(folder / weights.name, model, streams)
             encoded = streams.encoded
-        _write_rest(source, folder, config, sorted({tensor.name.rpartition(".")[2] for tensor in coded}))
+        parameters = sorted({tensor.name.rpartition(".")[2] for tensor in coded})
+        said = {"quant_method": METHOD, "dequantize": True, "parameters": parameters, "to_load": HINT}
+        write_rest(source, folder, config | {"quantization_config": said})
         written = sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(".safetensors"))
         rows = {row.name: row for row in encoded.tensors}
         return CompressReport(
@@ -130,11 +132,18 @@ def compress_folder(
         )
 
 
-def _config(source: Path) -> dict[str, Any]:
+def config_of(source: Path) -> dict[str, Any]:
+    """config.json of a folder.
+
+    Raises
+    ------
+    ModelError
+        There is none, or it is no table.
+    """
     with os_errors(source):
         if not source.is_dir():
             raise ModelError(f"{source}: is no folder" if source.exists() else f"{source}: there is no such folder")
-        path = source / _CONFIG
+        path = source / CONFIG
         if not path.exists():
             raise ModelError(f"{path}: is missing; a folder of a Hugging Face model has one")
         text = path.read_bytes()
@@ -144,9 +153,15 @@ def _config(source: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: is not JSON ({error})") from None
     if not isinstance(config, dict):
         raise ModelError(f"{path}: is not a table")
-    if "quantization_config" in config:
-        raise ModelError(f"{path}: the model is quantised already (quantization_config)")
     return config
+
+
+def weights_in(source: Path) -> Path:
+    """The file of weights in a folder, or their index; ModelError if there is neither."""
+    found = next((source / name for name in (_INDEX, _SINGLE) if (source / name).exists()), None)
+    if found is None:
+        raise ModelError(f"{source}: holds neither {_INDEX} nor {_SINGLE}")
+    return found
 
 
 def _may_be_coded(tensor: Tensor) -> bool:
@@ -174,19 +189,18 @@ def _write_weights(path: Path, model: Model, streams: TensorStreams) -> None:
                 writer.put(tensor.name, tensor.read())
 
 
-def _write_rest(source: Path, folder: Path, config: dict[str, Any], parameters: list[str]) -> None:
+def write_rest(source: Path, folder: Path, config: dict[str, Any]) -> None:
     """config.json, and all files that are no weights."""
-    said = {"quant_method": METHOD, "dequantize": True, "parameters": parameters, "to_load": HINT}
     with os_errors(folder):
         for path in sorted(source.iterdir()):
-            if path.is_file() and path.name != _CONFIG and not path.name.endswith(_WEIGHTS):
+            if path.is_file() and path.name != CONFIG and not path.name.endswith(_WEIGHTS):
                 shutil.copy2(path, folder / path.name)
-        text = json.dumps(config | {"quantization_config": said}, indent=2, ensure_ascii=False)
-        (folder / _CONFIG).write_text(f"{text}\n", encoding="utf-8")
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        (folder / CONFIG).write_text(f"{text}\n", encoding="utf-8")
 
 
 @contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path) -> Iterator[Path]:
     """A folder beside the target that takes its place when the block ends well."""
     with os_errors(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -95,6 +95,25 @@ def decode_one(data: bytes, name: str, *, threads: int | None = None, max_bytes:
     return found[0].part.dtype, found[0].storage
 
 
+def described(data: bytes, name: str, budget: MemoryBudget) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of the one tensor in a stream, which is charged to a budget.
+
+    Raises
+    ------
+    BitstreamError
+        Its header is damaged, or it asks for too much memory.
+    ModelError
+        The stream holds several tensors, or none; `name` is what the error names.
+    """
+    with as_source(data) as source:
+        units = list(StreamReader(source).data_units())
+        parts = [part for unit in units for part in unit.results()]
+        if len(parts) != 1:
+            raise ModelError(f"{name}: its stream holds {len(parts)} tensors, must be one")
+        budget.charge(units[0])
+        return parts[0].shape, parts[0].dtype
+
+
 def _check(options: Options) -> None:
     stream = options.stream
     unfit = {

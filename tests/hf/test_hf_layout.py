@@ -115,6 +115,20 @@ def test_a_loaded_model_is_saved_as_an_ordinary_one(folders, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
+def test_a_folder_is_decoded_without_transformers(folders, tmp_path):
+    plain, small = folders
+    assert main(["decompress", str(small), "-o", str(tmp_path / "again"), "-q"]) == 0
+    assert sorted(p.name for p in plain.iterdir()) == sorted(p.name for p in (tmp_path / "again").iterdir())
+    assert (tmp_path / "again" / "config.json").read_text() == (plain / "config.json").read_text()
+    expected = load(small)[0].state_dict()
+    model, info = load(tmp_path / "again")
+    assert not info["missing_keys"] | info["unexpected_keys"]
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    nncjit.decompress(small, tmp_path / "alone.safetensors")
+    with open_model(tmp_path / "alone.safetensors") as weights:
+        assert not [name for name in weights.names if name.endswith("_nnc")]
+
+
 def test_all_else_is_copied_and_the_layout_kept(folders):
     plain, small = folders
     assert sorted(p.name for p in plain.iterdir()) == sorted(p.name for p in small.iterdir())
@@ -180,6 +194,8 @@ def test_a_damaged_stream_does_not_load(plain, tmp_path):
     path.write_bytes(data)
     with pytest.raises(RuntimeError):
         load(tmp_path / "small")
+    assert refusal(lambda: nncjit.decompress(tmp_path / "small", tmp_path / "again"))
+    assert not (tmp_path / "again").exists()
 
 
 def without(folder, name):
