@@ -22,6 +22,8 @@ from models import Arrays, minilm
 from zipnn import ZipNN
 
 import nncjit
+from nncjit.decoder.stream_decoder import compile_kernels as compile_decoder
+from nncjit.encoder.model_encoder import compile_kernels as compile_encoder
 
 RUNS = 3
 
@@ -96,6 +98,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the rows")
     arguments = parser.parse_args()
+    compile_encoder()
+    compile_decoder()
     rows = []
     for title, arrays in models().items():
         weights, own = sum(a.size for a in _all(arrays)), sum(a.nbytes for a in _all(arrays))

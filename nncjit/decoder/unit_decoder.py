@@ -185,7 +185,7 @@ def _layer(opened: DataUnit, part: Part) -> Layer:
         dq=bool(header.dq_flag),
         unary_length=unit.inputs.cabac_unary_length_minus1 + 1,
         scan=header.scan_order or 0,
-        profile=unit.context.edition,
+        profile=unit.place.edition,
         parent=bool(header.parent_node_id_present_flag),
         temporal=bool(header.temporal_context_modeling_flag),
         codebook_size=len(book.values) if book is not None else 0,
@@ -213,7 +213,7 @@ def _count_listed(opened: DataUnit, part: Part) -> int:
 
 
 def _density(opened: DataUnit) -> int:
-    density: int | None = opened.unit.context.qp_density
+    density: int | None = opened.unit.place.qp_density
     if density is None:
         raise opened.error("holds floats, but no parameter set gives a qp_density")
     return density
@@ -226,7 +226,7 @@ def _qp_bits(opened: DataUnit) -> int:
 
 def step_of(opened: DataUnit) -> Callable[[int], np.float32]:
     """What gives the step of a layer of a unit from its qp_delta."""
-    density, base = _density(opened), opened.unit.context.quantization_parameter or 0
+    density, base = _density(opened), opened.unit.place.quantization_parameter or 0
     return lambda delta: steps.step(delta + base, density)
 
 
