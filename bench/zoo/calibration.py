@@ -41,7 +41,7 @@ class Task(NamedTuple):
     quality: Callable[[np.ndarray, np.ndarray], float]
     """Its main measure, from outputs and labels."""
     logits: bool = True
-    validation: int = 4096
+    validation: int = 2048
     """Samples of the validation split: more where a measure counts hits."""
 
 
