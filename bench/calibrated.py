@@ -37,9 +37,16 @@ LOSS = 1.0
 STEP = 0.5**0.5
 """From one point of a curve to the next; what is refined is half of it."""
 MOST_FAILED = 2
-AS_IT_IS, CALIBRATED = 0.25, 1.0
-START = {"autoencoder": (2.0, 10.0), "charlm": (0.5, 0.7), "mobilenet": (0.2, 0.6), "digits": (0.04, 0.7)}
-"""Where the search begins, to save time."""
+START = {
+    "audio": (0.05, 0.5),
+    "autoencoder": (2.0, 9.0),
+    "charlm": (0.45, 1.0),
+    "digits": (0.03, 0.65),
+    "mobilenet": (0.2, 0.6),
+    "resnet": (0.2, 0.9),
+    "vgg": (0.2, 1.3),
+}
+"""Where the search begins, to save time: as it is, and calibrated."""
 FIRST, NEXT = 0.8, 0.85
 """Quality of the first fine-tuned point in relation to the best calibrated one, and of each further point."""
 MOST_TUNED = 6
@@ -156,9 +163,8 @@ def main() -> None:
     plain, calibrated, norms, finetuned = (
         Curve(name, kind, raw, limit) for kind in ("as it is", "calibrated", "norms anew", "fine-tuned")
     )
-    first = START.get(name, (AS_IT_IS, CALIBRATED))
-    plain.search(first[0], lambda quality: nncjit.encode(weights, quality=quality))
-    calibrated.search(first[1], lambda quality: nncjit.encode(merged, calibration=made, quality=quality))
+    plain.search(START[name][0], lambda quality: nncjit.encode(weights, quality=quality))
+    calibrated.search(START[name][1], lambda quality: nncjit.encode(merged, calibration=made, quality=quality))
     for point, stream in zip(calibrated.points, calibrated.streams, strict=True):
         data = anew(name, merged, stream, partial(nncjit.encode, calibration=made, quality=point["quality"]))
         if data is None:

@@ -173,16 +173,19 @@ def _ours(found: Json) -> tuple[str, str, str]:
 def calibrated() -> str:
     """Coded as it is, calibrated and fine-tuned, where a validation split chose how fine."""
     kinds = ("as it is", "calibrated", "norms anew", "fine-tuned")
+    rivals = load("eval-*.json")
     lines = []
     for model, found in load("calibrated-*.json").items():
         tests = found["original"]["test"]
         main = next(key for key in MEASURES if key in tests)
         line = [f"`{model}`", MEASURES[main], _number(tests[main])]
+        best = _nearly_unchanged(rivals[model], "NNCodec")
+        line.append("-" if best is None else f"{best['ratio']:.2f} % ({_number(best['measures'][main])})")
         for kind in kinds:
             point = found["chosen"].get(kind)
             line.append("-" if point is None else f"**{point['ratio']:.2f} %** ({_number(point['test'][main])})")
         lines.append(tuple(line))
-    return table(("model", "measure", "original", *kinds), lines) if lines else ""
+    return table(("model", "measure", "original", "NNCodec", *kinds), lines) if lines else ""
 
 
 def calibrated_minilm() -> str:
@@ -295,17 +298,19 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def _points(found: Json) -> list[Json]:
-    """Our points alone, finest last."""
-    return sorted((p for p in found["points"] if p["curve"].startswith("nncjit")), key=lambda point: point["bytes"])
+def _points(found: Json, who: str = "nncjit") -> list[Json]:
+    """The points of one coder, finest last."""
+    return sorted((p for p in found["points"] if p["curve"].startswith(who)), key=lambda point: point["bytes"])
 
 
-def _nearly_unchanged(found: Json) -> Json | None:
+def _nearly_unchanged(found: Json, who: str = "nncjit") -> Json | None:
     """The smallest point that loses at most `LOSS` percent of the main measure."""
     whole = found["original"]["measures"][found["main"]]
     sign = 1 if found["higher_is_better"] else -1
     floor = sign * whole - abs(whole) * LOSS / 100
-    good = (p for p in _points(found) if (value := p["measures"][found["main"]]) is not None and sign * value >= floor)
+    good = (
+        p for p in _points(found, who) if (value := p["measures"][found["main"]]) is not None and sign * value >= floor
+    )
     return next(good, None)
 
 
