@@ -6,8 +6,9 @@ A curve of each kind runs over steps (`quality`), coarser and coarser until two 
 percent of the main measure on the validation split, and then half a step beyond the last one that held. The smallest
 point that holds the limit is chosen, and is measured on the test set, which nothing is chosen on.
 
-"as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples. "norms anew": after that,
-`match_norms`. "fine-tuned": trained on labels, so many steps for each point of the curve, on from the point before.
+"as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples. "vectors anew": after that,
+`match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels, so many steps for each point
+of the curve, on from the point before.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import nncjit
 from bench.zoo import calibration as zoo_calibration
 from bench.zoo import training
 from nncjit.calibrate import Statistics
-from nncjit.torch import finetune, match_norms, merge_norms
+from nncjit.torch import finetune, match_biases, match_norms, merge_norms
 
 LOSS = 1.0
 """Percent of the main measure that may be lost."""
@@ -110,16 +111,17 @@ def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
 
 
 def anew(name: str, weights: Arrays, data: bytes, encoded: Callable[[Arrays], bytes]) -> bytes | None:
-    """The norms' statistics measured anew after coding, and coded with the same matrices; None without norms."""
-    back = tensors(nncjit.decode(data))
+    """Norms or biases that make up for what coding did, coded with the same matrices; None where there are neither."""
+    back, first = tensors(nncjit.decode(data)), tensors(weights)
     inputs = torch.from_numpy(np.concatenate([x for x, _ in zoo_calibration.inputs_of(name, 512)]))
+    match = match_norms if merge_norms(tensors(weights)) else match_biases
     with torch.no_grad():
-        if not match_norms(back, tensors(weights), inputs, forward=lambda w, x: zoo_calibration.run(name, w, x)):
+        if not match(back, first, inputs, forward=lambda w, x: zoo_calibration.run(name, w, x)):
             return None
-    norms = [key.removesuffix("running_mean") for key in weights if key.endswith(".running_mean")]
     merge_norms(back)
-    vectors = {key: t.numpy() for key, t in back.items() if t.ndim == 1 and key.startswith(tuple(norms))}
-    return encoded({**weights, **vectors})
+    before = nncjit.decode(data)
+    changed = {key: t.numpy() for key, t in back.items() if not np.array_equal(t.numpy(), before[key])}
+    return encoded({**weights, **changed})
 
 
 def tuned(
@@ -161,7 +163,7 @@ def main() -> None:
     limit = whole * (1 - LOSS / 100 if zoo_calibration.HIGHER_IS_BETTER[name] else 1 + LOSS / 100)
     raw = sum(a.nbytes for a in weights.values())
     plain, calibrated, norms, finetuned = (
-        Curve(name, kind, raw, limit) for kind in ("as it is", "calibrated", "norms anew", "fine-tuned")
+        Curve(name, kind, raw, limit) for kind in ("as it is", "calibrated", "vectors anew", "fine-tuned")
     )
     plain.search(START[name][0], lambda quality: nncjit.encode(weights, quality=quality))
     calibrated.search(START[name][1], lambda quality: nncjit.encode(merged, calibration=made, quality=quality))

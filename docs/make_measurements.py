@@ -172,7 +172,7 @@ def _ours(found: Json) -> tuple[str, str, str]:
 
 def calibrated() -> str:
     """Coded as it is, calibrated and fine-tuned, where a validation split chose how fine."""
-    kinds = ("as it is", "calibrated", "norms anew", "fine-tuned")
+    kinds = ("as it is", "calibrated", "vectors anew", "fine-tuned")
     rivals = load("eval-*.json")
     lines = []
     for model, found in load("calibrated-*.json").items():

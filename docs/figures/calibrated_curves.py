@@ -16,7 +16,7 @@ from _style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, save
 
 FIGURES = Path(__file__).resolve().parent.parent / "measurements"
 COLUMNS = 3
-COLOURS = {"NNCodec": ORANGE, "as it is": SKY, "calibrated": BLUE, "norms anew": PURPLE, "fine-tuned": GREEN}
+COLOURS = {"NNCodec": ORANGE, "as it is": SKY, "calibrated": BLUE, "vectors anew": PURPLE, "fine-tuned": GREEN}
 SHOWN = 94.0
 """Percent of the quality below which points are not shown."""
 ALLOWED = 99.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nncjit.torch.attachment import attach
+    from nncjit.torch.bias_matching import match_biases
     from nncjit.torch.calibration import calibrate
     from nncjit.torch.finetuning import finetune
     from nncjit.torch.norm_statistics import match_norms, merge_norms
@@ -21,13 +22,24 @@ _HOMES = {
     "finetune": "nncjit.torch.finetuning",
     "load_file": "nncjit.torch.state_files",
     "load_model": "nncjit.torch.state_files",
+    "match_biases": "nncjit.torch.bias_matching",
     "match_norms": "nncjit.torch.norm_statistics",
     "merge_norms": "nncjit.torch.norm_statistics",
     "save_file": "nncjit.torch.state_files",
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["attach", "calibrate", "finetune", "load_file", "load_model", "match_norms", "merge_norms", "save_file"]
+__all__ = [
+    "attach",
+    "calibrate",
+    "finetune",
+    "load_file",
+    "load_model",
+    "match_biases",
+    "match_norms",
+    "merge_norms",
+    "save_file",
+]
 
 
 def __getattr__(name: str) -> Any:

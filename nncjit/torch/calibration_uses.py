@@ -123,7 +123,7 @@ _attention_inside = types.FunctionType(
 
 
 def _linear(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
-    bound = dict(zip(("input", "weight"), args, strict=False)) | kwargs
+    bound = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
     return _product(mode, bound["input"], bound["weight"], mode.name_of(bound.get("bias")))
 
 

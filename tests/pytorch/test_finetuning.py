@@ -14,7 +14,7 @@ from torch.nn import functional  # noqa: E402
 
 import nncjit  # noqa: E402
 from nncjit import ModelError, OptionError  # noqa: E402
-from nncjit.torch import finetune, match_norms, merge_norms  # noqa: E402
+from nncjit.torch import finetune, match_biases, match_norms, merge_norms  # noqa: E402
 
 COARSE = {"quality": 0.04}
 
@@ -171,6 +171,29 @@ def test_norms_meet_what_they_met_before():
     assert match_norms(nn.Linear(2, 2), nn.Linear(2, 2), torch.randn(3, 2)) == 0
     with pytest.raises(ModelError, match="same norms"):
         match_norms(nn.Sequential(model[0]), model, x)
+
+
+def test_layers_have_the_means_that_they_had_before():
+    torch.manual_seed(0)
+    shared = nn.Linear(7, 7)
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU(), nn.Flatten(2), nn.Linear(16, 7), shared, shared
+    )
+    coded = copy.deepcopy(model)
+    with torch.no_grad():
+        for layer in (coded[0], coded[2], coded[5]):
+            layer.weight.mul_(1.3).add_(0.1 * torch.randn_like(layer.weight))
+    x, other = torch.randn(256, 2, 8, 8), torch.randn(64, 2, 8, 8)
+    before, kept = difference(coded, model, other), shared.bias.clone()
+    assert match_biases(coded, model, x) == 3
+    assert torch.equal(coded[6].bias, kept)  # one bias of two products
+    assert difference(coded, model, other) < 0.9 * before
+    with torch.no_grad():
+        for k, axes in ((1, (0, 2, 3)), (3, (0, 2, 3)), (6, (0, 1))):
+            torch.testing.assert_close(coded[:k](x).mean(axes), model[:k](x).mean(axes), atol=1e-5, rtol=1e-4)
+    assert match_biases(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), torch.randn(3, 2)) == 0
+    with pytest.raises(ModelError, match="same layers"):
+        match_biases(nn.Sequential(model[0]), model, x)
 
 
 @pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])
