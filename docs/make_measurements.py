@@ -60,7 +60,8 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
     ]
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
-    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--finetune", "150", "--json"]) for m in CALIBRATED]
+    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--json"]) for m in CALIBRATED]
+    found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
     found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
     found += [("scaling.json", ["bench/bench_decode.py", "threads", "--json"])]
     return [*found, ("kernels.json", ["bench/table.py", "--save"])]
@@ -198,6 +199,16 @@ def calibrated_minilm() -> str:
     return table(head, lines) if lines else ""
 
 
+def without_data() -> str:
+    """What one quality costs, by what the statistics are of."""
+    path = FIGURES / "without-data-charlm.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    head = ("statistics of", f"size at {found['bits_per_character']:.3f} bits per character")
+    return table(head, [(kind, f"{size:.2f} %") for kind, size in found["sizes"].items()])
+
+
 def zoo() -> str:
     """What the default does to each model of the zoo, and twice its steps."""
     head = ("model", "measure", "original", "default", "quality 0.5")
@@ -290,6 +301,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "standard": standard,
     "calibrated": calibrated,
     "calibrated-minilm": calibrated_minilm,
+    "without-data": without_data,
     "zoo": zoo,
     "gains": gains,
     "one-step": one_step,
