@@ -29,8 +29,6 @@ WORTH_A_CODEBOOK = 128
 """Bits that a codebook must save: other readers take its values for floats."""
 UNARY_LENGTHS = (1, 4, 11, 16, 32, 64, 128, 256)
 """Lengths that are compared: short ones for levels with many bits, long ones for codes of any distribution."""
-QUANTISED = ("levels", "zero_point", "kept")
-"""Roles of integers for which they are compared without being asked."""
 WORTH_MEASURING = 1024
 """Integers from which it is worth the time."""
 FAR_APART = 2
@@ -73,9 +71,10 @@ def by_cost(info: TensorInfo, levels: np.ndarray, plan: Plan, settled: Settled) 
     """The same with the unary length that takes the fewest bits, for a tensor of a model that is quantised already,
     where nothing but the size counts (``quantizer="lossless"``), or where the length is left to measurement.
     """
-    quantised = info.role is not None and info.role.kind in QUANTISED
     asked = plan.choices[info.name].coding.unary_length
-    if levels.size < WORTH_MEASURING or not (quantised or asked == "auto" or is_lossless(info.name, plan)):
+    if levels.size < WORTH_MEASURING or not (
+        plan.holds_levels(info) or asked == "auto" or is_lossless(info.name, plan)
+    ):
         return settled
     sample = runs(levels.reshape(-1), SAMPLE)
     bits = costs_of_lengths(info.name, sample, plan, settled, levels.size / sample.size)

@@ -26,7 +26,7 @@ CODED_BITS = 2
 
 def smaller_split(info: TensorInfo, storage: np.ndarray, plan: Plan, settled: Settled) -> tuple[Split, Settled] | None:
     """The high bits of an integer tensor and the others, and how to code the high ones; None where it does not pay,
-    or where no one asked for the smallest of what nncjit alone reads.
+    or where neither the model nor anyone asks for the smallest of what nncjit alone reads.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def smaller_split(info: TensorInfo, storage: np.ndarray, plan: Plan, settled: Se
     settled : Settled
         How they are coded as they are.
     """
-    asked = plan.options.stream.compatible is None and is_lossless(info.name, plan)
+    asked = plan.options.stream.compatible is None and (is_lossless(info.name, plan) or plan.holds_levels(info))
     if not asked or info.dtype not in integer_planes.CODES or storage.size < WORTH_MEASURING:
         return None
     sample = runs(storage.reshape(-1), SAMPLE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,16 @@ from nncjit.encoder.execution import Data
 from nncjit.encoder.options import Options
 from nncjit.errors import NncWarning, OptionError
 from nncjit.model import TensorInfo
-from nncjit.reduce.quantised_names import exact_names
+from nncjit.reduce.quantised_names import QuantisedNames, quantised_names
 
 if TYPE_CHECKING:
     from nncjit.encoder.input_metrics import Metrics
 
 NO_DATA = Data()
+NONE_QUANTISED = QuantisedNames(frozenset(), frozenset())
 
+LEVELS = ("levels", "zero_point", "kept")
+"""Roles of integers of quantised models."""
 EXACT = ("raw", "lossless")
 """Quantizers that lose nothing."""
 
@@ -62,8 +65,8 @@ class Plan:
     """Lambda of a calibrated model, at scale 1."""
     sampling: bool = False
     """Whether parts are made for samples, which then serve any scale."""
-    quantised: Set[str] = frozenset()
-    """Floats that go with levels of a model that is quantised already, by their names."""
+    quantised: QuantisedNames = NONE_QUANTISED
+    """Tensors of layers that are quantised already, by their names."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """Ranks that were left to "auto" and are decided; 0: no factors."""
 
@@ -84,7 +87,8 @@ class Plan:
         floats = [info for info in infos if dtypes.find(info.dtype).kind == "f"]
         sizes = [info.size for info in floats if is_matrix(info.shape)]
         plan = cls(options, data, choices, options.quantising.qp_density, statistics.median(sizes) if sizes else 1.0)
-        plan = replace(plan, quantised=frozenset(exact_names(info for info in infos if info.role is None)))
+        if options.stream.compatible is None:
+            plan = replace(plan, quantised=quantised_names(info for info in infos if info.role is None))
         if data.metrics is not None:
             plan = replace(plan, density=FINE_DENSITY, loss_per_bit=_loss_per_bit(infos, data.metrics))
         computed = not all(plan.has_qp(info.name, info.shape) for info in floats)
@@ -108,8 +112,13 @@ class Plan:
         """Whether levels were made for these values, and no rule says how fine they shall be or that they are raw."""
         choices = self.choices[info.name]
         told = info.role is not None and info.role.kind in ("scale", "kept")
-        is_exact = told or info.name in self.quantised
+        is_exact = told or info.name in self.quantised.exact
         return is_exact and not choices.own_fineness and choices.quantising.quantizer != "raw"
+
+    def holds_levels(self, info: TensorInfo) -> bool:
+        """Whether integers are levels of a model that is quantised already, of which nothing but the size counts."""
+        told = info.role is not None and info.role.kind in LEVELS
+        return told or info.name in self.quantised.levels
 
     def has_qp(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether a qp is given for a tensor: by a rule, or for all matrices of the model."""

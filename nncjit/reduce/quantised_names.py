@@ -6,12 +6,13 @@ would be next to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from typing import NamedTuple
 
 from nncjit.dtypes import find
 from nncjit.model import TensorInfo
 
-__all__ = ["exact_names"]
+__all__ = ["QuantisedNames", "quantised_names"]
 
 LEVELS = ("qweight", "qzeros", "weight", "weight_packed", "in_proj_weight")
 """Last part of the names of levels, which are integers or floats of eight bits."""
@@ -23,18 +24,29 @@ SCALES = (
 """Last part of the names of floats that stand beside them, or below them."""
 
 
-def exact_names(infos: Iterable[TensorInfo]) -> Iterator[str]:
-    """The floats of quantised layers: scales, and levels of eight bits that have any."""
+class QuantisedNames(NamedTuple):
+    """Names of the tensors of quantised layers."""
+
+    exact: Set[str]
+    """Floats: scales, and levels of eight bits that have any."""
+    levels: Set[str]
+    """Integers."""
+
+
+def quantised_names(infos: Iterable[TensorInfo]) -> QuantisedNames:
+    """The tensors of layers whose names say that they are quantised."""
     infos = list(infos)
-    levels = {info.name: info for info in _levels_in(infos)}
+    candidates = {info.name: info for info in _levels_in(infos)}
+    scales, levels = set(), set()
     for info in infos:
         layer, _, last = info.name.rpartition(".")
-        if last not in SCALES or find(info.dtype).kind != "f":
-            continue
-        named = [name for name in (layer, *(f"{layer}.{part}".lstrip(".") for part in LEVELS)) if name in levels]
-        if named:
-            yield info.name
-        yield from (name for name in named if find(levels[name].dtype).kind == "f")
+        if last in SCALES and find(info.dtype).kind == "f":
+            beside = {layer, *(f"{layer}.{part}".lstrip(".") for part in LEVELS)} & candidates.keys()
+            if beside:
+                scales.add(info.name)
+                levels |= beside
+    floats = {name for name in levels if find(candidates[name].dtype).kind == "f"}
+    return QuantisedNames(frozenset(scales | floats), frozenset(levels - floats))
 
 
 def _levels_in(infos: Iterable[TensorInfo]) -> Iterator[TensorInfo]:

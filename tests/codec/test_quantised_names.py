@@ -59,3 +59,15 @@ def test_levels_of_eight_bits_are_exact_where_they_have_scales():
     ):
         back = nncjit.decode(nncjit.encode(arrays))
         assert (back["l.weight"].tobytes() == weight.tobytes()) == exact
+
+
+def test_levels_with_scales_are_never_larger_than_with_zstd():
+    zstandard = pytest.importorskip("zstandard")
+    weight = RNG.standard_normal((512, 768))
+    scale = (np.abs(weight).max(1, keepdims=True) / 127).astype("f4")
+    arrays = {"l.weight": np.rint(weight / scale).astype(np.int8), "l.weight_scale": scale}
+    stream = nncjit.encode(arrays)
+    assert np.array_equal(nncjit.decode(stream)["l.weight"], arrays["l.weight"])
+    theirs = sum(len(zstandard.ZstdCompressor(level=19).compress(array.tobytes())) for array in arrays.values())
+    assert len(stream) < theirs
+    assert nncjit.encode(arrays, compatible="nncodec")
