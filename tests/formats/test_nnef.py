@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import tarfile
 
 import numpy as np
 import pytest
@@ -102,6 +104,51 @@ def test_the_parser_of_khronos_reads_what_comes_back(tmp_path):
     nncjit.decompress(tmp_path / "m.nnc", tmp_path / "b" / "graph.nnef")
     graph = nnef.load_graph(str(tmp_path / "b"))
     assert np.array_equal(graph.tensors["w"].data, weight)
+
+
+@pytest.mark.parametrize("suffix", ["nnef.tgz", "nnef.tar", "nnef.tar.gz"])
+def test_archives_come_back_file_by_file(tmp_path, suffix):
+    folder_of(tmp_path / "a")
+    packed, back = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    with tarfile.open(packed, "w" if suffix.endswith("tar") else "w:gz") as archive:
+        archive.add(tmp_path / "a", "./net")
+    nncjit.compress(packed, tmp_path / "m.nnc", quantizer="raw")
+    nncjit.decompress(tmp_path / "m.nnc", back)
+    with tarfile.open(back) as archive:
+        archive.extractall(tmp_path / "b", filter="data")
+    assert contents(tmp_path / "b") == contents(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", packed.name, "b", back.name, "m.nnc"]
+
+
+def member(name, data=b"", **about):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in about.items():
+        setattr(info, key, value)
+    return info, io.BytesIO(data)
+
+
+ARCHIVES = {
+    "leads out": [member("../evil", b"x")],
+    "is no regular file": [member("link", type=tarfile.SYMTYPE, linkname="/etc/passwd")],
+    "two members": [member("a", b"x"), member("a", b"y")],
+    "times its size": [member("bomb", bytes(1 << 25))],
+    "holds no graph.nnef": [member("graph.txt", b"x")],
+    "does not start with a version": [member("graph.nnef", b"x")],
+}
+
+
+@pytest.mark.parametrize("reason", ARCHIVES)
+def test_archives_of_strangers_are_refused(tmp_path, reason):
+    with tarfile.open(tmp_path / "a.nnef.tgz", "w:gz") as archive:
+        for info, data in ARCHIVES[reason]:
+            data.seek(0)
+            archive.addfile(info, data)
+    assert reason in refusal(lambda: open_model(tmp_path / "a.nnef.tgz"))
+    whole = (tmp_path / "a.nnef.tgz").read_bytes()
+    for cut in (whole[:60], b"x" * 99):
+        (tmp_path / "a.nnef.tgz").write_bytes(cut)
+        assert refusal(lambda: open_model(tmp_path / "a.nnef.tgz"))
 
 
 ONE = np.zeros((8, 16), "<f4")
