@@ -60,6 +60,8 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
     ]
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
+    found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "0.5", "--json"])]
+    found += [("attached.json", ["bench/attached.py", "--json"])]
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--json"]) for m in CALIBRATED]
     found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
     found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
@@ -144,6 +146,47 @@ def lossless() -> str:
             f"{row['decompress'] / 1e6:.0f}",
         )
         for row in json.loads(path.read_text("utf-8"))["rows"]
+    ]
+    return table(head, lines)
+
+
+def large_model() -> str:
+    """What ``bench/large_model.py`` measured."""
+    path = FIGURES / "large-model.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    head = ("coder", "size", "encode", "decode", "peak memory", "7 billion weights: encode", "decode")
+    lines = []
+    for row in found["rows"]:
+        scaled = found["seven_billion_processor_seconds"][row["coder"]]
+        lines.append(
+            (
+                row["coder"],
+                f"{row['percent']:.1f} %",
+                *(f"{row[way]['processor_seconds']:.1f} s" for way in ("encode", "decode")),
+                f"{row['encode']['peak'] / 1e6:.0f} / {row['decode']['peak'] / 1e6:.0f} MB",
+                *(f"{scaled[way] / 60:.1f} min" for way in ("encode", "decode")),
+            )
+        )
+    return table(head, lines)
+
+
+def attached() -> str:
+    """What ``bench/attached.py`` measured."""
+    path = FIGURES / "attached.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    tokens = list(found["rows"][0]["processor_seconds"])
+    head = ("weights", "peak memory", *(f"pass of {n} token{'s' if n != '1' else ''}" for n in tokens))
+    lines = [
+        (
+            row["way"] + (f", budget {found['budget']}" if row["way"] == "attached" else ""),
+            f"{row['peak'] / 1e6:.0f} MB",
+            *(f"{row['processor_seconds'][n]:.2f} s" for n in tokens),
+        )
+        for row in found["rows"]
     ]
     return table(head, lines)
 
@@ -298,6 +341,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "measurements": whole_model,
     "whole-model": whole_model,
     "lossless": lossless,
+    "large-model": large_model,
+    "attached": attached,
     "standard": standard,
     "calibrated": calibrated,
     "calibrated-minilm": calibrated_minilm,

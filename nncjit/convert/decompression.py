@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 from nncjit import formats
@@ -122,6 +122,10 @@ def decompress(
         with reporting(progress, "decompress") as told:
             job = Job(executor, None, resume, None, threads, told)
             allowed = optional("max_bytes", Bytes(), max_bytes)
+            if executor is None and _is_one_file(target, shard_size=size, full_size=full_size):
+                from nncjit.convert.merged_decompression import decompress_merged
+
+                return decompress_merged(source, target, threads=threads, max_bytes=allowed, told=told)
             return decompress_sharded(source, target, job, max_bytes=allowed, full_size=full_size)
     if executor is not None:
         raise OptionError("an executor decodes the files of an index: the source's name ends with .nnc.index.json")
@@ -159,6 +163,12 @@ def decompress(
             threads=thread_counts.count(threads),
             tensors=tensors,
         )
+
+
+def _is_one_file(target: Any, *, shard_size: int | None, full_size: bool) -> bool:
+    """Whether several streams shall become one file of a known format."""
+    several = shard_size is not None or full_size or not isinstance(target, str | PathLike)
+    return not several and formats.is_known(target) and not fspath(target).lower().endswith(".index.json")
 
 
 def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuilder) -> list[TensorInfo]:

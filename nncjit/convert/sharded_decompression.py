@@ -42,7 +42,8 @@ def decompress_sharded(
     started = time.perf_counter()
     path = Path(target)
     if not path.name.lower().endswith(INDEX):
-        raise OptionError(f"{target}: several streams become a model in several files: its name ends with {INDEX}")
+        said = f"its name ends with {INDEX}, or here and at its stored size with the suffix of one file"
+        raise OptionError(f"{target}: several streams become a model in several files: {said}")
     weight_map: dict[str, str] = read_index(source)["weight_map"]
     streams = streams_of(source)
     stem = path.name[: -len(INDEX)]

@@ -15,7 +15,7 @@ from nncjit.bits import as_source
 from nncjit.convert.decompression import tensor_infos
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_units
-from nncjit.model import Model, Tensor
+from nncjit.model import Graph, Model, Tensor
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.stream_index import is_index, streams_of
 
@@ -48,13 +48,15 @@ def open_any(source: Any, *, threads: int | None = None, max_bytes: int | str | 
         return Model.from_mapping(source)
     tensors: list[Tensor] = []
     metadata: dict[str, str] = {}
+    graphs: list[Graph] = []
     with ExitStack() as stack:
         for each in streams_of(source) if is_index(source) else [source]:
             stream = stack.enter_context(as_source(each))
             reader = StreamReader(stream)
             tensors += _tensors(reader, partial(MemoryBudget, max_bytes, stream.size), threads)
             metadata |= reader.model_metadata.metadata
-        return Model(tensors, metadata, close=stack.pop_all().close)
+            graphs += reader.graphs()
+        return Model(tensors, metadata, close=stack.pop_all().close, graphs=graphs)
 
 
 def _tensors(reader: StreamReader, budget: Callable[[], MemoryBudget], threads: int | None) -> Iterator[Tensor]:

@@ -136,9 +136,10 @@ def test_a_tensor_that_no_stream_holds_is_missed(streams, tmp_path):
             way(tmp_path / streams.name)
 
 
-def test_a_single_file_is_no_target_of_several_streams(streams, tmp_path):
-    with pytest.raises(nncjit.OptionError, match=r"ends with \.safetensors\.index\.json"):
-        nncjit.decompress(streams, tmp_path / "m.npz")
+def test_a_single_file_is_no_target_of_several_tasks(streams, tmp_path):
+    for more in ({"full_size": True}, {"executor": OddExecutor()}):
+        with pytest.raises(nncjit.OptionError, match=r"ends with \.safetensors\.index\.json"):
+            nncjit.decompress(streams, tmp_path / "m.npz", **more)
     with pytest.raises(nncjit.OptionError, match="executor"):
         nncjit.decompress(b"", tmp_path / "m.npz", executor=OddExecutor())
 
@@ -179,3 +180,19 @@ def test_an_index_stands_wherever_a_stream_does(streams, whole):
     assert main(["inspect", str(streams), "-q"]) == 0
     with pytest.raises(nncjit.ModelError, match=r"m\.nnc\.index\.json is the model in several streams"):
         nncjit.inspect(streams.with_name("m.nnc"))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "npz"])
+def test_streams_become_one_file(suffix, streams, whole, tmp_path):
+    target = tmp_path / f"one.{suffix}"
+    told = []
+    report = nncjit.decompress(streams, target, progress=lambda *moved: told.append(moved))
+    with formats.open_model(target) as model:
+        assert model.names == list(whole)
+        for tensor in model:
+            np.testing.assert_array_equal(tensor.read(), whole[tensor.name])
+    assert [row.name for row in report.tensors] == list(whole)
+    assert report.compressed_bytes == sum(path.stat().st_size for path in streams.parent.glob("m-*.nnc"))
+    assert told[-1][0] == told[-1][1] == report.weights
+    with pytest.raises(nncjit.OptionError, match="in several files"):
+        nncjit.decompress(streams, target, executor=OddExecutor())
