@@ -1,9 +1,12 @@
-"""Federated learning with updates both ways: ``python bench/federated.py [--rounds N] [plain] [updates]``.
+"""Federated learning with updates both ways: ``python bench/federated.py [digits] [charlm] [--ways plain one small]``.
 
-Five clients hold unequal shares of the digits: some many images, some few, each mostly some of the digits. In a round
-each starts from the server's model, trains on its own images, and sends a sparse update; what is left over it carries
-into its next one. The server averages what it has received, and sends one update to all. Beside it, the same training
-without compression. Needs torch and scikit-learn; writes docs/measurements/federated.json.
+Clients hold unequal shares of the data (`bench/federated_tasks.py`). In a round each starts from the model that all
+have, trains on its own data, and sends an update; what that left over it carries into its next one. The server adds the
+mean of the updates to its own model, which is never rounded, and sends one update to all: how its model differs from
+theirs, so that nothing is lost in this direction either. Beside it, the same training without compression, and the
+bytes of NNCodec with temporal contexts for the very levels of the updates, where it is installed.
+
+Needs torch and scikit-learn; writes docs/measurements/federated.json and fills docs/howto/federated.md.
 """
 
 from __future__ import annotations
@@ -11,147 +14,180 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torch.nn import functional
 
-from bench.zoo.digits import BATCH, SEED, TEST_IMAGES, DigitsNet, vary
-from nncjit.demo import digits
+from bench.federated_tasks import TASKS, Arrays, Task
+from nncjit.quant import steps
 from nncjit.updates import Receiver, Sender
 
 RESULTS = Path(__file__).parents[1] / "docs" / "measurements" / "federated.json"
-PAGE = RESULTS.parents[1] / "howto" / "updates.md"
+PAGE = RESULTS.parents[1] / "howto" / "federated.md"
 BEGIN, END = "<!-- federated: begin -->", "<!-- federated: end -->"
-CLIENTS, ROUNDS = 5, 15
-CONCENTRATION = 1.0
-"""Of the Dirichlet distribution by which a digit's images go to the clients: small is unequal."""
-RATE, MOMENTUM = 0.05, 0.9
-TOOLS: dict[str, Any] = {"zeros": 0.97, "quality": 0.5, "quantizer": "uniform", "compact": True}
-"""Of the updates both ways."""
-Arrays = dict[str, np.ndarray]
+NNCODEC = Path(__file__).with_name("nncodec_updates.py")
+WAYS: dict[str, float | None] = {"plain": None, "one": 1.0, "small": 0.3}
+"""Most bytes of an update, both ways, in percent of the model in float32."""
+FIRST_QUALITY, AIM, PULL = 0.3, 0.85, 0.5
+"""Quality of the first update, for 1 %; share of the most bytes that is aimed at, and how quickly."""
+VECTOR_QUALITY = 0.5
+"""Of the tensors that are not made sparse."""
 
 
-def shares(labels: np.ndarray) -> list[np.ndarray]:
-    """The rows that each client has."""
-    rng = np.random.default_rng(SEED)
-    rows: list[list[int]] = [[] for _ in range(CLIENTS)]
-    for digit in range(10):
-        mine = rng.permutation(np.flatnonzero(labels == digit))
-        cuts = (np.cumsum(rng.dirichlet([CONCENTRATION] * CLIENTS))[:-1] * len(mine)).astype(int)
-        for client, part in enumerate(np.split(mine, cuts)):
-            rows[client] += part.tolist()
-    return [np.array(sorted(part)) for part in rows]
+class Link:
+    """One direction between the server and a client, or all clients: what it sent, as NNCodec is given it too."""
+
+    def __init__(self, model: Arrays, task: Task, percent: float, *, carry: bool) -> None:
+        self.sender = Sender(
+            model,
+            rules={task.exact: {"quality": VECTOR_QUALITY}},
+            quantizer="uniform",
+            one_step=True,
+            compact=True,
+            carry=carry,
+            threads=1,
+        )
+        self.receiver = Receiver(model, threads=1)
+        self._aim = AIM * percent / 100 * sum(array.nbytes for array in model.values())
+        self._quality = FIRST_QUALITY * percent**0.5
+        self.sizes: list[int] = []
+        self.chain: dict[str, Any] = {}
+
+    def send(self, new: Arrays, start: Arrays | None = None) -> Arrays:
+        """What the other side has then; both start from another model first, where one is given."""
+        if start is not None:
+            self.sender.rebase(start)
+            self.receiver.rebase(start)
+        data = self.sender.update(new, quality=self._quality)
+        self.sizes.append(len(data))
+        self._quality *= (self._aim / len(data)) ** PULL  # updates of neighbouring rounds are alike
+        self._log(len(self.sizes) - 1)
+        return {name: np.array(array) for name, array in self.receiver.apply(data).items()}
+
+    def _log(self, k: int) -> None:
+        """Keep the levels of update k."""
+        last = self.sender.last
+        assert last is not None
+        for row in last.tensors:
+            levels = last.state.parameters[row.name].levels
+            if row.tool == "difference" and levels is not None and row.step is not None:
+                self.chain[f"{k}/{row.name}"] = levels().reshape(row.shape)
+                self.chain[f"qp/{k}/{row.name}"] = steps.nearest_qp(row.step, 2)
 
 
-def trained(model: Arrays, images: torch.Tensor, labels: torch.Tensor, seed: int) -> Arrays:
-    """The model after one pass over a client's images."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    net = DigitsNet()
-    net.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in model.items()})
-    optimiser = torch.optim.SGD(net.parameters(), lr=RATE, momentum=MOMENTUM)
-    order = torch.randperm(len(images), generator=generator)
-    for at in range(0, max(len(images) - 1, 1), BATCH):
-        chosen = order[at : at + BATCH]
-        if len(chosen) < 2:
-            continue
-        loss = functional.cross_entropy(net(vary(images[chosen], generator)), labels[chosen])
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-    return {name: tensor.numpy().copy() for name, tensor in net.state_dict().items()}
-
-
-def averaged(models: list[Arrays], weights: list[int]) -> Arrays:
-    """The mean of the clients' models by their numbers of images."""
-    share = np.array(weights) / sum(weights)
+def mean(changes: list[Arrays], weights: list[int]) -> Arrays:
+    """The mean of the clients' changes by how much data they have."""
+    shares = np.array(weights) / sum(weights)
     return {
-        name: np.asarray(np.tensordot(share, np.stack([np.float64(model[name]) for model in models]), 1), array.dtype)
-        for name, array in models[0].items()
+        name: np.sum([share * np.float64(change[name]) for share, change in zip(shares, changes, strict=True)], axis=0)
+        for name in changes[0]
     }
 
 
-def without_counters(model: Arrays) -> Arrays:
-    """Batch norms count their batches, which tells nothing."""
-    return {name: np.zeros_like(array) if array.dtype.kind == "i" else array for name, array in model.items()}
+def run(task: Task, percent: float | None) -> dict[str, Any]:
+    """One training: what it has come to after each round."""
+    model = task.start()
+    server = {name: np.float64(array) for name, array in model.items()}
+    moving = {name: np.zeros_like(array) for name, array in server.items()}
+    clients = range(len(task.shares))
+    if percent is not None:
+        up = [Link(model, task, percent, carry=True) for _ in clients]
+        down = Link(model, task, percent, carry=False)
+    found = [task.measure(model)]
+    for k in range(task.rounds):
+        changes = []
+        for client in clients:
+            local = task.train(model, client, 1000 * k + client)
+            if percent is not None:
+                local = up[client].send(local, model)
+            changes.append({name: np.float64(local[name]) - model[name] for name in model})
+        for name, change in mean(changes, task.shares).items():
+            moving[name] = task.server_momentum * moving[name] + change
+            server[name] = server[name] + moving[name]
+        rounded = {name: np.asarray(array, np.float32) for name, array in server.items()}
+        model = down.send(rounded) if percent is not None else rounded
+        found.append(task.measure(model))
+        print(task.name, percent, k + 1, f"{found[-1]:.4f}", _last_sizes(up, down) if percent else "", flush=True)
+    result: dict[str, Any] = {"measured": [round(value, 4) for value in found]}
+    if percent is not None:
+        result |= {"up": [link.sizes for link in up], "down": down.sizes}
+        rival = nncodec_sizes([*up, down])
+        if rival is not None:
+            result |= {"nncodec_up": rival[:-1], "nncodec_down": rival[-1]}
+    return result
 
 
-def run(parts: list[tuple[torch.Tensor, torch.Tensor]], rounds: int, kind: str) -> Iterator[dict[str, Any]]:
-    """One training, "plain" or with "updates": what it has come to after each round."""
-    torch.manual_seed(SEED)
-    model = without_counters({name: tensor.numpy().copy() for name, tensor in DigitsNet().state_dict().items()})
-    n_bytes = sum(array.nbytes for array in model.values())
-    counts = [len(labels) for _, labels in parts]
-    compressed = kind == "updates"
-    if compressed:
-        up = [(Sender(model, carry=True, threads=1, **TOOLS), Receiver(model, threads=1)) for _ in parts]
-        down = Sender(model, threads=1, **TOOLS), Receiver(model, threads=1)
-    accuracy, uplink, downlink = [], [], []
-    for k in range(rounds):
-        sent = []
-        for client, (images, labels) in enumerate(parts):
-            local = without_counters(trained(model, images, labels, SEED + 1000 * k + client))
-            if not compressed:
-                sent.append(local)
-                continue
-            sender, receiver = up[client]
-            for side in (sender, receiver):
-                side.rebase(model)
-            data = sender.update(local)
-            sent.append(receiver.apply(data))
-            uplink.append(len(data))
-        model = averaged(sent, counts)
-        if compressed:
-            data = down[0].update(model)
-            downlink.append(len(data))
-            model = {name: array.copy() for name, array in down[1].apply(data).items()}
-        held_out = digits.load_held_out()
-        accuracy.append(round(digits.count_correct(model, held_out) / len(held_out.labels), 4))
-        print(f"{kind} round {k + 1:3}: {accuracy[-1]:.4f} {uplink[-len(parts) :]} {downlink[-1:]}", flush=True)
-        yield {"float32_bytes": n_bytes, "accuracy": accuracy, "uplink": uplink, "downlink": downlink}
+def _last_sizes(up: list[Link], down: Link) -> str:
+    return f"up {[link.sizes[-1] for link in up]} down {down.sizes[-1]}"
 
 
-def table(results: dict[str, Any]) -> str:
+def nncodec_sizes(links: list[Link]) -> list[list[int]] | None:
+    """The bytes of NNCodec for what went over the links; None where it is not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for k, link in enumerate(links):
+            paths.append(str(Path(folder) / f"{k}.npz"))
+            np.savez(paths[-1], updates=len(link.sizes), **link.chain)
+        done = subprocess.run([sys.executable, str(NNCODEC), *paths], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"no sizes of NNCodec: {(done.stderr.strip().splitlines() or ['it died'])[-1]}")
+        return None
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def text(results: dict[str, Any]) -> str:
     """Accuracy and bytes, for the page."""
-    plain, updates = results["plain"], results["updates"]
-    rounds = min(len(plain["accuracy"]), len(updates["accuracy"]))
-    percent = {way: 100 * np.mean(updates[way]) / updates["float32_bytes"] for way in ("uplink", "downlink")}
-    images = ", ".join(map(str, results["clients"]))
-    ends = [100 * found["accuracy"][rounds - 1] for found in (plain, updates)]
-    return (
-        f"Clients with {images} images, {rounds} rounds from a random start. Then {ends[0]:.1f} % of the test images "
-        f"are right without compression, {ends[1]:.1f} % with updates. An update to the server takes "
-        f"{percent['uplink']:.2f} % of the model in float32 on average, one to the clients {percent['downlink']:.2f} %."
+    lines = [
+        "| | rounds | an update may have | at the end | to the server | NNCodec, tca | to the clients | NNCodec, tca |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for task in TASKS:
+        if task.name not in results:
+            continue
+        found = results[task.name]
+        size = found["float32_bytes"]
+        for way, percent in WAYS.items():
+            if way not in found:
+                continue
+            one = found[way]
+            cells = [task.title, f"{task.rounds}", "float32" if percent is None else f"{percent:g} %"]
+            cells.append(f"{one['measured'][-1]:.4g}")
+            for key in ("up", "nncodec_up", "down", "nncodec_down"):
+                cells.append(f"{100 * np.mean(one[key]) / size:.2f} %" if key in one else "")
+            if percent is None:
+                cells[4] = cells[6] = "100 %"
+            lines.append(f"| {' | '.join(cells)} |")
+    shares = "; ".join(
+        f"{task.name}: {', '.join(f'{n:,}' for n in results[task.name]['shares'])}"
+        for task in TASKS
+        if task.name in results
     )
+    lines += ["", f"Sizes are means over all updates, as shares of the model in float32. Shares of the clients: {shares}."]
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kinds", nargs="*", default=["plain", "updates"], help="what to run")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("tasks", nargs="*", default=[task.name for task in TASKS], help="digits, charlm")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="what to run")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data = load_digits()
-    rows = train_test_split(np.arange(len(data.target)), test_size=TEST_IMAGES, stratify=data.target, random_state=SEED)
-    train_rows = np.sort(rows[0])
-    images = torch.from_numpy(data.images[train_rows, None].astype(np.float32) / np.float32(digits.WHITE))
-    labels = torch.from_numpy(data.target[train_rows])
-    parts = [(images[mine], labels[mine]) for mine in shares(labels.numpy())]
-    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
-    results["clients"] = [len(part[1]) for part in parts]
-    for kind in args.kinds:
-        for found in run(parts, args.rounds, kind):
-            results[kind] = found
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    for task in TASKS:
+        if task.name not in args.tasks:
+            continue
+        for way in args.ways:
+            done = run(task, WAYS[way])
+            results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+            about = {"shares": task.shares, "float32_bytes": sum(a.nbytes for a in task.start().values())}
+            results[task.name] = results.get(task.name, {}) | about | {way: done}
+            RESULTS.write_text(json.dumps(results) + "\n", "utf-8")
     page = PAGE.read_text("utf-8")
-    filled = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table(results)}\n{END}", page, flags=re.DOTALL)
+    filled = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{text(results)}\n{END}", page, flags=re.DOTALL)
     PAGE.write_text(filled, "utf-8")
 
 

@@ -66,9 +66,10 @@ def forward(weights: Weights, ids: Any, ops: Any = layers) -> Any:
     return ops.linear(norm(x, "norm"), weights["embedding.weight"])
 
 
-def measure(weights: Weights) -> dict[str, float]:
-    """Bits per character of the test text; each character is told from 64 to 127 before it."""
-    ids = numbers(TEST_TEXT.read_text("utf-8"))
+def measure(weights: Weights, ids: np.ndarray | None = None) -> dict[str, float]:
+    """Bits per character of a text, by default the test text; each is told from 64 to 127 characters before it."""
+    if ids is None:
+        ids = numbers(TEST_TEXT.read_text("utf-8"))
     half = WINDOW // 2
     windows = np.lib.stride_tricks.sliding_window_view(ids, WINDOW + 1)[::half]
     logits = layers.in_batches(forward, weights, windows[:, :-1])[:, half:].astype(np.float64)

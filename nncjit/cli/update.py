@@ -15,7 +15,7 @@ from nncjit.cli.arguments import add_encoder, add_output, encoder_options, show
 from nncjit.errors import OptionError
 from nncjit.progress import progress_bar
 
-FLAGS = ("lossless", "predict", "compact")
+FLAGS = ("lossless", "predict", "one_step", "compact")
 TOOLS = {"auto": "auto", "on": True, "off": False}
 
 
@@ -31,6 +31,7 @@ def configure(parser: ArgumentParser) -> None:
     group.add_argument("--size", type=int, metavar="BYTES", help="how large the update may be")
     group.add_argument("--renamed", action="append", default=[], metavar="NEW=OLD", help="a tensor has a new name")
     group.add_argument("--zero-rows", type=float, metavar="SHARE", help="leave out the weakest rows of differences")
+    group.add_argument("--one-step", action="store_true", help="the same step for all matrices")
     group.add_argument("--parents", metavar="HOW", help="what names the base of a unit: ids, sha256 or sha512")
     group.add_argument("--base-model-id", metavar="TEXT", help="a name of the model that goes into the update")
     group.add_argument("--temporal", choices=TOOLS, help="contexts from the update before (default auto)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from nncjit.updates.keeping import KINDS, Kind, kept_with
 
 FACTS, LOCK, SUFFIX = "chain.json", "lock", ".array"
 FORMAT = 1
+_ARRAY = re.compile(r"\d+-[a-z]+-\d+\.array")
 _HASHES = ("unit_sha256", "unit_sha512", "value_sha256")
 
 
@@ -76,7 +78,7 @@ class ChainFolder:
         folder = Path(path)
         with os_errors(folder):
             folder.mkdir(exist_ok=True)
-            if any(folder.iterdir()):
+            if any(not _is_left_over(path.name) for path in folder.iterdir()):
                 raise ModelError(f"{folder}: is not empty: a session needs a folder of its own")
         made = cls(folder, ChainState(parameters={}, tied={}, order=()), about)
         with made.transaction() as change:
@@ -193,7 +195,7 @@ class ChainFolder:
         """Remove the files that are not named."""
         named = {file.name for files in self.files.values() for file in files.values()}
         for path in self.path.glob(f"*{SUFFIX}"):
-            if path.name not in named:
+            if path.name not in named and _ARRAY.fullmatch(path.name):
                 with suppress(OSError):
                     path.unlink()
 
@@ -223,7 +225,7 @@ class Change:
             file = _File(f"{parameter.number}-{kind.field}-{self._generation}{SUFFIX}", array.dtype.str, array.shape)
             path = self._folder.path / file.name
             with os_errors(path), path.open("wb") as out:
-                np.ascontiguousarray(array).tofile(out)
+                out.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
                 out.flush()
                 os.fsync(out.fileno())
             files[kind.field] = file
@@ -240,6 +242,11 @@ class Change:
         with atomic_write(folder.path / FACTS, fsync=True) as file:
             file.write(folder.facts(state, self._files, self._generation))
         folder.state, folder.files, folder.generation = state, self._files, self._generation
+
+
+def _is_left_over(name: str) -> bool:
+    """Whether a file may be of a session whose beginning was interrupted."""
+    return name == LOCK or _ARRAY.fullmatch(name) is not None
 
 
 def _unpacked(path: Path, file: _File, kind: Kind, n_levels: int) -> Array:

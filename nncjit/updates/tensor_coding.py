@@ -96,6 +96,8 @@ class TensorCoder:
 
     plan: Plan
     options: UpdateOptions
+    spread: float = 0.0
+    """Root mean square of the differences of all matrices, where they have one step; else 0."""
 
     def code(self, tensor: Tensor, origin: Parameter | None, workers: Executor | None) -> TensorUpdate:
         """The update of a tensor.
@@ -111,7 +113,7 @@ class TensorCoder:
         info = tensor.info
         if origin is None:
             return self._whole(tensor, None, workers)
-        if origin.info.dtype != info.dtype or len(origin.info.shape) != len(info.shape):
+        if not _are_comparable(info, origin):
             return self._whole(tensor, origin, workers)
         new, base = tensor.read(), fitted(origin.read(), info.shape)
         carries = self.options.carry and origin.residual is not None
@@ -127,8 +129,7 @@ class TensorCoder:
     def sampled_bits(self, tensor: Tensor, origin: Parameter | None) -> Callable[[Plan], float]:
         """A function of a plan that estimates the bits of a tensor's difference from a sample of it."""
         info = tensor.info
-        comparable = origin is not None and (origin.info.dtype, len(origin.info.shape)) == (info.dtype, len(info.shape))
-        if origin is None or not comparable or not info.size or self._is_exact(info):
+        if origin is None or not _are_comparable(info, origin) or not info.size or self._is_exact(info):
             bits = 8.0 * self._coded_bytes(tensor, origin)
             return lambda _: bits
         new, base = tensor.read(), fitted(origin.read(), info.shape)
@@ -146,6 +147,19 @@ class TensorCoder:
             return estimate(quantised, difference.size / row.size) if quantised.levels.any() else 0.0
 
         return bits_with
+
+    def energy_of_difference(self, tensor: Tensor, origin: Parameter | None) -> tuple[float, int]:
+        """Sum of squares of what is to be said of a tensor, and its elements; nothing where it does not have the step
+        that all matrices have.
+        """
+        info = tensor.info
+        if origin is None or not _are_comparable(info, origin) or not is_matrix(info.shape) or self._is_exact(info):
+            return 0.0, 0
+        if self.plan.has_qp(info.name, info.shape):
+            return 0.0, 0
+        wanted = self._wanted(info, tensor.read(), fitted(origin.read(), info.shape), origin)
+        found = energy(wanted.difference)
+        return (found, info.size) if math.isfinite(found) else (0.0, 0)
 
     def _coded_bytes(self, tensor: Tensor, origin: Parameter | None) -> int:
         unit = self.code(tensor, origin, None).unit
@@ -262,7 +276,7 @@ class TensorCoder:
         )
         return replace(
             decide_integers(info.name, plan, settled),
-            qp=_qp(info, measured, plan, trellis=quantizer == "trellis"),
+            qp=_qp(info, measured, plan, self.spread, trellis=quantizer == "trellis"),
             rate_weight=choices.quantising.rate_weight * plan.rate_scale,
             exact=choices.quantising.exact,
         )
@@ -411,15 +425,24 @@ def _unit(info: TensorInfo, payload_type: PayloadType, matrix: QuantisedMatrix, 
     return QuantisedUnit(layout, payload_type, ("W",), (matrix,), (outcome,))
 
 
-def _qp(info: TensorInfo, measured: Measured, plan: Plan, *, trellis: bool) -> int:
-    """The qp of a difference: the one that is given, or that of a step relative to its own spread."""
+def _are_comparable(info: TensorInfo, origin: Parameter) -> bool:
+    """Whether a tensor can be a difference to what the receiver has of it."""
+    return (origin.info.dtype, len(origin.info.shape)) == (info.dtype, len(info.shape))
+
+
+def _qp(info: TensorInfo, measured: Measured, plan: Plan, common: float, *, trellis: bool) -> int:
+    """The qp of a difference: the one that is given, or that of a step relative to its own spread, or, for matrices,
+    to the common one.
+    """
     if plan.has_qp(info.name, info.shape):
         return steps.raise_qp(measured.peak, plan.given_qp(info.name), plan.density)
-    noise = VECTOR_NOISE
-    if is_matrix(info.shape):
+    noise, spread = VECTOR_NOISE, measured.spread or measured.moments.rms
+    if is_matrix(info.shape) and common:
+        noise, spread = NOISE, common
+    elif is_matrix(info.shape):
         factor = math.sqrt(info.size / plan.median_size)
         noise = NOISE * min(max(factor, LEAST_FACTOR), 2.0)
-    step = noise * (measured.spread or measured.moments.rms) * math.sqrt(12.0) * plan.coarseness(info.name)
+    step = noise * spread * math.sqrt(12.0) * plan.coarseness(info.name)
     if trellis:
         step = trellis_step(step)
     low, high = steps.qp_range(plan.density)

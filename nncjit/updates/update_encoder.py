@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import BinaryIO
 
 from nncjit import dtypes
@@ -37,8 +37,10 @@ Keep = Callable[[Parameter], Parameter]
 
 ATTEMPTS, CLOSE = 5, 0.02
 """Encodings at the most for a size, and how near below it one must come."""
-LEAST_SCALE, MOST_SCALE, HALVINGS = 2.0**-10, 2.0**10, 12
+LEAST_SCALE, MOST_SCALE, HALVINGS = 2.0**-10, 2.0**10, 9
 """Of the steps, where a size is looked for."""
+REFINEMENTS = 4
+"""Encodings at the most by which the weight of bits comes nearer to a size."""
 RATE_SCALES = (1.0, 0.4, 0.1, 0.0)
 """Factors on the weight of bits that are tried for a size."""
 BEYOND = 1.1
@@ -128,7 +130,7 @@ class _Written:
         return sum(t.error for t in self.tensors)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Job:
     """Encodings of one new model."""
 
@@ -145,6 +147,24 @@ class _Job:
         plan = Plan.of((t.info for t in self.new), self.options.encoder)
         differences = Model([self._difference(t) for t in self._stored()]) if self._ranks_the_model() else Model([])
         return replace(plan, zero_counts=zeros_of_model(differences, plan))
+
+    def coder(self, plan: Plan) -> TensorCoder:
+        """What codes the tensors by a plan."""
+        return TensorCoder(plan, self.options, self._spread)
+
+    @cached_property
+    def _spread(self) -> float:
+        """Root mean square of the differences of all matrices, where they shall have one step; else 0."""
+        if not self.options.one_step:
+            return 0.0
+        coder = TensorCoder(Plan.of((t.info for t in self.new), self.options.encoder), self.options)
+        found = in_order(
+            ((tensor, tensor.size) for tensor in self._stored()),
+            lambda tensor, _: coder.energy_of_difference(tensor, self.structure.origins[tensor.name]),
+            self.pool,
+        )
+        energies, sizes = zip(*found, strict=True) if self._stored() else ((), ())
+        return math.sqrt(math.fsum(energies) / max(sum(sizes), 1))
 
     def _ranks_the_model(self) -> bool:
         encoder = self.options.encoder
@@ -172,7 +192,7 @@ class _Job:
         """One encoding."""
         file.seek(0)
         file.truncate()
-        coder = TensorCoder(plan, self.options)
+        coder = self.coder(plan)
         written, names = _Written(), self._names_by_index()
         writer = UpdateWriter(
             file,
@@ -311,7 +331,7 @@ def _to_size(job: _Job, plan: Plan, file: BinaryIO, goal: float) -> _Written:
     Bits fall with the scale of the steps. They are estimated on samples; what an encoding comes to in fact corrects the
     estimate for the next. Where bits weigh much they fall all at once, from too many to none: then they weigh less.
     """
-    coder = TensorCoder(plan, job.options)
+    coder = job.coder(plan)
     curves = [coder.sampled_bits(t, job.structure.origins[t.name]) for t in job.new if t.same_as is None]
 
     def estimated(rated: Plan, scale: float) -> float:
@@ -337,11 +357,30 @@ def _to_size(job: _Job, plan: Plan, file: BinaryIO, goal: float) -> _Written:
         scale = max(tried) * BEYOND
         tried[scale] = job.run(replace(rated, scale=scale), file).size
     best = min(tried, key=lambda x: (tried[x] > goal, abs(tried[x] - goal)))
-    written = job.run(replace(rated, scale=best), file)
+    written = _filled(job, replace(rated, scale=best), file, tried[best], goal)
     if not (1 - 5 * CLOSE) * goal <= written.size <= goal:
         reason = f"{written.overhead} bytes are head and checks" if written.size > goal else "no step comes nearer"
         warnings.warn(f"size is {goal:.0f}, reached {written.size}: {reason}", NncWarning, stacklevel=4)
     return written
+
+
+def _filled(job: _Job, plan: Plan, file: BinaryIO, size: int, goal: float) -> _Written:
+    """The encoding by a plan, or, where that leaves much of the goal, by one whose bits weigh less.
+
+    Steps are powers of 2^(1/4) or so, and where one matrix is most of a model its size jumps from each to the next. The
+    weight of bits has no steps.
+    """
+    weight, lighter, heavier = plan.rate_scale, 0.0, plan.rate_scale
+    for _ in range(REFINEMENTS if size < (1 - CLOSE) * goal and heavier else 0):
+        weight = (lighter + heavier) / 2
+        written = job.run(replace(plan, rate_scale=weight), file)
+        if _meets(written.size, goal):
+            return written
+        if written.size > goal:
+            lighter = weight
+        else:
+            heavier = weight
+    return job.run(replace(plan, rate_scale=heavier), file)
 
 
 def _meets(size: int, goal: float) -> bool:

@@ -41,6 +41,7 @@ class UpdateKeywords(OptionKeywords, total=False):
     history: Tool
     predict: bool
     zero_rows: float
+    one_step: bool
     size: int | None
     device: int
     base_model_id: str
@@ -73,6 +74,9 @@ class UpdateOptions:
     """nnr_pre_flag: an update codes how it differs from the update before."""
     zero_rows: float = 0.0
     """Share of the rows of each difference that are left out, those of least energy."""
+    one_step: bool = False
+    """One step for all matrices, relative to the spread of all differences, where no qp is given: whatever tensor they
+    are in, the largest changes are coded and the smallest are not."""
     size: int | None = None
     """Bytes that the update may have."""
     device: int = 0
@@ -87,7 +91,7 @@ class UpdateOptions:
     """What a `Sender` has left over of an update is added to the next one after a `rebase`."""
 
     def __post_init__(self) -> None:
-        for name in ("lossless", "predict", "compact", "carry"):
+        for name in ("lossless", "predict", "one_step", "compact", "carry"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} is {shown(getattr(self, name))}, must be True or False")
         for name in ("temporal", "history"):

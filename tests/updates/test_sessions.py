@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import numpy as np
@@ -119,6 +121,26 @@ def test_a_crash_before_the_commit_leaves_the_state_before(tmp_path, base, monke
     assert again.number == 0
     again.apply(data)
     assert bits(again) == bits(sender)
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path, base, monkeypatch):
+    sender, receiver = Sender(base, folder=tmp_path / "s"), Receiver(base, folder=tmp_path / "r")
+    data, held = Sender(base).update(after(base, 1)), {side: files(tmp_path / side) for side in "sr"}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        for work in (lambda: receiver.apply(data), lambda: sender.update(after(base, 1))):
+            with pytest.raises(nncjit.ModelError, match=r"\.array: no space left on device"):
+                work()
+        with pytest.raises(nncjit.ModelError):
+            Receiver(base, folder=tmp_path / "new")
+    assert held == {side: files(tmp_path / side) for side in "sr"}
+    receiver.apply(data)
+    (tmp_path / "new" / "1-read-1.array").write_bytes(b"of a session whose beginning was interrupted")
+    assert bits(Receiver(base, folder=tmp_path / "new")) == bits(Receiver.open(tmp_path / "new"))
 
 
 def test_two_processes_do_not_work_with_one_folder(tmp_path, base):

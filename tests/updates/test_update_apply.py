@@ -159,6 +159,33 @@ def test_a_size_is_met(base):
         nncjit.update(base, new, size=100)
 
 
+@pytest.mark.parametrize("share", [0.003, 0.03, 0.1])
+def test_a_size_is_met_where_one_matrix_is_the_model(share):
+    """Steps are powers of 2^(1/4): from one to the next the size jumps, and the weight of bits fills the gap."""
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((200, 150)).astype(np.float32)
+    b = {"w": (a + 0.01 * rng.laplace(size=a.shape)).astype(np.float32)}
+    size = int(share * a.nbytes)
+    assert 0.94 * size <= len(nncjit.update({"w": a}, b, size=size)) <= size
+
+
+def test_with_one_step_the_largest_changes_of_the_model_are_coded():
+    rng = np.random.default_rng(0)
+    base = {name: rng.standard_normal((60, 50)).astype(np.float32) for name in ("large", "small", "still")}
+    scale = {"large": 0.1, "small": 0.01, "still": 0.0}
+    new = {name: a + scale[name] * rng.standard_normal(a.shape).astype(np.float32) for name, a in base.items()}
+    rate = {}
+    for one_step in (False, True):
+        data = nncjit.update(base, new, one_step=one_step, quality=0.5)
+        found = nncjit.apply(base, data)
+        same({"still": found["still"]}, {"still": new["still"]})
+        error = np.concatenate([(found[name] - new[name]).ravel() for name in base])
+        rate[one_step] = 8 * len(data) + error.size * np.log2(np.sqrt(np.square(error).mean()))
+        coded = {name: np.mean(found[name] != base[name]) for name in base}
+        assert (coded["small"] < 0.1 * coded["large"]) == one_step
+    assert rate[True] < rate[False]
+
+
 def test_zeros_and_rows_of_zeros_are_shares_of_the_difference():
     rng = np.random.default_rng(0)
     a = rng.standard_normal((100, 50)).astype(np.float32)
