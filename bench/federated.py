@@ -31,10 +31,10 @@ RESULTS = Path(__file__).parents[1] / "docs" / "measurements" / "federated.json"
 PAGE = RESULTS.parents[1] / "howto" / "federated.md"
 BEGIN, END = "<!-- federated: begin -->", "<!-- federated: end -->"
 NNCODEC = Path(__file__).with_name("nncodec_updates.py")
-WAYS: dict[str, float | None] = {"plain": None, "one": 1.0, "small": 0.3}
-"""Most bytes of an update, both ways, in percent of the model in float32."""
-FIRST_QUALITY, AIM, PULL = 0.3, 0.85, 0.5
-"""Quality of the first update, for 1 %; share of the most bytes that is aimed at, and how quickly."""
+WAYS: dict[str, float | None] = {"plain": None, "one": 0.028, "small": 0.006}
+"""Share of the weights that an update changes, both ways; None: no updates."""
+TOOLS: dict[str, Any] = {"zeros_scope": "model", "one_step": True, "quantizer": "uniform", "rate_weight": 0.0}
+"""The largest changes of all matrices are sent, with a step of about their own size."""
 VECTOR_QUALITY = 0.5
 """Of the tensors that are not made sparse."""
 
@@ -42,19 +42,17 @@ VECTOR_QUALITY = 0.5
 class Link:
     """One direction between the server and a client, or all clients: what it sent, as NNCodec is given it too."""
 
-    def __init__(self, model: Arrays, task: Task, percent: float, *, carry: bool) -> None:
+    def __init__(self, model: Arrays, task: Task, kept: float, *, carry: bool) -> None:
         self.sender = Sender(
             model,
             rules={task.exact: {"quality": VECTOR_QUALITY}},
-            quantizer="uniform",
-            one_step=True,
+            zeros=1 - kept,
             compact=True,
             carry=carry,
             threads=1,
+            **TOOLS,
         )
         self.receiver = Receiver(model, threads=1)
-        self._aim = AIM * percent / 100 * sum(array.nbytes for array in model.values())
-        self._quality = FIRST_QUALITY * percent**0.5
         self.sizes: list[int] = []
         self.chain: dict[str, Any] = {}
 
@@ -63,9 +61,8 @@ class Link:
         if start is not None:
             self.sender.rebase(start)
             self.receiver.rebase(start)
-        data = self.sender.update(new, quality=self._quality)
+        data = self.sender.update(new)
         self.sizes.append(len(data))
-        self._quality *= (self._aim / len(data)) ** PULL  # updates of neighbouring rounds are alike
         self._log(len(self.sizes) - 1)
         return {name: np.array(array) for name, array in self.receiver.apply(data).items()}
 
@@ -89,32 +86,32 @@ def mean(changes: list[Arrays], weights: list[int]) -> Arrays:
     }
 
 
-def run(task: Task, percent: float | None) -> dict[str, Any]:
+def run(task: Task, kept: float | None) -> dict[str, Any]:
     """One training: what it has come to after each round."""
     model = task.start()
     server = {name: np.float64(array) for name, array in model.items()}
     moving = {name: np.zeros_like(array) for name, array in server.items()}
     clients = range(len(task.shares))
-    if percent is not None:
-        up = [Link(model, task, percent, carry=True) for _ in clients]
-        down = Link(model, task, percent, carry=False)
+    if kept is not None:
+        up = [Link(model, task, kept, carry=True) for _ in clients]
+        down = Link(model, task, kept, carry=False)
     found = [task.measure(model)]
     for k in range(task.rounds):
         changes = []
         for client in clients:
             local = task.train(model, client, 1000 * k + client)
-            if percent is not None:
+            if kept is not None:
                 local = up[client].send(local, model)
             changes.append({name: np.float64(local[name]) - model[name] for name in model})
         for name, change in mean(changes, task.shares).items():
             moving[name] = task.server_momentum * moving[name] + change
             server[name] = server[name] + moving[name]
         rounded = {name: np.asarray(array, np.float32) for name, array in server.items()}
-        model = down.send(rounded) if percent is not None else rounded
+        model = down.send(rounded) if kept is not None else rounded
         found.append(task.measure(model))
-        print(task.name, percent, k + 1, f"{found[-1]:.4f}", _last_sizes(up, down) if percent else "", flush=True)
+        print(task.name, kept, k + 1, f"{found[-1]:.4f}", _last_sizes(up, down) if kept else "", flush=True)
     result: dict[str, Any] = {"measured": [round(value, 4) for value in found]}
-    if percent is not None:
+    if kept is not None:
         result |= {"up": [link.sizes for link in up], "down": down.sizes}
         rival = nncodec_sizes([*up, down])
         if rival is not None:
@@ -143,7 +140,7 @@ def nncodec_sizes(links: list[Link]) -> list[list[int]] | None:
 def text(results: dict[str, Any]) -> str:
     """Accuracy and bytes, for the page."""
     lines = [
-        "| | rounds | an update may have | at the end | to the server | NNCodec, tca | to the clients | NNCodec, tca |",
+        "| | rounds | weights sent | at the end | to the server | NNCodec, tca | to the clients | NNCodec, tca |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for task in TASKS:
@@ -151,15 +148,17 @@ def text(results: dict[str, Any]) -> str:
             continue
         found = results[task.name]
         size = found["float32_bytes"]
-        for way, percent in WAYS.items():
+        for way, kept in WAYS.items():
             if way not in found:
                 continue
             one = found[way]
-            cells = [task.title, f"{task.rounds}", "float32" if percent is None else f"{percent:g} %"]
+            cells = [task.title, f"{task.rounds}", "float32" if kept is None else f"{100 * kept:g} %"]
             cells.append(f"{one['measured'][-1]:.4g}")
-            for key in ("up", "nncodec_up", "down", "nncodec_down"):
-                cells.append(f"{100 * np.mean(one[key]) / size:.2f} %" if key in one else "")
-            if percent is None:
+            cells += [
+                f"{100 * np.mean(one[key]) / size:.2f} %" if key in one else ""
+                for key in ("up", "nncodec_up", "down", "nncodec_down")
+            ]
+            if kept is None:
                 cells[4] = cells[6] = "100 %"
             lines.append(f"| {' | '.join(cells)} |")
     shares = "; ".join(
@@ -167,7 +166,7 @@ def text(results: dict[str, Any]) -> str:
         for task in TASKS
         if task.name in results
     )
-    lines += ["", f"Sizes are means over all updates, as shares of the model in float32. Shares of the clients: {shares}."]
+    lines += ["", f"Sizes are means over all updates, in percent of the model in float32. Clients' shares: {shares}."]
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ def sizes(chain: Any) -> list[int]:
             "parent_device_id": 0,
             "temporal_context_modeling_flag": 1,
         }
-        base["parameter_id"] |= {name: data_id for name, data_id in model.model_info["parameter_index"].items()}
+        base["parameter_id"] |= model.model_info["parameter_index"]
         stream, _ = coder.encode(settings, model.model_info, data, base, True)
         found.append(len(stream))
     return found

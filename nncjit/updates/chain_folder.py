@@ -225,7 +225,7 @@ class Change:
             file = _File(f"{parameter.number}-{kind.field}-{self._generation}{SUFFIX}", array.dtype.str, array.shape)
             path = self._folder.path / file.name
             with os_errors(path), path.open("wb") as out:
-                out.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+                out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
                 out.flush()
                 os.fsync(out.fileno())
             files[kind.field] = file

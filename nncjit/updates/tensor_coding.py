@@ -97,7 +97,7 @@ class TensorCoder:
     plan: Plan
     options: UpdateOptions
     spread: float = 0.0
-    """Root mean square of the differences of all matrices, where they have one step; else 0."""
+    """Root mean square of what the matrices have to say, where they have one step; else 0."""
 
     def code(self, tensor: Tensor, origin: Parameter | None, workers: Executor | None) -> TensorUpdate:
         """The update of a tensor.
@@ -149,8 +149,8 @@ class TensorCoder:
         return bits_with
 
     def energy_of_difference(self, tensor: Tensor, origin: Parameter | None) -> tuple[float, int]:
-        """Sum of squares of what is to be said of a tensor, and its elements; nothing where it does not have the step
-        that all matrices have.
+        """Sum of squares of what is to be said of a tensor, and how many elements are not zero in it; nothing where it
+        does not have the step that all matrices have.
         """
         info = tensor.info
         if origin is None or not _are_comparable(info, origin) or not is_matrix(info.shape) or self._is_exact(info):
@@ -158,8 +158,15 @@ class TensorCoder:
         if self.plan.has_qp(info.name, info.shape):
             return 0.0, 0
         wanted = self._wanted(info, tensor.read(), fitted(origin.read(), info.shape), origin)
-        found = energy(wanted.difference)
-        return (found, info.size) if math.isfinite(found) else (0.0, 0)
+        if not np.isfinite(wanted.difference).all():
+            return 0.0, 0
+        values = self._reduced(info, wanted)
+        return energy(values), int(np.count_nonzero(values))
+
+    def wanted(self, tensor: Tensor, origin: Parameter) -> Array:
+        """What is to be said of a tensor that can be a difference: float32."""
+        base = fitted(origin.read(), tensor.shape)
+        return self._wanted(tensor.info, tensor.read(), base, origin).difference
 
     def _coded_bytes(self, tensor: Tensor, origin: Parameter | None) -> int:
         unit = self.code(tensor, origin, None).unit

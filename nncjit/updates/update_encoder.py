@@ -25,7 +25,6 @@ from nncjit.stream.metadata_unit import ModelMetadata
 from nncjit.stream.reports import TensorReport, tied_row
 from nncjit.stream.update_metadata import DIGEST_BYTES, TAG_BYTES, UpdateMetadata
 from nncjit.updates.chain_state import ChainState, Parameter, after_unit, model_digest, tags_of, value_digest
-from nncjit.updates.common_part import fitted
 from nncjit.updates.structure import Structure, default_order, names_by_index
 from nncjit.updates.tensor_application import decoded_alone
 from nncjit.updates.tensor_coding import TensorCoder, TensorUpdate
@@ -97,7 +96,7 @@ def encode_update(
     structure = Structure.of(state, new, options.renamed)
     with thread_counts.pool(execution.threads) as pool:
         job = _Job(state, new, structure, options, execution, pool, keep)
-        plan = job.plan()
+        plan = job.plan
         goal = options.target_bytes(sum(t.size for t in new), sum(t.nbytes for t in new))
         written = job.run(plan, file) if goal is None else _to_size(job, plan, file, goal)
         after = job.after(written) if keep is not None else state
@@ -142,10 +141,13 @@ class _Job:
     pool: Executor | None
     keep: Keep | None
 
+    @cached_property
     def plan(self) -> Plan:
         """The plan; zeros that are a share of the model are counted over the differences."""
         plan = Plan.of((t.info for t in self.new), self.options.encoder)
-        differences = Model([self._difference(t) for t in self._stored()]) if self._ranks_the_model() else Model([])
+        differences = (
+            Model([self._difference(t, plan) for t in self._stored()]) if self._ranks_the_model() else Model([])
+        )
         return replace(plan, zero_counts=zeros_of_model(differences, plan))
 
     def coder(self, plan: Plan) -> TensorCoder:
@@ -154,10 +156,10 @@ class _Job:
 
     @cached_property
     def _spread(self) -> float:
-        """Root mean square of the differences of all matrices, where they shall have one step; else 0."""
+        """Root mean square of what matrices have to say, where they shall have one step; else 0."""
         if not self.options.one_step:
             return 0.0
-        coder = TensorCoder(Plan.of((t.info for t in self.new), self.options.encoder), self.options)
+        coder = TensorCoder(self.plan, self.options)
         found = in_order(
             ((tensor, tensor.size) for tensor in self._stored()),
             lambda tensor, _: coder.energy_of_difference(tensor, self.structure.origins[tensor.name]),
@@ -170,7 +172,7 @@ class _Job:
         encoder = self.options.encoder
         return encoder.stream.zeros_scope == "model" and encoder.reducing.zeros > 0.0
 
-    def _difference(self, tensor: Tensor) -> Tensor:
+    def _difference(self, tensor: Tensor, plan: Plan) -> Tensor:
         origin = self.structure.origins[tensor.name]
         comparable = origin is not None and (origin.info.dtype, len(origin.info.shape)) == (
             tensor.dtype,
@@ -179,11 +181,8 @@ class _Job:
         if origin is None or not comparable or dtypes.find(tensor.dtype).kind != "f":
             return replace(tensor, shape=(), dtype="int8", part=None)  # takes no part
 
-        def read() -> dtypes.Array:
-            base = dtypes.to_float32(fitted(origin.read(), tensor.shape), tensor.dtype)
-            return dtypes.to_float32(tensor.read(), tensor.dtype) - base
-
-        return replace(tensor, dtype="float32", read=read, part=None)
+        coder = TensorCoder(plan, self.options)
+        return replace(tensor, dtype="float32", read=lambda: coder.wanted(tensor, origin), part=None)
 
     def _stored(self) -> list[Tensor]:
         return [tensor for tensor in self.new if tensor.same_as is None]

@@ -75,8 +75,8 @@ class UpdateOptions:
     zero_rows: float = 0.0
     """Share of the rows of each difference that are left out, those of least energy."""
     one_step: bool = False
-    """One step for all matrices, relative to the spread of all differences, where no qp is given: whatever tensor they
-    are in, the largest changes are coded and the smallest are not."""
+    """One step for all matrices, relative to the spread of all that is to be said, where no qp is given: whatever
+    tensor they are in, the largest changes are coded and the smallest are not."""
     size: int | None = None
     """Bytes that the update may have."""
     device: int = 0
