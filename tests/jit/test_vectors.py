@@ -53,7 +53,8 @@ def masks(source, out):
         n += 1
     if v.any_lane(x < 0):
         n += 2
-    v.store_vector(out + 256, v.repeat(n))
+    first, none = v.lowest_one(v.mask_bits(some)), v.lowest_one(0)
+    v.store_vector(out + 256, v.repeat(n ^ v.least(x) << 2 ^ first << 8 ^ none << 16))
     v.store_words_where(out + 320, x, some)
     v.store_vector(out + 384, v.load_expanded(source + 16, some, y))
 
