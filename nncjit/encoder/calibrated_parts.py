@@ -41,9 +41,6 @@ WIDEST_SCALE = 8.0
 SCALE_STEP = 0.25
 """Trellis step of the factors, in units of the least one: none of them becomes 0."""
 
-FEWEST_ROWS = 4
-"""Rows for each column from which on a table is transformed: its second factor is then a small part of it."""
-
 ALONE = "data-free: "
 """What the note of a tensor begins with that has no metric although the model is calibrated."""
 STEP_ONLY = "calibrated step only: "
@@ -78,7 +75,6 @@ def why_no_feedback(info: TensorInfo, plan: Plan) -> str:
     reader = plan.options.stream.compatible
     reasons = {
         "its inputs are not told apart": record.kind == "rows",
-        "it has too few rows for a table": record.kind == "table" and record.outputs < FEWEST_ROWS * record.inputs,
         "its columns are too many for one metric": record.kind == "table" and record.blocks != 1,
         "its inputs are in groups": record.groups > 1 and record.axis == 0,
         "one input has no row to feed back to": record.inputs == record.taps and not is_depthwise(record),

@@ -10,7 +10,7 @@ levels lost to zero.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from nncjit.encoder.decision import GivenStep
 from nncjit.encoder.measure import measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.unit_layout import FloatPart, Parts
+from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import DAMPING, factorise
 from nncjit.reduce import compose, divide_rows, multiply_rows
 from nncjit.stages import stage
@@ -31,8 +32,6 @@ WIDEST_SCALE = 8.0
 SCALE_STEP = 1 / 3
 """Trellis step of the factors, in units of the least one."""
 
-SECOND_STEP = 0.5
-"""Step of H beside its own optimum: both factors have the unit's one scan order, and H is small."""
 RIDGE = 1e-4
 """Of the mean diagonal of G' f G, towards the exact H."""
 FACTOR_DAMPING = 1e-3
@@ -67,14 +66,72 @@ def table_metric(name: str, plan: Plan) -> TableMetric:
     """The metric of a table, its rows weighted as the options say."""
     assert plan.data.metrics is not None
     found = plan.data.metrics.statistics[name]
-    columns = found.metric()[0].astype(np.float64)
-    columns[np.diag_indices(len(columns))] += DAMPING * columns.trace() / len(columns)
+    columns = _damped(found.metric()[0].astype(np.float64))
     energy = found.energy()
     beta = plan.choices[name].quantising.frequency_weight
     uniform = np.full(energy.size, 1 / energy.size)
     total = energy.sum()
     shares = np.maximum((1 - beta) * uniform + beta * energy / total, LEAST_SHARE * uniform) if total else uniform
     return TableMetric(columns, shares / shares.sum())
+
+
+def _damped(columns: Doubles) -> Doubles:
+    columns[np.diag_indices(len(columns))] += DAMPING * columns.trace() / len(columns)
+    return columns
+
+
+def chosen_table(info: TensorInfo, wanted: np.ndarray, plan: Plan) -> TableMetric | None:
+    """The metric of a table that is transformed; None where that is not estimated to be better.
+
+    Tables of words, whose rows differ in weight, are compared with the table as it lies, those of positions, whose rows
+    do not, with their columns as rows that feed back.
+
+    Parameters
+    ----------
+    info : TensorInfo
+        Of a weight with statistics.
+    wanted : float32[rows, columns]
+    plan : Plan
+    """
+    assert plan.data.metrics is not None
+    found = plan.data.metrics.statistics[info.name]
+    record = found.record
+    positions = found.positions and record.kind == "linear" and record.axis == 1
+    if (record.kind != "table" and not positions) or record.blocks != 1:
+        return None
+    rows, columns = wanted.shape
+    if positions:
+        blocks = found.metric()[0].astype(np.float64) * rows
+        metric = TableMetric(_damped(blocks), np.full(rows, 1 / rows))
+        split = plan.data.metrics.of(info.name)
+        power = np.square(wanted, dtype=np.float64).mean(0) * split.pivots
+        other = rows * _cost_of(power, plan, info.name)
+    else:
+        metric = table_metric(info.name, plan)
+        power = np.square(wanted, dtype=np.float64).mean(0) * (0.5 / rows) * metric.columns.diagonal()
+        other = rows * _cost_of(power, plan, info.name)
+    energies = _energies(wanted, metric)
+    factors = _cost_of(energies / rows, plan, info.name) * rows
+    factors += _cost_of(energies / columns, plan, info.name) * columns
+    return metric if factors < other else None
+
+
+def _cost_of(powers: Doubles, plan: Plan, name: str) -> float:
+    """Bits, and loss in bits at lambda, of one value of each of these mean squares, in units of the loss.
+
+    As an ideal coder of Gaussian values has it: values below the error that lambda allows are zero.
+    """
+    bit = plan.loss_per_bit * plan.coarseness(name) ** 2
+    allowed = bit / (2 * math.log(2))
+    lost = np.minimum(powers, allowed).sum() / bit
+    return float(lost + 0.5 * np.log2(np.maximum(powers, allowed) / allowed).sum())
+
+
+def _energies(wanted: np.ndarray, metric: TableMetric) -> Doubles:
+    """float64[c]: what the columns of G are worth, half the sum of f_t G_tj^2, falling."""
+    spread = _spread(wanted, metric)[2]
+    energies: Doubles = 0.5 * np.maximum(np.linalg.eigvalsh(spread)[::-1], 0)
+    return energies
 
 
 def calibrated_table(name: str, wanted: np.ndarray, metric: TableMetric, plan: Plan) -> Parts:
@@ -101,13 +158,9 @@ def calibrated_table(name: str, wanted: np.ndarray, metric: TableMetric, plan: P
         h, products = _fitted(multiply_rows(g, scale, name=name), wanted, second[:rank], metric.shares)
         inputs = factorise(products[None], [rank], damping=FACTOR_DAMPING, name=name)
         per_column = float(metric.columns.trace()) / len(metric.columns)
-        inputs = inputs.times(per_column)
-    cost = math.exp(float(np.log(inputs.pivots).mean()))
-    given = GivenStep(
-        step=SECOND_STEP * STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * cost)),
-        rate_weight=0.5 * RATE_WEIGHT,
-        with_targets=True,
-    )
+        inputs = replace(inputs.times(per_column), uneven=True)
+    step_h = STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * inputs.mean_cost()))
+    given = GivenStep(step=step_h, rate_weight=RATE_WEIGHT, with_targets=True)
     found = yield FloatPart("H", name, h, measure(h), metric=inputs, given=given)
     composed = compose(g, found.values(h.shape), wanted.shape, name=name)
     return multiply_rows(composed, scale, name=name)
@@ -117,12 +170,20 @@ def _transformed(wanted: np.ndarray, metric: TableMetric) -> tuple[np.ndarray, D
     """G, float32[rows, c], and H, float64[c, c], exactly."""
     from scipy import linalg  # here, because a decoder should not need SciPy
 
+    lower, turned, spread = _spread(wanted, metric)
+    axes = linalg.eigh(spread)[1][:, ::-1]
+    return turned @ axes.astype(np.float32), linalg.solve_triangular(lower.T, axes, lower=False).T
+
+
+def _spread(wanted: np.ndarray, metric: TableMetric) -> tuple[Doubles, np.ndarray, Doubles]:
+    """L, W L, and the latter's weighted products."""
+    from scipy import linalg  # here, because a decoder should not need SciPy
+
     lower = linalg.cholesky(metric.columns, lower=True)
     turned = wanted @ lower.astype(np.float32)
     weighted = turned * metric.shares.astype(np.float32)[:, None]
     spread = (weighted.T @ turned).astype(np.float64)
-    axes = linalg.eigh((spread + spread.T) / 2)[1][:, ::-1]
-    return turned @ axes.astype(np.float32), linalg.solve_triangular(lower.T, axes, lower=False).T
+    return lower, turned, (spread + spread.T) / 2
 
 
 def _columns(g: np.ndarray, step: float) -> int:

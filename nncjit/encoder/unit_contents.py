@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.encoder.calibrated_parts import ALONE, balanced_part, calibrated_parts, why_no_feedback, why_not
-from nncjit.encoder.calibrated_tables import calibrated_table, table_metric
+from nncjit.encoder.calibrated_parts import ALONE, STEP_ONLY, balanced_part, calibrated_parts, why_no_feedback, why_not
+from nncjit.encoder.calibrated_tables import calibrated_table, chosen_table
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import (
     DEFAULT_UNARY_LENGTH,
@@ -135,18 +135,26 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         if balanced and is_matrix(info.shape):
             told = why_no_feedback(info, plan)
             if not told:
-                return _calibrated(info, values, plan)
+                found = _calibrated(info, values, plan)
+                if found is not None:
+                    return found
+                told = STEP_ONLY + "a transform of this table would not be smaller"
     changed = reduced(info, values, plan)
     return _plain(info, values, changed, measured, plan, workers, fresh=fresh, told=told, balanced=balanced)
 
 
-def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatContents:
-    """A weight with statistics, its inputs as rows, with local scaling."""
+def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatContents | None:
+    """A weight with statistics, its inputs as rows, with local scaling, or a table's factors; None for a table that
+    they do not suit.
+    """
     choices = plan.choices[info.name]
     assert plan.data.metrics is not None
     record = plan.data.metrics.record(info)
     assert record is not None
-    axis = 0 if record.kind == "table" or is_depthwise(record) else record.axis
+    table = chosen_table(info, values, plan)
+    if table is None and record.kind == "table":
+        return None
+    axis = 0 if table is not None or is_depthwise(record) else record.axis
     wanted = _rows_first(values, axis)
     length = choices.coding.unary_length
     layout = UnitLayout(
@@ -160,9 +168,8 @@ def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatConten
         shift=axis,
         block=Block(weight=info.name, axis=axis),
     )
-    if record.kind == "table":
-        metric = table_metric(info.name, plan)
-        return FloatContents(layout, calibrated_table(info.name, wanted, metric, plan), wanted, table=metric)
+    if table is not None:
+        return FloatContents(layout, calibrated_table(info.name, wanted, table, plan), wanted, table=table)
     return FloatContents(layout, calibrated_parts(info.name, wanted, plan), wanted)
 
 

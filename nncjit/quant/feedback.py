@@ -67,7 +67,7 @@ def quantise_rows(
     return kind(values, layer, step, rate_weight, metric).run()
 
 
-_GOES_ON = ("counts", "zero_rates", "level_rates", "since")
+_GOES_ON = ("counts", "zero_rates", "level_rates", "since", "weight")
 """Fields of a record that the next part of the metric starts with."""
 
 
@@ -150,6 +150,7 @@ class _FeedbackTrellis(Setting):
         row = worker.records[0]
         for name, count in (("work", 1), ("zero", 1), ("pairs0", 2), ("pairs1", 2)):
             row[name] = worker.keep(np.zeros(count * room, np.float32), writes=True)
+        row["rates"], row["bit"] = worker.keep(self.metric.rates()), self.weight
         row["masks"] = worker.keep(np.empty(2 * room, np.uint8), writes=True)
         row["codes"] = worker.keep(np.empty(room, np.uint8), writes=True)
         for name in ("states", "was"):

@@ -66,6 +66,8 @@ _FIELDS = [
     ("masks", "i8"),  # uint8[2 * room]
     ("codes", "i8"),  # uint8[room]
     ("path_back", "i8"),  # address of PATH_BACK
+    ("rates", "i8"),  # address of float32[rows]: factors on the weight of a bit
+    ("bit", "f4"),  # its weight before them
     ("step", "f4"),
     ("every", "i8"),  # values after which the rates are worked out anew
     ("since", "i8"),  # values since they were; out
@@ -270,11 +272,13 @@ def quantise_rows(rows, first, stop):
                 take_up((target, at.errors + 4 * i * at.stride, factor, vectors))
             else:
                 take_up_scalar((target, at.errors + 4 * i * at.stride, factor, vectors))
-        if at.since <= 0:
+        place = at.top + row
+        weight = at.bit * load_f32(at.rates, place)
+        if at.since <= 0 or weight != at.weight:
+            at.weight = weight
             rate_kernels.update(at)
             at.since = at.every
         at.since -= width
-        place = at.top + row
         if block and place and place % block == 0:
             enter_block_row(at, chains)
         last_row = block > 0 and (place % block == block - 1 or place == at.rows - 1)

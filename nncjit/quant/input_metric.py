@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,9 @@ Doubles = NDArray[np.float64]
 
 DAMPING = 0.01
 """Of the mean of the metric's diagonal, added to it: guards inputs that the samples hardly used."""
+
+MOST_RATE = 1e6
+"""Of an uneven metric: rows that cost less than this share of the mean are zero anyway."""
 
 _TINY = 1e-30
 _TRIES = 6
@@ -53,6 +56,8 @@ class InputMetric:
     """float64[rows * taps]: d, all above 0."""
     feeds: tuple[Floats, ...]
     """U of the parts, one after another."""
+    uneven: bool = False
+    """Whether no factors have made the rows' pivots alike: each row then has its own weight of the rate."""
 
     @property
     def rows(self) -> int:
@@ -76,9 +81,19 @@ class InputMetric:
         means: Doubles = np.exp(np.log(self.pivots).reshape(self.rows, self.taps).mean(1))
         return means
 
+    def mean_cost(self) -> float:
+        """What a squared error costs on average over the rows: what one step for all of them depends on."""
+        return float(self.pivots.mean())
+
+    def rates(self) -> Floats:
+        """float32[rows]: what a bit weighs in each row, in its squared steps, beside the mean of the rows."""
+        if not self.uneven:
+            return np.ones(self.rows, np.float32)
+        return np.minimum(self.mean_cost() / self.row_weights(), MOST_RATE).astype(np.float32)
+
     def times(self, factor: float) -> InputMetric:
         """The same metric in other units."""
-        return InputMetric(self.taps, self.pivots * factor, self.feeds)
+        return replace(self, pivots=self.pivots * factor)
 
     def divided(self, scale: Floats) -> InputMetric:
         """The metric of a matrix whose rows are divided by these factors, float32[rows] above 0."""
@@ -91,7 +106,7 @@ class InputMetric:
             changed = feed * here.astype(np.float32)
             changed /= here.astype(np.float32)[:, None]
             feeds.append(changed)
-        return InputMetric(self.taps, self.pivots * by * by, tuple(feeds))
+        return replace(self, pivots=self.pivots * by * by, feeds=tuple(feeds))
 
 
 @staged("factorise")

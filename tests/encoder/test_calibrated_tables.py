@@ -81,7 +81,7 @@ def test_without_weight_on_frequency_all_rows_are_alike(case):
     weights, statistics = case
     errors = {}
     for beta in (0.0, 1.0):
-        data = nncjit.encode(weights, calibration=statistics, bits=2.5, frequency_weight=beta)
+        data = nncjit.encode(weights, calibration=statistics, bits=2.7, frequency_weight=beta)
         error = np.square(nncjit.decode(data)["words"] - weights["words"]).mean(1)
         errors[beta] = error[:4].mean() / error[-200:].mean()
     assert errors[1.0] < 0.3 * errors[0.0]
@@ -94,7 +94,23 @@ def test_few_rows_are_no_table(case, tmp_path):
     calibration.table("t", (6, 8)).add(np.arange(6), draw(rng, 6, 8))
     calibration.end_samples(1, output_power=1.0)
     report = nncjit.compress({"t": draw(rng, 6, 8)}, tmp_path / "m.nnc", calibration=calibration.statistics())
-    assert report.tensors[0].note == "calibrated step only: it has too few rows for a table"
+    assert report.tensors[0].note == "calibrated step only: a transform of this table would not be smaller"
+
+
+@pytest.mark.parametrize("transformed", [True, False])
+def test_positions_are_transformed_where_few_axes_hold_them(transformed):
+    rng = np.random.default_rng(4)
+    rows, columns = 256, 16
+    weights = {"p": draw(rng, rows, 2) @ draw(rng, 2, columns) if transformed else draw(rng, rows, columns)}
+    calibration = Calibration()
+    for _ in range(20):
+        calibration.table("p", (rows, columns), positions=True).add(np.arange(rows), draw(rng, rows, columns))
+        calibration.end_samples(1, output_power=1e4)
+    statistics = calibration.statistics()
+    data = nncjit.encode(weights, calibration=statistics)
+    assert ("DC" in data.report.tensors[0].tool) == transformed
+    error = np.square(nncjit.decode(data)["p"] - weights["p"]).sum() / np.square(weights["p"]).sum()
+    assert error < 0.1
 
 
 def test_a_table_of_zeros_and_unused_rows_do_no_harm():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -285,6 +286,22 @@ def test_a_problem_with_inputs_is_solved_with_feedback():
     assert solution.loss == wanted.loss
     error = np.square(ordered - np.float32(0.5) * solution.levels).sum()
     assert solution.sums.error(0.5) == pytest.approx(float(error), rel=1e-4)
+
+
+def test_rows_of_an_uneven_metric_get_bits_by_what_they_cost():
+    rng = np.random.default_rng(6)
+    costs = np.array([1.0, 1.0, 0.05, 0.0], np.float32)
+    values = rng.standard_normal((4, 256), dtype=np.float32)
+    layer = Layer.of((4, 256), dq=True, unary_length=11, scan=0)
+    found = {}
+    for uneven in (False, True):
+        metric = replace(factorise(costs[None].copy(), [4]), uneven=uneven)
+        found[uneven] = quantise_rows(values.reshape(-1), layer, 0.25, 1.0, metric).levels.reshape(4, 256)
+    shares = [np.count_nonzero(found[uneven], axis=1) / 256 for uneven in (False, True)]
+    assert shares[0].min() > 0.8
+    assert shares[1][:2].min() > 0.8
+    assert shares[1][2] < shares[0][2] - 0.03
+    assert shares[1][3] < 0.05
 
 
 def test_huge_targets_stay_in_range():
