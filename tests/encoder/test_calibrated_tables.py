@@ -60,7 +60,7 @@ def loss(weights, found, statistics):
     return metric.loss(found - weights["words"])
 
 
-@pytest.mark.parametrize("bits", [1.5, 3.0])
+@pytest.mark.parametrize("bits", [1.7, 3.0])
 def test_at_equal_bits_less_is_lost(case, bits):
     weights, statistics = case
     calibrated = nncjit.decode(nncjit.encode(weights, calibration=statistics, bits=bits))["words"]
