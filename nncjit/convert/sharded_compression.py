@@ -126,7 +126,15 @@ def _new_plan(source: AnyPath, model: Model, options: Options, job: Job, files: 
             return plan
         tasks = [_task(source, plan, number, "", job) for number in range(len(shards))]
         curves: dict[int, Curve] = {}
-        run_tasks(job.executor, sample_shard, tasks, lambda task, curve: curves.__setitem__(task.number, curve))
+
+        def sampled(task: ShardTask, curve: Curve) -> None:
+            curves[task.number] = curve
+            if job.progress is not None:
+                job.progress(sum(weights[number] for number in curves), sum(weights), "samples")
+
+        sizes = {info.name: info.size for info in model.infos}
+        weights = [sum(sizes[name] for name in shard) for shard in shards]
+        run_tasks(job.executor, sample_shard, tasks, sampled)
         in_order = [curves[number] for number in range(len(shards))]
         return replace(plan, decisions=decide_with_curves(whole, decisions, in_order))
 

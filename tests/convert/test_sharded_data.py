@@ -90,3 +90,13 @@ def test_other_statistics_make_other_streams(source, statistics, tmp_path):
         nncjit.compress(source, tmp_path / "m.nnc", plan=plan)
     with pytest.raises(nncjit.OptionError, match="pruning cannot be given"):
         nncjit.compress(source, tmp_path / "m.nnc", shard_bytes="20KB", pruning=object())
+
+
+def test_sampling_and_encoding_both_tell_how_far_they_are(source, tmp_path):
+    told = []
+    nncjit.compress(source, tmp_path / "m.nnc", shard_bytes="20KB", snr=25, progress=lambda *moved: told.append(moved))
+    samples = [(done, total) for done, total, name in told if name == "samples"]
+    files = [(done, total) for done, total, name in told if name != "samples"]
+    for moves in (samples, files):
+        assert moves == sorted(moves)
+        assert moves[-1][0] == moves[-1][1] == 4 * 48 * 64
