@@ -2,9 +2,9 @@
 
     python bench/without_data.py --json out.json
 
-The statistics are of three kinds of texts: real ones; texts that the network writes itself; and random characters, all
-equally frequent. Qualities are fixed below and nothing is chosen; sizes at one quality of the test text lie between two
-points of a curve, or on the straight line through the nearest two.
+The statistics are of three kinds of texts: some that it was trained on; some that it writes itself; and random
+characters, all equally frequent. Qualities are fixed below and nothing is chosen; sizes at one quality of the test text
+lie between two points of a curve, or on the straight line through them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
         "no statistics": None,
         "random characters": random_texts(),
         "its own texts": written_texts(state),
-        "real texts": (torch.from_numpy(ids) for ids, _ in zoo_calibration.inputs_of("charlm", SAMPLES)),
+        "texts of its training": (torch.from_numpy(ids) for ids, _ in zoo_calibration.inputs_of("charlm", SAMPLES)),
     }
     points: list[Point] = []
     for kind, batches in texts.items():
