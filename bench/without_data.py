@@ -3,8 +3,7 @@
     python bench/without_data.py --json out.json
 
 The statistics are of three kinds of texts: some that it was trained on; some that it writes itself; and random
-characters, all equally frequent. Qualities are fixed below and nothing is chosen; sizes at one quality of the test text
-lie between two points of a curve, or on the straight line through them.
+characters, all equally frequent. Qualities are fixed below and nothing is chosen.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ SAMPLES, BATCH = 384, 48
 ROUNDS = 24
 """In which all characters are drawn anew from what the network expects after those of the round before."""
 AS_IT_IS, CALIBRATED = (0.4, 0.25), (0.9, 0.6)
-LOST = 0.02
-"""Share of the bits per character that the sizes compared may add."""
 
 Point = dict[str, Any]
 
@@ -53,12 +50,6 @@ def written_texts(state: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:
             drawn = torch.multinomial(chances.flatten(0, 1), 1, generator=generator).reshape(ids.shape)
             ids = torch.cat([ids[:, :1], drawn[:, :-1]], 1)
         yield ids
-
-
-def size_at(points: list[Point], wanted: float) -> float:
-    """Percent of the original at so many bits per character."""
-    (a, b), (c, d) = ((p["ratio"], np.log(p["bits_per_character"] / wanted)) for p in points)
-    return float(a - b * (c - a) / (d - b))
 
 
 def main() -> None:
@@ -86,12 +77,8 @@ def main() -> None:
             measured = zoo_calibration.measure("charlm", nncjit.decode(data))
             points.append({"kind": kind, "quality": quality, "ratio": 100 * len(data) / raw, **measured})
             print(points[-1], flush=True)
-    whole = zoo_calibration.measure("charlm", weights)
-    wanted = (1 + LOST) * whole["bits_per_character"]
-    sizes = {kind: size_at([p for p in points if p["kind"] == kind], wanted) for kind in texts}
-    print(json.dumps(sizes, indent=1))
     if args.json is not None:
-        found = {"original": whole, "bits_per_character": wanted, "points": points, "sizes": sizes}
+        found = {"original": zoo_calibration.measure("charlm", weights), "points": points}
         args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 

@@ -243,13 +243,13 @@ def calibrated_minilm() -> str:
 
 
 def without_data() -> str:
-    """What one quality costs, by what the statistics are of."""
+    """Size and quality by what the statistics are of."""
     path = FIGURES / "without-data-charlm.json"
     if not path.exists():
         return ""
     found = json.loads(path.read_text("utf-8"))
-    head = ("statistics of", f"size at {found['bits_per_character']:.3f} bits per character")
-    return table(head, [(kind, f"{size:.2f} %") for kind, size in found["sizes"].items()])
+    lines = [(p["kind"], f"{p['ratio']:.2f} %", f"{p['bits_per_character']:.4f}") for p in found["points"]]
+    return table(("statistics of", "size", "bits per character"), lines)
 
 
 def zoo() -> str:
