@@ -128,7 +128,7 @@ class Characters(Task):
     """The zoo's character model, which knows program text, trained further on prose."""
 
     name, title, measured = "charlm", "Character model, trained further on prose", "bits per character of the test text"
-    higher_is_better, rounds, server_momentum = False, 12, 0.5
+    higher_is_better, rounds, server_momentum = False, 10, 0.5
     exact = r".*norm.*|.*\.bias"
     RATE, STEPS, ROWS, TEST_LENGTH = 1e-3, 3, 4, 1600
 
