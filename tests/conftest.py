@@ -1,10 +1,14 @@
-"""What all tests share: the guard against kernels compiled twice."""
+"""What all tests share: no test of random cases depends on the time it takes, and no kernel is compiled twice."""
 
 from __future__ import annotations
 
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 TWO_SIGNATURES = frozenset[str]()
 """Kernels that must take more than one kind of array, as ``nncjit.package.module.name``."""

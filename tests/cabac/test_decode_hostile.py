@@ -19,7 +19,7 @@ from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel
 
-MANY = settings(deadline=None, max_examples=300 if JIT else 10)
+MANY = settings(max_examples=300 if JIT else 10)
 SMALL = coded((9, 20), seed=1, scan=1, dq=True)
 BLOCKS = coded((70, 66), seed=2, scan=2, dq=True) if JIT else SMALL
 

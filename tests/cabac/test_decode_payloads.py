@@ -18,7 +18,7 @@ from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel
 
-MANY = settings(deadline=None, max_examples=100 if JIT else 5)
+MANY = settings(max_examples=100 if JIT else 5)
 
 
 @st.composite

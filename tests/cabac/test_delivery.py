@@ -25,7 +25,7 @@ from nncjit.syntax import CodebookSyntax, PayloadType
 
 pytestmark = pytest.mark.kernel
 
-MANY = settings(deadline=None, max_examples=150 if JIT else 10)
+MANY = settings(max_examples=150 if JIT else 10)
 INTEGERS = [name for name, dtype in dtypes.DTYPES.items() if dtype.kind in "iub"]
 LOWER_HALVES = np.uint32([0, 1, 0x0FFF, 0x1000, 0x1001, 0x7FFF, 0x8000, 0x8001, 0xF000, 0xFFFF])
 STEPS = st.one_of(

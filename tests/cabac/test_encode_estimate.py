@@ -37,7 +37,7 @@ def test_empty_rows_are_seen(empty_rows):
     assert estimate_bits(case.levels, layer) == pytest.approx(coded, rel=0.02, abs=40)
 
 
-@settings(deadline=None, max_examples=40 if JIT else 5)
+@settings(max_examples=40 if JIT else 5)
 @given(st.integers(0, 2**32))
 def test_small_layers_of_any_kind_are_exact_but_for_the_end(seed):
     case = any_layer(random.Random(seed), skipped=False)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.kernel
 EXAMPLES = 300 if JIT else 15
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(
     st.integers(0, 2**32),
     st.sampled_from(["none", "fast", "exact", "reference"]),
@@ -34,7 +34,7 @@ def test_any_layer_reads_back(seed, selection, row_skip, use_points):
     assert case.decode(payload, points, use_points=use_points).tolist() == case.levels.tolist()
 
 
-@settings(deadline=None, max_examples=EXAMPLES // 3)
+@settings(max_examples=EXAMPLES // 3)
 @given(st.integers(0, 2**32), st.integers(2, 4))
 def test_numbers_and_layers_follow_each_other_in_one_string(seed, n):
     rng = random.Random(seed)

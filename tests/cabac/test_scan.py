@@ -28,7 +28,7 @@ def coding_order(rows: int, width: int, side: int) -> list[int]:
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 40), st.integers(2, 70), st.integers(1, 4), st.sampled_from([np.int32, np.int8, np.float32]))
 def test_scan_visits_blocks_in_order_and_back(rows, width, scan, dtype):
     layer = Layer.of((rows, width), scan=scan)

@@ -16,7 +16,7 @@ def draw(rng, *shape):
     return rng.standard_normal(shape).astype(np.float32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     tokens=st.integers(0, 9),
     inputs=st.integers(1, 13),
@@ -96,7 +96,7 @@ def test_samples_of_another_shape_are_refused(x, g):
         InputSums.of("w", "linear", (2, 3)).add(np.ones(x, np.float32), np.ones(g, np.float32))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     channels=st.integers(1, 3),
     side=st.integers(3, 7),

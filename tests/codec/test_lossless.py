@@ -67,7 +67,7 @@ def planes_of(name):
     return float_planes.FORMATS[float_planes.CODES[name]]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(DTYPES)), st.lists(st.binary(min_size=8, max_size=8), min_size=1, max_size=40), st.data())
 def test_any_values_are_split_and_joined(name, words, data):
     dtype = DTYPES[name]
@@ -78,7 +78,7 @@ def test_any_values_are_split_and_joined(name, words, data):
     assert (join_floats(planes, words_of(planes, levels)).view(array.dtype) == array).all()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(sorted(DTYPES)), st.binary(max_size=60), st.integers(1, 3 * CHUNK))
 def test_any_tail_is_understood_or_refused(name, tail, size):
     try:

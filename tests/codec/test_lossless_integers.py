@@ -65,7 +65,7 @@ def test_every_value_comes_back(name, kind):
         assert (back[key] == array).all(), key
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.sampled_from(SPLIT), st.lists(st.binary(min_size=2, max_size=2), min_size=1, max_size=40), st.data())
 def test_any_values_are_split_and_joined(name, words, data):
     array = np.frombuffer(b"".join(words), np.dtype(name).newbyteorder("="))
@@ -79,7 +79,7 @@ def test_any_values_are_split_and_joined(name, words, data):
     assert (planes.join(levels.astype(np.int16)) == array).all()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.sampled_from(SPLIT), st.binary(max_size=60), st.integers(1, 10_000))
 def test_any_tail_is_understood_or_refused(name, tail, size):
     fields = integer_planes.FORMATS[integer_planes.CODES[name]]

@@ -24,7 +24,7 @@ FLOATS = ["float16", "float32", "float64"]
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=12)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(st.data(), st.sampled_from(INTEGERS), shapes)
 def test_integers_come_back_exactly(data: st.DataObject, dtype: str, shape: tuple[int, ...]) -> None:
     array = data.draw(hnp.arrays(dtype, shape))
@@ -34,7 +34,7 @@ def test_integers_come_back_exactly(data: st.DataObject, dtype: str, shape: tupl
     assert np.array_equal(back, array)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(st.data(), st.sampled_from(FLOATS), shapes)
 def test_raw_floats_come_back_bit_for_bit(data: st.DataObject, dtype: str, shape: tuple[int, ...]) -> None:
     array = data.draw(hnp.arrays(dtype, shape))
@@ -44,7 +44,7 @@ def test_raw_floats_come_back_bit_for_bit(data: st.DataObject, dtype: str, shape
     assert back.tobytes() == array.tobytes()
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=shapes,

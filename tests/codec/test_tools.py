@@ -270,7 +270,7 @@ OPTIONS = {
 }
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(
     choices=st.fixed_dictionaries({}, optional=CHOICES),
     options=st.fixed_dictionaries({}, optional=OPTIONS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -27,14 +27,12 @@ def written_bits(book):
     return bits.pos
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(2**30), 2**30), min_size=1, max_size=40, unique=True), st.data())
 def test_header_bits_are_those_written(values, data):
     book = Codebook(np.array(sorted(values)), data.draw(st.integers(0, len(values) - 1)), data.draw(st.integers(0, 15)))
     assert book.header_bits() == written_bits(book)
 
 
-@settings(deadline=None)
 @given(arrays(np.int32, st.integers(1, 60), elements=st.integers(-(2**30), 2**30) | st.integers(-5, 5)))
 def test_levels_come_back_through_their_own_codebook(levels):
     book = from_levels(levels)

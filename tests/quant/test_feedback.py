@@ -67,7 +67,7 @@ def test_a_metric_that_is_not_positive_gets_more_damping():
     assert (found.pivots > 0).all()
 
 
-@settings(deadline=None, max_examples=40 if JIT else 5)
+@settings(max_examples=40 if JIT else 5)
 @given(
     rows=st.integers(1, 40 if JIT else 18),
     width=st.integers(1, 70 if JIT else 12),
@@ -101,7 +101,7 @@ def test_levels_are_a_path_and_cost_what_is_said(rows, width, scan, blocks, rank
     assert result.loss == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=30 if JIT else 4)
+@settings(max_examples=30 if JIT else 4)
 @given(
     channels=st.integers(1, 12 if JIT else 4),
     outputs=st.integers(1, 12 if JIT else 3),

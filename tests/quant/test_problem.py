@@ -32,7 +32,7 @@ def problem(values, size, *, dependent=False, unary_length=10, **options):
     return Problem(values=values, layer=layer, step=float(size), **options)
 
 
-@settings(deadline=None, max_examples=150 if JIT else 15)
+@settings(max_examples=150 if JIT else 15)
 @given(
     arrays(np.float32, st.integers(0, 40 if JIT else 6), elements=FINITE | st.floats(-2, 2, width=32)),
     st.integers(-4096, 4095),

@@ -70,7 +70,7 @@ def test_rate_is_worth_its_distortion(dependent):
     assert squared_error(values, with_rate, size) > squared_error(values, without, size)
 
 
-@settings(deadline=None, max_examples=60 if JIT else 5)
+@settings(max_examples=60 if JIT else 5)
 @given(
     arrays(np.float32, st.integers(0, 400 if JIT else 20), elements=st.floats(-50, 50, width=32)),
     st.sampled_from([0.1, 1.0, 5.0]),
@@ -84,7 +84,7 @@ def test_any_values_give_a_path(values, rate_weight, unary_length):
     assert (np.abs(levels - values / 0.5) <= np.maximum(np.abs(values / 0.5), 2.0)).all()
 
 
-@settings(deadline=None, max_examples=20 if JIT else 3)
+@settings(max_examples=20 if JIT else 3)
 @given(arrays(np.float32, st.integers(1, 30 if JIT else 4), elements=st.floats(width=32)))
 @pytest.mark.parametrize("exact", [False, True])
 def test_any_numbers_are_survived(exact, values):

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nncjit.cabac.layer import MAX_LEVEL
@@ -73,7 +73,6 @@ FINITE = st.floats(0, float(np.finfo(np.float32).max), width=32)
 QPS = st.integers(-4096, 4095)
 
 
-@settings(deadline=None)
 @given(FINITE, QPS, DENSITIES)
 def test_there_is_a_parameter_for_any_finite_value_and_wish(largest, qp, density):
     found = raise_qp(largest, qp, density)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -37,7 +37,6 @@ def test_vectors_without_rate_have_these_levels(path):
     assert (found == levels[:n])[: n if JIT else n - 100].all()
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.integers(0, 12), elements=st.floats(-40, 40, width=32)), st.integers(-8, 8))
 def test_exact_levels_are_the_best_of_all_paths(values, qp):
     size = step(qp, 2)
@@ -47,7 +46,6 @@ def test_exact_levels_are_the_best_of_all_paths(values, qp):
     assert squared_error(values, levels, size) == pytest.approx(best, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32)))
 def test_any_numbers_give_a_path_in_range(values):
     levels = trellis(values, 1.0, exact=True)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -35,7 +35,6 @@ def test_vectors_without_rate_have_these_levels(path):
     assert (uniform(values, step(meta["qp"], meta["qp_density"])) == levels).all()
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.integers(0, 40), elements=st.floats(-1e6, 1e6, width=32)), st.integers(-60, 20))
 def test_levels_are_rounded_half_away_from_zero(values, qp):
     size = step(qp, 2)
@@ -49,7 +48,6 @@ def test_halves_and_their_neighbours():
     assert uniform(values, 1.0).tolist() == [0, 1, -1, 2, 3, -3, 8388609, 4194305, 0]
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32)))
 def test_any_number_gets_a_level_in_range(values):
     with np.errstate(invalid="ignore", over="ignore"):
@@ -58,7 +56,6 @@ def test_any_number_gets_a_level_in_range(values):
     assert (levels[np.isnan(values)] == 0).all()
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.integers(0, 30), elements=st.floats(width=32)))
 def test_largest_magnitude_sees_everything(values):
     wanted = float(np.abs(values).max(initial=0)) if np.isfinite(values).all() else math.inf

@@ -49,7 +49,7 @@ def assert_close(got, want):
     assert got == pytest.approx(want, rel=2e-5, abs=2e-5 * float(np.abs(want).max()))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(networks())
 def test_a_folded_layer_computes_layer_and_batch_norm(network):
     kind, w, x, v, eps = network
@@ -64,7 +64,7 @@ def test_a_folded_layer_computes_layer_and_batch_norm(network):
     assert folded.scale.dtype == folded.bias.dtype == F32
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(networks(), st.sampled_from(["gamma", "variance"]), st.booleans())
 def test_an_unfolded_batch_norm_computes_the_folded_layer(network, form, scale_in_weights):
     kind, w, x, v, eps = network
@@ -79,7 +79,7 @@ def test_an_unfolded_batch_norm_computes_the_folded_layer(network, form, scale_i
     assert_close(batchnorm(y, norm.gamma, norm.beta, norm.mean, norm.var, eps), want)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(networks(), st.sampled_from(["gamma", "variance"]))
 def test_folding_what_was_unfolded_gives_the_same_block(network, form):
     _, _, _, v, eps = network

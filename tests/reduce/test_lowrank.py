@@ -23,7 +23,7 @@ def distance(w, low):
     return np.linalg.norm(w.astype(np.float64) - low.compose()) / np.linalg.norm(w)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 99), st.data())
 def test_the_error_is_the_discarded_energy(rows, cols, seed, data):
     rank = data.draw(st.integers(1, min(rows, cols)))
@@ -38,7 +38,7 @@ def test_the_error_is_the_discarded_energy(rows, cols, seed, data):
     assert low.error == pytest.approx(want, abs=2e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(2, 20), st.integers(2, 20), st.floats(0.01, 0.9), st.sampled_from(["energy", "error"]))
 def test_a_target_is_met_with_the_least_rank(rows, cols, target, kind):
     w, _ = matrix(rows, cols, decay=0.6)
@@ -88,7 +88,6 @@ def test_a_flat_spectrum_falls_back_to_the_whole_decomposition(monkeypatch):
     assert low.rank > 60
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.9))
 def test_saving_rank_is_the_largest_that_saves(rows, cols, margin):
     rank = saving_rank(rows, cols, margin)

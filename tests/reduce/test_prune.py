@@ -64,7 +64,7 @@ def forward(t, x):
     return t["fc.weight"] @ y.ravel() + t["fc.bias"]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 99), st.floats(0, 1), st.sampled_from(["group", "model"]), st.sampled_from(["l1", "l2"]))
 def test_removing_channels_is_zeroing_them(seed, share, scope, by):
     tensors = network(seed)
@@ -81,7 +81,7 @@ def test_removing_channels_is_zeroing_them(seed, share, scope, by):
         assert (small[name].ravel() == values[~mask]).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.floats(0, 1), st.integers(1, 3), st.data())
 def test_shares_and_minimum_are_met_by_the_least_scores(share, minimum, data):
     tensors = network()
@@ -151,7 +151,6 @@ def test_parts_of_an_axis_belong_to_different_groups():
     assert plan.shrink("qkv", qkv).tolist() == [0, 1, 4, 5, 6, 7, 10, 11, 12, 13, 16, 17]
 
 
-@settings(deadline=None)
 @given(hnp.array_shapes(max_dims=4, max_side=5), st.data())
 def test_a_mask_of_whole_channels_tells_the_positions(shape, data):
     kept = [np.array(sorted(data.draw(st.sets(st.integers(0, n - 1), min_size=1)))) for n in shape]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -17,7 +17,6 @@ MEASURES = {
 TENSORS = hnp.arrays(np.float32, st.tuples(st.integers(1, 8), st.integers(1, 9)), elements=st.floats(-8, 8, width=16))
 
 
-@settings(deadline=None)
 @given(TENSORS, st.sampled_from(sorted(MEASURES)), st.floats(0, 1))
 def test_scaled_rows_compose_to_the_tensor(w, measure, strength):
     before = w.copy()
@@ -28,7 +27,6 @@ def test_scaled_rows_compose_to_the_tensor(w, measure, strength):
     assert (w == before).all()
 
 
-@settings(deadline=None)
 @given(TENSORS, st.sampled_from(sorted(MEASURES)))
 def test_full_strength_gives_all_rows_one_size_and_factors_of_mean_one(w, measure):
     done = scale_rows(w, measure=measure)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -34,7 +34,6 @@ def naive_least(importance, is_zero, count):
     return np.array(order[:count], np.int64)
 
 
-@settings(deadline=None)
 @given(tensors(), SHARES)
 def test_the_share_of_zeros_is_exact(values, share):
     done = sparsify(values, share)
@@ -45,7 +44,6 @@ def test_the_share_of_zeros_is_exact(values, share):
     assert done.values.shape == values.shape
 
 
-@settings(deadline=None)
 @given(tensors(), SHARES)
 def test_what_stays_is_unchanged_and_no_smaller_than_what_goes(values, share):
     original = values.copy()
@@ -58,7 +56,6 @@ def test_what_stays_is_unchanged_and_no_smaller_than_what_goes(values, share):
     assert (values == original).all()
 
 
-@settings(deadline=None)
 @given(tensors(), SHARES, st.data())
 def test_a_sensitivity_ranks_by_the_product(values, share, data):
     grades = data.draw(hnp.arrays(np.int8, values.shape, elements=st.integers(0, 4)))
@@ -70,7 +67,6 @@ def test_a_sensitivity_ranks_by_the_product(values, share, data):
     assert (done.values == want).all()
 
 
-@settings(deadline=None)
 @given(tensors(max_dims=3), SHARES, st.data())
 def test_whole_blocks_go_those_of_least_mean_first(values, share, data):
     sides = data.draw(st.sampled_from(sorted({2, values.ndim})))
@@ -88,7 +84,6 @@ def test_whole_blocks_go_those_of_least_mean_first(values, share, data):
     assert (done.values == want.reshape(values.shape)).all()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 8), st.data())
 def test_at_most_n_of_m_stay_and_they_are_the_largest(rows, groups, m, data):
     n = data.draw(st.integers(1, m))
@@ -101,7 +96,6 @@ def test_at_most_n_of_m_stay_and_they_are_the_largest(rows, groups, m, data):
         assert np.abs(before[~stays]).max(initial=0) <= np.abs(before[stays]).min(initial=np.inf)
 
 
-@settings(deadline=None)
 @given(st.lists(tensors(), min_size=1, max_size=4), SHARES, st.booleans())
 def test_a_global_ranking_is_one_ranking_of_all_weights(arrays, share, in_blocks):
     model = {f"t{i}": values for i, values in enumerate(arrays)}
@@ -119,7 +113,6 @@ def test_a_global_ranking_is_one_ranking_of_all_weights(arrays, share, in_blocks
         assert (done[name].values == sparsify(values, count=counts[name], block=block).values).all()
 
 
-@settings(deadline=None)
 @given(hnp.arrays(np.uint32, st.integers(1, 60), elements=st.integers(0, 2**32 - 1)), st.data())
 def test_the_cut_is_the_nth_smallest_key(keys, data):
     count = data.draw(st.integers(1, keys.size))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -32,7 +32,6 @@ def places(view, block):
         yield at, tuple(slice(i * b, (i + 1) * b) for i, b in zip(at, block, strict=True))
 
 
-@settings(deadline=None)
 @given(cases(), st.floats(0, 1))
 def test_a_unified_block_has_one_magnitude_and_its_signs(case, threshold):
     values, block = case
@@ -52,7 +51,6 @@ def test_a_unified_block_has_one_magnitude_and_its_signs(case, threshold):
         assert set(np.abs(new[new != 0]).tolist()) <= {float(done.magnitudes[at])}
 
 
-@settings(deadline=None)
 @given(cases(), st.floats(0, 1))
 def test_blocks_are_unified_where_the_loss_is_at_most_the_threshold(case, threshold):
     values, block = case

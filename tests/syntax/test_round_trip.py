@@ -28,7 +28,7 @@ from nncjit.syntax import (
 from nncjit.syntax.payloads import read_body, write_body
 from nncjit.syntax.syntax_tables import describe_table, read, write
 
-SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+SETTINGS = settings(suppress_health_check=[HealthCheck.data_too_large])
 EDITION = st.integers(0, 1)
 
 

@@ -103,7 +103,7 @@ def near(found, wanted, tools):
             assert np.allclose(np.float64(found[name]), np.float64(array), atol=atol), name
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
 @given(st.data())
 def test_both_sides_hold_the_same_bits_after_each_update(tmp_path_factory, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30)))
