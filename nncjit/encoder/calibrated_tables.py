@@ -81,10 +81,7 @@ def _damped(columns: Doubles) -> Doubles:
 
 
 def chosen_table(info: TensorInfo, wanted: np.ndarray, plan: Plan) -> TableMetric | None:
-    """The metric of a table that is transformed; None where that is not estimated to be better.
-
-    Tables of words, whose rows differ in weight, are compared with the table as it lies, those of positions, whose rows
-    do not, with their columns as rows that feed back.
+    """The metric of a table that is transformed; None where that is not estimated to be better than the table as it is.
 
     Parameters
     ----------
@@ -94,26 +91,18 @@ def chosen_table(info: TensorInfo, wanted: np.ndarray, plan: Plan) -> TableMetri
     plan : Plan
     """
     assert plan.data.metrics is not None
-    found = plan.data.metrics.statistics[info.name]
-    record = found.record
-    positions = found.positions and record.kind == "linear" and record.axis == 1
-    if (record.kind != "table" and not positions) or record.blocks != 1:
+    record = plan.data.metrics.statistics[info.name].record
+    if record.kind != "table" or record.blocks != 1:
         return None
     rows, columns = wanted.shape
-    if positions:
-        blocks = found.metric()[0].astype(np.float64) * rows
-        metric = TableMetric(_damped(blocks), np.full(rows, 1 / rows))
-        split = plan.data.metrics.of(info.name)
-        power = np.square(wanted, dtype=np.float64).mean(0) * split.pivots
-        other = rows * _cost_of(power, plan, info.name)
-    else:
-        metric = table_metric(info.name, plan)
-        power = np.square(wanted, dtype=np.float64).mean(0) * (0.5 / rows) * metric.columns.diagonal()
-        other = rows * _cost_of(power, plan, info.name)
+    metric = table_metric(info.name, plan)
+    powers = np.square(wanted, dtype=np.float64).mean(0) * (0.5 / rows) * metric.columns.diagonal()
+    as_it_is = rows * _cost_of(powers, plan, info.name)
     energies = _energies(wanted, metric)
-    factors = _cost_of(energies / rows, plan, info.name) * rows
-    factors += _cost_of(energies / columns, plan, info.name) * columns
-    return metric if factors < other else None
+    factors = rows * _cost_of(energies / rows, plan, info.name) + columns * _cost_of(
+        energies / columns, plan, info.name
+    )
+    return metric if factors < as_it_is else None
 
 
 def _cost_of(powers: Doubles, plan: Plan, name: str) -> float:

@@ -97,22 +97,6 @@ def test_few_rows_are_no_table(case, tmp_path):
     assert report.tensors[0].note == "calibrated step only: a transform of this table would not be smaller"
 
 
-@pytest.mark.parametrize("transformed", [True, False])
-def test_positions_are_transformed_where_few_axes_hold_them(transformed):
-    rng = np.random.default_rng(4)
-    rows, columns = 256, 16
-    weights = {"p": draw(rng, rows, 2) @ draw(rng, 2, columns) if transformed else draw(rng, rows, columns)}
-    calibration = Calibration()
-    for _ in range(20):
-        calibration.table("p", (rows, columns), positions=True).add(np.arange(rows), draw(rng, rows, columns))
-        calibration.end_samples(1, output_power=1e4)
-    statistics = calibration.statistics()
-    data = nncjit.encode(weights, calibration=statistics)
-    assert ("DC" in data.report.tensors[0].tool) == transformed
-    error = np.square(nncjit.decode(data)["p"] - weights["p"]).sum() / np.square(weights["p"]).sum()
-    assert error < 0.1
-
-
 def test_a_table_of_zeros_and_unused_rows_do_no_harm():
     rng = np.random.default_rng(2)
     weights = {"t": np.concatenate([draw(rng, 100, 8), np.zeros((100, 8), np.float32)])}
