@@ -88,7 +88,7 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
     with opened(job.calibration) as statistics:
         whole = Whole(infos, plan.options, Data(calibration=statistics))
         for said in missed_targets(whole, plan.decisions, {r.name: r for r in report.tensors}, reached):
-            warnings.warn(f"{said}: as near as samples told", NncWarning, stacklevel=3)
+            warnings.warn(said, NncWarning, stacklevel=3)
         report = replace(report, loss=targets.relative_loss(reached[3], plan.decisions.plan(whole)))
     return report
 

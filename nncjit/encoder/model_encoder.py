@@ -280,7 +280,7 @@ def _warn_of_miss(aim: Aim, reached: float, plan: Plan) -> None:
 
 def _why(aim: Aim, reached: float) -> str:
     if aim.goal != aim.target:
-        return "headers, vectors, integers and raw tensors take most of that, and the weights are kept usable"
+        return targets.NO_ROOM
     if reached < aim.target.wanted:
         return "what is not smaller than its own bytes is stored exactly, and no step comes nearer"
     return "no step comes nearer"

@@ -99,6 +99,10 @@ class UnitSample:
     """Sum of squares of the original values."""
     lost: float = 0.0
     """Sum of squared errors that reductions made already."""
+    header_bits: float = UNIT_BITS
+    """What the unit takes beside its parts."""
+    count: float = 1.0
+    """Units that it stands for; the power is that of all of them."""
 
     @property
     def rank(self) -> int:
@@ -109,18 +113,23 @@ class UnitSample:
         """Bits that a coarser scale would not save."""
         if not self.parts:
             return self.cost(plan).bits
-        return UNIT_BITS + sum(s.cost(plan).bits for s in self.parts if not plan.gives(s.part.name, s.shape))
+        fixed = sum(s.cost(plan).bits for s in self.parts if not plan.gives(s.part.name, s.shape))
+        return self.count * (self.header_bits + fixed)
 
     def cost(self, plan: Plan) -> Cost:
-        """Of the whole unit with the steps of a plan."""
+        """Of the whole unit, and of those that it stands for, with the steps of a plan."""
+        bits, error, loss = self._own_cost(plan)
+        return Cost(self.count * bits, self.count * error, self.count * loss)
+
+    def _own_cost(self, plan: Plan) -> Cost:
         if not self.parts:
-            return Cost(self.fixed_bits + UNIT_BITS, 0.0)
-        raw = Cost(8.0 * sum(info.nbytes for info in self.infos) + UNIT_BITS * len(self.infos), 0.0)
+            return Cost(self.fixed_bits + self.header_bits, 0.0)
+        raw = Cost(8.0 * sum(info.nbytes for info in self.infos) + self.header_bits * len(self.infos), 0.0)
         try:
             costs = [sample.cost(plan) for sample in self.parts]
         except UnfitStepError:
             return raw
-        bits, error = sum(c.bits for c in costs) + UNIT_BITS, sum(c.error for c in costs) + self.lost
+        bits, error = sum(c.bits for c in costs) + self.header_bits, sum(c.error for c in costs) + self.lost
         coded = Cost(bits, error, sum(c.loss for c in costs))
         return coded if coded.bits < raw.bits else raw
 

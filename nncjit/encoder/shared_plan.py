@@ -20,6 +20,7 @@ from nncjit.encoder.model_samples import Cost, UnitSample, take_samples
 from nncjit.encoder.options import Options
 from nncjit.encoder.plan import NO_DATA, Plan
 from nncjit.encoder.reduction import zeros_of_model
+from nncjit.encoder.representatives import representatives
 from nncjit.encoder.stream_writer import frame_bytes
 from nncjit.errors import OptionError
 from nncjit.jit import threads as thread_counts
@@ -29,6 +30,8 @@ from nncjit.stream.reports import TensorReport
 
 SCALES = tuple(x / 2 for x in range(-12, 13))
 """log2 of the fineness at which a piece tells its rate and distortion; between them, cubics."""
+
+NEAREST = "as near as samples told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Decisions:
     own_scales: Mapping[str, float] = field(default_factory=dict)
     zero_counts: Mapping[str, int] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
+    goal: float | None = None
+    """What was gone for in place of a size target that leaves too little to the weights."""
 
     @classmethod
     def of(cls, plan: Plan) -> Decisions:
@@ -78,6 +83,7 @@ class Decisions:
             numbers: list[Any] = [made.density, made.median_size, made.scale, made.rate_scale]
             for table in (made.own_scales, made.zero_counts, made.ranks):
                 numbers += dict(table).values()
+            numbers += [] if made.goal is None else [made.goal]
             sound = all(isinstance(number, int | float) and number >= 0 for number in numbers)
         except (TypeError, ValueError):
             sound = False
@@ -99,12 +105,13 @@ class Decisions:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and tables."""
-        return asdict(self)
+        """Plain numbers and tables; of the goal only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def plan(self, whole: Whole) -> Plan:
         """The plan of a model."""
-        return replace(Plan.of(whole.infos, whole.options, whole.data), **self.to_dict())
+        decided = replace(self, goal=None).to_dict()
+        return replace(Plan.of(whole.infos, whole.options, whole.data), **decided)
 
 
 def decide_without_targets(model: Model, whole: Whole) -> Decisions:
@@ -170,6 +177,7 @@ def sample_piece(piece: Model, whole: Whole, decisions: Decisions, threads: int 
         plan, samples, _ = targets.solve(plan, piece, None, pool, total)
         if any(choices.reducing.rank == "auto" for choices in plan.choices.values()):
             samples = take_samples(piece, plan, pool, total)
+        samples = representatives(samples, piece, plan)
         plans = [replace(plan, scale=2.0**-x) for x in SCALES]
         costs = thread_counts.share([partial(_costs, sample, plans) for sample in samples], pool)
     frame = 8.0 * frame_bytes(piece, plan)
@@ -205,7 +213,8 @@ def decide_with_curves(whole: Whole, decisions: Decisions, curves: Sequence[Curv
         )
         for k in range(len(SCALES))
     ]
-    return replace(decisions, scale=2.0 ** -_where(goal, reached))
+    missed = None if goal == target else goal.wanted
+    return replace(decisions, scale=2.0 ** -_where(goal, reached), goal=missed)
 
 
 def _where(goal: targets.Target, reached: Sequence[float]) -> float:
@@ -243,7 +252,7 @@ def missed_targets(
     rows: Mapping[str, TensorReport],
     reached_in_all: tuple[int, float, float, float],
 ) -> list[str]:
-    """What was reached instead of targets that were missed, in words.
+    """What was reached instead of targets that were missed, and why, in words.
 
     Parameters
     ----------
@@ -258,7 +267,8 @@ def missed_targets(
     if target is not None:
         reached = target.measure(8.0 * size, error, power, loss)
         if not target.met(reached):
-            said.append(f"{target.kind} is {target.shown(target.wanted):g}, reached {target.shown(reached):.4g}")
+            why = NEAREST if decisions.goal is None else targets.NO_ROOM
+            said.append(f"{target.kind} is {target.shown(target.wanted):g}, reached {target.shown(reached):.4g}: {why}")
     for name, choices in whole.options.choices(info.name for info in whole.infos).items():
         row = rows[name]
         own = targets.Target.of(choices.fineness, row.weights, row.original_bytes) if choices.own_fineness else None
@@ -266,5 +276,5 @@ def missed_targets(
             continue
         reached = own.measure(8.0 * row.bytes, 0.0, 0.0, 0.0) if own.unit else row.snr
         if not own.met(reached):
-            said.append(f"{name}: {own.kind} is {own.wanted:g}, reached {reached:.4g}")
+            said.append(f"{name}: {own.kind} is {own.wanted:g}, reached {reached:.4g}: {NEAREST}")
     return said

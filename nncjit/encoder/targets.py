@@ -20,6 +20,7 @@ import numpy as np
 from nncjit.encoder.choices import Fineness, FinenessKind
 from nncjit.encoder.model_samples import UnitSample, take_samples
 from nncjit.encoder.plan import Plan
+from nncjit.encoder.representatives import representatives
 from nncjit.errors import OptionError
 from nncjit.model import Model, TensorInfo
 
@@ -28,6 +29,8 @@ TOLERANCE = 0.01
 LEAST_BUDGET = 0.25
 """Share of its nominal rate that a size target must leave to the weights. Where headers, vectors and integers leave
 less, the weights get their nominal rate all the same: a target is no reason to ruin a model."""
+NO_ROOM = "headers, vectors, integers and raw tensors take most of that, and the weights are kept usable"
+"""Why a size target is missed whose weights get their nominal rate."""
 RATE_SCALES = (1.0, 0.5, 0.2, 0.05, 0.0)
 """Factors on the rate weights that are tried, in turn, until a target can be hit."""
 
@@ -182,16 +185,18 @@ def solve(
         Weights of the whole, where the model is a piece of a larger one.
     """
     samples = take_samples(model, plan, pool, total)
-    plan, aims = _with_scales(plan, samples, target)
+    plan, aims = _with_scales(plan, model, samples, target)
     automatic = {name for name, choices in plan.choices.items() if choices.reducing.rank == "auto"}
     if automatic and aims:
         samples = take_samples(model, plan, pool, total)
         ranks = {s.infos[0].name: s.rank for s in samples if s.infos[0].name in automatic}
-        plan, aims = _with_scales(replace(plan, ranks=ranks), samples, target)
+        plan, aims = _with_scales(replace(plan, ranks=ranks), model, samples, target)
     return plan, samples, aims
 
 
-def _with_scales(plan: Plan, samples: list[UnitSample], model_target: Target | None) -> tuple[Plan, list[Aim]]:
+def _with_scales(
+    plan: Plan, model: Model, samples: list[UnitSample], model_target: Target | None
+) -> tuple[Plan, list[Aim]]:
     """First the scales of tensors with targets of their own, then the model's."""
     own: dict[str, float] = {}
     aims = []
@@ -210,6 +215,7 @@ def _with_scales(plan: Plan, samples: list[UnitSample], model_target: Target | N
     plan = replace(plan, own_scales=own)
     if model_target is None:
         return plan, aims
+    samples = representatives(samples, model, plan)
     plan, aim = _model_plan(plan, _aim(None, model_target, samples, plan), samples)
     return plan, [*aims, aim]
 
@@ -245,14 +251,15 @@ class Fixed:
     """What a coarser scale would not save, and the tensors that give."""
 
     bits: float
-    giving_size: int
-    giving_bytes: int
+    giving_size: float
+    giving_bytes: float
 
     @classmethod
     def of(cls, samples: Sequence[UnitSample], plan: Plan) -> Fixed:
-        giving = [i for sample in samples for i in sample.infos if sample.parts and plan.gives(i.name, i.shape)]
+        giving = [(s.count, i) for s in samples for i in s.infos if s.parts and plan.gives(i.name, i.shape)]
         bits = sum(sample.fixed_cost(plan) for sample in samples)
-        return cls(bits, sum(info.size for info in giving), sum(info.nbytes for info in giving))
+        size, n_bytes = sum(n * info.size for n, info in giving), sum(n * info.nbytes for n, info in giving)
+        return cls(bits, size, n_bytes)
 
     @classmethod
     def together(cls, pieces: Sequence[Fixed]) -> Fixed:

@@ -3,7 +3,7 @@
 Numba's own cache looks at one source file a kernel: a change in a function that the kernel calls from another file
 goes unnoticed, and a damaged file or a folder that cannot be written stops the program. Here a kernel's file is named
 by a digest of everything that its machine code depends on, holds its own checksum, and appears at once or not at all.
-Whatever goes wrong with it, the kernel is compiled.
+Whatever goes wrong with it, the kernel is compiled. Where no folder can be written, a warning says so once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pickle
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import cache
@@ -24,6 +25,7 @@ import llvmlite.binding
 import numba
 from numba import config
 
+from nncjit.errors import NncWarning
 from nncjit.jit import numba_internals
 from nncjit.jit.trusted_folder import TrustedFolder, open_folder
 
@@ -141,12 +143,12 @@ class KernelCache:
             if parts is None:
                 return
             data, file_name = pickle.dumps(parts, protocol=-1), self._file_name(sig)
-            for path, mode in folders():
-                if _write(path, mode, file_name, data):
-                    break
+            kept = any(_write(path, mode, file_name, data) for path, mode in folders())
             self._remove_old()
         except Exception:
-            pass
+            return
+        if not kept:
+            _warn_of_no_folder()
 
     def enable(self) -> None:
         """Numba's dispatchers may ask for this; the cache is always on."""
@@ -166,6 +168,18 @@ class KernelCache:
         for path, mode in folders():
             with suppress(OSError), _open(path, mode) as folder:
                 folder.remove_old(f"{self._name}-", _KEPT_SECONDS)
+
+
+@cache
+def _warn_of_no_folder() -> None:
+    """Say once why every start takes so long."""
+    tried = ", ".join(str(path) for path, _ in folders())
+    warnings.warn(
+        f"compiled kernels cannot be kept ({tried} cannot be written), so that every start compiles them again:"
+        " set NUMBA_CACHE_DIR to a folder that can be written",
+        NncWarning,
+        stacklevel=2,
+    )
 
 
 def _open(path: Path, mode: int) -> AbstractContextManager[TrustedFolder]:

@@ -140,12 +140,14 @@ def test_without_a_home_the_folder_for_temporary_files_serves(install):
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_nowhere_to_write_is_no_error(install):
-    program = (
-        "from nncjit.jit import cache\ncache.folders = lambda: iter([(cache.Path('/dev/null/nowhere'), 0o755)])\n"
-        + PROGRAM
-    )
-    assert result(install.start(program)) == (11, 0)
+def test_nowhere_to_write_is_said_once_and_is_no_error(install):
+    process = install.start(PROGRAM + "probe(5.0)\n", NUMBA_CACHE_DIR="/dev/null/nowhere")
+    out, errors = process.communicate(timeout=300)
+    assert (process.returncode, out) == (0, "11 0\n")
+    told = [line for line in errors.splitlines() if "NncWarning" in line]
+    assert len(told) == 1
+    assert "/dev/null/nowhere/nncjit cannot be written" in told[0]
+    assert told[0].endswith("set NUMBA_CACHE_DIR to a folder that can be written")
     assert install.files() == []
 
 
