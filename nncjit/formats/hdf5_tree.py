@@ -10,13 +10,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
 from nncjit.extras import require
+from nncjit.formats.hdf5_text import ELEMENT, TextClaims
 from nncjit.model import TensorInfo
 
 __all__ = ["Dataset", "Tree", "damage", "open_hdf5", "rebuild", "survey"]
@@ -31,6 +33,8 @@ MAX_VALUE = 1 << 24
 MAX_EXPANSION = 1000
 """Bytes of a dataset for each that is stored, beyond the first `FREE`."""
 FREE = 1 << 20
+MAX_REPEATS = 4
+"""Bytes of attributes and text for each of the file, beyond the first `FREE`: datasets with several names repeat."""
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 _BFLOAT16 = "|V2"
 """How Keras stores bfloat16, beside an attribute that says so."""
@@ -97,8 +101,9 @@ def _member(group: Any, name: str) -> Any:
 class _Survey:
     """What is in a file of known size."""
 
-    def __init__(self, size: int, prefix: str) -> None:
-        self._size, self._prefix = size, prefix
+    def __init__(self, size: int, prefix: str, claims: TextClaims) -> None:
+        self._size, self._prefix, self._claims = size, prefix, claims
+        self._left = MAX_REPEATS * size + FREE
         self._seen: dict[Any, str] = {}
         self.datasets: list[Dataset] = []
         self.ties: dict[str, str] = {}
@@ -138,45 +143,54 @@ class _Survey:
         if earlier is not None:
             self.ties[name] = self._prefix + earlier
         if item.dtype.kind in "OS":
-            return {"attrs": self._attributes(item), "value": _packed(item, item[()] if self._fits(item) else None)}
-        info = TensorInfo(name, tuple(item.shape or ()), _dtype_of(item), self.ties.get(name))
+            return {"attrs": self._attributes(item), "value": self._value(item, item)}
+        attrs = self._attributes(item)
+        info = TensorInfo(name, tuple(item.shape or ()), _dtype_of(item, attrs), self.ties.get(name))
         stored = min(item.id.get_storage_size(), self._size)
         if item.shape is None or info.nbytes > MAX_EXPANSION * stored + FREE:
             raise ModelError(f"{stored} bytes are stored of {item.dtype}{list(info.shape)}")
         self.datasets.append(Dataset(info, item))
-        return {"attrs": self._attributes(item), **_layout(item)}
-
-    def _fits(self, item: Any) -> bool:
-        stored = item.size * item.dtype.itemsize if item.shape is not None else 0
-        if stored > min(MAX_VALUE, self._size):
-            raise ModelError(f"is text of {stored} bytes, which is too much")
-        return True
+        return {"attrs": attrs, **_layout(item)}
 
     def _attributes(self, item: Any) -> Tree:
         found = {}
         for name in item.attrs:
             with damage(f"attribute {name}"):
-                handle = item.attrs.get_id(name)
-                self._fits(_Sized(handle))
-                found[name] = _packed(handle, item.attrs[name])
+                found[name] = self._value(item, item.attrs.get_id(name), name)
         return found
 
+    def _value(self, owner: Any, handle: Any, name: str | None = None) -> Tree:
+        """An attribute by its name, or a dataset that is text: its size is known before any of it is read."""
+        if handle.shape is None:
+            return _packed(handle, None)
+        text = _text_of(handle)
+        varies = text is not None and text.length is None
+        count = prod(handle.shape)
+        stored = count * (ELEMENT if varies else handle.dtype.itemsize)
+        if stored > min(MAX_VALUE, self._size):
+            raise ModelError(f"has {stored} bytes, which is too much")
+        if varies and count:
+            claimed = self._claims.of(owner, name, count)
+            if claimed > self._size:
+                raise ModelError(f"claims to be text of {claimed} bytes, the file has {self._size}")
+            stored += claimed
+        self._left -= stored
+        if self._left < 0:
+            raise ModelError("attributes and text repeat what the file holds too often")
+        if name is None:
+            return _packed(handle, handle[()])
+        return _packed(handle, owner.attrs[name])
 
-class _Sized:
-    """Shape and type of an attribute, as datasets have them."""
 
-    def __init__(self, handle: Any) -> None:
-        self.shape, self.dtype = handle.shape, handle.dtype
-        self.size = int(np.prod(handle.shape, dtype=object)) if handle.shape else 1
-
-
-def survey(file: Any, size: int, prefix: str = "") -> tuple[Tree, list[Dataset]]:
+def survey(file: Any, source: BinaryIO, size: int, prefix: str = "") -> tuple[Tree, list[Dataset]]:
     """The tree of an h5py File, and the datasets that are tensors.
 
     Parameters
     ----------
+    source : binary file
+        What h5py reads.
     size : int
-        Bytes of the file.
+        Its bytes.
     prefix : str
         What the names of tensors start with.
 
@@ -185,15 +199,16 @@ def survey(file: Any, size: int, prefix: str = "") -> tuple[Tree, list[Dataset]]
     ModelError
         It refers to other files or to itself, or holds what nncjit cannot hold; with the path.
     """
-    found = _Survey(size, prefix)
     with damage("HDF5 file"):
+        found = _Survey(size, prefix, TextClaims(source, size, file))
         tree = found.group(file, "")
     return tree, found.datasets
 
 
-def _dtype_of(item: Any) -> str:
+def _dtype_of(item: Any, attrs: Tree) -> str:
     if item.dtype.str == _BFLOAT16:
-        if item.attrs.get("dtype") in ("bfloat16", b"bfloat16"):
+        said = attrs.get("dtype")
+        if said is not None and said["shape"] == [] and _unpacked(said)[0].item() == b"bfloat16":
             return "bfloat16"
         raise ModelError("holds opaque bytes")
     name = str(item.dtype.name)
@@ -219,20 +234,26 @@ def _layout(item: Any) -> Tree:
 
 def _packed(handle: Any, value: Any) -> Tree:
     """The value of an attribute or of a dataset of text, in JSON."""
-    h5py = _h5py()
     dtype, shape = handle.dtype, handle.shape
-    text = h5py.check_string_dtype(dtype)
+    text = _text_of(handle)
     if shape is None:
         return {"type": _text_type(text) if text else dtype.str, "shape": None}
     if text is not None and text.length is None:
         flat = np.asarray(value, object).reshape(-1)
         words = [word.decode("utf-8", "surrogateescape") if isinstance(word, bytes) else str(word) for word in flat]
         return {"type": _text_type(text), "shape": list(shape), "data": words}
-    if dtype.kind not in "Sfiubc" or h5py.check_enum_dtype(dtype):
-        raise ModelError(f"has values of type {dtype}, which nncjit does not hold")
     raw = np.asarray(value, dtype).tobytes()
     said = _text_type(text) if text else ("bool" if dtype.kind == "b" else dtype.str)
     return {"type": said, "shape": list(shape), "data": base64.b64encode(raw).decode()}
+
+
+def _text_of(handle: Any) -> Any:
+    """What h5py says of a type that is text; None for numbers."""
+    h5py, dtype = _h5py(), handle.dtype
+    text = h5py.check_string_dtype(dtype)
+    if text is None and (dtype.kind not in "Sfiubc" or h5py.check_enum_dtype(dtype)):
+        raise ModelError(f"has values of type {dtype}, which nncjit does not hold")
+    return text
 
 
 def _text_type(text: Any) -> str:

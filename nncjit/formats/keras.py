@@ -74,7 +74,7 @@ def _closing(archive: ZipMembers) -> Iterator[ZipMembers]:
 
 def _hdf5(file: BinaryIO, size: int, stack: ExitStack) -> Model:
     opened = stack.enter_context(open_hdf5(file))
-    tree, datasets = survey(opened, size)
+    tree, datasets = survey(opened, file, size)
     config = tree["attrs"].get(_ATTRIBUTE)
     text = NO_MODEL
     if config is not None and config["shape"] == [] and isinstance(config["data"], list):
@@ -98,7 +98,7 @@ def _archive(archive: ZipMembers, stack: ExitStack) -> Model:
         file = archive.open(name)
         opened = stack.enter_context(open_hdf5(file))
         prefix = "" if len(files) == 1 else f"{name}/"
-        parts["trees"][name], datasets = survey(opened, archive.size(name), prefix)
+        parts["trees"][name], datasets = survey(opened, file, archive.size(name), prefix)
         tensors += _tensors(datasets, parts["trees"][name], prefix, layers)
     if _ABOUT in archive:
         parts["about"] = archive.read(_ABOUT, MAX_CONFIG).decode("utf-8", "surrogateescape")
