@@ -140,8 +140,9 @@ def nncodec_sizes(links: list[Link]) -> list[list[int]] | None:
 def text(results: dict[str, Any]) -> str:
     """Accuracy and bytes, for the page."""
     lines = [
-        "| | rounds | weights sent | at the end | to the server | NNCodec, tca | to the clients | NNCodec, tca |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| | rounds | weights sent | at the end | worse by | to the server | NNCodec, tca | to the clients "
+        "| NNCodec, tca |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for task in TASKS:
         if task.name not in results:
@@ -153,13 +154,16 @@ def text(results: dict[str, Any]) -> str:
                 continue
             one = found[way]
             cells = [task.title, f"{task.rounds}", "float32" if kept is None else f"{100 * kept:g} %"]
-            cells.append(f"{one['measured'][-1]:.4g}")
+            cells += [task.written(one["measured"][-1]), ""]
+            if kept is not None and "plain" in found:
+                worse = found["plain"]["measured"][-1] - one["measured"][-1]
+                cells[-1] = task.written(worse if task.higher_is_better else -worse)
             cells += [
                 f"{100 * np.mean(one[key]) / size:.2f} %" if key in one else ""
                 for key in ("up", "nncodec_up", "down", "nncodec_down")
             ]
             if kept is None:
-                cells[4] = cells[6] = "100 %"
+                cells[5] = cells[7] = "100 %"
             lines.append(f"| {' | '.join(cells)} |")
     shares = "; ".join(
         f"{task.name}: {', '.join(f'{n:,}' for n in results[task.name]['shares'])}"
@@ -173,7 +177,9 @@ def text(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="*", default=[task.name for task in TASKS], help="digits, charlm")
-    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="what to run")
+    parser.add_argument(
+        "--ways", nargs="*", choices=WAYS, default=list(WAYS), help="what to run; nothing: only fill the page"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     for task in TASKS:
@@ -185,6 +191,7 @@ def main() -> None:
             about = {"shares": task.shares, "float32_bytes": sum(a.nbytes for a in task.start().values())}
             results[task.name] = results.get(task.name, {}) | about | {way: done}
             RESULTS.write_text(json.dumps(results) + "\n", "utf-8")
+    results = json.loads(RESULTS.read_text("utf-8"))
     page = PAGE.read_text("utf-8")
     filled = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{text(results)}\n{END}", page, flags=re.DOTALL)
     PAGE.write_text(filled, "utf-8")

@@ -40,10 +40,16 @@ class Task(ABC):
     measured: str
     """What `measure` gives."""
     higher_is_better: bool
+    decimals: int
+    """Places behind the point that `measured` is written with."""
     rounds: int
     server_momentum: float
     exact: str
     """Pattern of the tensors that are not made sparse: few numbers that matter much."""
+
+    def written(self, measured: float) -> str:
+        """A measure, or a difference between two."""
+        return f"{measured:.{self.decimals}f}"
 
     @abstractmethod
     def start(self) -> Arrays:
@@ -67,7 +73,7 @@ class Digits(Task):
     """Three linear layers from a random start; each client has mostly some of the digits."""
 
     name, title, measured = "digits", "Digits, from a random start", "test images read correctly, %"
-    higher_is_better, rounds, server_momentum = True, 40, 0.5
+    higher_is_better, decimals, rounds, server_momentum = True, 2, 40, 0.5
     exact = r".*bias"
     CLIENTS, RATE, MOMENTUM, BATCH, WIDTHS = 5, 0.1, 0.9, 16, (64, 512, 256, 10)
 
@@ -128,7 +134,7 @@ class Characters(Task):
     """The zoo's character model, which knows program text, trained further on prose."""
 
     name, title, measured = "charlm", "Character model, trained further on prose", "bits per character of the test text"
-    higher_is_better, rounds, server_momentum = False, 10, 0.5
+    higher_is_better, decimals, rounds, server_momentum = False, 3, 10, 0.5
     exact = r".*norm.*|.*\.bias"
     RATE, STEPS, ROWS, TEST_LENGTH = 1e-3, 3, 4, 1600
 
@@ -141,17 +147,18 @@ class Characters(Task):
         return np.split(ids, (np.cumsum(PARTS)[:-1] * len(ids)).astype(int))
 
     @cached_property
-    def _parts(self) -> list[np.ndarray]:
+    def parts(self) -> list[np.ndarray]:
+        """What each client trains on."""
         return [text[: len(text) - len(text) // HELD_OUT_SHARE] for text in self._texts]
 
     @property
     def shares(self) -> list[int]:
-        return [len(part) for part in self._parts]
+        return [len(part) for part in self.parts]
 
     def train(self, model: Arrays, client: int, seed: int) -> Arrays:
         weights = {name: torch.from_numpy(np.array(array)).requires_grad_(True) for name, array in model.items()}
         optimiser = torch.optim.Adam(weights.values(), lr=self.RATE)
-        rng, text = np.random.default_rng(seed), self._parts[client]
+        rng, text = np.random.default_rng(seed), self.parts[client]
         for _ in range(self.STEPS):
             at = rng.integers(len(text) - charlm.WINDOW, size=(self.ROWS, 1)) + np.arange(charlm.WINDOW + 1)
             ids, following = (torch.from_numpy(text[part]) for part in (at[:, :-1], at[:, 1:]))

@@ -7,7 +7,6 @@ lost (integers, tensors that a rule keeps raw, values that are not finite) is a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.encoder.code import Reference, estimate
 from nncjit.encoder.decide import DEFAULT_UNARY_LENGTH, Settled, decide_integers, scan_order_of
 from nncjit.encoder.decision import Decision
-from nncjit.encoder.default_steps import LEAST_FACTOR, is_matrix, trellis_step
+from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.execution import Data
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.measure import Measured, measure
@@ -44,14 +43,10 @@ from nncjit.syntax import PayloadType
 from nncjit.updates import bit_patterns
 from nncjit.updates.chain_state import Array, Parameter
 from nncjit.updates.common_part import fitted
+from nncjit.updates.difference_steps import EXACT_COSTS, is_constant, qp_of
 from nncjit.updates.tensor_application import added
 from nncjit.updates.update_options import UpdateOptions
 
-NOISE = 0.2
-"""Root mean square error of a difference of median size, in units of its spread: 14 dB. The next update has what is
-left over."""
-VECTOR_NOISE = NOISE / 4
-"""Of the difference of a vector."""
 SAMPLED_FROM, SAMPLE_ROWS = 1 << 17, 1 << 16
 """Elements from which context tools are compared on a sample, and elements of that sample, about."""
 SIZES_FROM, SAMPLE_OF_SIZE = 512, 1 << 13
@@ -200,6 +195,9 @@ class TensorCoder:
         if not measured.peak:
             return self._left_alone(info, wanted, base, origin)
         decision = self._decision(info, measured, self.plan, matrix=is_matrix(info.shape))
+        low, high = steps.qp_range(decision.density)
+        if not low <= decision.qp <= high:  # its levels would be too large with every step
+            return self._exact(tensor, tensor.read(), base, origin, workers)
         matrix = quantise(
             difference,
             decision,
@@ -208,7 +206,7 @@ class TensorCoder:
         )
         whole = self._whole_instead(tensor, wanted, matrix, origin, workers)
         if whole is not None:
-            return whole
+            return self._as_wanted(tensor, wanted, base, origin) if self._is_tiny(info, whole.unit) else whole
         if not matrix.levels.any():
             return self._left_alone(info, wanted, base, origin)
         levels = from_scan(matrix.levels, matrix.layer)
@@ -218,6 +216,8 @@ class TensorCoder:
         matrix, reference = self._with_contexts(matrix, origin)
         outcome = Outcome(info, "difference", matrix.step, energy(wanted.new), matrix.error)
         unit = code_unit(_unit(info, PayloadType.FLOAT, matrix, outcome), 0, workers, [reference])
+        if self._is_tiny(info, unit):
+            return self._as_wanted(tensor, wanted, base, origin)
         header = replace(  # a difference is float32, whatever it is to
             unit.header,
             nnr_decompressed_data_format=None,
@@ -236,6 +236,20 @@ class TensorCoder:
             outcome.error,
             self._left_over(wanted, change),
         )
+
+    def _is_tiny(self, info: TensorInfo, unit: CodedUnit | None) -> bool:
+        """Whether a tensor's own values take hardly more than this unit."""
+        allowed = self.plan.options.stream.compatible is None
+        return allowed and unit is not None and info.nbytes <= len(unit.payload) + EXACT_COSTS
+
+    def _as_wanted(self, tensor: Tensor, wanted: _Wanted, base: Array, origin: Parameter) -> TensorUpdate:
+        """A tiny tensor as it is, or, where something was left over of the update before, as it should be."""
+        info, values = tensor.info, tensor.read()
+        if self.options.carry and origin.residual is not None:
+            said = wanted.difference if wanted.predicted is None else wanted.difference + wanted.predicted
+            values = added(base, said, info.dtype)
+        exact = Tensor(info.name, info.shape, info.dtype, lambda: values)
+        return replace(self._whole(exact, origin, None, exact=True), info=info, values=values)
 
     def _left_alone(self, info: TensorInfo, wanted: _Wanted, base: Array, origin: Parameter) -> TensorUpdate:
         """No unit: the receiver keeps what it has. Where an update is predicted, it then has none."""
@@ -274,7 +288,9 @@ class TensorCoder:
     def _decision(self, info: TensorInfo, measured: Measured, plan: Plan, *, matrix: bool) -> Decision:
         choices = plan.choices[info.name]
         asked = choices.quantising.quantizer
-        quantizer = "trellis" if matrix and asked in ("trellis", "auto") else "uniform"
+        constant = is_constant(measured)
+        dependent = matrix and asked in ("trellis", "auto") and not constant
+        quantizer = "trellis" if dependent else "uniform"
         length = choices.coding.unary_length
         if length == "auto" or (self.options.compact and length == DEFAULT_UNARY_LENGTH):
             length = IMPLIED_UNARY_LENGTH
@@ -283,8 +299,8 @@ class TensorCoder:
         )
         return replace(
             decide_integers(info.name, plan, settled),
-            qp=_qp(info, measured, plan, self.spread, trellis=quantizer == "trellis"),
-            rate_weight=choices.quantising.rate_weight * plan.rate_scale,
+            qp=qp_of(info, measured, plan, self.spread, trellis=dependent),
+            rate_weight=0.0 if constant else choices.quantising.rate_weight * plan.rate_scale,
             exact=choices.quantising.exact,
         )
 
@@ -358,10 +374,12 @@ class TensorCoder:
             return whole
         return TensorUpdate(info, origin, "exact difference", coded, new, contents.levels.reshape(-1))
 
-    def _whole(self, tensor: Tensor, origin: Parameter | None, workers: Executor | None) -> TensorUpdate:
-        """The tensor as a stream of its own would have it."""
+    def _whole(
+        self, tensor: Tensor, origin: Parameter | None, workers: Executor | None, *, exact: bool = False
+    ) -> TensorUpdate:
+        """The tensor as a stream of its own would have it, or all bits of it."""
         plan = _only(tensor.name, self.plan)
-        if self.options.lossless:
+        if exact or self.options.lossless:
             plan = _with_raw(plan)
         item = Item((tensor,))
         (unit,) = quantised_units(item, plan, workers)
@@ -435,26 +453,6 @@ def _unit(info: TensorInfo, payload_type: PayloadType, matrix: QuantisedMatrix, 
 def _are_comparable(info: TensorInfo, origin: Parameter) -> bool:
     """Whether a tensor can be a difference to what the receiver has of it."""
     return (origin.info.dtype, len(origin.info.shape)) == (info.dtype, len(info.shape))
-
-
-def _qp(info: TensorInfo, measured: Measured, plan: Plan, common: float, *, trellis: bool) -> int:
-    """The qp of a difference: the one that is given, or that of a step relative to its own spread, or, for matrices,
-    to the common one.
-    """
-    if plan.has_qp(info.name, info.shape):
-        return steps.raise_qp(measured.peak, plan.given_qp(info.name), plan.density)
-    noise, spread = VECTOR_NOISE, measured.spread or measured.moments.rms
-    if is_matrix(info.shape) and common:
-        noise, spread = NOISE, common
-    elif is_matrix(info.shape):
-        factor = math.sqrt(info.size / plan.median_size)
-        noise = NOISE * min(max(factor, LEAST_FACTOR), 2.0)
-    step = noise * spread * math.sqrt(12.0) * plan.coarseness(info.name)
-    if trellis:
-        step = trellis_step(step)
-    low, high = steps.qp_range(plan.density)
-    qp = steps.nearest_qp(max(step, steps.FINEST), plan.density)
-    return steps.raise_qp(measured.peak, min(max(qp, low), high), plan.density)
 
 
 def _sampled_cost(candidate: tuple[QuantisedMatrix, Reference]) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nncjit
+from nncjit.updates import Sender
 
 RNG = np.random.default_rng(5)
 
@@ -87,6 +88,41 @@ def test_integers_are_exact_over_their_whole_range(dtype):
     near[3] = high
     for b in (near, a[::-1].copy(), np.full_like(a, high)):
         same(nncjit.apply({"n": a}, nncjit.update({"n": a}, {"n": b})), {"n": b})
+
+
+@pytest.mark.parametrize("new", [3.5, [3.3], [-5.123, 1e-3, 99.1], [3.3] * 4, [[2.7]]], ids=str)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_tiny_tensors_are_exact(new, dtype):
+    b = np.array(new, dtype)
+    a = np.full_like(b, 3)
+    for options in ({}, {"qp": -8}, {"compact": True}, {"parents": "sha256"}):
+        data = nncjit.update({"t": a}, {"t": b}, **options)
+        same(nncjit.apply({"t": a}, data), {"t": b})
+    assert len(data) <= 6 + len(nncjit.update({"t": a}, {"t": b}, compatible="nncodec", history=False))
+
+
+def test_a_tiny_tensor_gets_what_was_left_over_too():
+    first, second = RNG.standard_normal((2, 3)).astype(np.float32)
+    sender = Sender({"t": np.zeros(3, np.float32)}, carry=True)
+    sender.update({"t": first}, compatible="nncodec", history=False)  # which keeps no tensor whole
+    has = sender.arrays()
+    assert (has["t"] != first).any()
+    sender.rebase(has)
+    sender.update({"t": second})
+    assert np.allclose(sender.arrays()["t"], second + (first - has["t"]), atol=1e-6, rtol=0)
+
+
+def test_what_moves_as_one_takes_next_to_nothing():
+    a = RNG.standard_normal((64, 64)).astype(np.float32)
+    for base, new in ((a, a + np.float32(0.3)), (np.full_like(a, 3), np.full_like(a, 3.3)), (a[0], a[0] + 1)):
+        data = nncjit.update({"t": base}, {"t": new})
+        assert len(data) < 250
+        assert np.allclose(nncjit.apply({"t": base}, data)["t"], new, atol=0.01, rtol=0)
+
+
+def test_what_no_step_can_say_is_exact():
+    a, b = np.full(9, 1e38, np.float32), np.full(9, 2.9e38, np.float32)
+    same(nncjit.apply({"t": a}, nncjit.update({"t": a}, {"t": b})), {"t": b})
 
 
 def test_a_tensor_of_which_nothing_is_left_is_coded_whole():
