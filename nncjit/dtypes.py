@@ -21,6 +21,7 @@ from nncjit.errors import ModelError
 
 __all__ = [
     "DTYPES",
+    "PACKED",
     "DType",
     "as_array",
     "as_storage",
@@ -41,7 +42,7 @@ class DType(NamedTuple):
     """An element type and how it is held in memory."""
 
     name: str
-    """As NumPy and ml_dtypes spell it."""
+    """As NumPy, ml_dtypes or PyTorch spell it."""
     itemsize: int
     """Bytes of one element of a storage array."""
     kind: str
@@ -78,6 +79,9 @@ def _table() -> dict[str, DType]:
         ("float8_e8m0fnu", "o", "u1", 82, 8),
         ("float8_e4m3fnuz", "o", "u1", 83, 8),
         ("float8_e5m2fnuz", "o", "u1", 84, 8),
+        ("float4_e2m1fn_x2", "o", "u1", 85, 8),
+        ("float6_e2m3fn_packed", "o", "u1", 86, 8),
+        ("float6_e3m2fn_packed", "o", "u1", 87, 8),
     )
     return {
         name: DType(name, np.dtype(storage).itemsize, kind, np.dtype(storage), code, bits)
@@ -91,7 +95,9 @@ DTYPES = _table()
 _BY_CODE = {dtype.code: dtype for dtype in DTYPES.values()}
 _RAW = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
 """Floats whose storage array holds bits, not numbers."""
-_VIEWED = _RAW | {"float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"}
+PACKED = {"float4_e2m1fn_x2": 4, "float6_e2m3fn_packed": 6, "float6_e3m2fn_packed": 6}
+"""Bits of a float of the types whose elements here are bytes of packed floats."""
+_VIEWED = _RAW | {"float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz", *PACKED}
 """All types whose storage array holds bits."""
 _NARROW = frozenset({"int2", "int3", "int4"})
 _CHUNK = 1 << 16

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from nncjit.dtypes import DTYPES
+from nncjit.dtypes import DTYPES, PACKED
 from nncjit.errors import NncError
 from nncjit.formats import create, open_model
 from nncjit.model import TensorInfo
 
 SHAPES = {"scalar": (), "one": (1,), "empty": (0,), "hollow": (3, 0, 2), "odd": (7, 5), "deep": (2, 1, 3, 1, 2)}
-WIDTHS = tuple(name for name in DTYPES if name not in ("int2", "int3", "int4", "complex128"))
-"""dtypes that come back as they were; int2 to int4 are a matter of NNC streams, and safetensors has no complex128."""
+WIDTHS = tuple(name for name in DTYPES if name not in ("int2", "int3", "int4", "complex128", *PACKED))
+"""dtypes that come back as they were; int2 to int4 are a matter of NNC streams, safetensors has no complex128, and not
+every shape is one of packed floats."""
 OF_NUMPY = tuple(name for name in WIDTHS if DTYPES[name].storage.name == name)
 """Those of them that NumPy has itself."""
 

@@ -2,14 +2,17 @@
 
 A file is 8 bytes (little-endian length of the header), the header (a JSON object: name -> dtype, shape, data_offsets),
 and the values. The offsets count from the end of the header and must tile the rest of the file: no gap, no overlap.
+Shapes count floats also where these have 4 or 6 bits; here their last dimension counts bytes, as PyTorch has it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from nncjit.dtypes import PACKED
 from nncjit.errors import ModelError
 from nncjit.model import TensorInfo
 
@@ -32,6 +35,9 @@ _NAMES = {
     "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F4": "float4_e2m1fn_x2",
+    "F6_E2M3": "float6_e2m3fn_packed",
+    "F6_E3M2": "float6_e3m2fn_packed",
     "C64": "complex64",
     "I64": "int64",
     "I32": "int32",
@@ -114,11 +120,33 @@ def _entry(name: str, value: Any) -> Entry:
         raise ModelError(f"{name}: shape {shape} is not a list of sizes")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
         raise ModelError(f"{name}: data_offsets {offsets} is not a pair of positions")
-    info = TensorInfo(name, tuple(shape), _NAMES[code])
+    info = TensorInfo(name, _shape_in_bytes(name, code, shape), _NAMES[code])
     start, stop = offsets
     if stop - start != info.nbytes:
         raise ModelError(f"{name}: {stop - start} bytes for {code}{shape}, which needs {info.nbytes}")
     return Entry(info, start, stop)
+
+
+def _shape_in_bytes(name: str, code: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape here of a shape in the file, which counts floats also where several share a byte."""
+    bits = PACKED.get(_NAMES[code], 0)
+    if not bits:
+        return tuple(shape)
+    if math.prod(shape) * bits % 8:
+        raise ModelError(f"{name}: {code}{list(shape)} does not end at a byte")
+    if not shape or shape[-1] * bits % 8:
+        raise ModelError(f"{name}: the rows of {code}{list(shape)} do not end at bytes, which nncjit needs")
+    return (*shape[:-1], shape[-1] * bits // 8)
+
+
+def _shape_in_floats(info: TensorInfo) -> list[int]:
+    """The inverse of `_shape_in_bytes`."""
+    bits = PACKED.get(info.dtype, 0)
+    if not bits:
+        return list(info.shape)
+    if not info.shape or info.shape[-1] * 8 % bits:
+        raise ModelError(f"{info.name}: {list(info.shape)} bytes are no whole number of floats of {bits} bits")
+    return [*info.shape[:-1], info.shape[-1] * 8 // bits]
 
 
 def _check_tiling(entries: Iterable[Entry], data_size: int) -> None:
@@ -152,7 +180,11 @@ def build(infos: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[byt
         if info.dtype not in _CODES:
             raise ModelError(f"{info.name}: safetensors has no {info.dtype}")
         _, start, stop = places[info.name]
-        table[info.name] = {"dtype": _CODES[info.dtype], "shape": list(info.shape), "data_offsets": [start, stop]}
+        table[info.name] = {
+            "dtype": _CODES[info.dtype],
+            "shape": _shape_in_floats(info),
+            "data_offsets": [start, stop],
+        }
     try:
         text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
