@@ -22,6 +22,7 @@ KEPT_BLOCKS = 64
 WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", "hf", "oci", "r2"}
 """Protocols of stores in which an object appears only when all of it is there."""
 
+_NOT_FOUND = 404
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?:::|://)")
 
 
@@ -37,10 +38,12 @@ def _errors(url: str) -> Iterator[None]:
         yield
     except NncError:
         raise
-    except FileNotFoundError:
-        raise ModelError(f"{url}: there is no such file") from None
     except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # over HTTP, a server that cannot be reached is a file that is not found, because of another error
+        cause = (error.__cause__ or error) if isinstance(error, FileNotFoundError) else error
+        if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == _NOT_FOUND:
+            raise ModelError(f"{url}: there is no such file") from None
+        first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise ModelError(f"{url}: {first}") from error
 
 
@@ -81,6 +84,8 @@ class RemoteFile:
             raise ModelError(f"{url}: does not say its size, so no part of it can be read alone")
         self.size = size
         self._blocks: dict[int, bytes] = {}
+        self._whole: bytes | None = None
+        """All of it, where a server knows no ranges and sends that."""
         self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> bytes:
@@ -102,8 +107,13 @@ class RemoteFile:
         return block[start - first * BLOCK : stop - first * BLOCK]
 
     def _fetch(self, start: int, stop: int) -> bytes:
+        if self._whole is not None:
+            return self._whole[start:stop]
         with _errors(self.url):
             data = self._system.cat_file(self._path, start=start, end=stop)
+        if len(data) == self.size > stop - start:
+            self._whole = bytes(data)
+            return self._whole[start:stop]
         if len(data) != stop - start:
             raise ModelError(f"{self.url}: gave {len(data)} bytes, {stop - start} were asked for")
         return bytes(data)

@@ -7,11 +7,10 @@ absolute difference, and changes of type and shape.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_output, add_threads, show
+from nncjit.cli.arguments import add_output, add_threads, path_or_url, show
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("first", type=Path, metavar="A", help="a model or an .nnc file")
-    parser.add_argument("second", type=Path, metavar="B", help="another one")
+    parser.add_argument("first", type=path_or_url, metavar="A", help="a model or an .nnc file")
+    parser.add_argument("second", type=path_or_url, metavar="B", help="another one")
     parser.add_argument("--all", action="store_true", help="also list the tensors that are equal")
     add_threads(parser)
     add_output(parser)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, show
+from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, path_or_url, show
 from nncjit.errors import OptionError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ BAR = 30
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="MODEL", help="a model file or an .nnc file")
+    parser.add_argument("source", type=path_or_url, metavar="MODEL", help="a model file or an .nnc file")
     parser.add_argument("--calibration", type=Path, metavar="STATS", help="statistics of the model (.safetensors)")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
     parser.add_argument("--sort", choices=sorted(SORTS), default="bytes", help="order of the tensors (default: bytes)")

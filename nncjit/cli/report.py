@@ -9,15 +9,17 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_decoder, decoder_options
+from nncjit.cli.arguments import add_decoder, decoder_options, path_or_url
 from nncjit.cli.default_target import derived_target
 from nncjit.progress import progress_bar
 
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="FILE", help="the .nnc file, or a model file")
-    parser.add_argument("--against", type=Path, metavar="MODEL", help="the original model, to show what was lost")
+    parser.add_argument("source", type=path_or_url, metavar="FILE", help="the .nnc file, or a model file")
+    parser.add_argument(
+        "--against", type=path_or_url, metavar="MODEL", help="the original model, to show what was lost"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="PAGE", help="the page (default: FILE with .html)")
     add_decoder(parser)
     group = parser.add_argument_group("output")

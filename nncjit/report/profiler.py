@@ -107,7 +107,7 @@ def profile(
 
     Parameters
     ----------
-    source : path
+    source : path or URL
         A model of any known format, or an NNC file.
     options : Options, optional
         What the encoder may choose.
@@ -127,9 +127,9 @@ def profile(
     with tempfile.TemporaryDirectory(prefix="nncjit-profile-") as name:
         folder = Path(name)
         there = None
-        stream, encoding = Path(source), Recorder()
+        stream, encoding = fspath(source), Recorder()
         if formats.is_known(source):
-            stream = folder / "model.nnc"
+            stream = str(folder / "model.nnc")
             there, encoding = _way("nncjit:compress", compress, source, stream, threads, keywords)
         back, _ = _way("nncjit:decompress", decompress, stream, folder / "back.safetensors", threads, {})
         found = inspect(stream)
@@ -143,7 +143,7 @@ def _way(
     public: str,
     work: Callable[..., Any],
     source: str | PathLike[str],
-    target: Path,
+    target: str | Path,
     threads: int | None,
     keywords: Mapping[str, Any],
 ) -> tuple[Way, Recorder]:
@@ -204,7 +204,7 @@ def _by_stage(recorder: Recorder) -> dict[str, Cost]:
     return sums
 
 
-def _tensors(stream: Path, found: Inspection, encoding: Recorder) -> list[TensorRow]:
+def _tensors(stream: str, found: Inspection, encoding: Recorder) -> list[TensorRow]:
     spent: dict[str, float] = {}
     for (_, tensor), cost in encoding.costs.items():
         spent[tensor] = spent.get(tensor, 0.0) + cost.cpu_seconds

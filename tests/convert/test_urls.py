@@ -109,3 +109,37 @@ def test_errors_of_file_systems_become_ours(folder, monkeypatch):
     assert refusal(lambda: nncjit.compress(ARRAYS, f"{folder}/m.nnc")) == f"{folder}/m.nnc: the store is"
     monkeypatch.setattr(system, "cat_file", lambda *_, **__: b"too little")
     assert "gave 10 bytes" in refusal(lambda: nncjit.inspect(f"{folder}/a.safetensors"))
+
+
+def test_what_shows_models_takes_urls(tmp_path, capsys):
+    saved(tmp_path / "a.safetensors")
+    url = f"file://{tmp_path}"
+    assert main(["diff", f"{url}/a.safetensors", f"{url}/a.safetensors", "-q"]) == 0
+    page = ["report", f"{url}/a.safetensors", "--against", f"{url}/a.safetensors", "-q"]
+    assert main([*page, "-o", str(tmp_path / "a.html")]) == 0
+    assert (tmp_path / "a.html").stat().st_size
+    assert main(page) != 0
+    assert "name the target" in capsys.readouterr().err
+
+
+def test_a_server_without_ranges_is_asked_once(folder, monkeypatch):
+    nncjit.compress(ARRAYS, f"{folder}/m.nnc", quantizer="raw")
+    system = fsspec.filesystem("memory")
+    whole, asked = type(system).cat_file, []
+
+    def all_of_it(self, path, start=None, end=None, **options):
+        asked.append((start, end))
+        return whole(self, path, **options)
+
+    monkeypatch.setattr(type(system), "cat_file", all_of_it)
+    with nncjit.open(f"{folder}/m.nnc") as f:
+        assert all(np.array_equal(f[name], array) for name, array in ARRAYS.items())
+    assert len(asked) == 1
+
+
+def test_a_server_that_cannot_be_reached_is_no_missing_file(folder, monkeypatch):
+    def unreachable(self, path, **options):
+        raise FileNotFoundError(path) from OSError("cannot connect to host")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", unreachable)
+    assert "cannot connect to host" in refusal(lambda: nncjit.inspect(f"{folder}/m.nnc"))
