@@ -180,6 +180,7 @@ def main() -> None:
     parser.add_argument(
         "--ways", nargs="*", choices=WAYS, default=list(WAYS), help="what to run; nothing: only fill the page"
     )
+    parser.add_argument("--json", type=Path, default=RESULTS, help="the file of the figures")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for task in TASKS:
@@ -187,11 +188,11 @@ def main() -> None:
             continue
         for way in args.ways:
             done = run(task, WAYS[way])
-            results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+            results = json.loads(args.json.read_text("utf-8")) if args.json.exists() else {}
             about = {"shares": task.shares, "float32_bytes": sum(a.nbytes for a in task.start().values())}
             results[task.name] = results.get(task.name, {}) | about | {way: done}
-            RESULTS.write_text(json.dumps(results) + "\n", "utf-8")
-    results = json.loads(RESULTS.read_text("utf-8"))
+            args.json.write_text(json.dumps(results) + "\n", "utf-8")
+    results = json.loads(args.json.read_text("utf-8"))
     page = PAGE.read_text("utf-8")
     filled = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{text(results)}\n{END}", page, flags=re.DOTALL)
     PAGE.write_text(filled, "utf-8")

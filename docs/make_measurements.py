@@ -65,6 +65,8 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--json"]) for m in CALIBRATED]
     found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
     found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
+    found += [("checkpoints.json", ["bench/checkpoints.py", "--json"])]
+    found += [("federated.json", ["bench/federated.py", "--json"])]
     found += [("scaling.json", ["bench/bench_decode.py", "threads", "--json"])]
     return [*found, ("kernels.json", ["bench/table.py", "--save"])]
 
