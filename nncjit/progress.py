@@ -65,6 +65,8 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
             bar.refresh()
 
     def move(done: int, total: int, name: str) -> None:
+        if done < bar.n:  # something else begins: its time is its own
+            bar.reset(total)
         bar.total = total
         bar.set_postfix_str(ellipsis(name, NAME_WIDTH), refresh=False)
         bar.update(done - bar.n)

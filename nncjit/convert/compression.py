@@ -83,7 +83,8 @@ def compress(
     threads : int, optional
         Threads at work; default: all cores that the process may use. The file does not depend on it.
     progress : callable or bool, optional
-        Called with (weights done, weights in all, tensor name) after each tensor. True: show a bar.
+        Called with (weights done, weights in all, tensor name) after each tensor, before that with ``"samples"`` and
+        ``"search"`` in place of a name while steps for a target are looked for. True: show a bar.
     dry_run : bool
         Write nothing: estimate the sizes from samples.
     metadata : mapping of str to str, optional

@@ -110,7 +110,8 @@ def encode(
     threads : int, optional
         Threads at work; default: all cores that the process may use. The bytes do not depend on it.
     progress : callable or bool, optional
-        Called with (weights done, weights in all, tensor name) after each tensor. True: show a bar.
+        Called with (weights done, weights in all, tensor name) after each tensor, before that with ``"samples"`` and
+        ``"search"`` in place of a name while steps for a target are looked for. True: show a bar.
     metadata : mapping of str to str, optional
         Text about the model that is stored with it.
     sensitivity : mapping of str to array_like, optional
@@ -164,10 +165,10 @@ def encode_model(
     original, model = model, _shrunk(model, data)
     with thread_counts.pool(execution.threads) as pool:
         job = _Job(model, file, execution.progress, pool)
-        plan, _, aims = _plan(model, original, options, data, pool)
+        plan, _, aims = _plan(model, original, options, data, pool, progress=execution.progress)
         plan, written, reached = job.run(plan, aims)
         if plan.rate_scale and targets.weighs_rate(plan) and not _all_met(aims, reached):
-            plan, _, aims = _plan(model, original, options, data, pool, rate_scale=0.0)
+            plan, _, aims = _plan(model, original, options, data, pool, rate_scale=0.0, progress=execution.progress)
             plan, written, reached = job.run(plan, aims)
     for aim, value in zip(aims, reached, strict=True):
         _warn_of_miss(aim, value, plan)
@@ -247,12 +248,13 @@ def _plan(
     *,
     sampled: bool = False,
     rate_scale: float = 1.0,
+    progress: Progress | None = None,
 ) -> tuple[Plan, list[UnitSample], list[Aim]]:
     """The plan, and samples where there are targets or where they are wanted for themselves."""
     plan = replace(Plan.of((t.info for t in model), options, data), rate_scale=rate_scale)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
     if sampled or targets.has_targets(plan):
-        return targets.solve(plan, model, targets.target_of(plan, original.infos), pool)
+        return targets.solve(plan, model, targets.target_of(plan, original.infos), pool, progress=progress)
     return plan, [], []
 
 
@@ -296,7 +298,7 @@ def estimate_model(model: Model, options: Options, execution: Execution = EXECUT
     started = time.perf_counter()
     original, model = model, _shrunk(model, data)
     with thread_counts.pool(execution.threads) as pool:
-        plan, samples, _ = _plan(model, original, options, data, pool, sampled=True)
+        plan, samples, _ = _plan(model, original, options, data, pool, sampled=True, progress=execution.progress)
     rows: list[TensorReport] = []
     power = error = loss = 0.0
     for sample in samples:

@@ -38,6 +38,7 @@ from nncjit.encoder.unit_layout import (
     UnitLayout,
 )
 from nncjit.model import Model, TensorInfo
+from nncjit.progress import Progress
 from nncjit.stages import stage
 
 SAMPLE_WEIGHTS = 1 << 20
@@ -134,17 +135,22 @@ class UnitSample:
         return coded if coded.bits < raw.bits else raw
 
 
-def take_samples(model: Model, plan: Plan, pool: Executor | None, total: int | None = None) -> list[UnitSample]:
+def take_samples(
+    model: Model, plan: Plan, pool: Executor | None, total: int | None = None, progress: Progress | None = None
+) -> list[UnitSample]:
     """Samples of all units that the model would be coded as.
 
     Parameters
     ----------
     total : int, optional
         Weights of the whole, where the model is a piece of a larger one; the sample's size follows from it.
+    progress : callable, optional
+        Told after each item.
     """
     plan = replace(plan, sampling=True)
     items = [member for item in items_of(model, plan) for member in (item.members or (item,))]
-    total = max(total or sum(item.size for item in items), 1)
+    done, size = 0, sum(item.size for item in items)
+    total = max(total or size, 1)
 
     def work(item: Item, workers: Executor | None) -> list[UnitSample]:
         sparing = _sparing_sample(item, plan, total)
@@ -153,7 +159,13 @@ def take_samples(model: Model, plan: Plan, pool: Executor | None, total: int | N
         return [_sample(contents, plan, total) for contents in contents_of(item, plan, workers)]
 
     sampled = in_order(((item, item.size) for item in items), work, pool)
-    return [sample for samples in sampled for sample in samples]
+    kept: list[UnitSample] = []
+    for item, samples in zip(items, sampled, strict=True):
+        kept += samples
+        done += item.size
+        if progress is not None:
+            progress(done, size, "samples")
+    return kept
 
 
 def _sparing_sample(item: Item, plan: Plan, total: int) -> UnitSample | None:

@@ -23,6 +23,7 @@ from nncjit.encoder.plan import Plan
 from nncjit.encoder.representatives import representatives
 from nncjit.errors import OptionError
 from nncjit.model import Model, TensorInfo
+from nncjit.progress import Progress
 
 TOLERANCE = 0.01
 """How near a target must be hit, as a share of it."""
@@ -33,6 +34,9 @@ NO_ROOM = "headers, vectors, integers and raw tensors take most of that, and the
 """Why a size target is missed whose weights get their nominal rate."""
 RATE_SCALES = (1.0, 0.5, 0.2, 0.05, 0.0)
 """Factors on the rate weights that are tried, in turn, until a target can be hit."""
+
+USUAL_TRIES = 12
+"""Scales that a search tries, about."""
 
 _OCTAVES = 24.0
 _SCAN = np.arange(-14.0, 16.5, 0.5)
@@ -107,12 +111,40 @@ class Aim:
 
 
 @dataclass(slots=True)
+class _Telling:
+    """Tells how far searches are, as a share of the weights: how many scales they will try is not known before."""
+
+    progress: Progress | None
+    weights: int
+    expected: int
+    """Tries of all searches."""
+    tries: int = 0
+
+    def another(self) -> None:
+        """A scale was tried."""
+        self.tries += 1
+        self._tell(self.weights * min(self.tries, self.expected - 1) // self.expected)
+
+    def end(self) -> None:
+        """Nothing is left to search; what is tried from now on corrects an encoding."""
+        if self.tries:
+            self._tell(self.weights)
+        self.progress = None
+
+    def _tell(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(done, self.weights, "search")
+
+
+@dataclass(slots=True)
 class _Search:
     """Looks for the scale that hits a target on samples."""
 
     goal: Target
     samples: Sequence[UnitSample]
     plan_at: Callable[[float], Plan]
+    tried: Callable[[], object]
+    """Called after each try."""
     best: float = 0.0
     """log2 of 1 / scale."""
     miss: float = math.inf
@@ -130,6 +162,7 @@ class _Search:
         )
         if self.goal.miss(reached) < self.miss:
             self.best, self.miss = x, self.goal.miss(reached)
+        self.tried()
         return reached
 
     def local_slope(self) -> float:
@@ -170,7 +203,12 @@ class _Search:
 
 
 def solve(
-    plan: Plan, model: Model, target: Target | None, pool: Executor | None, total: int | None = None
+    plan: Plan,
+    model: Model,
+    target: Target | None,
+    pool: Executor | None,
+    total: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Plan, list[UnitSample], list[Aim]]:
     """The plan with the scales that meet the targets, samples of the model as it will then be coded, and the aims.
 
@@ -183,23 +221,27 @@ def solve(
         Of the whole model.
     total : int, optional
         Weights of the whole, where the model is a piece of a larger one.
+    progress : callable, optional
+        Told how far the samples, then the searches are.
     """
-    samples = take_samples(model, plan, pool, total)
-    plan, aims = _with_scales(plan, model, samples, target)
+    samples = take_samples(model, plan, pool, total, progress)
+    plan, aims = _with_scales(plan, model, samples, target, progress)
     automatic = {name for name, choices in plan.choices.items() if choices.reducing.rank == "auto"}
     if automatic and aims:
-        samples = take_samples(model, plan, pool, total)
+        samples = take_samples(model, plan, pool, total, progress)
         ranks = {s.infos[0].name: s.rank for s in samples if s.infos[0].name in automatic}
-        plan, aims = _with_scales(replace(plan, ranks=ranks), model, samples, target)
+        plan, aims = _with_scales(replace(plan, ranks=ranks), model, samples, target, progress)
     return plan, samples, aims
 
 
 def _with_scales(
-    plan: Plan, model: Model, samples: list[UnitSample], model_target: Target | None
+    plan: Plan, model: Model, samples: list[UnitSample], model_target: Target | None, progress: Progress | None
 ) -> tuple[Plan, list[Aim]]:
     """First the scales of tensors with targets of their own, then the model's."""
     own: dict[str, float] = {}
     aims = []
+    searches = sum(own_target(plan, sample) is not None for sample in samples) + (model_target is not None)
+    telling = _Telling(progress, sum(tensor.size for tensor in model), USUAL_TRIES * searches)
     for sample in samples:
         name = sample.infos[0].name
         target = own_target(plan, sample)
@@ -207,20 +249,22 @@ def _with_scales(
             continue
         aim = _aim(name, target, [sample], plan)
         if sample.parts:
-            search = _Search(aim.goal, [sample], partial(_plan_for_one, plan, name))
+            search = _Search(aim.goal, [sample], partial(_plan_for_one, plan, name), telling.another)
             search.run()
             own[name] = 2.0**-search.best
             aim = replace(aim, search=search)
         aims.append(aim)
     plan = replace(plan, own_scales=own)
     if model_target is None:
+        telling.end()
         return plan, aims
     samples = representatives(samples, model, plan)
-    plan, aim = _model_plan(plan, _aim(None, model_target, samples, plan), samples)
+    plan, aim = _model_plan(plan, _aim(None, model_target, samples, plan), samples, telling)
+    telling.end()
     return plan, [*aims, aim]
 
 
-def _model_plan(plan: Plan, aim: Aim, samples: list[UnitSample]) -> tuple[Plan, Aim]:
+def _model_plan(plan: Plan, aim: Aim, samples: list[UnitSample], telling: _Telling) -> tuple[Plan, Aim]:
     """The plan with the model's scale, and with lower rate weights where it cannot be hit with those asked for.
 
     Rate-distortion decisions have two minima at low rates, one with next to no weights left: between them are rates
@@ -229,7 +273,7 @@ def _model_plan(plan: Plan, aim: Aim, samples: list[UnitSample]) -> tuple[Plan, 
     found: list[tuple[_Search, Plan]] = []
     for rate_scale in RATE_SCALES if plan.rate_scale and weighs_rate(plan) else (plan.rate_scale,):
         trial = replace(plan, rate_scale=rate_scale)
-        search = _Search(aim.goal, samples, partial(_plan_at, trial))
+        search = _Search(aim.goal, samples, partial(_plan_at, trial), telling.another)
         hit = search.run()
         found.append((search, replace(trial, scale=2.0**-search.best)))
         if hit:

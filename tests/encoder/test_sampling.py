@@ -71,3 +71,18 @@ def test_parts_of_a_tensor_are_those_of_the_whole(uneven):
 def test_a_size_is_hit_by_samples_alone(uneven, tmp_path):
     report = nncjit.compress(uneven, tmp_path / "m.nnc", bits=3, shard_bytes="1GB")
     assert report.bits_per_weight == pytest.approx(3, rel=0.01)
+
+
+@pytest.mark.parametrize("options", [{"snr": 20.0}, {"bits": 3.0}, {"rules": {"b": {"snr": 30.0}}}], ids=str)
+def test_what_a_target_takes_is_told_from_start_to_end(options):
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(0, 1, (60, 50)).astype(np.float32) for name in "abc"}
+    told = []
+    nncjit.encode(arrays, progress=lambda *moved: told.append(moved), **options)
+    names = [name for _, _, name in told]
+    assert list(dict.fromkeys(names)) == ["samples", "search", "a", "b", "c"]
+    for phase in ("samples", "search"):
+        moves = [(done, total) for done, total, name in told if name == phase]
+        assert moves == sorted(moves)
+        assert moves[-1] == (9000, 9000)
+        assert names[names.index(phase) : names.index(phase) + len(moves)] == [phase] * len(moves)
