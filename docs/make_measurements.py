@@ -254,6 +254,36 @@ def without_data() -> str:
     return table(("statistics of", "size", "bits per character"), lines)
 
 
+def checkpoints() -> str:
+    """Updates between checkpoints, and of a fine-tuned model to its base, beside whole streams."""
+    path = FIGURES / "checkpoints.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    whole = found["whole"]["default"]["sizes"][0]
+    head = ("", "size", "of a whole stream", "encode", "decode", "bits per character")
+    lines = []
+    for kind, words in CHECKPOINT_KINDS.items():
+        for way, row in found[kind].items():
+            size = sum(row["sizes"]) / len(row["sizes"])
+            lines.append(
+                (
+                    f"{words}, {way}",
+                    f"{100 * size / found['float32_bytes']:.2f} %",
+                    f"{100 * size / whole:.1f} %",
+                    f"{row['encode_seconds']:.2f} s",
+                    f"{row['decode_seconds']:.2f} s",
+                    f"{row['bits_per_character']:.3f}",
+                )
+            )
+    before, after = found["bits_per_character"]
+    n = len(found["neighbours"]["default"]["sizes"])
+    return (
+        f"{found['weights']:,} weights; {n} checkpoints, {found['steps']} steps from one to the next. Training takes "
+        f"the model from {before:.3f} to {after:.3f} bits per character.\n\n{table(head, lines)}"
+    )
+
+
 def zoo() -> str:
     """What the default does to each model of the zoo, and twice its steps."""
     head = ("model", "measure", "original", "default", "quality 0.5")
@@ -329,6 +359,11 @@ def cycles() -> str:
     return table(head, lines)
 
 
+CHECKPOINT_KINDS = {
+    "neighbours": "update to the checkpoint before",
+    "fine_tuned": "update to the base",
+    "whole": "whole stream",
+}
 KINDS = ("1.8 bits", "3.3 bits", "5.6 bits")
 WAYS = ("one stream", "block rows")
 MEASURES = {
@@ -349,6 +384,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibrated": calibrated,
     "calibrated-minilm": calibrated_minilm,
     "without-data": without_data,
+    "checkpoints": checkpoints,
     "zoo": zoo,
     "gains": gains,
     "one-step": one_step,
