@@ -78,7 +78,7 @@ class TensorStatistics:
         if not record.block:
             return diagonal
         blocks = self._read("correlation", record.metric_shape)
-        if np.abs(blocks).max(initial=0.0) > _SLACK:
+        if max(blocks.max(initial=0.0), -blocks.min(initial=0.0)) > _SLACK:
             raise ModelError(f"{record.name}: damaged statistics: a correlation above 1")
         roots = _padded(np.sqrt(diagonal), record)
         for k, root in enumerate(roots):

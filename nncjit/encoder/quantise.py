@@ -92,7 +92,11 @@ def quantise(
     """
     layer = decision.layer(values.shape)
     step = float(steps.step(decision.qp, decision.density))
-    ordered = to_scan(values, layer, overwrite=overwrite, workers=workers)
+    if metric is not None:  # its rows are quantised in raster order
+        ordered = values.reshape(-1)
+        assert reference is None
+    else:
+        ordered = to_scan(values, layer, overwrite=overwrite, workers=workers)
     problem = Problem(
         values=ordered,
         layer=layer,
@@ -144,7 +148,8 @@ def _signalled_qp(decision: Decision, step: float, solution: Solution, values: n
 
 def energy(values: np.ndarray) -> float:
     """Sum of squares, in float64."""
-    return float(np.square(values, dtype=np.float64).sum())
+    flat = values.reshape(-1)
+    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
 def with_codebooks(matrices: Sequence[QuantisedMatrix]) -> list[QuantisedMatrix] | None:

@@ -90,11 +90,9 @@ class _FeedbackTrellis(Setting):
         loss = 0.0
         worker = self._worker()
         for part in self.metric.parts():
-            errors = np.zeros((part.stop - part.first, self.stride), np.float32)
-            errors[:, :width] = values[part.first : part.stop]
-            targets = np.empty(errors.shape, np.float32)
-            targets[:] = errors
-            found = np.zeros(errors.shape, np.int32)
+            own = levels[part.first : part.stop]
+            targets, errors = self._padded(values[part.first : part.stop]), self._padded(values[part.first : part.stop])
+            found = own if width == self.stride else np.zeros(errors.shape, np.int32)
             piece = worker.copy()
             now = piece.records[0]
             now["targets"], now["errors"] = piece.keep(targets, writes=True), piece.keep(errors, writes=True)
@@ -104,9 +102,18 @@ class _FeedbackTrellis(Setting):
             self._some_rows(piece, part, targets, errors, 0, len(errors))
             for field in self.goes_on:
                 worker.records[0][field] = now[field]
-            levels[part.first : part.stop] = found[:, :width]
+            if found is not own:
+                own[:] = found[:, :width]
             loss += self._loss(part, targets, found, losses)
         return RowLevels(levels.reshape(-1), loss * float(self.step) ** 2)
+
+    def _padded(self, rows: Floats) -> Floats:
+        """A copy, its rows as long as the stride."""
+        if rows.shape[1] == self.stride:
+            return rows.copy()
+        padded = np.zeros((len(rows), self.stride), np.float32)
+        padded[:, : rows.shape[1]] = rows
+        return padded
 
     def _own_fields(self, piece: Table, part: MetricPart) -> Floats:
         """Fill in the fields that this kind of kernel has besides; returns where it writes losses."""

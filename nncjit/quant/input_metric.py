@@ -34,6 +34,9 @@ MOST_RATE = 1e6
 
 _TINY = 1e-30
 _TRIES = 6
+_STRIP = 64
+"""Rows or columns that large matrices are worked on at a time, so that these stay in the cache."""
+_NOT_BELOW = np.triu(np.ones((_STRIP, _STRIP), np.bool_))
 
 
 class MetricPart(NamedTuple):
@@ -95,16 +98,20 @@ class InputMetric:
         """The same metric in other units."""
         return replace(self, pivots=self.pivots * factor)
 
+    @staged("factorise")
     def divided(self, scale: Floats) -> InputMetric:
         """The metric of a matrix whose rows are divided by these factors, float32[rows] above 0."""
         by = np.repeat(np.asarray(scale, np.float64), self.taps)
         feeds = []
         start = 0
         for feed in self.feeds:
-            here = by[start : start + len(feed)]
+            here = by[start : start + len(feed)].astype(np.float32)
             start += len(feed)
-            changed = feed * here.astype(np.float32)
-            changed /= here.astype(np.float32)[:, None]
+            changed = np.zeros(feed.shape, np.float32)
+            for first in range(0, len(feed), _STRIP):
+                rows, stop = slice(first, first + _STRIP), first + _STRIP
+                strip = np.multiply(feed[rows, :stop], here[:stop], out=changed[rows, :stop])
+                strip /= here[rows, None]
             feeds.append(changed)
         return replace(self, pivots=self.pivots * by * by, feeds=tuple(feeds))
 
@@ -146,20 +153,42 @@ def _mean_diagonal(blocks: NDArray[Any], sizes: list[int]) -> float:
 
 def _factor(metric: NDArray[Any], mean: float, damping: float, name: str) -> tuple[Doubles, Floats]:
     """2 d and U of one block. More damping where rounding, or too few samples, left it not positive."""
+    from scipy.linalg import lapack  # here, because a decoder should not need SciPy
+
     scale = max(mean, _TINY)
     for _ in range(_TRIES):
-        reverse = np.array(metric[::-1, ::-1], np.float32, order="F")
-        reverse /= np.float32(scale)
+        reverse = _reversed(metric, np.float32(scale))
         reverse[np.diag_indices(len(reverse))] += np.float32(damping)
-        from scipy.linalg import lapack  # here, because a decoder should not need SciPy
-
-        factor, bad = lapack.spotrf(reverse, lower=1, clean=1, overwrite_a=1)
+        factor, bad = lapack.spotrf(reverse, lower=1, clean=0, overwrite_a=1)
         if not bad:
             break
         damping *= 10.0
         warnings.warn(f"{name}: its metric is not positive; damped by {damping:g}", NncWarning, stacklevel=2)
     diagonal = factor.diagonal().astype(np.float64)
-    upper = factor.T / factor.diagonal()[:, None]
-    feed = np.ascontiguousarray(upper[::-1, ::-1])
-    np.fill_diagonal(feed, 0)
-    return diagonal[::-1] ** 2 * scale, feed
+    return diagonal[::-1] ** 2 * scale, _feed(factor)
+
+
+def _reversed(metric: NDArray[Any], scale: np.float32) -> Floats:
+    """A block divided by `scale`, its last input first, as LAPACK has matrices: columns one after another.
+
+    Only strips that reach the diagonal from below are filled.
+    """
+    last_first = metric[::-1, ::-1]
+    columns = np.empty(metric.shape, np.float32)
+    for first in range(0, len(metric), _STRIP):
+        rows, stop = slice(first, first + _STRIP), first + _STRIP
+        np.divide(last_first[rows, :stop].T, scale, out=columns[:stop, rows])
+    return columns.T
+
+
+def _feed(factor: Floats) -> Floats:
+    """U of the factor of a reversed block, of which the upper triangle is not read."""
+    n = len(factor)
+    columns, diagonal = factor.T, factor.diagonal()[:, None]
+    feed = np.zeros((n, n), np.float32)
+    for first in range(0, n, _STRIP):
+        stop = min(first + _STRIP, n)
+        strip = feed[n - stop : n - first, : n - first]
+        np.divide(columns[first:stop, first:][::-1, ::-1], diagonal[first:stop][::-1], out=strip)
+        np.copyto(strip[:, n - stop :], 0, where=_NOT_BELOW[: stop - first, : stop - first])
+    return feed

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from nncjit.cabac.layer import Layer
-from nncjit.cabac.scan import from_scan, to_scan
+from nncjit.cabac.scan import to_scan
 from nncjit.quant.feedback import quantise_rows
 from nncjit.quant.flat_arrays import Floats, Levels
 from nncjit.quant.input_metric import InputMetric
@@ -62,7 +62,7 @@ class Problem:
     Parameters
     ----------
     values : float32[n]
-        Finite, in coding order (`nncjit.cabac.scan.to_scan`), 1-D and contiguous.
+        Finite, in coding order (`nncjit.cabac.scan.to_scan`), with `inputs` in raster order; 1-D and contiguous.
     layer : Layer
         How the levels will be coded: rows, columns, scan order, unary length, and with `dq` that they follow the
         trellis.
@@ -77,7 +77,8 @@ class Problem:
         The matrix's rows are inputs, and their errors cost this: it decides the levels, by the trellis with rate and
         feedback. `metric` still says how much was lost.
     reference : float32[n], optional
-        What distortion is measured against, where it is not the values: the original of values that were reduced.
+        What distortion is measured against, where it is not the values: the original of values that were reduced. In
+        their order.
     """
 
     values: Floats
@@ -164,15 +165,13 @@ def solve(problem: Problem, workers: Executor | None = None) -> Solution:
     """
     loss = None
     if problem.inputs is not None:
-        layer = problem.layer
-        found = quantise_rows(
-            from_scan(problem.values, layer), layer, problem.step, problem.rate_weight, problem.inputs
-        )
-        levels, loss = to_scan(found.levels, layer, overwrite=True), found.loss
+        found = quantise_rows(problem.values, problem.layer, problem.step, problem.rate_weight, problem.inputs)
+        levels, loss = found.levels, found.loss
     else:
         levels = _SOLVERS[bool(problem.layer.dq), problem.rate_weight > 0.0](problem, workers)
-    sums = problem.metric.distortion(problem.values, levels, problem.layer, workers)
-    if problem.reference is None:
-        return Solution(levels, sums, sums, loss)
-    lost = problem.metric.distortion(problem.reference, levels, problem.layer, workers)
+    sums = lost = problem.metric.distortion(problem.values, levels, problem.layer, workers)
+    if problem.reference is not None:
+        lost = problem.metric.distortion(problem.reference, levels, problem.layer, workers)
+    if problem.inputs is not None:
+        levels = to_scan(levels, problem.layer, overwrite=True, workers=workers)
     return Solution(levels, sums, lost, loss)

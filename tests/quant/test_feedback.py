@@ -53,6 +53,20 @@ def test_the_sum_over_inputs_is_the_quadratic_form(n, rank, dead, scale):
     assert not np.triu(part.feed).any()
 
 
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 130])
+def test_strips_of_a_factor_meet(n):
+    rng = np.random.default_rng(n)
+    metric = metric_of(rng, n)
+    found = factorise(metric[None].copy(), [n])
+    (part,) = found.parts()
+    unit = np.eye(n) + part.feed
+    assert np.tril(unit.T @ np.diag(2 * found.pivots) @ unit) == pytest.approx(np.tril(damped(metric)), abs=1e-3)
+    assert not np.triu(part.feed).any()
+    scale = rng.uniform(0.5, 2, n).astype(np.float32)
+    divided = found.divided(scale)
+    assert np.array_equal(divided.feeds[0], part.feed * scale / scale[:, None])
+
+
 def test_a_metric_of_zeros_costs_something_all_the_same():
     found = factorise(np.zeros((1, 4, 4), np.float32), [4])
     assert (found.pivots > 0).all()
@@ -279,12 +293,12 @@ def test_a_problem_with_inputs_is_solved_with_feedback():
     values = rng.standard_normal((rows, width)).astype(np.float32)
     inputs = factorise(metric_of(rng, rows)[None].copy(), [rows])
     layer = Layer.of((rows, width), dq=True, unary_length=11, scan=2)
-    ordered = to_scan(values, layer)
-    solution = solve(Problem(values=ordered, layer=layer, step=0.5, rate_weight=1.0, inputs=inputs))
-    wanted = quantise_rows(values.reshape(-1), layer, 0.5, 1.0, inputs)
+    raster = values.reshape(-1)
+    solution = solve(Problem(values=raster, layer=layer, step=0.5, rate_weight=1.0, inputs=inputs))
+    wanted = quantise_rows(raster, layer, 0.5, 1.0, inputs)
     assert np.array_equal(solution.levels, to_scan(wanted.levels, layer))
     assert solution.loss == wanted.loss
-    error = np.square(ordered - np.float32(0.5) * solution.levels).sum()
+    error = np.square(raster - np.float32(0.5) * wanted.levels).sum()
     assert solution.sums.error(0.5) == pytest.approx(float(error), rel=1e-4)
 
 

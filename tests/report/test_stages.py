@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import nncjit
+from nncjit.calibrate import Calibration
 from nncjit.stages import Cost, recording, stage, staged
 
 
@@ -98,3 +99,16 @@ def test_the_codec_passes_through_its_stages(tmp_path):
     with recording() as recorder:
         nncjit.decompress(tmp_path / "model.nnc", tmp_path / "back.npz", threads=1)
     assert {name for name, _ in recorder.costs} >= {"parse", "read", "decode", "compose", "write"}
+
+
+def test_stages_of_calibrated_coding_are_told_apart():
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((96, 96), dtype=np.float32)
+    calibration = Calibration()
+    x, g = rng.standard_normal((2, 200, 96), dtype=np.float32)
+    calibration.linear("w", weight.shape).add(x, g)
+    calibration.end_samples(1, output_power=1000.0)
+    with recording(memory=True) as recorder:
+        nncjit.encode({"w": weight}, calibration=calibration.statistics(), threads=1)
+    peaks = {name: cost.peak for (name, _), cost in recorder.costs.items()}
+    assert all(peaks[name] > 0 for name in ("read", "factorise", "quantise", "feedback", "code"))
