@@ -38,7 +38,9 @@ STANDARD = {
 """Model of the zoo -> the row of the standard's own table that it stands for, and the size there, percent."""
 ZOO = (*STANDARD, "charlm", "minilm", "digits")
 CALIBRATED = (*STANDARD, "charlm", "digits")
-"""Models that are calibrated and fine-tuned."""
+"""Models that are calibrated."""
+FINETUNED = {"digits": 200}
+"""Those that are fine-tuned, too, and in how many steps for each point."""
 WHOLE_MODELS = ("minilm",)
 ONE_STEP = (-32, -28, -24, -20, -17, -14)
 """Quantisation parameters of the curve with one absolute step for all matrices."""
@@ -62,7 +64,8 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
     found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "0.5", "--json"])]
     found += [("attached.json", ["bench/attached.py", "--json"])]
-    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, "--json"]) for m in CALIBRATED]
+    tune = {m: ["--finetune", str(steps)] for m, steps in FINETUNED.items()}
+    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *tune.get(m, []), "--json"]) for m in CALIBRATED]
     found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
     found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
     found += [("checkpoints.json", ["bench/checkpoints.py", "--json"])]
