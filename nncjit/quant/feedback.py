@@ -109,10 +109,9 @@ class _FeedbackTrellis(Setting):
 
     def _padded(self, rows: Floats) -> Floats:
         """A copy, its rows as long as the stride."""
-        if rows.shape[1] == self.stride:
-            return rows.copy()
-        padded = np.zeros((len(rows), self.stride), np.float32)
+        padded = np.empty((len(rows), self.stride), np.float32)
         padded[:, : rows.shape[1]] = rows
+        padded[:, rows.shape[1] :] = 0
         return padded
 
     def _own_fields(self, piece: Table, part: MetricPart) -> Floats:
