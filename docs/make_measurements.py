@@ -39,7 +39,7 @@ STANDARD = {
 ZOO = (*STANDARD, "charlm", "minilm", "digits")
 CALIBRATED = (*STANDARD, "charlm", "digits")
 """Models that are calibrated."""
-FINETUNED = {"digits": 200}
+FINETUNED = {"digits": 200, "vgg": 60}
 """Those that are fine-tuned, too, and in how many steps for each point."""
 WHOLE_MODELS = ("minilm",)
 ONE_STEP = (-32, -28, -24, -20, -17, -14)
