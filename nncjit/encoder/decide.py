@@ -58,13 +58,18 @@ class Settled:
     scan_order: int
 
 
-def raw_reason(info: TensorInfo, measured: Measured, plan: Plan) -> str:
-    """Why a float tensor is stored as it is, or "" where it is quantised."""
+def raw_reason(info: TensorInfo, measured: Measured, plan: Plan, *, balanced: bool = False) -> str:
+    """Why a float tensor is stored as it is, or "" where it is quantised.
+
+    A tensor whose step is `balanced` by a calibration needs no finer one for its smallest values.
+    """
     quantizer = plan.choices[info.name].quantising.quantizer
     if plan.wants_raw(info):
         return "as asked for" if quantizer in EXACT else "it belongs to levels that were quantised before"
     if measured.moments.non_finite:
         return f"{measured.moments.non_finite} values are not finite in float32"
+    if balanced:
+        return ""
     cheap = not is_matrix(info.shape) and not plan.choices[info.name].own_fineness
     if cheap and plan.options.stream.compatible is None:
         step = _vector_step(info.name, measured, plan)

@@ -125,22 +125,22 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return ExactContents(layout, split(storage, info.dtype))
     values = dtypes.to_float32(storage, info.dtype)
     measured = measure(values, workers)
-    reason = raw_reason(info, measured, plan)
-    if reason:
-        return RawContents(info, storage, reason)
-    fresh = tensor.fresh or not np.may_share_memory(values, storage)
-    del storage
     told, balanced = "", False
     if plan.data.metrics is not None and (is_matrix(info.shape) or plan.data.metrics.record(info) is not None):
         told = why_not(info, measured, plan)
         balanced = not told
-        if balanced and is_matrix(info.shape):
-            told = why_no_feedback(info, plan)
-            if not told:
-                found = _calibrated(info, values, plan)
-                if found is not None:
-                    return found
-                told = STEP_ONLY + "a transform of this table would not be smaller"
+    reason = raw_reason(info, measured, plan, balanced=balanced)
+    if reason:
+        return RawContents(info, storage, reason)
+    fresh = tensor.fresh or not np.may_share_memory(values, storage)
+    del storage
+    if balanced and is_matrix(info.shape):
+        told = why_no_feedback(info, plan)
+        if not told:
+            found = _calibrated(info, values, plan)
+            if found is not None:
+                return found
+            told = STEP_ONLY + "a transform of this table would not be smaller"
     changed = reduced(info, values, plan)
     return _plain(info, values, changed, measured, plan, workers, fresh=fresh, told=told, balanced=balanced)
 

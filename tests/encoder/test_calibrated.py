@@ -268,10 +268,11 @@ def test_a_path_and_statistics_in_memory_are_alike(case, tmp_path):
 def test_vectors_get_the_step_that_balances_them(tmp_path):
     rng = np.random.default_rng(0)
     weights = {"fc": draw(rng, OUT, IN), "cheap": draw(rng, 64), "dear": draw(rng, 64), "unseen": draw(rng, 64)}
+    weights["keys"] = draw(rng, 64) * np.repeat(np.float32([1, 1e-9]), 32)  # without statistics no step suits it
     calibration = Calibration()
     for _ in range(20):
         calibration.linear("fc", (OUT, IN)).add(draw(rng, 6, IN), draw(rng, 6, OUT))
-        for name, strength in (("cheap", 1), ("dear", 16), ("unseen", 0)):
+        for name, strength in (("cheap", 1), ("dear", 16), ("unseen", 0), ("keys", 1)):
             calibration.rows(name, (64,)).add(strength * draw(rng, 1, 64), np.ones((1, 1)))
         calibration.end_samples(1, output_power=1e4)
     calibration.save(tmp_path / "s.safetensors")
@@ -282,6 +283,7 @@ def test_vectors_get_the_step_that_balances_them(tmp_path):
     report = nncjit.compress(weights, tmp_path / "m.nnc", calibration=tmp_path / "s.safetensors")
     notes = {tensor.name: tensor.note for tensor in report.tensors}
     assert notes["unseen"] == "data-free: no error of it reaches the output"
-    assert notes["cheap"] == notes["dear"] == ""
+    assert notes["cheap"] == notes["dear"] == notes["keys"] == ""
+    assert next(t.bits_per_weight for t in report.tensors if t.name == "keys") < 8
     with pytest.raises(ModelError, match="as another kind"):
         calibration.rows("fc", (OUT,))
