@@ -17,6 +17,7 @@ from nncjit.encoder.choices import Choices
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decision import Decision, GivenStep
 from nncjit.encoder.default_steps import WIDEST_VECTOR, default_step, is_matrix, trellis_step, vector_step
+from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.encoder.measure import Measured
 from nncjit.encoder.plan import EXACT, Plan
 from nncjit.encoder.quantise import quantise, with_codebooks
@@ -84,14 +85,14 @@ def raw_reason(info: TensorInfo, measured: Measured, plan: Plan, *, balanced: bo
     return ""
 
 
-def settle(name: str, values: np.ndarray, measured: Measured, plan: Plan) -> Settled:
+def settle(name: str, values: np.ndarray | HugeTensor, measured: Measured, plan: Plan) -> Settled:
     """Quantiser, unary length and scan order of a tensor, the first two by measured cost where its choices say "auto".
 
     Parameters
     ----------
     name : str
         Of the tensor whose choices count.
-    values : float32[shape]
+    values : float32[shape] or HugeTensor
         What is coded, dimension 0 as rows; of a tensor with several parts the weights.
     measured : Measured
         Of the values.
@@ -107,7 +108,7 @@ def settle(name: str, values: np.ndarray, measured: Measured, plan: Plan) -> Set
     quantizers = QUANTIZERS if wanted == "auto" else (wanted,)
     if len(quantizers) == len(lengths) == 1:
         return Settled(quantizers[0], lengths[0], scan_order)
-    row = runs(values.reshape(-1), SAMPLE).reshape(1, -1)
+    row = runs(values, SAMPLE).reshape(1, -1)
     costs = {Settled(quantizers[0], lengths[0], scan_order): math.inf}
     for quantizer in quantizers:
         first = Settled(quantizer, lengths[0], scan_order)

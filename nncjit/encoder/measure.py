@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nncjit.encoder.default_steps import is_matrix
+from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.encoder.sampling import runs
 from nncjit.quant.moments import Moments, grain, moments
 
@@ -61,12 +62,12 @@ class Measured:
         return self.moments.peak
 
 
-def measure(values: np.ndarray, workers: Executor | None = None) -> Measured:
+def measure(values: np.ndarray | HugeTensor, workers: Executor | None = None) -> Measured:
     """Measure float32 values of any shape, C-contiguous."""
     found = moments(values, workers)
     if found.non_finite or not found.peak:
         return Measured(found, found.rms)
-    if not is_matrix(values.shape):
+    if isinstance(values, np.ndarray) and not is_matrix(values.shape):
         most_small = max(1.0, MOST_LOST * found.size)
         return Measured(found, found.rms, grain(values, LOST_BELOW * found.rms, most_small))
     if found.std < LEAST_STD * found.rms:
@@ -78,9 +79,9 @@ def measure(values: np.ndarray, workers: Executor | None = None) -> Measured:
     return Measured(found, found.std)
 
 
-def _clipped_spread(values: np.ndarray) -> float:
+def _clipped_spread(values: np.ndarray | HugeTensor) -> float:
     """Spread around the median of a sample with outliers cut off; 0 where all values are alike."""
-    sample = runs(values.reshape(-1), SAMPLE).astype(np.float64)
+    sample = runs(values, SAMPLE).astype(np.float64)
     sizes = np.abs(sample - _median(sample))
     some = sizes[sizes > 0]
     if not some.size:

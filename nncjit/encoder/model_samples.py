@@ -240,6 +240,7 @@ def _float_sample(contents: FloatContents, total: int) -> UnitSample:
     try:
         part = next(contents.parts)
         while True:
+            assert isinstance(part.values, np.ndarray), "for samples, huge tensors are read as others are"
             if part.reference is None:
                 power = part.measured.moments.power * part.measured.moments.size
             else:
@@ -254,6 +255,7 @@ def _float_sample(contents: FloatContents, total: int) -> UnitSample:
 
 
 def _part_sample(part: FloatPart, layout: UnitLayout, total: int) -> PartSample:
+    assert isinstance(part.values, np.ndarray)
     shape, size = part.values.shape, part.values.size
     if part.metric is not None:
         taps = part.metric.taps

@@ -14,9 +14,11 @@ import numpy as np
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.encoder.decision import Decision
+from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.quant import codebook, steps
 from nncjit.quant.input_metric import InputMetric
 from nncjit.quant.problem import Problem, Solution, solve
+from nncjit.quant.value_source import WINDOW, Values, as_values
 
 MOST_GAIN = 2.0
 """Largest factor between the step of quantising and the one that is signalled."""
@@ -60,7 +62,7 @@ class QuantisedMatrix:
 
 
 def quantise(
-    values: np.ndarray,
+    values: np.ndarray | HugeTensor,
     decision: Decision,
     *,
     reference: np.ndarray | None = None,
@@ -72,7 +74,7 @@ def quantise(
 
     Parameters
     ----------
-    values : float32[shape]
+    values : float32[shape] or HugeTensor
         C-contiguous and finite.
     decision : Decision
         With a qp at which all levels fit.
@@ -92,7 +94,10 @@ def quantise(
     """
     layer = decision.layer(values.shape)
     step = float(steps.step(decision.qp, decision.density))
-    if metric is not None:  # its rows are quantised in raster order
+    ordered: np.ndarray | Values
+    if isinstance(values, HugeTensor):
+        ordered = values.in_scan(layer)
+    elif metric is not None:  # its rows are quantised in raster order
         ordered = values.reshape(-1)
         assert reference is None
     else:
@@ -125,7 +130,7 @@ def quantise(
     )
 
 
-def _signalled_qp(decision: Decision, step: float, solution: Solution, values: np.ndarray) -> int:
+def _signalled_qp(decision: Decision, step: float, solution: Solution, values: np.ndarray | Values) -> int:
     """The qp to signal: where it may differ, that of the step which serves the decoded matrix best.
 
     Quantising shrinks weights, small ones to zero, and a network multiplies that layer by layer; a slightly larger step
@@ -137,13 +142,20 @@ def _signalled_qp(decision: Decision, step: float, solution: Solution, values: n
         return decision.qp
     if decision.keeps == "mean":
         total = float(solution.levels.sum(dtype=np.int64))
-        wanted = float(values.sum(dtype=np.float64)) / total if total else 0.0
+        wanted = _sum(values) / total if total else 0.0
     else:
         wanted = min(sums.unbiased_step, sums.largest_step(MOST_ERROR * sums.power))
     if not step / MOST_GAIN <= wanted <= step * MOST_GAIN:
         return decision.qp
     low, high = steps.qp_range(decision.density)
     return min(max(steps.nearest_qp(wanted, decision.density), low), high)
+
+
+def _sum(values: np.ndarray | Values) -> float:
+    """In float64, the same whether the values are all in memory or not."""
+    flat = as_values(values)
+    starts = range(0, flat.size, WINDOW)
+    return sum(float(flat.load(start, min(start + WINDOW, flat.size)).sum(dtype=np.float64)) for start in starts)
 
 
 def energy(values: np.ndarray) -> float:

@@ -6,17 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 
+from nncjit.quant.value_source import Values, as_values
+
 RUN = 1 << 11
 """Length of a run."""
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it, less their whole parts, are spread evenly, however many they are."""
 
 
-def runs(flat: np.ndarray, wanted: int) -> np.ndarray:
-    """A copy of about `wanted` elements of a 1-D array, in runs; all of it where it is not longer."""
+def runs(values: np.ndarray | Values, wanted: int) -> np.ndarray:
+    """A copy of about `wanted` elements in raster order, 1-D, in runs; of all of them where there are not more."""
+    flat = as_values(values)
     if flat.size <= wanted:
-        return flat.copy()
-    return np.concatenate([flat[start : start + RUN] for start in _starts(flat.size, wanted)])
+        return np.array(flat.load(0, flat.size))
+    return np.concatenate([flat.load(start, start + RUN) for start in _starts(flat.size, wanted)])
 
 
 def coded_runs(

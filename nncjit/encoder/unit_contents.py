@@ -35,6 +35,7 @@ from nncjit.encoder.decide import (
 )
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.grouping import Item
+from nncjit.encoder.huge_tensors import HugeTensor, by_block_rows
 from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.integer_coding import by_cost, limb_bits
 from nncjit.encoder.integer_splits import smaller_split
@@ -111,6 +112,9 @@ def _needs_block(tensor: Tensor, plan: Plan) -> bool:
 def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents:
     """A tensor that stands alone in its unit."""
     info = tensor.info
+    huge = by_block_rows(tensor, plan)
+    if huge is not None:
+        return _huge(tensor, huge, plan, workers)
     with stage("read"):
         storage = tensor.read()
     if not storage.size:
@@ -143,6 +147,17 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
             told = STEP_ONLY + "a transform of this table would not be smaller"
     changed = reduced(info, values, plan)
     return _plain(info, values, changed, measured, plan, workers, fresh=fresh, told=told, balanced=balanced)
+
+
+def _huge(tensor: Tensor, values: HugeTensor, plan: Plan, workers: Executor | None) -> FloatContents | RawContents:
+    """A matrix whose values are never all in memory."""
+    info = tensor.info
+    measured = measure(values, workers)
+    reason = raw_reason(info, measured, plan)
+    if reason:
+        return RawContents(info, tensor.read(), reason)
+    layout = UnitLayout(infos=(info,), shape=info.shape, settled=settle(info.name, values, measured, plan))
+    return FloatContents(layout, _alone(FloatPart("W", info.name, values, measured)))
 
 
 def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatContents | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from nncjit.encoder.decide import Settled
 from nncjit.encoder.decision import GivenStep
+from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.encoder.measure import Measured, measure
 from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import InputMetric
@@ -35,7 +36,7 @@ class FloatPart:
     """"W", "G", "H", "LS", "BI", "BN_beta", "BN_gamma", "BN_mean" or "BN_var". Spec, section 2."""
     name: str
     """Of the tensor whose choices count."""
-    values: np.ndarray
+    values: np.ndarray | HugeTensor
     """float32, C-contiguous, dimension 0 as rows."""
     measured: Measured
     """Of the values."""

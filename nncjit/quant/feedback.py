@@ -15,6 +15,7 @@ from nncjit.quant.input_metric import InputMetric, MetricPart
 from nncjit.quant.rate import Setting
 from nncjit.quant.steps import inverse_of
 from nncjit.quant.trellis_rd_kernels import PATH_BACK, STREAMS
+from nncjit.quant.value_source import ArrayValues
 from nncjit.stages import stage
 
 LEAF = 16
@@ -78,15 +79,15 @@ class _FeedbackTrellis(Setting):
     goes_on: tuple[str, ...] = _GOES_ON
 
     def __init__(self, values: Floats, layer: Layer, step: float, rate_weight: float, metric: InputMetric) -> None:
-        super().__init__(values, inverse_of(step), rate_weight, layer.unary_length, dependent=True)
+        super().__init__(ArrayValues(values), inverse_of(step), rate_weight, layer.unary_length, dependent=True)
         assert metric.rows == layer.rows
-        self.layer, self.step, self.metric = layer, np.float32(step), metric
+        self.layer, self.step, self.metric, self.all = layer, np.float32(step), metric, values
         self.stride = -(-layer.width // kernels.ROW_LANES) * kernels.ROW_LANES
 
     def run(self) -> RowLevels:
         """The levels of all rows."""
         rows, width = self.layer.rows, self.layer.width
-        values, levels = self.values.reshape(rows, width), np.empty((rows, width), np.int32)
+        values, levels = self.all.reshape(rows, width), np.empty((rows, width), np.int32)
         loss = 0.0
         worker = self._worker()
         for part in self.metric.parts():
@@ -152,7 +153,7 @@ class _FeedbackTrellis(Setting):
         longest = STREAMS * block if block else layer.width
         room = -(-max(longest, layer.width) // kernels.ROW_LANES) * kernels.ROW_LANES
         chains = -(-layer.width // block) if block else 1
-        worker = self.worker(kernels.ROWS, self.values, np.empty(0, np.int32), self.counts)
+        worker = self.worker(kernels.ROWS, self.all, np.empty(0, np.int32), self.counts)
         row = worker.records[0]
         for name, count in (("work", 1), ("zero", 1), ("pairs0", 2), ("pairs1", 2)):
             row[name] = worker.keep(np.zeros(count * room, np.float32), writes=True)
@@ -203,7 +204,7 @@ class _GroupTrellis(_FeedbackTrellis):
 
     def _worker(self) -> Table:
         width, taps = self.layer.width, self.metric.taps
-        worker = self.worker(group_kernels.GROUPS, self.values, np.empty(0, np.int32), self.counts)
+        worker = self.worker(group_kernels.GROUPS, self.all, np.empty(0, np.int32), self.counts)
         row = worker.records[0]
         scratch = {"x": width, "originals": width, "kept": 8 * taps, "inner": taps * taps}
         for name, count in scratch.items():

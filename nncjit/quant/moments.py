@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy as np
 from nncjit.jit import address
 from nncjit.quant import moments_kernels as kernels
 from nncjit.quant.flat_arrays import flat_floats, flat_levels
-from nncjit.quant.work_sharing import run_pieces
+from nncjit.quant.value_source import Values, as_floats, windows
+from nncjit.quant.work_sharing import PIECE, run_pieces
 
 
 class _Scratch(threading.local):
@@ -50,20 +52,21 @@ class Moments(NamedTuple):
         return math.sqrt(max(self.power - self.mean * self.mean, 0.0))
 
 
-def moments(values: np.ndarray, workers: Executor | None = None) -> Moments:
-    """Moments of a contiguous float32 array of any shape. They do not depend on the workers, which share its pieces."""
-    flat = flat_floats(values)
-    source = address(flat)
-
-    def piece(start: int, stop: int) -> Any:
-        kernels.moments(source + 4 * start, stop - start, _scratch.at_moments)
-        return _scratch.moments.item()
-
-    parts = run_pieces(piece, flat.size, workers)
+def moments(values: np.ndarray | Values, workers: Executor | None = None) -> Moments:
+    """Moments of float32 values. They do not depend on the workers, which share its pieces."""
+    flat = as_floats(values)
+    parts: list[Any] = []
+    for window in windows(flat, flat.size, PIECE, workers):
+        parts += run_pieces(partial(_moments, address(window.floats)), window.floats.size, workers)
     total, power, peak, bad = _sums(parts, 4)
     n = max(flat.size - int(bad), 1)
     peak = peak if len(parts) == 1 else max((part[2] for part in parts), default=0.0)
     return Moments(flat.size, total / n, power / n, peak, int(bad))
+
+
+def _moments(source: int, start: int, stop: int) -> Any:
+    kernels.moments(source + 4 * start, stop - start, _scratch.at_moments)
+    return _scratch.moments.item()
 
 
 def grain(values: np.ndarray, small: float, most_small: float) -> float:
@@ -103,17 +106,21 @@ class Products(NamedTuple):
         return self.power / self.mixed if self.mixed > 0.0 else 0.0
 
 
-def products(values: np.ndarray, levels: np.ndarray, workers: Executor | None = None) -> Products:
+def products(values: np.ndarray | Values, levels: np.ndarray, workers: Executor | None = None) -> Products:
     """Products of float32 values and their int32 levels (same order, contiguous), as `moments` finds its sums."""
-    w, q = flat_floats(values), flat_levels(levels)
+    w, q = as_floats(values), flat_levels(levels)
     assert w.size == q.size
-    source, target = address(w), address(q)
+    parts: list[Any] = []
+    for window in windows(w, w.size, PIECE, workers):
+        here = q[window.start : window.stop]
+        task = partial(_products, address(window.floats), address(here))
+        parts += run_pieces(task, here.size, workers)
+    return Products(*_sums(parts, 3))
 
-    def piece(start: int, stop: int) -> Any:
-        kernels.products(source + 4 * start, target + 4 * start, stop - start, _scratch.at_products)
-        return _scratch.products.item()
 
-    return Products(*_sums(run_pieces(piece, w.size, workers), 3))
+def _products(source: int, target: int, start: int, stop: int) -> Any:
+    kernels.products(source + 4 * start, target + 4 * start, stop - start, _scratch.at_products)
+    return _scratch.products.item()
 
 
 def _sums(parts: list[tuple[float, ...]], n: int) -> tuple[float, ...]:

@@ -22,18 +22,19 @@ from nncjit.quant.input_metric import InputMetric
 from nncjit.quant.moments import Products, products
 from nncjit.quant.trellis import trellis, trellis_rd
 from nncjit.quant.uniform import uniform, uniform_rd
+from nncjit.quant.value_source import Values
 from nncjit.stages import staged
 
 
 class Metric(Protocol):
     """A quadratic form M in which distortion is measured."""
 
-    def distortion(self, values: Floats, levels: Levels, layer: Layer, workers: Executor | None) -> Products:
+    def distortion(self, values: Floats | Values, levels: Levels, layer: Layer, workers: Executor | None) -> Products:
         """``<w, w>``, ``<w, q>`` and ``<q, q>`` of values w and levels q, with ``<x, y> = x' M y``.
 
         Parameters
         ----------
-        values : float32[n]
+        values : float32[n] or Values
             In coding order.
         levels : int32[n]
             In the same order.
@@ -47,7 +48,13 @@ class Metric(Protocol):
 class Identity:
     """The sum of squared differences: all elements count alike."""
 
-    def distortion(self, values: Floats, levels: Levels, layer: Layer, workers: Executor | None) -> Products:  # noqa: ARG002
+    def distortion(
+        self,
+        values: Floats | Values,
+        levels: Levels,
+        layer: Layer,  # noqa: ARG002
+        workers: Executor | None,
+    ) -> Products:
         """See `Metric`."""
         return products(values, levels, workers)
 
@@ -61,7 +68,7 @@ class Problem:
 
     Parameters
     ----------
-    values : float32[n]
+    values : float32[n] or Values
         Finite, in coding order (`nncjit.cabac.scan.to_scan`), with `inputs` in raster order; 1-D and contiguous.
     layer : Layer
         How the levels will be coded: rows, columns, scan order, unary length, and with `dq` that they follow the
@@ -81,7 +88,7 @@ class Problem:
         their order.
     """
 
-    values: Floats
+    values: Floats | Values
     layer: Layer
     step: float
     rate_weight: float = 0.0
@@ -165,6 +172,7 @@ def solve(problem: Problem, workers: Executor | None = None) -> Solution:
     """
     loss = None
     if problem.inputs is not None:
+        assert isinstance(problem.values, np.ndarray)
         found = quantise_rows(problem.values, problem.layer, problem.step, problem.rate_weight, problem.inputs)
         levels, loss = found.levels, found.loss
     else:

@@ -12,6 +12,7 @@ from nncjit.jit import Table, address, lanes
 from nncjit.quant import rate_kernels
 from nncjit.quant.flat_arrays import Floats, Levels
 from nncjit.quant.steps import bit_weight
+from nncjit.quant.value_source import Values, windows
 
 PILOT_RUNS = 4
 PILOT = 1024
@@ -33,7 +34,8 @@ class Setting:
 
     Parameters
     ----------
-    values : float32[n]
+    values : Values
+        float32[n]
     inverse : float
         1 / step.
     rate_weight : float
@@ -43,7 +45,7 @@ class Setting:
     """
 
     def __init__(
-        self, values: Floats, inverse: float, rate_weight: float, unary_length: int, *, dependent: bool
+        self, values: Values, inverse: float, rate_weight: float, unary_length: int, *, dependent: bool
     ) -> None:
         self.values = values
         self.inverse = np.float32(inverse)
@@ -80,12 +82,9 @@ class Setting:
         """Some values from four places, all of a small tensor."""
         n = self.values.size
         if n <= PILOT_RUNS * PILOT:
-            return self.values
-        return self.runs([n * k // PILOT_RUNS for k in range(PILOT_RUNS)], 0, PILOT)
-
-    def runs(self, places: list[int], before: int, after: int) -> Floats:
-        """The values around some places, one after another."""
-        return np.concatenate([self.values[place - before : place + after] for place in places])
+            return self.values.load(0, n)  # type: ignore[no-any-return]
+        places = [n * k // PILOT_RUNS for k in range(PILOT_RUNS)]
+        return np.concatenate([self.values.load(place, place + PILOT) for place in places])
 
     def best(self, run: Callable[[Floats], Levels]) -> Levels:
         """``run(counts)``, or where that is sparse the cheapest of it, of a run that starts sparser, and of all zeros.
@@ -107,9 +106,12 @@ class Setting:
         places = np.flatnonzero(levels)
         if not places.size:
             return float(self.weight) * (_LEAST_BITS * levels.size - _CONTEXT_BITS)
-        x = np.abs(self.values[places] * self.inverse).astype(np.float64)
+        gain = 0.0
+        for window in windows(self.values, levels.size, 1):
+            here = places[slice(*np.searchsorted(places, (window.start, window.stop)))]
+            x = np.abs(window.floats[here - window.start] * self.inverse).astype(np.float64)
+            gain += float(np.sum(x * x - (x - np.abs(levels[here])) ** 2))
         sizes = np.abs(levels[places])
-        gain = float(np.sum(x * x - (x - sizes) ** 2))
         kinds = np.unique((sizes + self.width - 1) // self.width, return_counts=True)[1]
         bits = _entropy(np.array([places.size, levels.size - places.size])) + _entropy(kinds) + places.size
         return float(self.weight) * bits - gain

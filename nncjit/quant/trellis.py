@@ -10,23 +10,24 @@ from nncjit.jit import Table, address, lanes
 from nncjit.quant import reference_rate
 from nncjit.quant import trellis_kernels as scalar
 from nncjit.quant import trellis_lanes_kernels as vector
-from nncjit.quant.flat_arrays import Floats, Levels, flat_floats
+from nncjit.quant.flat_arrays import Floats, Levels
 from nncjit.quant.steps import inverse_of
 from nncjit.quant.trellis_chunks import FEWEST, LANES, Chunks
 from nncjit.quant.trellis_rate import RateTrellis
 from nncjit.quant.uniform import largest_magnitude
-from nncjit.quant.work_sharing import run_pieces
+from nncjit.quant.value_source import Values, Window, as_floats, windows
+from nncjit.quant.work_sharing import PIECE, run_pieces
 
 _SPARSE, _VERY_SPARSE = 0.4, 0.1
 """Shares of values that are not near 0: below the first chunks must be long, below the second they cannot be used."""
 
 
-def trellis(values: Floats, step: float, *, exact: bool = False, workers: Executor | None = None) -> Levels:
+def trellis(values: Floats | Values, step: float, *, exact: bool = False, workers: Executor | None = None) -> Levels:
     """The levels of least squared error that dependent quantisation allows. Spec, section 12.
 
     Parameters
     ----------
-    values : float32[n]
+    values : float32[n] or Values
         In scan order, 1-D and contiguous.
     step : float
         Taken as float32; `nncjit.quant.steps.raise_qp` finds one with which all levels fit.
@@ -41,27 +42,32 @@ def trellis(values: Floats, step: float, *, exact: bool = False, workers: Execut
     int32[n]
         Levels q; the path that they walk starts in state 0.
     """
-    inverse, values = inverse_of(step), flat_floats(values)
-    levels = np.empty(values.size, np.int32)
-    source, target = address(values), address(levels, writes=True)
-    chunks = None if exact else _chunks(values, inverse, workers)
-    if chunks is None:
-        scalar.quantise(source, values.size, inverse, 0, -1, target)
-        return levels
+    inverse, given = inverse_of(step), as_floats(values)
+    levels = np.empty(given.size, np.int32)
+    chunks = None if exact else _chunks(given, inverse, workers)
+    done, state = 0, 0
+    if chunks is not None:
+        done, block = chunks.blocks_end, LANES * chunks.length
+        for window in windows(given, done, chunks.task, workers, before=block, after=chunks.window):
+            here = levels[window.low : window.low + window.floats.size]
+            state = _quantise_window(chunk_table(window.floats, inverse, here, chunks), window, chunks, workers)
+    tail, here = given.load(done, given.size, workers), levels[done:]
+    scalar.quantise(address(tail), tail.size, inverse, state, -1, address(here, writes=True))
+    return levels
 
-    table = chunk_table(values, inverse, levels, chunks)
+
+def _quantise_window(table: Table, window: Window, chunks: Chunks, workers: Executor | None) -> int:
+    """The levels of a window of whole blocks; returns the state after the last one."""
 
     def task(start: int, stop: int) -> int:
         scratch = np.empty(vector.scratch_size(chunks.depth), np.uint8)
         count = (stop - start) // (LANES * chunks.length)
-        memory = address(scratch, writes=True)
-        end: int = vector.quantise_blocks(table.address, memory, start, count, -1 if start else 0)
+        memory, first = address(scratch, writes=True), window.start + start
+        before = 0 if first == 0 else -1
+        end: int = vector.quantise_blocks(table.address, memory, first - window.low, count, before)
         return end
 
-    done = chunks.blocks_end
-    ends = run_pieces(task, done, workers, chunks.task)
-    scalar.quantise(source + 4 * done, values.size - done, inverse, ends[-1], -1, target + 4 * done)
-    return levels
+    return run_pieces(task, window.stop - window.start, workers, chunks.task)[-1]
 
 
 def chunk_table(values: Floats, inverse: float, levels: Levels, chunks: Chunks) -> Table:
@@ -75,7 +81,7 @@ def chunk_table(values: Floats, inverse: float, levels: Levels, chunks: Chunks) 
 
 
 def trellis_rd(
-    values: Floats,
+    values: Floats | Values,
     step: float,
     rate_weight: float,
     *,
@@ -87,7 +93,7 @@ def trellis_rd(
 
     Parameters
     ----------
-    values : float32[n]
+    values : float32[n] or Values
         In scan order, 1-D and contiguous.
     step : float
         Taken as float32; `nncjit.quant.steps.raise_qp` finds one with which all levels fit.
@@ -105,22 +111,27 @@ def trellis_rd(
     int32[n]
         Levels q; the path that they walk starts in state 0.
     """
-    inverse, values = inverse_of(step), flat_floats(values)
-    if rate_weight <= 0.0 or not values.size:
-        return trellis(values, step, exact=exact, workers=workers)
+    inverse, given = inverse_of(step), as_floats(values)
+    if rate_weight <= 0.0 or not given.size:
+        return trellis(given, step, exact=exact, workers=workers)
     if exact:
-        return reference_rate.search(values, inverse, rate_weight, unary_length, dependent=True)
-    if largest_magnitude(values, workers=workers) * inverse >= vector.EXACT_BELOW:
-        return trellis(values, step, exact=True)  # levels so large that their rates hardly differ
-    return RateTrellis(values, inverse, rate_weight, unary_length, dependent=True).run(workers)
+        return reference_rate.search(given.load(0, given.size), inverse, rate_weight, unary_length, dependent=True)
+    if largest_magnitude(given, workers=workers) * inverse >= vector.EXACT_BELOW:
+        return trellis(given, step, exact=True)  # levels so large that their rates hardly differ
+    return RateTrellis(given, inverse, rate_weight, unary_length, dependent=True).run(workers)
 
 
-def _chunks(values: Floats, inverse: float, workers: Executor | None) -> Chunks | None:
+def _chunks(values: Values, inverse: float, workers: Executor | None) -> Chunks | None:
     """How to cut the tensor; None where it is too small or too sparse for that, or has levels too large for float32."""
     if values.size < FEWEST or not lanes.enabled():
         return None
-    some = values[:: values.size // FEWEST]
-    share = np.count_nonzero(np.abs(some) >= 0.25 / inverse) / some.size
-    if share < _VERY_SPARSE or largest_magnitude(values, workers=workers) * inverse >= vector.EXACT_BELOW:
+    every, largest = values.size // FEWEST, 0.0
+    some = seen = 0
+    for window in windows(values, values.size, PIECE, workers):
+        sample = window.floats[-window.start % every :: every]
+        some, seen = some + int(np.count_nonzero(np.abs(sample) >= 0.25 / inverse)), seen + sample.size
+        largest = max(largest, largest_magnitude(window.floats, workers=workers))
+    share = some / seen
+    if share < _VERY_SPARSE or largest * inverse >= vector.EXACT_BELOW:
         return None
     return Chunks.of(values.size, sparse=bool(share < _SPARSE))

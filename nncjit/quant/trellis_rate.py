@@ -31,17 +31,37 @@ class RateTrellis(Setting):
 
         def paths(counts: Floats) -> Levels:
             levels = np.empty(self.values.size, np.int32)
-            states = self._states(cuts, counts)
-
-            def task(k: int) -> None:
-                place = slice(STREAMS * k, STREAMS * k + STREAMS + 1)
-                worker = self._streams(self.values, levels, cuts[place], states[place], counts)
-                kernels.quantise(worker.address, NEXT_BLOCK)
-
-            run_tasks(task, len(cuts) // STREAMS, workers)
+            state = 0
+            count = STREAMS * -(-self.values.window // _TASK)
+            for first in range(0, len(cuts) - 1, count):
+                here = cuts[first : first + count + 1]
+                low, high = max(here[0] - _WINDOW, 0), min(here[-1] + _WINDOW, self.values.size)
+                values, own_levels = self.values.load(low, high, workers), levels[low:high]
+                local = [cut - low for cut in here]
+                states = self._states(values, local, state, counts)
+                state = states[-1]
+                self._run_tasks(values, own_levels, local, states, counts, workers)
             return levels
 
         return self.best(paths)
+
+    def _run_tasks(
+        self,
+        values: Floats,
+        levels: Levels,
+        cuts: list[int],
+        states: list[int],
+        counts: Floats,
+        workers: Executor | None,
+    ) -> None:
+        """The levels between the cuts."""
+
+        def task(k: int) -> None:
+            place = slice(STREAMS * k, STREAMS * k + STREAMS + 1)
+            worker = self._streams(values, levels, cuts[place], states[place], counts)
+            kernels.quantise(worker.address, NEXT_BLOCK)
+
+        run_tasks(task, len(cuts) // STREAMS, workers)
 
     def _streams(self, values: Floats, levels: Levels, cuts: list[int], states: list[int], counts: Floats) -> Table:
         """The record of a worker for the streams between the cuts."""
@@ -76,13 +96,15 @@ class RateTrellis(Setting):
             cuts += [start + length * k for k in range(STREAMS)]
         return [*cuts, n]
 
-    def _states(self, cuts: list[int], counts: Floats) -> list[int]:
-        """States at the cuts: 0 at the first, any at the last, between them those of good paths through a window."""
-        inner = [cut for cut in cuts[1:-1] if cut < self.values.size]
-        states = [0]
+    def _states(self, values: Floats, cuts: list[int], first: int, counts: Floats) -> list[int]:
+        """States at the cuts: that at the first is known, any is at the end of all values, and at the others those of
+        good paths through a window.
+        """
+        inner = [cut for cut in cuts[1:] if cut < values.size]
+        states = [first]
         for k in range(0, len(inner), STREAMS):
             places = inner[k : k + STREAMS]
-            around = self.runs(places, _WINDOW, _WINDOW)
+            around = np.concatenate([values[place - _WINDOW : place + _WINDOW] for place in places])
             ends = [min(2 * _WINDOW * s, around.size) for s in range(STREAMS + 1)]
             levels = np.empty(around.size, np.int32)
             worker = self._streams(around, levels, ends, [-1] * (STREAMS + 1), counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Executor
+from functools import partial
 
 import numpy as np
 
@@ -11,34 +12,41 @@ from nncjit.jit import address
 from nncjit.quant import reference_rate
 from nncjit.quant import uniform_kernels as kernels
 from nncjit.quant import uniform_rd_kernels as rd_kernels
-from nncjit.quant.flat_arrays import Floats, Levels, flat_floats
+from nncjit.quant.flat_arrays import Floats, Levels
 from nncjit.quant.rate import FIRST_BLOCK, NEXT_BLOCK, Setting
 from nncjit.quant.steps import inverse_of
 from nncjit.quant.trellis_lanes_kernels import EXACT_BELOW
+from nncjit.quant.value_source import Values, Window, as_floats, windows
 from nncjit.quant.work_sharing import PIECE, run_pieces
 
 
-def largest_magnitude(values: Floats, *, workers: Executor | None = None) -> float:
+def largest_magnitude(values: Floats | Values, *, workers: Executor | None = None) -> float:
     """Largest magnitude of the values; infinity where one is not finite, 0 where there is none.
 
     Parameters
     ----------
-    values : float32[n]
+    values : float32[n] or Values
     workers : Executor or None
     """
-    values = flat_floats(values)
-    source = address(values)
-    most = max(run_pieces(lambda a, b: kernels.largest(source + 4 * a, b - a), values.size, workers), default=0)
+    given = as_floats(values)
+    most = 0
+    for window in windows(given, given.size, PIECE, workers):
+        source = address(window.floats)
+        most = max(most, *run_pieces(partial(_largest, source), window.floats.size, workers))
     size = float(np.int32(most).view(np.float32))
     return size if math.isfinite(size) else math.inf
 
 
-def uniform(values: Floats, step: float, *, workers: Executor | None = None) -> Levels:
+def _largest(source: int, start: int, stop: int) -> int:
+    return int(kernels.largest(source + 4 * start, stop - start))
+
+
+def uniform(values: Floats | Values, step: float, *, workers: Executor | None = None) -> Levels:
     """The nearest levels: float32 ``(1 / step) * value`` rounded, halves away from zero. Spec, section 12.
 
     Parameters
     ----------
-    values : float32[n]
+    values : float32[n] or Values
         In any order, 1-D and contiguous.
     step : float
         Taken as float32; `nncjit.quant.steps.raise_qp` finds one with which all levels fit.
@@ -49,19 +57,21 @@ def uniform(values: Floats, step: float, *, workers: Executor | None = None) -> 
     int32[n]
         Levels, at most 2^30 - 64 in magnitude (values beyond are clamped).
     """
-    inverse, values = np.float32(inverse_of(step)), flat_floats(values)
-    levels = np.empty(values.size, np.int32)
-    source, target = address(values), address(levels, writes=True)
-
-    def piece(start: int, stop: int) -> None:
-        kernels.round_half_away(source + 4 * start, stop - start, inverse, target + 4 * start)
-
-    run_pieces(piece, values.size, workers)
+    inverse, given = np.float32(inverse_of(step)), as_floats(values)
+    levels = np.empty(given.size, np.int32)
+    for window in windows(given, given.size, PIECE, workers):
+        here = levels[window.start : window.stop]
+        task = partial(_round, address(window.floats), address(here, writes=True), inverse)
+        run_pieces(task, here.size, workers)
     return levels
 
 
+def _round(source: int, target: int, inverse: np.float32, start: int, stop: int) -> None:
+    kernels.round_half_away(source + 4 * start, stop - start, inverse, target + 4 * start)
+
+
 def uniform_rd(
-    values: Floats,
+    values: Floats | Values,
     step: float,
     rate_weight: float,
     *,
@@ -73,7 +83,7 @@ def uniform_rd(
 
     Parameters
     ----------
-    values : float32[n]
+    values : float32[n] or Values
         In scan order, 1-D and contiguous.
     step : float
         Taken as float32; `nncjit.quant.steps.raise_qp` finds one with which all levels fit.
@@ -90,14 +100,14 @@ def uniform_rd(
     -------
     int32[n]
     """
-    inverse, values = inverse_of(step), flat_floats(values)
-    if rate_weight <= 0.0 or not values.size:
-        return uniform(values, step, workers=workers)
+    inverse, given = inverse_of(step), as_floats(values)
+    if rate_weight <= 0.0 or not given.size:
+        return uniform(given, step, workers=workers)
     if exact:
-        return reference_rate.search(values, inverse, rate_weight, unary_length, dependent=False)
-    if largest_magnitude(values, workers=workers) * inverse >= EXACT_BELOW:
-        return uniform(values, step, workers=workers)  # levels so large that their rates hardly differ
-    setting = Setting(values, inverse, rate_weight, unary_length, dependent=False)
+        return reference_rate.search(given.load(0, given.size), inverse, rate_weight, unary_length, dependent=False)
+    if largest_magnitude(given, workers=workers) * inverse >= EXACT_BELOW:
+        return uniform(given, step, workers=workers)  # levels so large that their rates hardly differ
+    setting = Setting(given, inverse, rate_weight, unary_length, dependent=False)
     pilot = setting.pilot()
     learner = setting.worker(rd_kernels.WORKER, pilot, np.empty(pilot.size, np.int32), setting.counts)
     for first_block in (FIRST_BLOCK, NEXT_BLOCK):
@@ -105,13 +115,16 @@ def uniform_rd(
     setting.counts = learner.records[0]["counts"].copy()
 
     def run(counts: Floats) -> Levels:
-        levels = np.empty(values.size, np.int32)
+        levels = np.empty(given.size, np.int32)
+        for window in windows(given, given.size, PIECE, workers):
 
-        def piece(start: int, stop: int) -> None:
-            worker = setting.worker(rd_kernels.WORKER, values, levels, counts)
-            rd_kernels.quantise(worker.address, start, stop, NEXT_BLOCK)
+            def piece(start: int, stop: int, window: Window = window) -> None:
+                here = levels[window.start : window.stop]
+                worker = setting.worker(rd_kernels.WORKER, window.floats, here, counts)
+                rd_kernels.quantise(worker.address, start, stop, NEXT_BLOCK)
 
-        run_pieces(piece, values.size, workers, PIECE)  # the rates of a piece are its own: its size decides levels
+            # the rates of a piece are its own: its size decides levels
+            run_pieces(piece, window.floats.size, workers, PIECE)
         return levels
 
     return setting.best(run)

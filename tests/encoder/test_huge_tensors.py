@@ -1,0 +1,107 @@
+"""Huge tensors are read by block rows; streams are those of tensors that are all in memory."""
+
+from __future__ import annotations
+
+import io
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+import nncjit
+from nncjit import formats
+from nncjit.cabac.layer import Layer
+from nncjit.cabac.scan import to_scan
+from nncjit.encoder import huge_tensors
+from nncjit.encoder.huge_tensors import HugeTensor
+from nncjit.encoder.model_encoder import encode_model
+from nncjit.encoder.options import Options
+from nncjit.model import Model, Tensor, TensorInfo
+from nncjit.quant import value_source
+
+WINDOW = 1 << 18
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Tensors of this test's size are huge; returns how to switch that off."""
+    monkeypatch.setattr(huge_tensors, "HUGE", 1 << 16)
+    monkeypatch.setattr(huge_tensors, "STRIP", 1 << 15)
+    monkeypatch.setattr(value_source, "WINDOW", WINDOW)
+    return lambda: monkeypatch.setattr(huge_tensors, "HUGE", 1 << 60)
+
+
+def write(path, values):
+    storage = (np.ascontiguousarray(values, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    with formats.create(path, [TensorInfo("w", values.shape, "bfloat16")]) as writer:
+        writer.put("w", storage)
+    return path
+
+
+def normal(rows, width):
+    rng = np.random.default_rng(rows)
+    return rng.standard_normal((rows, width)) * np.exp(rng.normal(0, 0.5, (rows, 1)))
+
+
+def sparse(rows, width):
+    values = normal(rows, width)
+    return np.where(np.abs(values) > 2 * np.median(np.abs(values)), values, 0)
+
+
+CASES = [
+    (normal(1000, 700), {}),
+    (normal(1000, 701), {"rate_weight": 0.5}),
+    (normal(1000, 700), {"quantizer": "uniform"}),
+    (normal(900, 700), {"quantizer": "uniform", "rate_weight": 0.5, "scan_order": 0}),
+    (normal(700, 1000), {"quantizer": "auto", "unary_length": "auto", "bits": 4}),
+    (normal(1, 1) + normal(300, 2000) * 0.01, {}),
+    (normal(128, 5000), {"scan_order": 4}),
+    (sparse(900, 800), {"qp": -12}),
+    (sparse(900, 800), {"qp": 0, "rate_weight": 1.0}),
+    (np.ones((600, 600)), {}),
+    (np.zeros((600, 600)), {}),
+    (np.where(normal(600, 600) > 3, np.nan, 1), {}),
+    (normal(600, 600), {"qp": 4}),
+]
+
+
+@pytest.mark.parametrize(("values", "options"), CASES)
+def test_bytes_are_those_of_a_tensor_in_memory(values, options, small_windows, tmp_path):
+    source = write(tmp_path / "m.safetensors", values)
+    with pytest.warns(nncjit.NncWarning) if not np.isfinite(values).all() else nullcontext():
+        nncjit.compress(source, tmp_path / "huge.nnc", **options)
+        small_windows()
+        nncjit.compress(source, tmp_path / "whole.nnc", **options)
+    assert (tmp_path / "huge.nnc").read_bytes() == (tmp_path / "whole.nnc").read_bytes()
+
+
+@pytest.mark.parametrize("shape", [(1000, 700), (130, 5000), (64, 9), (65, 64), (7, 100_000), (256, 8, 33)])
+@pytest.mark.parametrize("scan", [0, 1, 4])
+def test_pieces_are_those_of_the_whole(shape, scan, small_windows):
+    values = np.arange(np.prod(shape), dtype=np.float32)
+    layer = Layer.of(shape, scan=scan)
+    huge = HugeTensor(lambda start, stop: values[start:stop].copy(), shape, "float32").in_scan(layer)
+    wanted = to_scan(values, layer)
+    rng = np.random.default_rng(scan)
+    for start, stop in [
+        (0, values.size),
+        (0, 0),
+        (values.size, values.size),
+        (5, 5),
+        *rng.integers(0, values.size, (20, 2)),
+    ]:
+        np.testing.assert_array_equal(huge.load(start, max(start, stop)), wanted[start : max(start, stop)])
+
+
+def test_values_are_not_read_at_once(small_windows, tmp_path):
+    with formats.open_model(write(tmp_path / "m.safetensors", normal(1024, 1024))) as model:
+        tensor = model["w"]
+        most = []
+
+        def part(start, stop):
+            most.append(stop - start)
+            return tensor.part(start, stop)
+
+        only_parts = Tensor("w", tensor.shape, tensor.dtype, lambda: pytest.fail("was read at once"), part=part)
+        encode_model(Model([only_parts]), io.BytesIO(), Options())
+    assert max(most) <= huge_tensors.STRIP
