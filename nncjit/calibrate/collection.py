@@ -43,6 +43,7 @@ class Calibration:
         self.output_power = 0.0
         self._inputs: dict[str, InputSums] = {}
         self._tables: dict[str, TableSums] = {}
+        self._unreached: dict[str, tuple[int, ...]] = {}
 
     def linear(self, name: str, shape: tuple[int, ...], *, axis: int = 1) -> InputSums:
         """The sums of a linear layer, made when first asked for.
@@ -100,6 +101,10 @@ class Calibration:
         self._check_same(sums.record, fresh.record, other=self._inputs.get(name))
         return sums
 
+    def unreached(self, name: str, shape: tuple[int, ...]) -> None:
+        """Say that no sample has reached a weight of the model so far; forgotten where sums of it are collected."""
+        self._unreached[name] = shape
+
     def _input_sums(self, fresh: InputSums) -> InputSums:
         sums = self._inputs.setdefault(fresh.record.name, fresh)
         self._check_same(sums.record, fresh.record, other=self._tables.get(fresh.record.name))
@@ -127,7 +132,9 @@ class Calibration:
         for name in earlier:
             found = earlier[name]
             record, positions = found.record, found.positions
-            if record.kind == "table" or positions:
+            if not record.samples:
+                self.unreached(name, record.shape)
+            elif record.kind == "table" or positions:
                 sums = self.table(name, record.shape, positions=positions)
                 self._check_blocks(record, sums.record)
                 sums.resume(record, found.metric(), found.energy(), found.uses(), earlier.samples)
@@ -156,6 +163,9 @@ class Calibration:
             energy = (table.energy / max(self.samples, 1)).astype(np.float32)
             yield Arrays(*table.finish(self.samples), energy, table.uses, table.positions)
             self._tell(name, table)
+        for name, shape in self._unreached.items():
+            if name not in self._inputs and name not in self._tables:
+                yield Arrays(*InputSums.of(name, "rows", shape, axis=0, widest=0).finish(self.samples))
 
     def _tell(self, name: str, sums: InputSums | TableSums) -> None:
         if sums.dropped:

@@ -114,7 +114,8 @@ def _beside(folder: Path) -> Path:
 
 def _report(found: Statistics, source: Path, target: Path, seconds: float) -> CalibrateReport:
     weights = 0
-    for tensor in found.values():
+    reached = [tensor for tensor in found.values() if tensor.record.samples]
+    for tensor in reached:
         size = 1
         for n in tensor.record.shape:
             size *= n
@@ -124,7 +125,7 @@ def _report(found: Statistics, source: Path, target: Path, seconds: float) -> Ca
         target=str(target),
         loss=found.loss,
         samples=found.samples,
-        tensors=len(found),
+        tensors=len(reached),
         weights=weights,
         bytes=target.stat().st_size,
         seconds=seconds,

@@ -41,6 +41,8 @@ WIDEST_SCALE = 8.0
 SCALE_STEP = 0.25
 """Trellis step of the factors, in units of the least one: none of them becomes 0."""
 
+LEFT_OUT = "zero: no sample reached it"
+"""The note of a matrix that was not used."""
 ALONE = "data-free: "
 """What the note of a tensor begins with that has no metric although the model is calibrated."""
 STEP_ONLY = "calibrated step only: "
@@ -65,6 +67,18 @@ def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:
         "weights are changed first": bool(changed) or reducing.rank is not None or reducing.scale_rows,
     }
     return next((ALONE + reason for reason, holds in reasons.items() if holds), "")
+
+
+def is_left_out(info: TensorInfo, plan: Plan) -> bool:
+    """Whether a matrix becomes zero, as the options want for those that the statistics say no sample reached."""
+    metrics = plan.data.metrics
+    return (
+        metrics is not None
+        and plan.choices[info.name].quantising.unreached == "zero"
+        and is_matrix(info.shape)
+        and metrics.record(info) is not None
+        and not metrics.is_reached(info)
+    )
 
 
 def why_no_feedback(info: TensorInfo, plan: Plan) -> str:

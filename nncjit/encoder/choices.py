@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FinenessKind = Literal["ratio", "bits", "snr", "loss", "qp", "quality"]
 Quantizer = Literal["trellis", "uniform", "codebook", "auto", "lossless", "raw"]
 Selection = Literal["fast", "exact", "reference", "none"]
+Unreached = Literal["kept", "zero"]
 Scope = Literal["tensor", "model"]
 References = Literal["name", "index"]
 Reader = Literal["nncodec"]
@@ -162,6 +163,15 @@ class Quantising(OptionGroup):
         "how much a calibrated table favours rows that the samples use often",
         "0: all rows count alike; 1: a row counts as much as the samples felt its errors, and what they never use may "
         "be lost. Without calibration it means nothing.",
+    )
+    unreached: Unreached = option(
+        "kept",
+        Word(*get_args(Unreached)),
+        "HOW",
+        "what becomes of matrices that no sample of a calibration reached",
+        '"kept" codes them with their default steps. "zero" makes them zero, which takes a few bytes; the report names '
+        "them. It is for what is never used, as the pooler of an embedding model: weights that other inputs would "
+        "reach are lost.",
     )
     exact: bool = option(
         False, Flag(), "", "exact and slower searches everywhere", "The trellis in float64, and no samples."

@@ -45,6 +45,11 @@ class Metrics:
         found = self.statistics.get(info.name)
         return None if found is None or dtypes.find(info.dtype).kind != "f" else found.record
 
+    def is_reached(self, info: TensorInfo) -> bool:
+        """Whether samples reached a tensor."""
+        found = self.statistics.get(info.name)
+        return found is not None and found.record.samples > 0
+
     def is_zero(self, name: str) -> bool:
         """Whether the samples found no error of a weight that the output feels."""
         return not self.statistics[name].diagonal().any()

@@ -35,6 +35,7 @@ from nncjit.encoder.choices import (
     Scope,
     Selection,
     StreamLayout,
+    Unreached,
 )
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.option_table import among
@@ -76,6 +77,7 @@ class OptionKeywords(TypedDict, total=False):
     quantizer: Quantizer
     rate_weight: float
     frequency_weight: float
+    unreached: Unreached
     exact: bool
     qp_density: int
     unary_length: int | Auto

@@ -39,7 +39,7 @@ def _loss_per_bit(infos: list[TensorInfo], metrics: Metrics) -> float:
     if missing:
         said = f"the statistics are of {len(missing)} weights more than the model has, {missing[0]} among them"
         warnings.warn(said, NncWarning, stacklevel=2)
-    return metrics.loss_per_bit(sum(info.size for info in infos if info.name in metrics.statistics))
+    return metrics.loss_per_bit(sum(info.size for info in infos if metrics.is_reached(info)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.encoder.calibrated_parts import ALONE, STEP_ONLY, balanced_part, calibrated_parts, why_no_feedback, why_not
+from nncjit.encoder.calibrated_parts import (
+    ALONE,
+    LEFT_OUT,
+    STEP_ONLY,
+    balanced_part,
+    calibrated_parts,
+    is_left_out,
+    why_no_feedback,
+    why_not,
+)
 from nncjit.encoder.calibrated_tables import calibrated_table, chosen_table
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import (
@@ -129,6 +138,9 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return ExactContents(layout, split(storage, info.dtype))
     values = dtypes.to_float32(storage, info.dtype)
     measured = measure(values, workers)
+    if is_left_out(info, plan):
+        zeros = np.zeros_like(values)
+        return _plain(info, values, zeros, measured, plan, workers, fresh=False, told=LEFT_OUT)
     told, balanced = "", False
     if plan.data.metrics is not None and (is_matrix(info.shape) or plan.data.metrics.record(info) is not None):
         told = why_not(info, measured, plan)

@@ -280,6 +280,8 @@ class _Collector:
         reached = {name for name, moments in self.moments.items() if moments.samples}
         missing = [name for name, weight in self.weights.items() if weight.ndim > 1 and name not in reached]
         missing = [name for name in missing if name in names]
+        for name in missing:
+            calibration.unreached(names[name], tuple(self.weights[name].shape))
         if missing:
             said = f"no statistics of {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
             warnings.warn(f"{said}: no sample reached them, or in a way that is not known", NncWarning, stacklevel=3)

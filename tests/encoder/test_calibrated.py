@@ -9,7 +9,7 @@ import pytest
 
 import nncjit
 from nncjit import ModelError, NncWarning, OptionError
-from nncjit.calibrate import Calibration
+from nncjit.calibrate import Calibration, Statistics
 from nncjit.encoder.execution import Data
 from nncjit.encoder.grouping import items_of
 from nncjit.encoder.options import Options
@@ -263,6 +263,37 @@ def test_a_path_and_statistics_in_memory_are_alike(case, tmp_path):
     in_memory = nncjit.encode(weights, calibration=calibration.statistics(), bits=4)
     a, b = nncjit.decode(by_path)["fc"], nncjit.decode(in_memory)["fc"]
     assert np.mean(a != b) < 0.05  # correlations are rounded
+
+
+def test_what_no_sample_reached_is_kept_unless_it_shall_be_zero(tmp_path):
+    rng = np.random.default_rng(0)
+    weights = {"fc": draw(rng, OUT, IN), "pooler": draw(rng, 60, 50), "unknown": draw(rng, 20, 30)}
+    calibration = Calibration()
+    calibration.unreached("pooler", (60, 50))
+    calibration.unreached("fc", (OUT, IN))
+    calibration.linear("fc", (OUT, IN)).add(draw(rng, 6, IN), draw(rng, 6, OUT))
+    calibration.end_samples(1, output_power=100.0)
+    calibration.save(tmp_path / "s.safetensors")
+    gone_on = Calibration()
+    with Statistics.open(tmp_path / "s.safetensors") as earlier:
+        gone_on.merge(earlier)
+    assert gone_on.statistics()["pooler"].record.samples == 0
+    assert len(gone_on.statistics()) == 2
+    sizes = []
+    for unreached in ("kept", "zero"):
+        report = nncjit.compress(
+            weights, tmp_path / "m.nnc", calibration=gone_on.statistics(), unreached=unreached, quality=2.0
+        )
+        decoded = nncjit.decode(tmp_path / "m.nnc")
+        notes = {tensor.name: tensor.note for tensor in report.tensors}
+        assert notes["unknown"] == "data-free: no statistics of it"
+        assert np.abs(decoded["unknown"] - weights["unknown"]).max() < 0.1
+        assert notes["pooler"] == ("zero" if unreached == "zero" else "data-free") + ": no sample reached it"
+        assert decoded["pooler"].any() == (unreached == "kept")
+        sizes.append((tmp_path / "m.nnc").stat().st_size)
+    assert sizes[1] < sizes[0] - 1000
+    with pytest.raises(OptionError, match="unreached"):
+        nncjit.encode(weights, unreached="dropped")
 
 
 def test_vectors_get_the_step_that_balances_them(tmp_path):

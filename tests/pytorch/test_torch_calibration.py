@@ -454,7 +454,11 @@ def test_gradients_that_are_there_stay_there():
 def test_what_no_sample_reaches_is_told():
     with pytest.warns(NncWarning, match=r"unused\.weight"):
         stats = calibrate(Deaf(), [torch.randn(N, 3)]).statistics()
-    assert set(stats) == {"used.weight", "used.bias"}
+    assert {name: found.record.samples for name, found in stats.items()} == {
+        "used.weight": N,
+        "used.bias": N,
+        "unused.weight": 0,
+    }
 
 
 def test_warnings_are_silent_where_all_is_well():
