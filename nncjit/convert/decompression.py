@@ -145,10 +145,12 @@ def decompress(
         with ExitStack() as stack:
             wanted = stack.enter_context(dequantized(plain, target, levels_budget, threads)) if form else plain
             output = formats.create(target, wanted.infos, metadata, graphs=wanted.graphs, shard_size=size)
-            put = stack.enter_context(_behind(stack.enter_context(output)))
-            for item in wanted.decoded(budget, threads):
+            writer = stack.enter_context(output)
+            put = stack.enter_context(_behind(writer))
+            pieces = writer.takes_pieces and not full_size
+            for item in wanted.decoded(budget, threads, pieces=pieces):
                 name = item.part.name
-                put(wanted.names.get(name, name), rebuilder.rebuild(name, item.storage))
+                put(wanted.names.get(name, name), rebuilder.rebuild(name, item.storage), item.start)
                 rows[item.part.name] = decoded_row(item.part, item.opened)
                 done += item.storage.size
                 if told is not None:
@@ -190,13 +192,16 @@ class _Behind:
         self._writer, self._thread = writer, thread
         self._waiting: list[Future[None]] = []
 
-    def __call__(self, name: str, storage: Array) -> None:
+    def __call__(self, name: str, storage: Array, start: int | None) -> None:
         self.wait(self.WAITING)
-        self._waiting.append(self._thread.submit(self._put, name, storage))
+        self._waiting.append(self._thread.submit(self._put, name, storage, start))
 
     @staged("write")
-    def _put(self, name: str, storage: Array) -> None:
-        self._writer.put(name, storage)
+    def _put(self, name: str, storage: Array, start: int | None) -> None:
+        if start is None:
+            self._writer.put(name, storage)
+        else:
+            self._writer.put_piece(name, storage, start)
 
     def wait(self, left: int) -> None:
         """Wait until no more than `left` tensors are waiting; errors of writing come out here."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,14 @@ class Decoded:
     storage: Array
     """Its storage array (see `nncjit.dtypes`)."""
     opened: DataUnit
+    start: int | None = None
+    """Of a piece of a huge tensor: which of its elements is the first."""
+
+
+HUGE = 1 << 27
+"""Weights from which a tensor may come in pieces."""
+PIECE = 1 << 26
+"""Weights of a piece, about."""
 
 
 def decode(
@@ -187,6 +195,39 @@ def decode_units(
             decoding = _prepare(opened, state)
             yield from _decode_batch([decoding], threads, parts)
             decoding.leave_levels(state)
+
+
+def decode_in_pieces(
+    units: Iterable[DataUnit], budget: MemoryBudget, *, threads: int | None = None
+) -> Iterator[Decoded]:
+    """Decode data units in order, huge tensors some block rows at a time, where they have entry points."""
+    waiting: list[DataUnit] = []
+    for opened in units:
+        if opened.weights < HUGE or rows_decoded_with(opened, range(1)) is None:
+            waiting.append(opened)
+            continue
+        yield from decode_units(waiting, budget, threads=threads)
+        waiting = []
+        yield from _decode_pieces(opened, budget, threads)
+    yield from decode_units(waiting, budget, threads=threads)
+
+
+def _decode_pieces(opened: DataUnit, budget: MemoryBudget, threads: int | None) -> Iterator[Decoded]:
+    """The tensor of a unit, piece by piece; its payload is read once."""
+    (part,) = opened.parts
+    rows, first = part.shape[0], 0
+    at_once = max(PIECE * rows // opened.weights, 1)
+    with stage("read"), naming_unit(opened):
+        payload = opened.unit.payload()
+    while first < rows:
+        here = rows_decoded_with(opened, range(first, min(first + at_once, rows)))
+        assert here is not None
+        budget.charge(opened, len(here) / rows)
+        with stage("read"), naming_unit(opened):
+            decoding = prepare_rows(opened, here, payload)
+        (decoded,) = _decode_batch([decoding], threads, parts=True)
+        yield replace(decoded, start=here.start * (opened.weights // rows))
+        first = here.stop
 
 
 def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads: int | None = None) -> Array | None:

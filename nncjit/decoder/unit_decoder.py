@@ -138,12 +138,14 @@ def rows_decoded_with(opened: DataUnit, rows: range) -> range | None:
     return range(rows.start // side * side, min(-(-rows.stop // side) * side, layer.rows))
 
 
-def prepare_rows(opened: DataUnit, rows: range) -> UnitDecoding:
-    """Like `prepare_unit`, for rows that `rows_decoded_with` gave; the array holds these rows only."""
+def prepare_rows(opened: DataUnit, rows: range, coded: bytes | memoryview | None = None) -> UnitDecoding:
+    """Like `prepare_unit`, for rows that `rows_decoded_with` gave; the array holds these rows only. `coded` is the
+    payload where it was read already.
+    """
     (part,) = opened.parts
     layer = _layer(opened, part)
     (points,) = _points(opened, [layer])
-    payload = np.frombuffer(opened.unit.payload(), np.uint8)
+    payload = np.frombuffer(opened.unit.payload() if coded is None else coded, np.uint8)
     _check_earned(opened, [layer], payload.size)
     made = _delivery(opened, part)
     array = np.empty((len(rows), *part.shape[1:]), made.dtype)

@@ -21,7 +21,7 @@ from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, os_errors, read_at, reserve, will_read, write_at
 from nncjit.formats.safetensors_header import LENGTH_BYTES, MAX_LENGTH, Entry, build, parse
-from nncjit.formats.tensor_writer import Store
+from nncjit.formats.tensor_writer import PlacedStore
 from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.remote import RemoteFile
 
@@ -147,7 +147,7 @@ def write(
     *,
     shard_size: int | None = None,  # noqa: ARG001 - only of meaning where there are shards
     fsync: bool = False,
-) -> Iterator[Store]:
+) -> Iterator[PlacedStore]:
     """Write a file; see `nncjit.formats.create`."""
     try:
         header, entries = build(infos, metadata)
@@ -158,8 +158,8 @@ def write(
         reserve(file, len(header) + sum(info.nbytes for info in infos))
         write_at(file, np.frombuffer(header, np.uint8), 0)
 
-        def store(info: TensorInfo, array: np.ndarray[Any, Any]) -> None:
+        def put(info: TensorInfo, array: np.ndarray[Any, Any], start: int) -> None:
             with os_errors(path):
-                write_at(file, array, offsets[info.name])
+                write_at(file, array, offsets[info.name] + start * info.itemsize)
 
-        yield store
+        yield PlacedStore(put)

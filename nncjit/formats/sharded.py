@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import atomic_write, check_readable, os_errors
 from nncjit.formats import pytorch, safetensors
-from nncjit.formats.tensor_writer import Store
+from nncjit.formats.tensor_writer import PlacedStore
 from nncjit.model import Model, Tensor, TensorInfo
 
 __all__ = ["read", "write"]
@@ -100,7 +98,7 @@ def write(
     *,
     shard_size: int | None = None,
     fsync: bool = False,
-) -> Iterator[Store]:
+) -> Iterator[PlacedStore]:
     """Write the files and their index; see `nncjit.formats.create`.
 
     All files are renamed into place at the end, the index last. A file is replaced only if the old index lists it: the
@@ -127,11 +125,11 @@ def write(
         # the first to be entered is the last to be renamed
         index_file = stack.enter_context(atomic_write(path, fsync=fsync))
         index_file.write(json.dumps(index, indent=2, ensure_ascii=False).encode())
-        stores: dict[str, Callable[[TensorInfo, np.ndarray[Any, Any]], None]] = {
+        stores: dict[str, PlacedStore] = {
             shard: stack.enter_context(safetensors.write(path.parent / shard, inside, metadata, fsync=fsync))
             for shard, inside in files.items()
         }
-        yield lambda info, array: stores[shard_of[info.name]](info, array)
+        yield PlacedStore(lambda info, array, start: stores[shard_of[info.name]].put(info, array, start))
 
 
 def check_neighbours(path: Path, shards: Iterable[str]) -> None:

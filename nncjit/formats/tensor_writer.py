@@ -18,6 +18,23 @@ Store = Callable[[TensorInfo, np.ndarray[Any, Any]], None]
 """Puts the values of one tensor into the file; called from any thread, once per tensor."""
 
 
+class PlacedStore:
+    """The `Store` of a format in which each tensor has its place: pieces of a tensor can be stored one by one.
+
+    Parameters
+    ----------
+    put : callable
+        Takes a tensor, some of its elements, and where in the tensor their first one is.
+    """
+
+    def __init__(self, put: Callable[[TensorInfo, np.ndarray[Any, Any], int], None]) -> None:
+        self.put = put
+
+    def __call__(self, info: TensorInfo, array: np.ndarray[Any, Any]) -> None:
+        """Put all elements."""
+        self.put(info, array, 0)
+
+
 class Writer:
     """A model file in the making, as a context manager.
 
@@ -77,6 +94,31 @@ class Writer:
             self._store(target, contiguous)
         with self._lock:
             self._left.discard(name)
+
+    @property
+    def takes_pieces(self) -> bool:
+        """Whether `put_piece` can be used."""
+        return isinstance(self._store, PlacedStore)
+
+    def put_piece(self, name: str, array: np.ndarray[Any, Any], start: int) -> None:
+        """Write some elements of a tensor in raster order, of which the first is number `start`; in order, each once.
+
+        Raises
+        ------
+        ModelError
+            The dtype is not the announced one, or the tensor has fewer elements.
+        """
+        info = self._info(name)
+        storage = DTYPES[info.dtype].storage
+        if array.dtype != storage or start + array.size > info.size:
+            raise ModelError(f"{name}: got {array.size} {array.dtype} at {start} of {info.size} {storage}")
+        assert isinstance(self._store, PlacedStore)
+        contiguous = np.asarray(array, order="C")
+        for target in self._targets[name]:
+            self._store.put(target, contiguous, start)
+        if start + array.size == info.size:
+            with self._lock:
+                self._left.discard(name)
 
     def _info(self, name: str) -> TensorInfo:
         with self._lock:

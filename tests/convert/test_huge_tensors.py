@@ -12,10 +12,12 @@ import nncjit
 from nncjit import formats
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.scan import to_scan
+from nncjit.decoder import stream_decoder
 from nncjit.encoder import huge_tensors
 from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.encoder.model_encoder import encode_model
 from nncjit.encoder.options import Options
+from nncjit.formats import Writer
 from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.quant import value_source
 
@@ -105,3 +107,20 @@ def test_values_are_not_read_at_once(small_windows, tmp_path):
         only_parts = Tensor("w", tensor.shape, tensor.dtype, lambda: pytest.fail("was read at once"), part=part)
         encode_model(Model([only_parts]), io.BytesIO(), Options())
     assert max(most) <= huge_tensors.STRIP
+
+
+@pytest.mark.parametrize("shape", [(1000, 700), (130, 5000), (300, 8, 33)])
+def test_huge_tensors_are_decoded_piece_by_piece(shape, monkeypatch, tmp_path):
+    values = normal(shape[0], int(np.prod(shape[1:]))).reshape(shape)
+    source, folder = write(tmp_path / "m.safetensors", values), tmp_path / "several"
+    folder.mkdir()
+    nncjit.compress(source, tmp_path / "m.nnc")
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "whole.safetensors")
+    monkeypatch.setattr(stream_decoder, "HUGE", 1 << 16)
+    monkeypatch.setattr(stream_decoder, "PIECE", 1 << 16)
+    monkeypatch.setattr(Writer, "put", lambda *_: pytest.fail("was put at once"))
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "pieces.safetensors", max_bytes=values.size * 2)
+    nncjit.decompress(tmp_path / "m.nnc", folder / "m.safetensors.index.json")
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    assert (tmp_path / "pieces.safetensors").read_bytes() == whole
+    assert next(folder.glob("*.safetensors")).read_bytes() == whole

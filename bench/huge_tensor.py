@@ -1,0 +1,118 @@
+"""What one huge tensor takes: time and peak memory of a model of a single matrix, file to file.
+
+    python bench/huge_tensor.py [--gigabytes 1] [--dtype bfloat16] [--way blocks] [--folder FOLDER] [--json FILE.json]
+
+``--way blocks`` is the package as it is: the tensor is read, quantised, decoded and written by block rows. ``--way
+whole`` has the limit for that out of reach, as it is for smaller tensors. ``--quantizer raw`` makes a stream as large
+as the model. The weights are those of `bench/large_model.py`. Both files are compared at random places.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nncodec_once import peak_memory
+
+import nncjit
+from nncjit import dtypes, formats
+from nncjit.decoder import stream_decoder
+from nncjit.encoder import huge_tensors
+from nncjit.model import TensorInfo
+
+WIDTH = 8192
+ROWS = 1024
+"""That are written together."""
+LOOKS = 50
+
+
+def write_tensor(path: Path, n_bytes: float, dtype: str) -> TensorInfo:
+    """A matrix of about so many bytes, piece by piece."""
+    rows = max(round(n_bytes / (WIDTH * dtypes.find(dtype).itemsize)), 1)
+    info = TensorInfo("w", (rows, WIDTH), dtype)
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((ROWS, WIDTH), np.float32)
+    with formats.create(path, [info]) as writer:
+        for first in range(0, rows, ROWS):
+            spread = 0.02 * np.exp(rng.normal(0, 0.3, (ROWS, 1))).astype(np.float32)
+            here = (np.roll(values, int(rng.integers(WIDTH)), axis=1) * spread)[: rows - first]
+            writer.put_piece("w", dtypes.from_float32(here, dtype), first * WIDTH)
+    return info
+
+
+def work(verb: str, folder: Path, way: str, quantizer: str) -> dict[str, float]:
+    """One direction, in this process."""
+    if way == "whole":
+        huge_tensors.HUGE = stream_decoder.HUGE = 1 << 62
+    started, used = time.perf_counter(), time.process_time()
+    if verb == "encode":
+        nncjit.compress(folder / "m.safetensors", folder / "m.nnc", quantizer=quantizer)
+    else:
+        nncjit.decompress(folder / "m.nnc", folder / "b.safetensors")
+    seconds, used = time.perf_counter() - started, time.process_time() - used
+    return {"seconds": seconds, "processor_seconds": used, "peak": peak_memory()}
+
+
+def compare(folder: Path, *, coded: bool) -> float:
+    """Looks at some rows in the model, in the stream by random access, and in the decoded file; their SNR in dB."""
+    power = error = 0.0
+    with (
+        formats.open_model(folder / "m.safetensors") as before,
+        formats.open_model(folder / "b.safetensors") as after,
+        nncjit.open(folder / "m.nnc") as stream,
+    ):
+        info, part, part_after = before["w"].info, before["w"].part, after["w"].part
+        assert part is not None
+        assert part_after is not None
+        rows = [0, info.shape[0] - 1, *np.random.default_rng(1).integers(0, info.shape[0], LOOKS).tolist()]
+        for row in rows:
+            a, b = row * WIDTH, (row + 1) * WIDTH
+            x, y = (dtypes.to_float32(read(a, b), info.dtype).astype(np.float64) for read in (part, part_after))
+            if coded and row in rows[:4]:
+                np.testing.assert_array_equal(np.asarray(stream.get_slice("w")[row], np.float64), y)
+            power, error = power + float(x @ x), error + float((x - y) @ (x - y))
+    return float("inf") if not error else 10 * float(np.log10(power / error))
+
+
+def main() -> None:
+    """Measure, and save or print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=1.074)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--way", choices=("blocks", "whole"), default="blocks")
+    parser.add_argument("--quantizer", default="trellis")
+    parser.add_argument("--folder", type=Path, help="where files are made and removed; it needs 2.3 times the size")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save the figures")
+    parser.add_argument("--verb", choices=("encode", "decode"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.verb:
+        print(json.dumps(work(args.verb, args.folder, args.way, args.quantizer)))
+        return
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        info = write_tensor(folder / "m.safetensors", args.gigabytes * 1e9, args.dtype)
+        found: dict[str, Any] = {"way": args.way, "dtype": args.dtype, "shape": info.shape, "bytes": info.nbytes}
+        for verb in ("encode", "decode"):
+            words = ["--verb", verb, "--folder", name, "--way", args.way, "--quantizer", args.quantizer]
+            done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
+            found[verb] = json.loads(done.stdout)
+        found |= {
+            "coded_bytes": (folder / "m.nnc").stat().st_size,
+            "snr": compare(folder, coded=args.quantizer != "raw"),
+        }
+    text = json.dumps(found, indent=1)
+    if args.json:
+        args.json.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
