@@ -2,8 +2,9 @@
 
     python bench/large_model.py [--gigabytes 20] [--folder FOLDER] [--workers N] [--json FILE.json]
 
-The weights are normal numbers with a spread of each row's own, so sizes of a real model differ, while times hardly do.
-They come from one pool, at random places of it: no coder here looks back as far as the next use.
+The weights have the tails of a Laplacian or of a normal distribution, and a spread of each tensor's, each row's and
+each column's own, some columns far wider than the others. Sizes of a real model differ, while times hardly do. They
+come from two pools, at random places of them: no coder here looks back as far as the next use.
 Every figure comes from a process of its own that goes from file to file: nncjit at 4 bits a weight and without loss,
 and ZipNN and zstd, which lose nothing either. The last stage says whether disk and cores are busy together: it encodes
 and decodes a part of the model from disk to disk, from memory to memory, and copies the same bytes.
@@ -40,6 +41,8 @@ HIDDEN, INTERMEDIATE, VOCABULARY = 2048, 5632, 32000
 SEVEN_BILLION = 7e9
 PIECE = 1 << 26
 POOL = 1 << 26
+WIDE = 0.002
+"""Share of columns that are far wider than others."""
 MODULES = {"ZipNN": "zipnn", "zstd 3": "zstandard"}
 """What coders need."""
 ROUNDS = 3
@@ -65,12 +68,15 @@ def write_model(path: Path, n_bytes: float) -> int:
         shapes += layer_shapes(len(shapes) // 8)
     infos = [TensorInfo(name, shape, "bfloat16") for name, shape in shapes]
     rng = np.random.default_rng(0)
-    pool = rng.standard_normal(POOL, np.float32)
+    pools = rng.standard_normal(POOL, np.float32), rng.laplace(0, 0.7, POOL).astype(np.float32)
     with formats.create(path, infos) as writer:
         for info in infos:
-            spread = 0.02 * np.exp(rng.normal(0, 0.3, (info.shape[0], *[1] * (len(info.shape) - 1))))
             start = rng.integers(POOL - info.size) if info.size < POOL else 0
-            values = np.resize(pool[start : start + info.size], info.shape) * spread.astype(np.float32)
+            values = np.resize(pools[rng.integers(2)][start : start + info.size], info.shape)
+            values *= 0.02 * np.exp(rng.normal(0, 0.5))
+            for axis, side in enumerate(info.shape):
+                spread = np.exp(rng.normal(0, 0.3, side)) * np.where(rng.random(side) < axis * WIDE, 8.0, 1.0)
+                values *= spread.astype(np.float32).reshape([-1 if k == axis else 1 for k in range(values.ndim)])
             writer.put(info.name, (values.view(np.uint32) >> 16).astype(np.uint16))
     return sum(info.size for info in infos)
 

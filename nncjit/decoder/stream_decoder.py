@@ -45,7 +45,7 @@ class Decoded:
 
 HUGE = 1 << 27
 """Weights from which a tensor may come in pieces."""
-PIECE = 1 << 26
+PIECE = 1 << 24
 """Weights of a piece, about."""
 
 

@@ -25,6 +25,8 @@ MOST_GAIN = 2.0
 MOST_ERROR = 0.9
 """Of the energy, that restoring the gain may make of the error: 0.46 dB are left."""
 
+_NO_LEVELS = np.zeros(0, np.int32)
+
 
 @dataclass(frozen=True, slots=True)
 class QuantisedMatrix:
@@ -54,6 +56,10 @@ class QuantisedMatrix:
     def zeros(self) -> QuantisedMatrix:
         """The same with all levels zero."""
         return replace(self, levels=np.zeros_like(self.levels), error=self.power)
+
+    def without_levels(self) -> QuantisedMatrix:
+        """What the header has to say of it: the levels of a huge one are not kept beside its payload."""
+        return replace(self, levels=_NO_LEVELS)
 
     def values(self, shape: tuple[int, ...]) -> np.ndarray:
         """The float32 values that the decoder will find."""

@@ -19,6 +19,7 @@ from nncjit import dtypes
 from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
+from nncjit.encoder import huge_tensors
 from nncjit.encoder.code import NOTHING_KNOWN, Reference, code, smaller_with_codebooks
 from nncjit.encoder.compatibility import refuse
 from nncjit.encoder.decide import UnfitStepError, decide
@@ -307,6 +308,8 @@ class UnitInCoding:
             return
         for matrix, reference in zip(unit.matrices, references or [NOTHING_KNOWN] * len(unit.matrices), strict=True):
             code(matrix, self._encoder, base_qp, workers, reference, queue)
+        if unit.matrices[-1].levels.size >= huge_tensors.HUGE:
+            self._unit = replace(unit, matrices=tuple(matrix.without_levels() for matrix in unit.matrices))
 
     def finish(self) -> CodedUnit:
         """The payload and the header."""
