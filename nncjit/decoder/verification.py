@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import zlib
 from concurrent.futures import Executor
 from os import fspath
 from pathlib import Path
 from typing import Any
 
 from nncjit.bits import Source, as_source
+from nncjit.decoder.checksums import crc32_of
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_units
 from nncjit.errors import BitstreamError, ModelError
@@ -19,8 +19,6 @@ from nncjit.stream.data_units import StreamReader
 from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, source_name, with_tied_rows
 from nncjit.stream.stream_index import AnyPath, is_index, read_index, streams_of
 from nncjit.tasks import check_executor, run_tasks
-
-_CHUNK = 1 << 24
 
 
 def verify(
@@ -68,7 +66,7 @@ def verify(
         reader = StreamReader(stream)
         units = list(reader.data_units())
         if reader.crc32 is not None:
-            check_crc32(stream, *reader.crc32)
+            check_crc32(stream, *reader.crc32, threads)
         rows: dict[str, TensorReport] = {}
         done, total = 0, sum(opened.weights for opened in units)
         for item in decode_units(units, MemoryBudget(max_bytes, stream.size, kept=False), threads=threads):
@@ -133,16 +131,14 @@ def _verify_one(task: tuple[str, int | None, int | str | None]) -> DecompressRep
         raise error.at(path=Path(path).name) from None
 
 
-def check_crc32(stream: Source, expected: int, stop: int) -> None:
-    """Refuse a stream whose bytes before `stop` have another checksum.
+def check_crc32(stream: Source, expected: int, stop: int, threads: int | None = None) -> None:
+    """Refuse a stream whose bytes before `stop` have another checksum; threads share the work.
 
     Raises
     ------
     BitstreamError
     """
-    crc32 = 0
-    for start in range(0, stop, _CHUNK):
-        crc32 = zlib.crc32(stream.read(start, min(start + _CHUNK, stop)), crc32)
+    crc32 = crc32_of(stream, stop, threads)
     if crc32 != expected:
         reason = f"the checksum of the bytes before it is {crc32:08x}, it says {expected:08x}: the file was changed"
         raise BitstreamError(reason, bit=8 * stop, path="checksum")
