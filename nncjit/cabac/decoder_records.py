@@ -86,7 +86,7 @@ LAYER = np.dtype(
         ("fault", "i8"),
         ("qp_delta", "i8"),
         ("hdsp", "i8"),
-        ("skips", "i8"),
+        ("n_skipped", "i8"),  # rows; NNCodec sets row_skip_flag also where it skips none
     ]
 )
 

@@ -41,8 +41,8 @@ def read_headers(space, layers, count):
     """Read the headers of layers: qp_delta, flags, skipped rows, context initialisation. Spec, section 5.
 
     space  : address of a stream
-    layers : address of LAYER[count]; `range_`, `value`, `bit` go in and out; `fault`, `qp_delta`, `hdsp`, `skips`, and
-             the arrays `contexts` and `skipped` are filled
+    layers : address of LAYER[count]; `range_`, `value`, `bit` go in and out; `fault`, `qp_delta`, `hdsp`, `n_skipped`,
+             and the arrays `contexts` and `skipped` are filled
     """
     stream = stream_at(space)
     contexts = space + CONTEXTS
@@ -55,18 +55,19 @@ def read_headers(space, layers, count):
         if n_bits > 0:
             number, window = bypass(space, n_bits, range_, window)
             layer.qp_delta = number - ((number >> (n_bits - 1)) << n_bits)
-        hdsp, skips = 0, 0
+        hdsp, has_skips, n_skipped = 0, 0, 0
         if layer.has_row_flags:
             hdsp, window = bypass(space, layer.parent, range_, window)
-            skips, window = bypass(space, 1, range_, window)
+            has_skips, window = bypass(space, 1, range_, window)
         for k in range(layer.n_contexts):
             set_context(space, contexts + CONTEXT_SIZE * k, load_u32(space, INITIAL_WORDS))
         row_context = contexts + CONTEXT_SIZE * (layer.n_contexts - 1)
         select_context = row_context - CONTEXT_SIZE
-        if skips:
+        if has_skips:
             for row in range(layer.rows):
                 bin, range_, window = decode_rare_bin(space, row_context, range_, window)
                 store_8(layer.skipped, row, bin)
+                n_skipped += bin
         signalled = layer.signalled_hdsp if hdsp else layer.signalled
         for k in range(layer.n_signalled_hdsp if hdsp else layer.n_signalled):
             bin, range_, window = decode_rare_bin(space, select_context, range_, window)
@@ -76,7 +77,7 @@ def read_headers(space, layers, count):
                 set_context(space, context, load_u32(space, INITIAL_WORDS + 1 + choice))
         copy_bytes(layer.contexts, contexts, CONTEXT_SIZE * layer.n_contexts)
         layer.hdsp = hdsp
-        layer.skips = skips
+        layer.n_skipped = n_skipped
         layer.range_ = range_
         layer.value = window >> V_BIT
         layer.bit = bits_read(space, window)

@@ -177,7 +177,7 @@ def solo_chunk(space):
     state, previous, greatest = stream.state, stream.previous, np.int64(0)
     range_, window = stream.range_, stream.window
     count = min(CHUNK, stream.count - stream.done)
-    if layer.skips:
+    if layer.n_skipped:
         row, _left, column, columns = locate(layer, stream.n_rows, stream.done)
         count = min(count, columns - column)
         if load_u8(layer.skipped, stream.row + row):

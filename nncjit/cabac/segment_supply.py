@@ -73,15 +73,15 @@ class Workspaces:
 def decode_segments(table: Table, segments: Array, workspaces: Workspaces) -> None:
     """Decode the segments of the layers in a table: SEGMENT[n], which get their ends and faults."""
     layers, segment_layer = table.records, segments["layer"]
-    width, n_bits, machine, skips, hdsp = (
-        layers[name][segment_layer] for name in ("width", "n_bits", "machine", "skips", "hdsp")
+    width, n_bits, machine, n_skipped, hdsp = (
+        layers[name][segment_layer] for name in ("width", "n_bits", "machine", "n_skipped", "hdsp")
     )
     size = width * (segments["stop_row"] - segments["first_row"])
     stop_bit = np.where(segments["next_bit"] >= 0, segments["next_bit"], n_bits)
     bits = stop_bit - segments["bit"]
     rate = bits / np.maximum(size, 1)
     segments["stepped"] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
-    regular = (machine != 0) & (skips == 0) & (hdsp == 0)
+    regular = (machine != 0) & (n_skipped == 0) & (hdsp == 0)
     workers = max(1, min(workspaces.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
     left, half_done = np.ones(len(segments), np.bool_), np.zeros(len(segments), np.bool_)
     jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular, workers, workspaces.lanes)

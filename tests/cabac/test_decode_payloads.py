@@ -6,6 +6,7 @@ from cabac.decoding import WAYS, Coded, coded, decode, dependent, take_way
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nncjit.cabac import lane_supply
 from nncjit.cabac.decoder_records import LONGEST_UNARY
 from nncjit.cabac.delivery import floats
 from nncjit.cabac.entry_points import as_array
@@ -59,6 +60,26 @@ def test_layers_of_one_string_read_back(chosen, way, threads):
     assert numbers == [[n - 2 for n in range(len(chosen))]]
     for (layer, levels), out in zip(chosen, outs, strict=True):
         np.testing.assert_array_equal(out, from_scan(levels, layer))
+
+
+@pytest.mark.parametrize(("zero_rows", "in_lanes"), [((), True), ((3, 69), False)])
+def test_rows_that_could_be_skipped_but_are_not_do_not_keep_a_layer_from_the_lanes(monkeypatch, zero_rows, in_lanes):
+    """NNCodec sets row_skip_flag in all layers."""
+    layer, out = Layer.of((70, 64), scan=4), np.empty(70 * 64, np.int32)
+    levels = np.random.default_rng(0).integers(1, 5, (70, 64), np.int32)
+    levels[list(zero_rows)] = 0
+    encoder = PayloadEncoder()
+    encoder.layer(to_scan(levels.reshape(-1), layer), layer, row_skip=True)
+    payload, points = np.frombuffer(encoder.finish(), np.uint8), as_array(encoder.entry_points[0])
+    plain: list[bool] = []
+
+    def no_lanes(_layers, _segments, _size, _bits, regular, *_):
+        plain.extend(regular)
+
+    monkeypatch.setattr(lane_supply, "jobs_for_lanes", no_lanes)
+    decode_payloads([PayloadJob(payload, (LayerJob(layer, out, points=points),))])
+    assert plain == [in_lanes, in_lanes]
+    np.testing.assert_array_equal(out, levels.reshape(-1))
 
 
 @MANY
