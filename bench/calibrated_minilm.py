@@ -1,10 +1,11 @@
-"""MiniLM: size against mean cosine, with the default steps and calibrated, and what each cosine costs.
+"""MiniLM: size against mean cosine, with the default steps and calibrated, what each cosine costs, and how texts of
+words that are rare in real texts fare.
 
     python bench/calibrated_minilm.py [--statistics minilm.stats.safetensors] --json out.json
 
 Without statistics, ``nncjit calibrate`` makes them first, of the passages of ``bench.zoo.passages``. Qualities are
 fixed below and nothing is chosen: sizes at a cosine lie between two points of the curve, on a straight line in
-log2(1 - cosine).
+log2(1 - cosine), and so do the cosines of rare words at a size.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import nncjit
 from bench.zoo import layers, minilm, passages
 from nncjit.calibrate import Statistics
 
-AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3)
+AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.25)
 CALIBRATED = (1.1, 0.9, 0.7, 0.5, 0.42, 0.35, 0.3)
 COSINES = (0.99, 0.9787, 0.924)
+SIZES = (8.0, 6.5, 5.0)
+"""Percent of the original."""
 
 Point = dict[str, Any]
 
@@ -40,6 +43,15 @@ def size_at(points: list[Point], cosine: float) -> float | None:
     for (small, worse), (large, better) in pairwise(curve):
         if better <= wanted <= worse and better < worse:
             return float(small + (large - small) * (worse - wanted) / (worse - better))
+    return None
+
+
+def rare_cosine_at(points: list[Point], ratio: float) -> float | None:
+    """Mean cosine of texts of rare words at a size in percent; None outside the curve."""
+    curve = sorted((p["ratio"], math.log2(1 - p["rare_cosine"])) for p in points)
+    for (small, worse), (large, better) in pairwise(curve):
+        if small <= ratio <= large and small < large:
+            return float(1 - 2 ** (worse + (better - worse) * (ratio - small) / (large - small)))
     return None
 
 
@@ -59,7 +71,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(args.statistics or collect(Path(folder)))
-    print(json.dumps(found["sizes"], indent=1))
+    print(json.dumps({key: found[key] for key in ("sizes", "rare_cosines")}, indent=1))
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
@@ -68,6 +80,8 @@ def measure(path: Path) -> dict[str, Any]:
     """Both curves, and what they give for `COSINES`."""
     weights = layers.load(minilm.WEIGHTS)
     raw = sum(array.nbytes for array in weights.values())
+    rare = minilm.rare_texts()
+    known_rare = minilm.embed(weights, rare)
     points: list[Point] = []
     with Statistics.open(path) as statistics:
         curves = [("as it is", quality, None) for quality in AS_IT_IS]
@@ -76,17 +90,20 @@ def measure(path: Path) -> dict[str, Any]:
             begin, cpu = time.perf_counter(), time.process_time()
             data = nncjit.encode(weights, quality=quality, calibration=known)
             seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
-            found = minilm.measure(nncjit.decode(data))
+            decoded = nncjit.decode(data)
+            found = minilm.measure(decoded)
+            found["rare_cosine"] = float((minilm.embed(decoded, rare) * known_rare).sum(1).mean())
             point = {"kind": kind, "quality": quality, "bytes": len(data), "ratio": 100 * len(data) / raw, **found}
             points.append(point | {"encode_seconds": seconds, "encode_cpu_seconds": cpu})
             print(
-                f"{kind} {quality:g}: {point['ratio']:.3f} %, cosine {found['cosine']:.4f}, {seconds:.1f} s", flush=True
+                f"{kind} {quality:g}: {point['ratio']:.3f} %, cosine {found['cosine']:.4f}, "
+                f"of rare words {found['rare_cosine']:.4f}, {seconds:.1f} s",
+                flush=True,
             )
-    sizes = {
-        kind: {str(c): size_at([p for p in points if p["kind"] == kind], c) for c in COSINES}
-        for kind in ("as it is", "calibrated")
-    }
-    return {"points": points, "sizes": sizes}
+    by_kind = {kind: [p for p in points if p["kind"] == kind] for kind in ("as it is", "calibrated")}
+    sizes = {kind: {str(c): size_at(curve, c) for c in COSINES} for kind, curve in by_kind.items()}
+    rare_cosines = {kind: {str(r): rare_cosine_at(curve, r) for r in SIZES} for kind, curve in by_kind.items()}
+    return {"points": points, "sizes": sizes, "rare_cosines": rare_cosines}
 
 
 if __name__ == "__main__":

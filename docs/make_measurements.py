@@ -247,6 +247,16 @@ def calibrated_minilm() -> str:
     return table(head, lines) if lines else ""
 
 
+def rare_words() -> str:
+    """Mean cosine of texts of rare words by size."""
+    lines = []
+    for found in load("cosines-*.json").values():
+        for kind, cosines in found["rare_cosines"].items():
+            lines.append((kind, *("-" if cosine is None else f"{cosine:.3f}" for cosine in cosines.values())))
+        head = ("size", *(f"{size} %" for size in found["rare_cosines"]["calibrated"]))
+    return table(head, lines) if lines else ""
+
+
 def without_data() -> str:
     """Size and quality by what the statistics are of."""
     path = FIGURES / "without-data-charlm.json"
@@ -386,6 +396,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "standard": standard,
     "calibrated": calibrated,
     "calibrated-minilm": calibrated_minilm,
+    "rare-words": rare_words,
     "without-data": without_data,
     "checkpoints": checkpoints,
     "zoo": zoo,

