@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from itertools import groupby
 from typing import Any
@@ -34,6 +35,8 @@ FEWEST_ROWS = 5
 """Rows for which lanes pay: a step takes as long as some four bins of one encoder."""
 LEAST_BYTES, SPARE_BITS = 2, 6
 """Room of a level in a row's output: bytes at least, and bits beside those of the mean magnitude."""
+LONG = 1 << 24
+"""Levels of a layer that gets no more room than it is likely to take."""
 MORE = 4
 """How many times as much room a row gets that had too little."""
 WORTH_COMPILING = 1 << 27
@@ -41,6 +44,8 @@ WORTH_COMPILING = 1 << 27
 REACH = 1 << 33
 """Bytes from the first levels to the last: indices have 31 bits."""
 
+
+_NO_LEVELS = np.zeros(0, np.int32)
 
 _waiting_weights = 0
 """Weights that this process has coded without lanes since they would have to be compiled first."""
@@ -107,6 +112,7 @@ class QueuedLayer:
             levels = self.prepared.levels
             too_large = max(int(levels.max()), -int(levels.min())) > MAX_LEVEL  # in a wrong state, lanes may not see it
             check_faults(TOO_LARGE if too_large else WRONG_STATE, levels, self.prepared.layer)
+        self.prepared = replace(self.prepared, levels=_NO_LEVELS)  # a huge layer has no room beside its payload
         restarts = np.zeros(len(rows), RESTART)
         encoder.append_rows(Table(rows), self.pieces, restarts)
         return restarts
@@ -185,7 +191,7 @@ def _fill(rows: Array, queued: QueuedLayer, first: int) -> Table:
     prepared = queued.prepared
     intervals, starts = prepared.intervals, prepared.starts
     pieces = Table(np.zeros(len(intervals), ENCODER))
-    sizes = _room_of_a_level(prepared.levels) * (intervals["stop"] - starts) + ROOM
+    sizes = (_room_of_a_level(prepared.levels) * (intervals["stop"] - starts)).astype(np.int64) + ROOM
     _give_room(pieces, np.arange(len(intervals)), sizes)
     rows["first"], rows["stop"] = first + starts, first + intervals["stop"]
     rows["state"] = states_before(prepared, range(len(intervals)))
@@ -194,11 +200,14 @@ def _fill(rows: Array, queued: QueuedLayer, first: int) -> Table:
     return pieces
 
 
-def _room_of_a_level(levels: Array) -> int:
-    """Bytes that a level takes, about, and hardly more: its bits grow with the logarithm of its magnitude."""
+def _room_of_a_level(levels: Array) -> float:
+    """Bytes that a level takes, about, and hardly more: its bits grow with the logarithm of its magnitude. Long layers
+    have long rows, whose mean hardly differs, and their room counts.
+    """
     some = levels[:: max(1, levels.size >> 12)]
     mean = float(np.abs(some, dtype=np.float64).mean()) if some.size else 0.0
-    return max(LEAST_BYTES, math.ceil((math.log2(1 + mean) + SPARE_BITS) / 8))
+    room = (math.log2(1 + mean) + SPARE_BITS) / 8
+    return room if levels.size >= LONG else max(LEAST_BYTES, math.ceil(room))
 
 
 def _give_room(pieces: Table, chosen: Array, sizes: Array) -> None:
