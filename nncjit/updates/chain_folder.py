@@ -191,6 +191,14 @@ class ChainFolder:
         }
         return json.dumps(facts, indent=1).encode()
 
+    def discard(self) -> None:
+        """Leave nothing of the session in its folder, which then can hold another one."""
+        with _locked(self.path):
+            with suppress(OSError):
+                (self.path / FACTS).unlink()
+            self.files = {}
+            self._tidy()
+
     def _tidy(self) -> None:
         """Remove the files that are not named."""
         named = {file.name for files in self.files.values() for file in files.values()}
@@ -246,7 +254,7 @@ class Change:
 
 def _is_left_over(name: str) -> bool:
     """Whether a file may be of a session whose beginning was interrupted."""
-    return name == LOCK or _ARRAY.fullmatch(name) is not None
+    return name == LOCK or _ARRAY.fullmatch(name) is not None or (name[:1] == "." and name.endswith(".tmp"))
 
 
 def _unpacked(path: Path, file: _File, kind: Kind, n_levels: int) -> Array:

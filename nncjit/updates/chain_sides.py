@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -90,9 +90,12 @@ class _Side:
         ModelError
             The target cannot be written.
         """
-        with formats.create(target, self.infos, self._state.texts) as writer:
-            for name, parameter in self._state.parameters.items():
-                writer.put(name, np.asarray(parameter.read()))
+        _save(self._state, target)
+
+    def discard(self) -> None:
+        """Remove what the folder of this side holds, if it has one."""
+        if self._folder is not None:
+            self._folder.discard()
 
     def rebase(self, model: Mapping[str, Any]) -> None:
         """Take other values for the model, as where all senders start a round from the same one. Both sides must do it.
@@ -288,6 +291,15 @@ class Receiver(_Side):
         BitstreamError, UpdateError
             As for `nncjit.apply`. The receiver stays where it was, also where only the last update does not fit.
         """
+        self.go_on(updates, progress=progress)
+        return self.arrays()
+
+    def go_on(
+        self, updates: Sequence[Any], target: AnyPath | None = None, *, progress: Progress | bool | None = None
+    ) -> None:
+        """`apply` for models that do not fit into memory: write the model to a file on request. The receiver goes on
+        only when the file is complete.
+        """
         with ExitStack() as files, reporting(progress, "apply") as told, self._change() as (keep, commit):
             application = opened_updates(
                 self._state,
@@ -297,8 +309,16 @@ class Receiver(_Side):
                 max_bytes=self.max_bytes,
                 base_model_id=self.base_model_id,
             )
-            commit(application.run(keep, threads=self._threads, progress=told))
-        return self.arrays()
+            state = application.run(keep, threads=self._threads, progress=told)
+            if target is not None:
+                _save(state, target)
+            commit(state)
+
+
+def _save(state: ChainState, target: AnyPath) -> None:
+    with formats.create(target, state.infos(), state.texts) as writer:
+        for name, parameter in state.parameters.items():
+            writer.put(name, np.asarray(parameter.read()))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -83,7 +83,8 @@ def update_files(
         if keep is not None:
             with _opened_base(base) as model:
                 session = Sender(model, options, folder=keep, threads=threads, **keywords)
-            done = session.update_into(file, new, progress=progress, ready=files.close)
+            with _begun(session):
+                done = session.update_into(file, new, progress=progress, ready=files.close)
         elif session is not None:
             changes: Any = keywords if options is None else UpdateOptions.of(options, keywords).keywords()
             done = session.update_into(file, new, progress=progress, ready=files.close, **changes)
@@ -139,9 +140,8 @@ def apply_files(
         with _opened_base(base) as model:
             receiver = Receiver(model, folder=keep, base_model_id=base_model_id, threads=threads, max_bytes=max_bytes)
     if receiver is not None:
-        receiver.apply(*updates, progress=progress)
-        if target is not None:
-            receiver.save(target)
+        with _begun(receiver) if keep is not None else nullcontext():
+            receiver.go_on(updates, target, progress=progress)
         infos = receiver.infos
     elif target is None:
         raise OptionError("no target is given")
@@ -170,6 +170,16 @@ def apply_files(
         threads=thread_counts.count(threads),
         tensors=tuple(rows),
     )
+
+
+@contextmanager
+def _begun(session: Sender | Receiver) -> Iterator[None]:
+    """A new session that goes again where its first update does not come about."""
+    try:
+        yield
+    except BaseException:
+        session.discard()
+        raise
 
 
 def _gone(name: str) -> Array:

@@ -103,6 +103,28 @@ def test_a_refusal_leaves_files_and_sessions_as_they_were(models, tmp_path, caps
     assert run("apply receiver u2.nnc -q") == 0
 
 
+def test_a_session_goes_on_only_when_its_file_is_there(models, tmp_path, capsys):
+    run("update week0.safetensors week1.safetensors -o u1.nnc --keep sender -q")
+    run("apply week0.safetensors u1.nnc --keep receiver -q")
+    run("update sender week2.safetensors -o u2.nnc -q")
+    assert run("apply receiver u2.nnc -o missing/back.safetensors") == 1
+    assert "there is no folder" in capsys.readouterr().err
+    assert run("apply receiver u2.nnc -o back.safetensors -q") == 0
+    assert run("update sender week3.safetensors -o missing/u3.nnc") == 1
+    assert run("update sender week3.safetensors -o u3.nnc -q") == 0
+    assert run("apply receiver u3.nnc -o back.safetensors -q") == 0
+    same("back.safetensors", nncjit.apply(models[0], "u1.nnc", "u2.nnc", "u3.nnc"))
+
+
+def test_a_session_whose_first_update_fails_is_not_begun(models, capsys):
+    assert run("update week0.safetensors missing.safetensors -o u1.nnc --keep sender") == 1
+    assert run("update week0.safetensors week1.safetensors -o u1.nnc --keep sender -q") == 0
+    for line in ("apply week1.safetensors u1.nnc", "apply week0.safetensors u1.nnc -o missing/b.safetensors"):
+        assert run(f"{line} --keep receiver") == 1
+        assert "is not empty" not in capsys.readouterr().err
+    assert run("apply week0.safetensors u1.nnc -o back.safetensors --keep receiver -q") == 0
+
+
 def test_renaming_on_the_command_line(models, tmp_path):
     save_file({"weight": models[1]["w"], "b": models[1]["b"]}, "new.safetensors")
     args = "update week0.safetensors new.safetensors -o u.nnc --renamed weight=w --base-model-id net -q"
