@@ -1,6 +1,6 @@
 """Sizes of the zoo's models: coded as they are, calibrated, and fine-tuned, at a loss that a validation split decides.
 
-    python bench/calibrated.py vgg [--finetune STEPS] --json out.json
+    python bench/calibrated.py vgg [--finetune STEPS [--first SHARE]] --json out.json
 
 A curve of each kind runs over steps (`quality`), coarser and coarser until two points in a row lose more than one
 percent of the main measure on the validation split, and then half a step beyond the last one that held. The smallest
@@ -41,18 +41,18 @@ MOST_FAILED = 2
 START = {
     "audio": (0.05, 0.5),
     "autoencoder": (2.0, 9.0),
-    "charlm": (0.45, 1.0),
+    "charlm": (0.378, 1.0),
     "digits": (0.03, 0.65),
     "mobilenet": (0.2, 0.6),
     "resnet": (0.2, 0.9),
     "vgg": (0.2, 1.3),
 }
 """Where the search begins, to save time: as it is, and calibrated."""
-FIRST, NEXT = 0.8, 0.85
-"""Quality of the first fine-tuned point in relation to the best calibrated one, and of each further point."""
+NEXT = 0.75
+"""Quality of a fine-tuned point in relation to the one before."""
 MOST_TUNED = 6
-RATE = 1e-3
-REFRESH = 15
+RATE = 3e-4
+REFRESH = 20
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(zoo_calibration.TASKS))
     parser.add_argument("--statistics", type=Path, help="made by bench.zoo.calibration; made anew without")
     parser.add_argument("--finetune", type=int, default=0, metavar="STEPS", help="for each point of the curve")
+    parser.add_argument("--first", type=float, default=0.7, help="where it begins: share of the best quality so far")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -174,7 +175,7 @@ def main() -> None:
         norms.add(point["quality"], data)
     best = [curve.points[k]["quality"] for curve in (calibrated, norms) if (k := curve.best()) is not None]
     if args.finetune and best:
-        for quality, stream in tuned(name, merged, made, FIRST * min(best), args.finetune):
+        for quality, stream in tuned(name, merged, made, args.first * min(best), args.finetune):
             if not finetuned.add(quality, stream):
                 break
     curves = [curve for curve in (plain, calibrated, norms, finetuned) if curve.points]

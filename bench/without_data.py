@@ -26,6 +26,7 @@ from bench.zoo import charlm
 from nncjit.torch import calibrate
 
 SAMPLES, BATCH = 384, 48
+TRAINING_BATCHES = 6
 ROUNDS = 24
 """In which all characters are drawn anew from what the network expects after those of the round before."""
 AS_IT_IS, CALIBRATED = (0.4, 0.25), (0.9, 0.6)
@@ -37,6 +38,12 @@ def random_texts() -> Iterator[torch.Tensor]:
     for seed in range(SAMPLES // BATCH):
         drawn = np.random.default_rng(seed).integers(len(charlm.ALPHABET), size=(BATCH, charlm.WINDOW))
         yield torch.from_numpy(drawn)
+
+
+def training_texts() -> Iterator[torch.Tensor]:
+    read = charlm.batches(zoo_calibration.CALIBRATE_ON)
+    for _ in range(TRAINING_BATCHES):
+        yield torch.from_numpy(np.concatenate([next(read)[0] for _ in range(BATCH // charlm.BATCH)]))
 
 
 def written_texts(state: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -64,7 +71,7 @@ def main() -> None:
         "no statistics": None,
         "random characters": random_texts(),
         "its own texts": written_texts(state),
-        "texts of its training": (torch.from_numpy(ids) for ids, _ in zoo_calibration.inputs_of("charlm", SAMPLES)),
+        "texts of its training": training_texts(),
     }
     points: list[Point] = []
     for kind, batches in texts.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import string
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,22 @@ def library() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
-def batches(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless windows of the library's text, and the same one character on."""
+def read() -> list[Path]:
+    """What training reads of the library: single modules, and the folders of the alphabet's first half."""
     files = [path for path in sorted(library().glob("*.py")) if path.stem not in HELD_OUT]
-    files += sorted(library().glob("[a-k]*/*.py"))
-    ids = numbers(
-        "".join(path.read_text("utf-8", "replace") for path in files if "test" not in str(path.relative_to(library())))
-    )
+    return [*files, *sorted(library().glob("[a-k]*/*.py"))]
+
+
+def unread() -> list[Path]:
+    """Modules that training does not read, without those of the text to choose settings on."""
+    files = sorted(library().glob("[l-z]*/*.py"))
+    return [path for path in files if str(path.relative_to(library()).with_suffix("")) not in CHOSEN_ON]
+
+
+def batches(seed: int, modules: Callable[[], list[Path]] = read) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless windows of the library's text, and the same one character on."""
+    files = [path for path in modules() if "test" not in str(path.relative_to(library()))]
+    ids = numbers("".join(path.read_text("utf-8", "replace") for path in files))
     rng = np.random.default_rng(seed)
     while True:
         at = rng.integers(len(ids) - WINDOW, size=(BATCH, 1)) + np.arange(WINDOW + 1)
