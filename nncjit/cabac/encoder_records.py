@@ -138,9 +138,10 @@ CANDIDATES = np.dtype(
 )
 """One context under all initialisations beside each other."""
 
-VECTOR_CANDIDATES = np.dtype([("words", "u4", 16), ("recent", "u4", (3, 16))])
+VECTOR_CANDIDATES = np.dtype([("words", "u4", 16), ("recent", "u4", (3, 16)), ("spare", "u4", 16)])
 """The words of one context under all initialisations, as lanes have them, and the sums of the last list of codes: of
-bins up to ONCE, up to `limit`, and behind it."""
+bins up to ONCE, up to `limit`, and behind it. With `spare`, contexts that follow each other in a level are not a
+multiple of 4096 bytes apart, which costs time (docs/performance.md)."""
 
 VECTOR_TABLES = np.dtype([("likely", "u4", 32), ("unlikely", "u4", 32), ("curve", "u2", 32)])
 """By the distance of a context's class from the even one: what the more and the less probable bin cost. And an

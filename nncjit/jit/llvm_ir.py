@@ -14,7 +14,8 @@ from llvmlite import ir
 
 from nncjit.jit.numba_internals import pointer_to
 
-F32, I1, I8, I32, I64 = ir.FloatType(), ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+F32, F64 = ir.FloatType(), ir.DoubleType()
+I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 Value: TypeAlias = Any
 

@@ -35,6 +35,14 @@ def load_bytes_as_words(p):
     return _memory(p, np.uint8, LANES).astype(np.uint32)
 
 
+def load_floats_as_doubles(p):
+    return _memory(p, np.float32, 8).astype(np.float64)
+
+
+def load_ints_as_doubles(p):
+    return _memory(p, np.int32, 8).astype(np.float64)
+
+
 def store_vector(p, x):
     _memory(p, x.dtype, x.size, writes=True)[:] = x
 
@@ -78,6 +86,10 @@ def repeat(number):
 
 def repeat_float(number):
     return np.full(LANES, number, np.float32)
+
+
+def repeat_double(number):
+    return np.full(8, number, np.float64)
 
 
 def lane_numbers():
@@ -146,6 +158,10 @@ def pick_halves(index, table):
 
 def least(x):
     return int(x.min())
+
+
+def element(x, i):
+    return x[i]
 
 
 def lowest_one(bits):

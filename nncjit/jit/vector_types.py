@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import lower_builtin, lower_cast, models, register_model, type_callable
 
-from nncjit.jit.llvm_ir import F32, I1, I8, I32
+from nncjit.jit.llvm_ir import F32, F64, I1, I8, I32
 
 I16 = ir.IntType(16)
 
@@ -30,7 +30,7 @@ class Vector(types.Type):
 
     @property
     def is_float(self):
-        return self.element == F32
+        return self.element in (F32, F64)
 
     @property
     def mask(self):
@@ -39,6 +39,7 @@ class Vector(types.Type):
 
 
 WORDS, INTS, FLOATS = Vector(I32, 16, "uint32"), Vector(I32, 16, "int32", signed=True), Vector(F32, 16, "float32")
+DOUBLES = Vector(F64, 8, "float64")
 HALVES, BYTES = Vector(I16, 32, "uint16"), Vector(I8, 64, "uint8")
 MASK, BYTE_MASK = Vector(I1, 16, "bool"), Vector(I1, 64, "bool")
 _MASKS = {16: MASK, 32: Vector(I1, 32, "bool"), 64: BYTE_MASK}
@@ -69,7 +70,7 @@ def _literal_to_vector(_context, builder, source, kind, _value):
 @lower_cast(types.Integer, Vector)
 def _integer_to_vector(_context, builder, source, kind, value):
     if kind.is_float:
-        return spread(builder, builder.sitofp(value, F32), kind)
+        return spread(builder, builder.sitofp(value, kind.element), kind)
     return spread(builder, builder.trunc(value, kind.element), kind)
 
 

@@ -7,12 +7,13 @@ A kernel handles a vector like a number. Operators are in `vector_types.py`; her
     window = select(less, window - split, window)
 
 They are compiled to LLVM's generic vectors, and to AVX-512 where an operation has no generic form. So a kernel that
-uses them can only be compiled where `processor.has_wide_vectors` holds. In plain mode `plain_vectors.py` does the same
-on NumPy arrays and checks every address; compiled code checks none: a kernel shows in its docstring why its addresses
-are inside their arrays. An index is a uint32 below 2^31.
+uses them can only be compiled where `processor.has_wide_vectors` holds; one whose vectors are all DOUBLES can
+everywhere, since these have generic forms only. In plain mode `plain_vectors.py` does the same on NumPy arrays and
+checks every address; compiled code checks none: a kernel shows in its docstring why its addresses are inside their
+arrays. An index is a uint32 below 2^31.
 
-`p` is an address that need not be aligned. WORDS, INTS, FLOATS: 16 x 32 bits; HALVES: 32 x uint16; BYTES: 64 x uint8;
-MASK: 16 x bool.
+`p` is an address that need not be aligned. WORDS, INTS, FLOATS: 16 x 32 bits; DOUBLES: 8 x float64; HALVES: 32 x
+uint16; BYTES: 64 x uint8; MASK: 16 x bool.
 """
 
 from llvmlite import ir
@@ -26,6 +27,7 @@ from nncjit.jit.processor import features
 from nncjit.jit.vector_types import (
     BYTE_MASK,
     BYTES,
+    DOUBLES,
     FLOATS,
     HALVES,
     I16,
@@ -109,6 +111,18 @@ def load_bytes_as_words(builder, p):
     return builder.zext(llvm_ir.load(builder, p, I64(0), ir.VectorType(I8, 16)), WORDS.ir)
 
 
+@operation(DOUBLES, ADDRESS)
+def load_floats_as_doubles(builder, p):
+    """8 float32, each as a float64."""
+    return builder.fpext(llvm_ir.load(builder, p, I64(0), ir.VectorType(F32, DOUBLES.count)), DOUBLES.ir)
+
+
+@operation(DOUBLES, ADDRESS)
+def load_ints_as_doubles(builder, p):
+    """8 int32, each as a float64."""
+    return builder.sitofp(llvm_ir.load(builder, p, I64(0), ir.VectorType(I32, DOUBLES.count)), DOUBLES.ir)
+
+
 @operation(types.void, ADDRESS, SAME)
 def store_vector(builder, p, x):
     """All elements of a vector, one after the other."""
@@ -173,6 +187,12 @@ def repeat(builder, number):
 def repeat_float(builder, number):
     """A float32 in all lanes."""
     return spread(builder, number, FLOATS)
+
+
+@operation(DOUBLES, types.float64)
+def repeat_double(builder, number):
+    """8 times the same number."""
+    return spread(builder, number, DOUBLES)
 
 
 @operation(WORDS)
@@ -278,6 +298,12 @@ def least(builder, x):
 
 
 # Masks
+
+
+@operation(types.float64, DOUBLES, NUMBER)
+def element(builder, x, i):
+    """Element i."""
+    return builder.extract_element(x, i)
 
 
 @operation(types.boolean, MASK)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from nncjit.jit import helper, kernel, load_f32, load_i32, load_i64, record_view, store_64, zero_bytes
+from nncjit.jit import helper, inlined, kernel, load_f32, load_i32, load_i64, record_view, store_64, zero_bytes
+from nncjit.jit.vectors import element, load_floats_as_doubles, load_ints_as_doubles, repeat_double
 
 MOMENTS = np.dtype([("total", "f8"), ("power", "f8"), ("peak", "f8"), ("non_finite", "i8")])
 """Sum, sum of squares and largest magnitude of the finite values, and the number of the others."""
@@ -28,25 +29,26 @@ def _largest_bits(values, n):
     return most
 
 
+@inlined
+def _sum(x, first):
+    """The sum of eight sums, of which the first has gone on."""
+    front = (first + element(x, 4)) + (element(x, 1) + element(x, 5))
+    return front + ((element(x, 2) + element(x, 6)) + (element(x, 3) + element(x, 7)))
+
+
 @helper
 def _sums(values, n):
     """Sum and sum of squares of finite values. Eight sums side by side hide how long an addition takes."""
-    t0 = t1 = t2 = t3 = t4 = t5 = t6 = t7 = 0.0
-    p0 = p1 = p2 = p3 = p4 = p5 = p6 = p7 = 0.0
+    total = power = repeat_double(0.0)
     whole = n & ~7
     for i in range(0, whole, 8):
-        a, b = np.float64(load_f32(values, i)), np.float64(load_f32(values, i + 1))
-        c, d = np.float64(load_f32(values, i + 2)), np.float64(load_f32(values, i + 3))
-        e, f = np.float64(load_f32(values, i + 4)), np.float64(load_f32(values, i + 5))
-        g, h = np.float64(load_f32(values, i + 6)), np.float64(load_f32(values, i + 7))
-        t0, t1, t2, t3, t4, t5, t6, t7 = t0 + a, t1 + b, t2 + c, t3 + d, t4 + e, t5 + f, t6 + g, t7 + h
-        p0, p1, p2, p3 = p0 + a * a, p1 + b * b, p2 + c * c, p3 + d * d
-        p4, p5, p6, p7 = p4 + e * e, p5 + f * f, p6 + g * g, p7 + h * h
+        x = load_floats_as_doubles(values + 4 * i)
+        total, power = total + x, power + x * x
+    first_total, first_power = element(total, 0), element(power, 0)
     for i in range(whole, n):
         x = np.float64(load_f32(values, i))
-        t0, p0 = t0 + x, p0 + x * x
-    total = ((t0 + t4) + (t1 + t5)) + ((t2 + t6) + (t3 + t7))
-    return total, ((p0 + p4) + (p1 + p5)) + ((p2 + p6) + (p3 + p7))
+        first_total, first_power = first_total + x, first_power + x * x
+    return _sum(total, first_total), _sum(power, first_power)
 
 
 @helper
@@ -95,25 +97,17 @@ def products(values, levels, n, sums):
     n      : int
     sums   : address of PRODUCTS    out
     """
-    power = power_1 = power_2 = power_3 = 0.0
-    mixed = mixed_1 = mixed_2 = mixed_3 = 0.0
-    square = square_1 = square_2 = square_3 = 0.0
-    whole = n & ~3
-    for i in range(0, whole, 4):
-        a, b = np.float64(load_f32(values, i)), np.float64(load_f32(values, i + 1))
-        c, d = np.float64(load_f32(values, i + 2)), np.float64(load_f32(values, i + 3))
-        p, q = np.float64(load_i32(levels, i)), np.float64(load_i32(levels, i + 1))
-        r, s = np.float64(load_i32(levels, i + 2)), np.float64(load_i32(levels, i + 3))
-        power, power_1, power_2, power_3 = power + a * a, power_1 + b * b, power_2 + c * c, power_3 + d * d
-        mixed, mixed_1, mixed_2, mixed_3 = mixed + a * p, mixed_1 + b * q, mixed_2 + c * r, mixed_3 + d * s
-        square, square_1, square_2, square_3 = square + p * p, square_1 + q * q, square_2 + r * r, square_3 + s * s
+    power = mixed = square = repeat_double(0.0)
+    whole = n & ~7
+    for i in range(0, whole, 8):
+        x, q = load_floats_as_doubles(values + 4 * i), load_ints_as_doubles(levels + 4 * i)
+        power, mixed, square = power + x * x, mixed + x * q, square + q * q
+    first_power, first_mixed, first_square = element(power, 0), element(mixed, 0), element(square, 0)
     for i in range(whole, n):
         x, q = np.float64(load_f32(values, i)), np.float64(load_i32(levels, i))
-        power, mixed, square = power + x * x, mixed + x * q, square + q * q
+        first_power, first_mixed, first_square = first_power + x * x, first_mixed + x * q, first_square + q * q
     out = _products_at(sums)
-    out.power = (power + power_2) + (power_1 + power_3)
-    out.mixed = (mixed + mixed_2) + (mixed_1 + mixed_3)
-    out.square = (square + square_2) + (square_1 + square_3)
+    out.power, out.mixed, out.square = _sum(power, first_power), _sum(mixed, first_mixed), _sum(square, first_square)
 
 
 @kernel

@@ -74,6 +74,14 @@ def memory(source, out):
     v.store_packed_bytes(out + 448, bytes_, bytes_ > 127)
 
 
+@kernel
+def doubles(source, out):
+    x, y = v.load_ints_as_doubles(source), v.load_ints_as_doubles(source + 36)
+    v.store_vector(out, x * y - 1)
+    v.store_vector(out + 64, v.load_floats_as_doubles(source + 4))
+    v.store_vector(out + 128, v.repeat_double(v.element(x, 0)) + v.repeat_double(v.element(y, 7)))
+
+
 def outcome(kernel, seed, function=None):
     rng = np.random.default_rng(seed)
     source = rng.integers(0, 1 << 32, 32, dtype=np.uint32)
@@ -96,6 +104,11 @@ def plain(kernel, seed, monkeypatch):
 @pytest.mark.parametrize("seed", range(20))
 def test_compiled_vectors_are_those_of_numpy(kernel, seed, monkeypatch):
     assert outcome(kernel, seed) == plain(kernel, seed, monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_compiled_doubles_are_those_of_numpy_on_every_machine(seed, monkeypatch):
+    assert outcome(doubles, seed) == plain(doubles, seed, monkeypatch)
 
 
 @wide
