@@ -17,6 +17,7 @@ from nncjit.calibrate import Statistics, opened
 from nncjit.convert.encoded_onnx import compress_onnx, is_encoded
 from nncjit.convert.job import Job
 from nncjit.convert.model_folders import into_folder, is_folder
+from nncjit.convert.sensitivity_file import opened_sensitivity
 from nncjit.convert.sharded_compression import compress_sharded
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.model_encoder import encode_model, estimate_model
@@ -50,7 +51,7 @@ def compress(
     progress: Progress | bool | None = None,
     dry_run: bool = False,
     metadata: Mapping[str, str] | None = None,
-    sensitivity: Mapping[str, Any] | None = None,
+    sensitivity: Mapping[str, Any] | AnyPath | None = None,
     pruning: Pruning | None = None,
     calibration: Statistics | AnyPath | None = None,
     executor: Executor | None = None,
@@ -89,9 +90,9 @@ def compress(
         Write nothing: estimate the sizes from samples.
     metadata : mapping of str to str, optional
         Text about the model that is stored with it, added to what the source has.
-    sensitivity : mapping of str to array_like, optional
-        Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients. Not for
-        several files.
+    sensitivity : mapping of str to array_like or path, optional
+        Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients. For several
+        files it is the path of a model file with these values, which all workers must see.
     pruning : Pruning, optional
         Channels to remove (`nncjit.reduce.plan_pruning`); not for several files.
     calibration : Statistics or path, optional
@@ -152,20 +153,23 @@ def compress(
             return compress_onnx(source, target, chosen, Execution(threads=threads, progress=told))
     if is_index(target) or any(argument is not None for argument in (executor, shard_bytes, plan)):
         check_executor(executor)
-        paths = _two_paths(source, target, sensitivity=sensitivity, pruning=pruning)
+        paths = _two_paths(source, target, pruning=pruning)
         texts = optional("metadata", Texts(), metadata) or {}
         with reporting(progress, "compress") as told:
             n_bytes = optional("shard_bytes", Bytes(least=1), shard_bytes)
             followed = None if plan is None else Path(plan)
-            job = Job(executor, n_bytes, resume, followed, threads, told, texts, _statistics_path(calibration))
+            statistics_path = _path_of(calibration, "several files are calibrated by a file of statistics")
+            sensitivity_path = _path_of(sensitivity, "the sensitivity of several files is in a file")
+            job = Job(executor, n_bytes, resume, followed, threads, told, texts, statistics_path, sensitivity_path)
             return compress_sharded(*paths, chosen, job, dry_run=dry_run)
     with (
         _opened(source, metadata) as model,
         opened(calibration) as statistics,
+        opened_sensitivity(sensitivity) as importances,
         reporting(progress, "compress") as told,
     ):
         execution = Execution(threads=threads, progress=told)
-        data = Data(sensitivity=sensitivity, pruning=pruning, calibration=statistics)
+        data = Data(sensitivity=importances, pruning=pruning, calibration=statistics)
         original = sum(tensor.nbytes for tensor in model)
         if dry_run:
             encoded = estimate_model(model, chosen, execution, data)
@@ -175,11 +179,11 @@ def compress(
     return encoded.report(source_name(source), source_name(target), original, estimated=dry_run)
 
 
-def _statistics_path(calibration: Any) -> Path | None:
-    """The file of statistics that tasks open."""
-    if calibration is not None and not isinstance(calibration, str | PathLike):
-        raise OptionError("several files are calibrated by a file of statistics: give its path")
-    return None if calibration is None else Path(calibration)
+def _path_of(given: Any, said: str) -> Path | None:
+    """A file that tasks open."""
+    if given is not None and not isinstance(given, str | PathLike):
+        raise OptionError(f"{said}: give its path")
+    return None if given is None else Path(given)
 
 
 def _two_paths(source: Any, target: Any, **not_given: Any) -> tuple[AnyPath, AnyPath]:

@@ -22,6 +22,7 @@ class Job:
     progress: Progress | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     calibration: Path | None = None
+    sensitivity: Path | None = None
 
     @property
     def task_threads(self) -> int | None:

@@ -16,6 +16,7 @@ from nncjit.calibrate import opened
 from nncjit.convert.job import Job
 from nncjit.convert.job_plan import DEFAULT_SHARD_BYTES, JobPlan, shards_of
 from nncjit.convert.journal import Journal, key_of, mark_of
+from nncjit.convert.sensitivity_file import opened_sensitivity
 from nncjit.convert.shard_files import ShardNames, fingerprint, write_index
 from nncjit.encoder import targets
 from nncjit.encoder.execution import Data
@@ -57,6 +58,7 @@ class ShardTask:
     """Of the stream; the first has the model's graphs."""
     metadata: dict[str, str]
     calibration: str | None
+    sensitivity: str | None
 
 
 def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Job, *, dry_run: bool) -> CompressReport:
@@ -67,7 +69,7 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
     with formats.open_model(source) as model:
         infos = model.infos
         options.warn_where_none_is_coded(model.names)
-        files = _fingerprint(source, infos, job.calibration)
+        files = _fingerprint(source, infos, job.calibration, job.sensitivity)
         plan = _plan_at_hand(job, journal, options, files)
         if plan is None:
             plan = _new_plan(source, model, options, job, files)
@@ -117,8 +119,8 @@ def _request(options: Options, job: Job, files: list[list[Any]]) -> str:
 
 
 def _new_plan(source: AnyPath, model: Model, options: Options, job: Job, files: list[list[Any]]) -> JobPlan:
-    with opened(job.calibration) as statistics:
-        whole = Whole(model.infos, options, Data(calibration=statistics))
+    with opened(job.calibration) as statistics, opened_sensitivity(job.sensitivity) as importances:
+        whole = Whole(model.infos, options, Data(calibration=statistics, sensitivity=importances))
         decisions = decide_without_targets(model, whole)
         shards = shards_of(pieces_of(model, whole, decisions), model.infos, job.shard_bytes or DEFAULT_SHARD_BYTES)
         plan = JobPlan(options, decisions, shards, files, job.metadata)
@@ -151,30 +153,37 @@ def _task(source: AnyPath, plan: JobPlan, number: int, target: str, job: Job) ->
         number,
         dict(plan.metadata),
         None if job.calibration is None else fspath(job.calibration),
+        None if job.sensitivity is None else fspath(job.sensitivity),
     )
 
 
-def _fingerprint(source: AnyPath, infos: Sequence[TensorInfo], calibration: AnyPath | None) -> list[list[Any]]:
+def _fingerprint(source: AnyPath, infos: Sequence[TensorInfo], *others: AnyPath | None) -> list[list[Any]]:
     """Of all files that the streams follow from."""
     found = fingerprint(source, (info.shard for info in infos))
-    return found if calibration is None else [*found, *fingerprint(calibration, ())]
+    return [*found, *(mark for other in others if other is not None for mark in fingerprint(other, ()))]
 
 
 @contextmanager
 def _piece(task: ShardTask) -> Iterator[tuple[Model, Whole]]:
     """The tensors of a task as a model of their own, and the whole model."""
-    with formats.open_model(task.source) as model, opened(task.calibration) as statistics:
+    with (
+        formats.open_model(task.source) as model,
+        opened(task.calibration) as statistics,
+        opened_sensitivity(task.sensitivity) as importances,
+    ):
         infos = model.infos
         _check_unchanged(task, infos)
         tensors: list[Tensor] = [model[name] for name in task.names]
         piece = Model(tensors, model.metadata | task.metadata, graphs=() if task.number else model.graphs)
-        yield piece, Whole(infos, Options(**task.options), Data(calibration=statistics))
+        data = Data(calibration=statistics, sensitivity=importances)
+        yield piece, Whole(infos, Options(**task.options), data)
         _check_unchanged(task, infos)
 
 
 def _check_unchanged(task: ShardTask, infos: Sequence[TensorInfo]) -> None:
     """Refuse a source that is not the one that was planned for; asked before and after it was read."""
-    if _fingerprint(task.source, infos, task.calibration) != [list(file) for file in task.fingerprint]:
+    found = _fingerprint(task.source, infos, task.calibration, task.sensitivity)
+    if found != [list(file) for file in task.fingerprint]:
         raise ModelError(f"{task.source}: was changed since the job was planned")
 
 

@@ -72,6 +72,26 @@ def test_statistics_decide_in_several_streams_as_in_one(source, statistics, tmp_
         nncjit.compress(source, tmp_path / "m.nnc", calibration=opened, shard_bytes="20KB")
 
 
+@pytest.mark.parametrize("scope", ["tensor", "model"])
+def test_sensitivity_decides_in_several_streams_as_in_one(scope, source, tmp_path):
+    rng = np.random.default_rng(2)
+    values = {name: np.exp(rng.normal(0, 2, shape)).astype(np.float32) for name, shape in SHAPES.items()}
+    path = write_model(tmp_path / "importance.safetensors", values)
+    options = {"zeros": 0.5, "zeros_scope": scope}
+    nncjit.compress(source, tmp_path / "one.nnc", sensitivity=values, **options)
+    nncjit.compress(source, tmp_path / "same.nnc", sensitivity=path, **options)
+    assert (tmp_path / "same.nnc").read_bytes() == (tmp_path / "one.nnc").read_bytes()
+    nncjit.compress(source, tmp_path / "m.nnc", sensitivity=path, shard_bytes="20KB", **options)
+    together = nncjit.decode(tmp_path / "m.nnc.index.json")
+    for name, array in nncjit.decode(tmp_path / "one.nnc").items():
+        np.testing.assert_array_equal(together[name], array)
+    streams = sorted(tmp_path.glob("m-*.nnc"))
+    before = [stream.read_bytes() for stream in streams]
+    write_model(path, {name: 1 / array for name, array in values.items()})
+    nncjit.compress(source, tmp_path / "m.nnc", sensitivity=path, shard_bytes="20KB", **options)
+    assert not set(before) & {stream.read_bytes() for stream in streams}
+
+
 @pytest.mark.filterwarnings("ignore::nncjit.NncWarning")  # samples of so few weights tell it within some percent
 @pytest.mark.parametrize("target", [{"bits": 3.0}, {"loss": 0.02}])
 def test_targets_are_hit_with_statistics(target, source, statistics, tmp_path):
