@@ -74,8 +74,8 @@ def _make_join(load, store):
     return join
 
 
-_join_8, _join_16 = _make_join(load_u8, store_8), _make_join(load_u16, store_16)
-_join_32, _join_64 = _make_join(load_u32, store_32), _make_join(load_i64, store_64)
+join_8, join_16 = _make_join(load_u8, store_8), _make_join(load_u16, store_16)
+join_32, join_64 = _make_join(load_u32, store_32), _make_join(load_i64, store_64)
 
 
 @kernel
@@ -90,11 +90,11 @@ def join_planes(words, word_bytes, run):
     while first < size:
         count, at = min(PIECE, size - first), words + word_bytes * first
         if word_bytes == 1:
-            _join_8(at, first, count, run)
+            join_8(at, first, count, run)
         elif word_bytes == 2:
-            _join_16(at, first, count, run)
+            join_16(at, first, count, run)
         elif word_bytes == 4:
-            _join_32(at, first, count, run)
+            join_32(at, first, count, run)
         else:
-            _join_64(at, first, count, run)
+            join_64(at, first, count, run)
         first += count

@@ -18,6 +18,7 @@ from nncjit.bits import as_source
 from nncjit.cabac import lane_choice
 from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
+from nncjit.decoder.float_piece_decoder import compile_pieces, decode_float_pieces
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit, rows_decoded_with
 from nncjit.decoder.update_state import LevelStore, UpdateState
@@ -125,6 +126,7 @@ def decode(
 def compile_kernels() -> None:
     """Compile what decoding compiles only after some use, to be on disk from now on."""
     lane_choice.compile_lanes()
+    compile_pieces()
 
 
 def way_of_decoding() -> str:
@@ -277,8 +279,17 @@ def naming_unit(opened: DataUnit) -> Iterator[None]:
 def _decode_batch(batch: list[UnitDecoding], threads: int | None, parts: bool) -> Iterator[Decoded]:
     with stage("decode"), naming_unit(batch[0].opened):
         decode_payloads([item.job for item in batch if item.job is not None], threads)
+        _decode_pieces([item for item in batch if item.pieces is not None], threads)
     for item in batch:
         with stage("compose", item.opened.path), naming_unit(item.opened):
             composed = compose_unit(item.opened, item.results(), parts=parts)
         for part, storage in composed:
             yield Decoded(part, storage, item.opened)
+
+
+def _decode_pieces(batch: list[UnitDecoding], threads: int | None) -> None:
+    """Decode the tensors of a batch that are in pieces."""
+    faults = decode_float_pieces([item.pieces for item in batch if item.pieces is not None], threads)
+    for item, fault in zip(batch, faults, strict=True):
+        if fault is not None:
+            raise item.opened.error(str(fault))

@@ -7,7 +7,8 @@ converted afterwards: integers in limbs, and integers that a foreign stream code
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,13 +21,15 @@ from nncjit.cabac.delivery import Delivery
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob
 from nncjit.decoder.float_joining import exponents_in_words, join_floats
+from nncjit.decoder.float_piece_decoder import PiecesJob
 from nncjit.decoder.memory_budget import BINS_PER_BYTE
 from nncjit.decoder.update_state import LevelStore
 from nncjit.errors import ModelError
 from nncjit.quant import steps
 from nncjit.stream import integer_limbs
 from nncjit.stream.data_units import DataUnit
-from nncjit.stream.float_planes import FloatPlanes
+from nncjit.stream.float_pieces import FloatPieces
+from nncjit.stream.float_planes import FloatFields, FloatPlanes
 from nncjit.stream.integer_planes import IntegerPlanes
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import CodebookSyntax, PayloadType
@@ -42,7 +45,9 @@ class UnitDecoding:
     arrays: list[Array]
     """Storage arrays of the parts; instead int32 limbs of integers in limbs, float32 values of integers with a step."""
     job: PayloadJob | None = None
-    """None for RAW_FLOAT."""
+    """None for RAW_FLOAT, and for floats in pieces."""
+    pieces: PiecesJob | None = None
+    """Instead of a job, for floats in pieces."""
     planes: FloatPlanes | IntegerPlanes | None = None
     """The other bits of floats whose exponents are coded, or of integers whose high bits are."""
     levels: list[Array] = field(default_factory=list)
@@ -53,6 +58,8 @@ class UnitDecoding:
         pairs = zip(self.opened.parts, self.arrays, strict=True)
         if self.opened.limbs is not None:
             return [(part, integer_limbs.join(array, self.opened.limbs)) for part, array in pairs]
+        if self.pieces is not None:
+            return [(part, array.view(dtypes.find(part.dtype).storage)) for part, array in pairs]
         if isinstance(self.planes, FloatPlanes):
             return [(part, join_floats(self.planes, array)) for part, array in pairs]
         if self.planes is not None:
@@ -91,6 +98,8 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
     payload = np.frombuffer(unit.payload(), np.uint8)
     if unit.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return UnitDecoding(opened, [_raw(opened, opened.parts[0], payload)])
+    if opened.pieces is not None:
+        return _in_pieces(opened, payload, opened.pieces, kept=state is not None)
     layers = [_layer(opened, part) for part in opened.parts]
     decoding, jobs = UnitDecoding(opened, []), []
     decoding.planes = _planes(opened, payload)
@@ -112,6 +121,15 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
     return decoding
 
 
+def _in_pieces(opened: DataUnit, payload: Array, fields: FloatFields, *, kept: bool) -> UnitDecoding:
+    """A tensor in pieces, whose levels are zeros."""
+    (part,) = opened.parts
+    words = np.empty(part.shape, fields.words)
+    with _told(opened):
+        pieces = PiecesJob(FloatPieces.parse(payload, fields, part.size), words)
+    return UnitDecoding(opened, [words], pieces=pieces, levels=[np.zeros(part.size, np.int32)] if kept else [])
+
+
 def rows_decoded_with(opened: DataUnit, rows: range) -> range | None:
     """The rows that must be decoded for some rows of a unit's tensor: those of their block rows.
 
@@ -128,7 +146,7 @@ def rows_decoded_with(opened: DataUnit, rows: range) -> range | None:
     """
     part, header = opened.parts[0], opened.unit.header
     alone = opened.results() == opened.parts == (part,) and opened.limbs is None
-    alone = alone and opened.floats is None and opened.integers is None
+    alone = alone and opened.floats is None and opened.pieces is None and opened.integers is None
     if not alone or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return None
     layer = _layer(opened, part)
@@ -235,10 +253,17 @@ def step_of(opened: DataUnit) -> Callable[[int], np.float32]:
 def _planes(opened: DataUnit, payload: Array) -> FloatPlanes | IntegerPlanes | None:
     """The bits that follow the coded ones, where the data format says that there are some."""
     size = opened.parts[0].size
-    try:
+    with _told(opened):
         if opened.floats is not None:
             return FloatPlanes.parse(payload, opened.floats, size)
         return None if opened.integers is None else IntegerPlanes.parse(payload, opened.integers, size)
+
+
+@contextmanager
+def _told(opened: DataUnit) -> Iterator[None]:
+    """Say in which unit something is wrong."""
+    try:
+        yield
     except ModelError as error:
         raise opened.error(str(error)) from None
 

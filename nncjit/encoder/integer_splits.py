@@ -43,7 +43,7 @@ def smaller_split(info: TensorInfo, storage: np.ndarray, plan: Plan, settled: Se
     whole = estimate(integer_matrix(info.name, row, 0, plan, replace(settled, scan_order=0), None), share)
     costs: dict[tuple[int, int], float] = {}
     for low_bits in _candidates(sample, info.dtype):
-        levels, tail = integer_planes.split(sample, low_bits)
+        levels, tail, _ = integer_planes.split(sample, low_bits)
         beside = 8 * len(tail) * share
         for length, bits in costs_of_lengths(info.name, levels, plan, settled, share).items():
             costs[low_bits, length] = bits + beside

@@ -217,7 +217,7 @@ def _integer_sample(contents: IntegerContents, plan: Plan, total: int) -> UnitSa
 
 
 def _exact_sample(contents: ExactContents, plan: Plan, total: int) -> UnitSample:
-    (info,), (levels, tail) = contents.layout.infos, contents.split
+    (info,), (levels, tail, _) = contents.layout.infos, contents.split
     row = runs(levels.reshape(-1), _wanted(info.size, total)).reshape(1, -1)
     matrix = level_matrix(info.name, row, plan, contents.layout.settled, None)
     bits = estimate(matrix, levels.size / row.size) + 8.0 * len(tail)

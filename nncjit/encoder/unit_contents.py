@@ -43,6 +43,7 @@ from nncjit.encoder.decide import (
     settle_integers,
 )
 from nncjit.encoder.default_steps import is_matrix
+from nncjit.encoder.float_piece_encoder import split_in_pieces, takes_pieces
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.huge_tensors import HugeTensor, by_block_rows
 from nncjit.encoder.input_metrics import is_depthwise
@@ -134,8 +135,11 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
     if kind != "f":
         return _integers(info, storage, plan)
     if plan.wants_lossless(info):
-        layout = UnitLayout(infos=(info,), shape=info.shape, settled=settle_integers(info.name, info.shape, plan))
-        return ExactContents(layout, split(storage, info.dtype))
+        settled = settle_integers(info.name, info.shape, plan)
+        if takes_pieces(info.dtype, info.size):
+            layout = UnitLayout(infos=(info,), shape=info.shape, settled=replace(settled, scan_order=0))
+            return ExactContents(layout, split_in_pieces(storage, info.dtype, workers))
+        return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), split(storage, info.dtype))
     values = dtypes.to_float32(storage, info.dtype)
     measured = measure(values, workers)
     if is_left_out(info, plan):

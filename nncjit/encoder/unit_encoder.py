@@ -39,7 +39,7 @@ from nncjit.encoder.unit_layout import (
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
-from nncjit.stream import float_planes, integer_limbs, integer_planes
+from nncjit.stream import float_planes, integer_limbs
 from nncjit.syntax import CodebookSyntax, DataFormat, NduHeader, ParameterTypes, PayloadType
 
 _ROLES = {
@@ -91,6 +91,8 @@ class QuantisedUnit:
     """Bits of the limbs of integers, which are the leading dimension; 0 without."""
     tail: bytes = b""
     """What follows the coded exponents of floats, or high bits of integers, of which no bit is lost."""
+    tail_code: int | None = None
+    """nnr_decompressed_data_format of what has a tail."""
 
     @property
     def qp(self) -> int | None:
@@ -223,12 +225,12 @@ def _integer_levels(contents: IntegerContents, plan: Plan, workers: Executor | N
 
 
 def _split_levels(contents: ExactContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
-    layout, (levels, tail) = contents.layout, contents.split
+    layout, (levels, tail, code) = contents.layout, contents.split
     (info,) = layout.infos
     matrix = level_matrix(info.name, levels, plan, layout.settled, workers)
     tool = "lossless" if info.dtype in float_planes.CODES else "integer"
     outcome = Outcome(info, tool, reason=contents.reason)
-    return QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (outcome,), tail=tail)
+    return QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (outcome,), tail=tail, tail_code=code)
 
 
 def _outcomes(
@@ -436,7 +438,7 @@ def _data_format(unit: QuantisedUnit) -> int | None:
     """nnr_decompressed_data_format; None where readers take this type without it."""
     dtype = unit.layout.infos[0].dtype
     if unit.tail:
-        return (float_planes.CODES | integer_planes.CODES)[dtype]
+        return unit.tail_code
     if unit.limb_bits:
         return integer_limbs.CODES[integer_limbs.LimbFormat(dtype, unit.limb_bits)]
     if unit.payload_type == PayloadType.INT:

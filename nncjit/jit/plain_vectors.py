@@ -43,6 +43,10 @@ def load_ints_as_doubles(p):
     return _memory(p, np.int32, 8).astype(np.float64)
 
 
+def load_halves_as_words(p):
+    return _memory(p, np.uint16, LANES).astype(np.uint32)
+
+
 def store_vector(p, x):
     _memory(p, x.dtype, x.size, writes=True)[:] = x
 
@@ -186,6 +190,12 @@ def count_ones(bits):
 
 def compress_words(x, mask):
     return np.concatenate([x[mask], np.zeros(np.count_nonzero(~mask), x.dtype)])
+
+
+def expand_words(x, mask):
+    apart = np.zeros_like(x)
+    apart[mask] = x[: np.count_nonzero(mask)]
+    return apart
 
 
 def store_packed_bytes(p, x, mask):

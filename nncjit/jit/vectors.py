@@ -123,6 +123,12 @@ def load_ints_as_doubles(builder, p):
     return builder.sitofp(llvm_ir.load(builder, p, I64(0), ir.VectorType(I32, DOUBLES.count)), DOUBLES.ir)
 
 
+@operation(WORDS, ADDRESS)
+def load_halves_as_words(builder, p):
+    """16 uint16, each as a word."""
+    return builder.zext(llvm_ir.load(builder, p, I64(0), ir.VectorType(I16, 16)), WORDS.ir)
+
+
 @operation(types.void, ADDRESS, SAME)
 def store_vector(builder, p, x):
     """All elements of a vector, one after the other."""
@@ -345,6 +351,12 @@ def count_ones(builder, bits):
 def compress_words(builder, x, mask):
     """The lanes of the mask moved together, in order, from lane 0 on; then zeros."""
     return _call(builder, "x86.avx512.mask.compress.v16i32", WORDS.ir, x, ir.Constant(WORDS.ir, None), mask)
+
+
+@operation(WORDS, WORDS, MASK)
+def expand_words(builder, x, mask):
+    """The first lanes of x moved apart, in order, to the lanes of the mask; zeros elsewhere."""
+    return _call(builder, "x86.avx512.mask.expand.v16i32", WORDS.ir, x, ir.Constant(WORDS.ir, None), mask)
 
 
 @operation(types.void, ADDRESS, BYTES, BYTE_MASK)

@@ -11,7 +11,15 @@ from nncjit import dtypes
 from nncjit.bits import Source
 from nncjit.errors import BitstreamError, ModelError
 from nncjit.model import Graph
-from nncjit.stream import float_planes, graph_units, integer_limbs, integer_planes, metadata_unit, tensor_mapping
+from nncjit.stream import (
+    float_pieces,
+    float_planes,
+    graph_units,
+    integer_limbs,
+    integer_planes,
+    metadata_unit,
+    tensor_mapping,
+)
 from nncjit.stream.pruning_masks import Rebuilder
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import Context, ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
@@ -30,6 +38,8 @@ class DataUnit:
     """What the leading coded dimension holds where it is the limbs of integers."""
     floats: float_planes.FloatFields | None = None
     """The fields of floats of which only the exponents are coded, and the other bits follow."""
+    pieces: float_planes.FloatFields | None = None
+    """The same where they are in pieces, and nothing is coded beside them."""
     integers: integer_planes.IntegerFields | None = None
     """The fields of integers of which only the high bits are coded, and the other bits follow."""
     folded: metadata_unit.FoldedNorm | None = None
@@ -133,8 +143,11 @@ def open_unit(unit: Unit) -> DataUnit:
     if limbs and (header.first_tensor_dimension_shift or len(unit.names) > 1):
         raise _error(unit, "integers in limbs cannot be joined or have their dimensions moved")
     floats = float_planes.FORMATS.get(code) if code is not None else None
-    if floats and (payload_type != PayloadType.INT or header.first_tensor_dimension_shift or len(unit.names) > 1):
-        raise _error(unit, f"data format {code} is for the exponents of one float tensor")
+    pieces = float_pieces.FORMATS.get(code) if code is not None else None
+    if (floats or pieces) and (
+        payload_type != PayloadType.INT or header.first_tensor_dimension_shift or len(unit.names) > 1
+    ):
+        raise _error(unit, f"data format {code} is for one float tensor without loss")
     if dtypes.find(dtype).kind == "o" and payload_type != PayloadType.RAW_FLOAT:
         raise _error(unit, f"data format {code} is for values that are stored as they are")
     integers = integer_planes.FORMATS.get(code) if code is not None else None
@@ -145,7 +158,7 @@ def open_unit(unit: Unit) -> DataUnit:
     part = Part(", ".join(unit.names), "W", shape[1:] if limbs else shape, dtype, shape, header.codebook)
     if len(unit.names) > 1 and header.concatenation_axis_index is None:
         raise _error(unit, "it holds several tensors and does not say how they are joined")
-    return DataUnit(unit, (part,), limbs, floats, integers)
+    return DataUnit(unit, (part,), limbs, floats, pieces, integers)
 
 
 def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
@@ -158,6 +171,8 @@ def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
         return integer_limbs.FORMATS[code].dtype
     if code in float_planes.FORMATS:
         return float_planes.FORMATS[code].dtype
+    if code in float_pieces.FORMATS:
+        return float_pieces.FORMATS[code].dtype
     if code in integer_planes.FORMATS:
         return integer_planes.FORMATS[code].dtype
     try:
@@ -288,7 +303,7 @@ def tools_of(unit: Unit) -> tuple[str, ...]:
     header = unit.header
     payload = header.nnr_compressed_data_unit_payload_type
     kind = {PayloadType.RAW_FLOAT: "raw", PayloadType.INT: "integer"}.get(payload)
-    if header.nnr_decompressed_data_format in float_planes.FORMATS:
+    if header.nnr_decompressed_data_format in float_planes.FORMATS | float_pieces.FORMATS:
         kind = "lossless"
     tools = [kind or ("trellis" if header.dq_flag else "uniform")]
     if payload == PayloadType.BLOCK:

@@ -74,6 +74,8 @@ class Split(NamedTuple):
     """int32[shape]: of the exponents."""
     tail: bytes
     """All else, which follows the payload of the levels."""
+    code: int
+    """nnr_decompressed_data_format."""
 
 
 def split(storage: Array, dtype: str) -> Split:
@@ -94,7 +96,7 @@ def split(storage: Array, dtype: str) -> Split:
     parts = [plane for run in _runs(zeros, words.size) for plane in _planes(rest[run.start : run.stop], run, fields)]
     runs = _consecutive(order)
     parts += [bytes(zeros), *(_RUN.pack(*run) for run in runs), _END.pack(len(runs), lowest)]
-    return Split(levels.reshape(storage.shape), b"".join(parts))
+    return Split(levels.reshape(storage.shape), b"".join(parts), CODES[dtype])
 
 
 @dataclass(frozen=True, slots=True)

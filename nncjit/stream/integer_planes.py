@@ -59,7 +59,8 @@ def split(storage: Array, low_bits: int) -> Split:
     lowest = int(levels.min())
     middle = lowest + int(np.bincount(levels - lowest).argmax())
     levels -= middle
-    return Split(levels.reshape(storage.shape), planes.tobytes() + _END.pack(low_bits, middle))
+    tail = planes.tobytes() + _END.pack(low_bits, middle)
+    return Split(levels.reshape(storage.shape), tail, CODES[storage.dtype.name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def test_any_values_are_split_and_joined(name, words, data):
     array = np.resize(array, data.draw(st.sampled_from([1, 7, 8, 9, 1001])))
     fields = integer_planes.FORMATS[integer_planes.CODES[name]]
     low_bits = data.draw(st.integers(int(fields.bits > 8), fields.bits - 1))
-    levels, tail = split(array, low_bits)
+    levels, tail, _ = split(array, low_bits)
     planes = IntegerPlanes.parse(np.frombuffer(b"coded" + tail, np.uint8), fields, array.size)
     assert planes.coded_bytes == 5
     assert -(1 << 15) <= planes.lowest <= levels.min() <= levels.max() <= planes.highest < 1 << 15

@@ -44,7 +44,7 @@ def functions(source, out):
 def masks(source, out):
     x, y = v.load_words(source), v.load_words(source + 64)
     some = x < y
-    v.store_vector(out, v.compress_words(x, some))
+    v.store_vector(out, v.compress_words(x, some) ^ v.expand_words(v.load_halves_as_words(source + 7), some))
     v.store_vector(out + 64, v.repeat(v.mask_bits(some)))
     v.store_vector(out + 128, v.repeat(v.count_ones(v.mask_bits(v.as_bytes(x) > 99))))
     v.store_vector(out + 192, v.select(v.mask_of(0x1234), x, y))

@@ -1,0 +1,44 @@
+"""Large float tensors without loss to pieces: see `stream.float_pieces`."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nncjit.encoder import float_piece_encoder_kernels as kernels
+from nncjit.jit import Table, address, aligned_zeros
+from nncjit.jit.threads import share
+from nncjit.stream.float_pieces import CODES, FORMATS, PIECE, SMALLEST, packed_lengths
+from nncjit.stream.float_planes import FloatFields, Split
+
+Array = np.ndarray[Any, Any]
+
+ROOM = 1024
+"""Bytes that the header of a piece has room for."""
+
+
+def takes_pieces(dtype: str, size: int) -> bool:
+    """Whether a float tensor goes in pieces."""
+    return dtype in CODES and size >= SMALLEST
+
+
+def split_in_pieces(storage: Array, dtype: str, workers: Executor | None) -> Split:
+    """Levels that are all zero, and the pieces."""
+    fields = FORMATS[CODES[dtype]]
+    words = np.ascontiguousarray(storage).reshape(-1).view(fields.words)
+    found = share([partial(_encode, words[at : at + PIECE], fields) for at in range(0, words.size, PIECE)], workers)
+    tail = b"".join([*found, packed_lengths([len(piece) for piece in found])])
+    return Split(np.zeros(storage.shape, np.int32), tail, CODES[dtype])
+
+
+def _encode(words: Array, fields: FloatFields) -> bytes:
+    work, space = Table(np.zeros(1, kernels.WORK)), aligned_zeros(1, kernels.SPACE)
+    out = np.empty(words.size * (2 + fields.words.itemsize) + ROOM, np.uint8)
+    work.records["words"], work.records["n_values"] = work.keep(words), words.size
+    work.records["word_bytes"], work.records["mantissa_bits"] = words.itemsize, fields.mantissa_bits
+    work.records["symbol_bits"], work.records["out"] = fields.exponent_bits, work.keep(out, writes=True)
+    n_bytes = kernels.encode_piece(work.address, address(space, writes=True))
+    return out[:n_bytes].tobytes()

@@ -1,0 +1,92 @@
+"""Large float tensors without loss: in pieces, by any number of threads, with vectors and without."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nncjit
+from nncjit.decoder.float_piece_decoder import PiecesJob, decode_float_pieces
+from nncjit.encoder import unit_contents
+from nncjit.encoder.float_piece_encoder import split_in_pieces
+from nncjit.jit import JIT, processor
+from nncjit.stream.float_pieces import CHUNK, FORMATS, PIECE, SMALLEST, FloatPieces
+
+RNG = np.random.default_rng(0)
+WEIGHTS = (0.02 * RNG.standard_normal(PIECE + CHUNK + 5)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return nncjit.encode({"w": WEIGHTS}, preset="lossless")
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_all_ways_give_the_same(stream, wide, threads, monkeypatch):
+    if wide and JIT and not processor.has_wide_vectors():
+        pytest.skip("needs AVX-512")
+    assert bytes(nncjit.encode({"w": WEIGHTS}, preset="lossless", threads=threads)) == bytes(stream)
+    monkeypatch.setattr(processor, "has_wide_vectors", lambda: wide)
+    assert nncjit.decode(stream, threads=threads)["w"].tobytes() == WEIGHTS.tobytes()
+
+
+def test_it_takes_about_its_entropy(stream):
+    shares = np.unique(WEIGHTS.view(np.uint32) >> 23 & 255, return_counts=True)[1] / WEIGHTS.size
+    assert 8 * len(stream) / WEIGHTS.size < 24 - shares @ np.log2(shares) + 0.03
+
+
+def test_trailing_zeros_are_left_out_where_they_are():
+    weights = WEIGHTS[: 16 * CHUNK].copy()
+    weights[4 * CHUNK : 9 * CHUNK] = weights[4 * CHUNK : 9 * CHUNK].astype(np.float16)
+    streams = [nncjit.encode({"w": w}, preset="lossless") for w in (WEIGHTS[: 16 * CHUNK], weights)]
+    assert len(streams[0]) - len(streams[1]) > 4.9 * CHUNK * 12 / 8
+    assert nncjit.decode(streams[1])["w"].tobytes() == weights.tobytes()
+
+
+def test_streams_with_coded_exponents_are_still_read(monkeypatch):
+    monkeypatch.setattr(unit_contents, "takes_pieces", lambda *_: False)
+    earlier = nncjit.encode({"w": WEIGHTS[: 4 * SMALLEST].reshape(64, -1)}, preset="lossless")
+    assert nncjit.decode(earlier)["w"].tobytes() == WEIGHTS[: 4 * SMALLEST].tobytes()
+
+
+def tail_of_few():
+    return split_in_pieces(WEIGHTS[:SMALLEST], "float32", None).tail
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda tail: tail[:3], "cut off in the lengths"),
+        (lambda tail: tail[:-4] + b"\x05\0\0\0", "a piece of 5 bytes"),
+        (lambda tail: tail[200:], "are there"),
+        (lambda tail: tail[:-4] + b"\xff\xff\xff\x7f", "are there"),
+    ],
+)
+def test_what_is_no_list_of_pieces_is_refused(damage, said):
+    with pytest.raises(nncjit.ModelError, match=said):
+        FloatPieces.parse(np.frombuffer(damage(tail_of_few()), np.uint8), FORMATS[106], SMALLEST)
+
+
+@pytest.mark.parametrize(("at", "byte", "said"), [(0, 25, "leaves out"), (0, 255, "leaves out"), (1, 255, "add up")])
+def test_what_is_no_piece_is_refused(at, byte, said):
+    data = FloatPieces.parse(np.frombuffer(tail_of_few(), np.uint8), FORMATS[106], SMALLEST).data.copy()
+    data[at] = byte
+    pieces = FloatPieces(FORMATS[106], data, np.array([data.size]))
+    (fault,) = decode_float_pieces([PiecesJob(pieces, np.empty(SMALLEST, np.uint32))], 1)
+    assert said in str(fault)
+
+
+@pytest.mark.skipif(not (JIT and sys.platform.startswith("linux")), reason="compiled code, and mprotect to watch it")
+@pytest.mark.parametrize("side", ["before", "behind"])
+def test_damaged_pieces_are_decoded_beside_forbidden_pages(side):
+    program = Path(__file__).with_name("guarded_pieces.py")
+    places = [str(program.parent.parent), str(Path(nncjit.__file__).parent.parent)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, program, side, "400"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 50 < int(done.stdout.split()[-1]) < 350
