@@ -279,7 +279,7 @@ def naming_unit(opened: DataUnit) -> Iterator[None]:
 def _decode_batch(batch: list[UnitDecoding], threads: int | None, parts: bool) -> Iterator[Decoded]:
     with stage("decode"), naming_unit(batch[0].opened):
         decode_payloads([item.job for item in batch if item.job is not None], threads)
-        _decode_pieces([item for item in batch if item.pieces is not None], threads)
+        _decode_float_pieces([item for item in batch if item.pieces is not None], threads)
     for item in batch:
         with stage("compose", item.opened.path), naming_unit(item.opened):
             composed = compose_unit(item.opened, item.results(), parts=parts)
@@ -287,7 +287,7 @@ def _decode_batch(batch: list[UnitDecoding], threads: int | None, parts: bool) -
             yield Decoded(part, storage, item.opened)
 
 
-def _decode_pieces(batch: list[UnitDecoding], threads: int | None) -> None:
+def _decode_float_pieces(batch: list[UnitDecoding], threads: int | None) -> None:
     """Decode the tensors of a batch that are in pieces."""
     faults = decode_float_pieces([item.pieces for item in batch if item.pieces is not None], threads)
     for item, fault in zip(batch, faults, strict=True):

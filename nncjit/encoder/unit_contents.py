@@ -135,11 +135,7 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
     if kind != "f":
         return _integers(info, storage, plan)
     if plan.wants_lossless(info):
-        settled = settle_integers(info.name, info.shape, plan)
-        if takes_pieces(info.dtype, info.size):
-            layout = UnitLayout(infos=(info,), shape=info.shape, settled=replace(settled, scan_order=0))
-            return ExactContents(layout, split_in_pieces(storage, info.dtype, workers))
-        return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), split(storage, info.dtype))
+        return _exact_floats(info, storage, plan, workers)
     values = dtypes.to_float32(storage, info.dtype)
     measured = measure(values, workers)
     if is_left_out(info, plan):
@@ -245,6 +241,16 @@ def _rows_first(values: np.ndarray, axis: int) -> np.ndarray:
             turned[:, first : first + STRIP] = values[first : first + STRIP].T
         return turned
     return np.asarray(np.moveaxis(values, axis, 0) if axis else values, order="C")
+
+
+def _exact_floats(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: Executor | None) -> ExactContents:
+    """Every bit of a float tensor."""
+    settled = settle_integers(info.name, info.shape, plan)
+    if takes_pieces(info.dtype, info.size):
+        settled, found = replace(settled, scan_order=0), split_in_pieces(storage, info.dtype, workers)
+    else:
+        found = split(storage, info.dtype)
+    return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), found)
 
 
 def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents | ExactContents | RawContents:
