@@ -151,10 +151,11 @@ def decompress(
             for item in wanted.decoded(budget, threads, pieces=pieces):
                 name = item.part.name
                 put(wanted.names.get(name, name), rebuilder.rebuild(name, item.storage), item.start)
-                rows[item.part.name] = decoded_row(item.part, item.opened)
+                rows[name] = decoded_row(item.part, item.opened)
                 done += item.storage.size
                 if told is not None:
-                    told(done, total, item.part.name)
+                    told(done, total, name)
+                del item  # or the next one would be decoded beside it
         tensors = with_tied_rows(rows, reader)
         return DecompressReport(
             source=source_name(source),
@@ -184,17 +185,19 @@ def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuild
 
 
 class _Behind:
-    """Writes decoded tensors on a separate thread, at most a few tensors behind the decoder."""
+    """Writes decoded tensors on a separate thread, at most a few tensors and bytes behind the decoder."""
 
     WAITING = 2
+    MOST_BYTES = 1 << 27
+    """Of tensors that wait; the decoder waits while a larger one is written."""
 
     def __init__(self, writer: Writer, thread: ThreadPoolExecutor) -> None:
         self._writer, self._thread = writer, thread
-        self._waiting: list[Future[None]] = []
+        self._waiting: list[tuple[Future[None], int]] = []
 
     def __call__(self, name: str, storage: Array, start: int | None) -> None:
+        self._waiting.append((self._thread.submit(self._put, name, storage, start), storage.nbytes))
         self.wait(self.WAITING)
-        self._waiting.append(self._thread.submit(self._put, name, storage, start))
 
     @staged("write")
     def _put(self, name: str, storage: Array, start: int | None) -> None:
@@ -204,9 +207,9 @@ class _Behind:
             self._writer.put_piece(name, storage, start)
 
     def wait(self, left: int) -> None:
-        """Wait until no more than `left` tensors are waiting; errors of writing come out here."""
-        while len(self._waiting) > left:
-            self._waiting.pop(0).result()
+        """Wait until no more than `left` tensors and `MOST_BYTES` are waiting; errors of writing come out here."""
+        while len(self._waiting) > left or sum(size for _, size in self._waiting) > self.MOST_BYTES:
+            self._waiting.pop(0)[0].result()
 
 
 @contextmanager

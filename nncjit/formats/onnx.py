@@ -188,8 +188,9 @@ def _tensor(
             return None
         twin = first_at.setdefault((extent, proto.data_type, shape), place.name) if size else place.name
         load = partial(_load, files, kind, shape, extent)
+        part = partial(_load_part, files, kind, extent) if onnx_tensors.is_plain(kind) else None
         same_as = twin if twin != place.name else None
-        return Tensor(place.name, shape, kind.dtype, load, same_as, fresh=True, role=role)
+        return Tensor(place.name, shape, kind.dtype, load, same_as, fresh=True, role=role, part=part)
     raw = proto.raw_data
     if raw or not size:
         if len(raw) != size:
@@ -212,6 +213,13 @@ def _stays(info: TensorInfo, role: Role | None) -> bool:
 def _load(files: ExternalFiles, kind: OnnxType, shape: tuple[int, ...], extent: Extent) -> Array:
     array: Array = onnx_tensors.from_raw(kind, shape, files.read(extent))
     return array
+
+
+def _load_part(files: ExternalFiles, kind: OnnxType, extent: Extent, start: int, stop: int) -> Array:
+    """Some elements of a tensor."""
+    size = kind.bits // 8
+    here = Extent(extent.location, extent.offset + size * start, size * (stop - start))
+    return _load(files, kind, (stop - start,), here)
 
 
 def _clear(proto: Any) -> None:

@@ -87,6 +87,11 @@ def raw_size(kind: OnnxType, shape: tuple[int, ...]) -> int:
     return -(-math.prod(shape) * kind.bits // 8)
 
 
+def is_plain(kind: OnnxType) -> bool:
+    """Whether elements have whole bytes, which are those of the storage array."""
+    return kind.bits >= 8 and not kind.signed_code and kind.dtype != "bool"
+
+
 def from_raw(kind: OnnxType, shape: tuple[int, ...], raw: Array) -> Array:
     """The storage array of raw_data, which has the right size and may be overwritten.
 
