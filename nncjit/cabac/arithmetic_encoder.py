@@ -112,14 +112,18 @@ class ArithmeticEncoder:
         low, range_, pending, size = (int(self._state[name]) for name in ("low", "range", "pending", "position"))
         n_bits = pending + WINDOW
         tail = (low + range_ - 2) | 1
-        body = bytearray(self._output[:size])
-        if tail >> n_bits:
-            while body[size - 1] == 255:
-                size -= 1
-                body[size] = 0
-            body[size - 1] += 1
         n_bytes = -(-n_bits // 8)
-        return bytes(body) + (tail << (8 * n_bytes - n_bits) & (1 << 8 * n_bytes) - 1).to_bytes(n_bytes, "big")
+        self._make_room(n_bytes)
+        output = self._output  # changed in place: a copy of a huge payload is a huge copy
+        if tail >> n_bits:
+            while output[size - 1] == 255:
+                size -= 1
+                output[size] = 0
+            output[size - 1] += 1
+            size = int(self._state["position"])
+        last = (tail << (8 * n_bytes - n_bits) & (1 << 8 * n_bytes) - 1).to_bytes(n_bytes, "big")
+        output[size : size + n_bytes] = np.frombuffer(last, np.uint8)
+        return output[: size + n_bytes].tobytes()
 
     def _make_room(self, n: int) -> None:
         """Make room for n codes, as `write_codes` wants it, or for n bytes to append."""

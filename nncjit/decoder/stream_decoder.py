@@ -44,7 +44,7 @@ class Decoded:
     """Of a piece of a huge tensor: which of its elements is the first."""
 
 
-HUGE = 1 << 27
+HUGE = 1 << 25
 """Weights from which a tensor may come in pieces."""
 PIECE = 1 << 24
 """Weights of a piece, about."""

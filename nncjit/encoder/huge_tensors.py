@@ -27,8 +27,8 @@ from nncjit.model import Tensor
 from nncjit.quant import value_source
 from nncjit.stages import stage
 
-HUGE = 1 << 27
-"""Weights from which a tensor is read by block rows: its float32 copy would take 512 MiB."""
+HUGE = 1 << 25
+"""Weights from which a tensor is read by block rows: its float32 copy would take 128 MiB."""
 STRIP = 1 << 19
 """Values that are read together, at least one block row."""
 

@@ -29,7 +29,7 @@ from nncjit.formats.onnx_places import Place, places
 from nncjit.formats.onnx_roles import roles
 from nncjit.formats.onnx_tensors import OnnxType
 from nncjit.formats.protobuf_wire import Hole, Piece, Range, bytes_field, int_field
-from nncjit.formats.tensor_writer import Store
+from nncjit.formats.tensor_writer import PlacedStore
 from nncjit.model import Graph, Model, Role, Tensor, TensorInfo
 
 __all__ = ["GRAPH", "read", "write"]
@@ -242,7 +242,7 @@ def _put(proto: Any, raw: bytes) -> None:
 @contextmanager
 def write(
     path: str | os.PathLike[str], infos: Sequence[TensorInfo], graph: Graph, *, fsync: bool = False
-) -> Iterator[Store]:
+) -> Iterator[PlacedStore]:
     """Put tensors back into their graph; see `nncjit.formats.create`.
 
     Data that were beside the model are beside it again, in a file of the model's name with ``.data`` behind it. So are
@@ -287,14 +287,16 @@ def write(
             data_file = stack.enter_context(atomic_write(data_path, fsync=fsync))
             reserve(data_file, max((offsets[name] + sizes[name] for name in beside), default=0))
 
-        def store(info: TensorInfo, array: Array) -> None:
-            raw = onnx_tensors.to_raw(kinds[info.name], array)
+        def put(info: TensorInfo, array: Array, start: int) -> None:
+            kind = kinds[info.name]
+            raw = onnx_tensors.to_raw(kind, array)
             outside = info.name in beside
+            at = offsets[info.name] if outside else places_in_file[info.name]
             with os_errors(data_path if outside else path):
-                target = data_file if outside else file
-                write_at(target, raw, offsets[info.name] if outside else places_in_file[info.name])
+                # pieces are block rows, which begin with a byte of their own
+                write_at(data_file if outside else file, raw, at + start * kind.bits // 8)
 
-        yield store
+        yield PlacedStore(put)
 
 
 def _location(proto: Any) -> str:

@@ -124,3 +124,26 @@ def test_huge_tensors_are_decoded_piece_by_piece(shape, monkeypatch, tmp_path):
     whole = (tmp_path / "whole.safetensors").read_bytes()
     assert (tmp_path / "pieces.safetensors").read_bytes() == whole
     assert next(folder.glob("*.safetensors")).read_bytes() == whole
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["in the file", "beside it"])
+def test_huge_tensors_of_onnx_files_go_by_block_rows(external, small_windows, monkeypatch, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    values = normal(1000, 700).astype(np.float32)
+    shape = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, values.shape)
+    node = onnx.helper.make_node("Identity", ["w"], ["y"])
+    graph = onnx.helper.make_graph([node], "net", [], [shape], [onnx.numpy_helper.from_array(values, "w")])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx", save_as_external_data=external, location="m.data")
+    nncjit.compress(tmp_path / "m.onnx", tmp_path / "m.nnc")
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "whole.onnx")
+    monkeypatch.setattr(stream_decoder, "HUGE", 1 << 16)
+    monkeypatch.setattr(stream_decoder, "PIECE", 1 << 16)
+    monkeypatch.setattr(Writer, "put", lambda *_: pytest.fail("was put at once"))
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "pieces.onnx")
+    small_windows()
+    nncjit.compress(tmp_path / "m.onnx", tmp_path / "other.nnc")
+    assert (tmp_path / "other.nnc").read_bytes() == (tmp_path / "m.nnc").read_bytes()
+    whole, pieces = (onnx.load(tmp_path / f"{name}.onnx").graph.initializer[0] for name in ("whole", "pieces"))
+    want = nncjit.decode(tmp_path / "m.nnc")["w"]
+    assert np.array_equal(onnx.numpy_helper.to_array(whole), want)
+    assert np.array_equal(onnx.numpy_helper.to_array(pieces), want)
