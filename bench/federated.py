@@ -1,5 +1,8 @@
 """Federated learning with updates both ways: ``python bench/federated.py [digits] [charlm] [--ways plain one small]``.
 
+Settings are chosen with ``--validation``, on data that neither the clients nor the test have. For example,
+``python bench/federated.py digits --validation --set server_momentum=0.8`` tries another setting, and writes nothing.
+
 Clients hold unequal shares of the data (`bench/federated_tasks.py`). In a round each starts from the model that all
 have, trains on its own data, and sends an update; what that left over it carries into its next one. The server adds the
 mean of the updates to its own model, which is never rounded, and sends one update to all: how its model differs from
@@ -17,13 +20,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from bench.federated_tasks import TASKS, Arrays, Task
+from bench.federated_tasks import TASKS, Arrays, HeldOut, Task
 from nncjit.quant import steps
 from nncjit.updates import Receiver, Sender
 
@@ -31,7 +35,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "measurements" / "federated.json"
 PAGE = RESULTS.parents[1] / "howto" / "federated.md"
 BEGIN, END = "<!-- federated: begin -->", "<!-- federated: end -->"
 NNCODEC = Path(__file__).with_name("nncodec_updates.py")
-WAYS: dict[str, float | None] = {"plain": None, "one": 0.028, "small": 0.006}
+WAYS: dict[str, float | None] = {"plain": None, "one": 0.034, "small": 0.007}
 """Share of the weights that an update changes, both ways; None: no updates."""
 TOOLS: dict[str, Any] = {"zeros_scope": "model", "one_step": True, "quantizer": "uniform", "rate_weight": 0.0}
 """The largest changes of all matrices are sent, with a step of about their own size."""
@@ -86,8 +90,8 @@ def mean(changes: list[Arrays], weights: list[int]) -> Arrays:
     }
 
 
-def run(task: Task, kept: float | None) -> dict[str, Any]:
-    """One training: what it has come to after each round."""
+def run(task: Task, kept: float | None, *, rival: bool = True) -> dict[str, Any]:
+    """One training: what it has come to after each round, and the bytes of NNCodec where they are asked for."""
     model = task.start()
     server = {name: np.float64(array) for name, array in model.items()}
     moving = {name: np.zeros_like(array) for name, array in server.items()}
@@ -99,7 +103,7 @@ def run(task: Task, kept: float | None) -> dict[str, Any]:
     for k in range(task.rounds):
         changes = []
         for client in clients:
-            local = task.train(model, client, 1000 * k + client)
+            local = task.train(model, client, k)
             if kept is not None:
                 local = up[client].send(local, model)
             changes.append({name: np.float64(local[name]) - model[name] for name in model})
@@ -109,13 +113,13 @@ def run(task: Task, kept: float | None) -> dict[str, Any]:
         rounded = {name: np.asarray(array, np.float32) for name, array in server.items()}
         model = down.send(rounded) if kept is not None else rounded
         found.append(task.measure(model))
-        print(task.name, kept, k + 1, f"{found[-1]:.4f}", _last_sizes(up, down) if kept else "", flush=True)
-    result: dict[str, Any] = {"measured": [round(value, 4) for value in found]}
+        print(task.name, task.seed, kept, k + 1, f"{found[-1]:.4f}", _last_sizes(up, down) if kept else "", flush=True)
+    result: dict[str, Any] = {"measured": [round(value, 4) for value in found], "kept": kept}
     if kept is not None:
         result |= {"up": [link.sizes for link in up], "down": down.sizes}
-        rival = nncodec_sizes([*up, down])
-        if rival is not None:
-            result |= {"nncodec_up": rival[:-1], "nncodec_down": rival[-1]}
+        sizes = nncodec_sizes([*up, down]) if rival else None
+        if sizes is not None:
+            result |= {"nncodec_up": sizes[:-1], "nncodec_down": sizes[-1]}
     return result
 
 
@@ -140,38 +144,65 @@ def nncodec_sizes(links: list[Link]) -> list[list[int]] | None:
 def text(results: dict[str, Any]) -> str:
     """Accuracy and bytes, for the page."""
     lines = [
-        "| | rounds | weights sent | at the end | worse by | to the server | NNCodec, tca | to the clients "
-        "| NNCodec, tca |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| | rounds | seeds | weights sent | at the end | worse by | to the server | NNCodec, tca | to the clients "
+        "| NNCodec, tca | largest |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for task in TASKS:
-        if task.name not in results:
+    shares = []
+    for kind, held_out in product(TASKS, get_args(HeldOut)):
+        task = kind(held_out=held_out)
+        if task.key not in results:
             continue
-        found = results[task.name]
-        size = found["float32_bytes"]
-        for way, kept in WAYS.items():
-            if way not in found:
-                continue
-            one = found[way]
-            cells = [task.title, f"{task.rounds}", "float32" if kept is None else f"{100 * kept:g} %"]
-            cells += [task.written(one["measured"][-1]), ""]
-            if kept is not None and "plain" in found:
-                worse = found["plain"]["measured"][-1] - one["measured"][-1]
-                cells[-1] = task.written(worse if task.higher_is_better else -worse)
-            cells += [
-                f"{100 * np.mean(one[key]) / size:.2f} %" if key in one else ""
-                for key in ("up", "nncodec_up", "down", "nncodec_down")
-            ]
-            if kept is None:
-                cells[5] = cells[7] = "100 %"
-            lines.append(f"| {' | '.join(cells)} |")
-    shares = "; ".join(
-        f"{task.name}: {', '.join(f'{n:,}' for n in results[task.name]['shares'])}"
-        for task in TASKS
-        if task.name in results
-    )
-    lines += ["", f"Sizes are means over all updates, in percent of the model in float32. Clients' shares: {shares}."]
+        found = results[task.key]
+        drawn = [", ".join(f"{n:,}" for n in of_seed) for of_seed in found["shares"].values()]
+        shares.append(f"{task.key}: {'; '.join(dict.fromkeys(drawn))}")
+        lines += [_row(task, found, way) for way in WAYS if way in found]
+    lines += [
+        "",
+        "Quality is the mean over the seeds and, after ±, the standard deviation between them; *worse by* compares "
+        "each seed with the uncompressed training of the same seed. Sizes are in percent of the model in float32: "
+        f"means over all updates, and the largest of them. Clients' shares by seed: {'. '.join(shares)}.",
+    ]
     return "\n".join(lines)
+
+
+def _row(task: Task, found: dict[str, Any], way: str) -> str:
+    """A way in the table."""
+    size, runs = found["float32_bytes"], list(found[way].values())
+    kept, rounds = runs[0]["kept"], len(runs[0]["measured"]) - 1
+    ends = np.array([one["measured"][-1] for one in runs])
+    sent = "float32" if kept is None else f"{100 * kept:g} %"
+    title = task.title if task.held_out == "test" else f"{task.title}, on validation data"
+    cells = [title, f"{rounds}", f"{len(runs)}", sent, _spread(task, ends)]
+    if kept is None:
+        return f"| {' | '.join([*cells, '', '100 %', '', '100 %', '', ''])} |"
+    plain = found.get("plain", {})
+    worse = np.array(
+        [plain[seed]["measured"][-1] - found[way][seed]["measured"][-1] for seed in found[way] if seed in plain]
+    )
+    cells.append(_spread(task, worse if task.higher_is_better else -worse) if worse.size else "")
+    for key in ("up", "nncodec_up", "down", "nncodec_down"):
+        sizes = [np.mean(one[key]) for one in runs if key in one]
+        cells.append(f"{100 * np.mean(sizes) / size:.2f} %" if sizes else "")
+    largest = max(np.max(one[key]) for one in runs for key in ("up", "down"))
+    return f"| {' | '.join([*cells, f'{100 * largest / size:.2f} %'])} |"
+
+
+def _spread(task: Task, measured: np.ndarray) -> str:
+    mean_of = task.written(float(np.mean(measured)))
+    return mean_of if len(measured) < 2 else f"{mean_of} ± {task.written(float(np.std(measured, ddof=1)))}"
+
+
+def tried(kind: type[Task], ways: list[str], seeds: list[int], settings: dict[str, float]) -> None:
+    """Print what settings come to on the validation data."""
+    for way in ways:
+        ends = []
+        for seed in seeds:
+            task = kind(seed, "validation")
+            for name, value in settings.items():
+                setattr(task, name, type(getattr(task, name))(value))
+            ends.append(run(task, WAYS[way], rival=False)["measured"][-1])
+        print(f"validation, {kind.name}, {way}, {settings}: {_spread(kind(), np.array(ends))}", flush=True)
 
 
 def main() -> None:
@@ -180,18 +211,32 @@ def main() -> None:
     parser.add_argument(
         "--ways", nargs="*", choices=WAYS, default=list(WAYS), help="what to run; nothing: only fill the page"
     )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--validation", action="store_true", help="measure on the validation data")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="rate, rounds or server_momentum")
     parser.add_argument("--json", type=Path, default=RESULTS, help="the file of the figures")
     args = parser.parse_args()
+    settings = {name: float(value) for name, value in (pair.split("=") for pair in args.set)}
+    if settings and not args.validation:
+        parser.error("settings are tried with --validation")
     torch.set_num_threads(1)
-    for task in TASKS:
-        if task.name not in args.tasks:
-            continue
-        for way in args.ways:
-            done = run(task, WAYS[way])
-            results = json.loads(args.json.read_text("utf-8")) if args.json.exists() else {}
-            about = {"shares": task.shares, "float32_bytes": sum(a.nbytes for a in task.start().values())}
-            results[task.name] = results.get(task.name, {}) | about | {way: done}
-            args.json.write_text(json.dumps(results) + "\n", "utf-8")
+    chosen = [kind for kind in TASKS if kind.name in args.tasks]
+    if settings:
+        for kind in chosen:
+            tried(kind, args.ways, args.seeds, settings)
+        return
+    held_out: HeldOut = "validation" if args.validation else "test"
+    for kind in chosen:
+        for seed in args.seeds:
+            for way in args.ways:
+                task = kind(seed, held_out)
+                done = run(task, WAYS[way])
+                results = json.loads(args.json.read_text("utf-8")) if args.json.exists() else {}
+                found = results.setdefault(task.key, {"shares": {}})
+                found["shares"][f"{seed}"] = task.shares
+                found["float32_bytes"] = sum(array.nbytes for array in task.start().values())
+                found.setdefault(way, {})[f"{seed}"] = done
+                args.json.write_text(json.dumps(results) + "\n", "utf-8")
     results = json.loads(args.json.read_text("utf-8"))
     page = PAGE.read_text("utf-8")
     filled = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{text(results)}\n{END}", page, flags=re.DOTALL)

@@ -13,21 +13,22 @@ from _style import BLUE, DARK, ORANGE, save
 RESULTS = Path(__file__).resolve().parent.parent / "measurements" / "federated.json"
 WAYS = {
     "plain": ("float32", DARK, ":"),
-    "one": ("2.8 % of the weights", BLUE, "-"),
-    "small": ("0.6 % of the weights", ORANGE, "-"),
+    "one": ("updates of less than 1 %", BLUE, "-"),
+    "small": ("updates of about 0.3 %", ORANGE, "-"),
 }
 TASKS = {
-    "digits": ("Digits, from a random start", "test images read correctly, %"),
+    "digits validation": ("Digits, from a random start", "validation images read correctly, %"),
     "charlm": ("Character model, further on prose", "bits per character"),
 }
 
 
 def draw_quality(axes: plt.Axes, task: str, found: dict[str, Any]) -> None:
-    """What the clients' model can do after each round."""
+    """What the clients' model can do after each round, for each seed."""
     for way, (label, colour, style) in WAYS.items():
-        if way in found:
-            measured = found[way]["measured"]
-            axes.plot(range(len(measured)), measured, style, color=colour, linewidth=1.6, label=label)
+        for k, run in enumerate(found.get(way, {}).values()):
+            measured = run["measured"]
+            shown = label if not k else None
+            axes.plot(range(len(measured)), measured, style, color=colour, linewidth=1.4, label=shown)
     title, label = TASKS[task]
     axes.set(title=title, xlabel="round", ylabel=label)
 
@@ -35,10 +36,11 @@ def draw_quality(axes: plt.Axes, task: str, found: dict[str, Any]) -> None:
 def draw_sizes(axes: plt.Axes, found: dict[str, Any]) -> None:
     """Bytes to the server (mean over the clients) and to the clients in each round."""
     for way, (_, colour, _) in WAYS.items():
-        one = found.get(way, {})
+        runs = found.get(way, {}).values()
         for key, style, label in (("up", "-", "to the server"), ("down", "--", "to the clients")):
-            if key in one:
-                sizes = 100 * np.atleast_2d(one[key]).mean(axis=0) / found["float32_bytes"]
+            of_runs = [np.atleast_2d(run[key]) for run in runs if key in run]
+            if of_runs:
+                sizes = 100 * np.concatenate(of_runs).mean(axis=0) / found["float32_bytes"]
                 rounds = range(1, len(sizes) + 1)
                 axes.plot(rounds, sizes, style, color=colour, linewidth=1.3, label=label if way == "one" else None)
     axes.set(xlabel="round", ylabel="an update, % of float32", ylim=(0, None))
@@ -52,7 +54,7 @@ def main() -> None:
     for column, task in enumerate(TASKS):
         draw_quality(grid[0, column], task, results[task])
         draw_sizes(grid[1, column], results[task])
-    handles, labels = grid[0, 0].get_legend_handles_labels()
+    handles, labels = grid[0, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=3)
     save(figure, __file__)
 

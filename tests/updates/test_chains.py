@@ -25,6 +25,9 @@ TOOLS = (
     {"scan_order": 1},
     {"predict": True},
     {"rules": {".*": "raw"}},
+    {"zeros": 0.5, "zeros_scope": "model"},
+    {"one_step": True, "quantizer": "uniform", "rate_weight": 0.0},
+    {"bits": 3.0},
 )
 DTYPES = ("float32", "float16", "float64", "int32", "uint8", "int64", "bool")
 
@@ -111,7 +114,8 @@ def test_both_sides_hold_the_same_bits_after_each_update(tmp_path_factory, data)
     folder = tmp_path_factory.mktemp("chain") if data.draw(st.booleans()) else None
     places = (None, None) if folder is None else (folder / "sender", folder / "receiver")
     predicts = data.draw(st.booleans())
-    sender, receiver = Sender(base, folder=places[0], threads=1), Receiver(base, folder=places[1])
+    threads = data.draw(st.sampled_from((1, 2)))
+    sender, receiver = Sender(base, folder=places[0], threads=threads), Receiver(base, folder=places[1])
     updates, moments, model = [], [], base
     for _ in range(data.draw(st.integers(1, 4))):
         model = {name: array.copy() for name, array in sender.arrays().items()}
