@@ -130,11 +130,13 @@ def test_a_block_in_lanes_is_a_path_between_its_states():
 
 GENERIC = """
 import numpy as np
+from nncjit.quant.moments import moments, products
 from nncjit.quant.trellis import trellis, trellis_rd
 from nncjit.quant.uniform import uniform_rd
 values = (np.random.default_rng(5).standard_t(6, 20_000) * 0.05).astype(np.float32)
 found = [trellis(values, 0.01), trellis_rd(values, 0.01, 1.0), uniform_rd(values, 0.02, 1.0)]
 print(*(int(levels.astype(np.int64) @ np.arange(1, levels.size + 1)) for levels in found))
+print(*(x.hex() for x in (moments(values[3:]).power, *products(values[3:], found[2][3:]))))
 """
 
 
