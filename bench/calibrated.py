@@ -1,6 +1,6 @@
 """Sizes of the zoo's models: coded as they are, calibrated, and fine-tuned, at a loss that a validation split decides.
 
-    python bench/calibrated.py vgg [--finetune STEPS [--first SHARE]] --json out.json
+    python bench/calibrated.py vgg [--finetune STEPS [--first SHARE] [--rate RATE]] --json out.json
 
 A curve of each kind runs over steps (`quality`), coarser and coarser until two points in a row lose more than one
 percent of the main measure on the validation split, and then half a step beyond the last one that held. The smallest
@@ -41,7 +41,7 @@ MOST_FAILED = 2
 START = {
     "audio": (0.05, 0.5),
     "autoencoder": (2.0, 9.0),
-    "charlm": (0.378, 1.0),
+    "charlm": (0.378, 0.77),
     "digits": (0.03, 0.65),
     "mobilenet": (0.2, 0.6),
     "resnet": (0.2, 0.9),
@@ -51,7 +51,6 @@ START = {
 NEXT = 0.75
 """Quality of a fine-tuned point in relation to the one before."""
 MOST_TUNED = 6
-RATE = 3e-4
 REFRESH = 20
 
 Arrays = Mapping[str, np.ndarray]
@@ -110,14 +109,16 @@ def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
 
 
-def anew(name: str, weights: Arrays, data: bytes, encoded: Callable[[Arrays], bytes]) -> bytes | None:
+def anew(name: str, weights: Arrays, data: bytes, options: Mapping[str, Any]) -> bytes | None:
     """Norms or biases that make up for what coding did, coded with the same matrices; None where there are neither."""
+    encoded = partial(nncjit.encode, **options)
     back, first = tensors(nncjit.decode(data)), tensors(weights)
     inputs = torch.from_numpy(np.concatenate([x for x, _ in zoo_calibration.inputs_of(name, 512)]))
     match = match_norms if merge_norms(tensors(weights)) else match_biases
     with torch.no_grad():
-        if not match(back, first, inputs, forward=lambda w, x: zoo_calibration.run(name, w, x)):
-            return None
+        matched = match(back, first, inputs, forward=lambda w, x: zoo_calibration.run(name, w, x))
+    if not matched:
+        return None
     merge_norms(back)
     before = nncjit.decode(data)
     changed = {key: t.numpy() for key, t in back.items() if not np.array_equal(t.numpy(), before[key])}
@@ -125,7 +126,7 @@ def anew(name: str, weights: Arrays, data: bytes, encoded: Callable[[Arrays], by
 
 
 def tuned(
-    name: str, weights: Arrays, statistics: Statistics, first: float, steps: int
+    name: str, weights: Arrays, statistics: Statistics, first: float, steps: int, rate: float
 ) -> Iterator[tuple[float, bytes]]:
     """Streams of a network that is trained on with the codec in the loop, coarser and coarser."""
     state = tensors(weights)
@@ -141,7 +142,7 @@ def tuned(
             forward=lambda w, batch: zoo_calibration.run(name, w, batch[0]),
             calibration=statistics,
             quality=quality,
-            rate=RATE,
+            rate=rate,
             refresh=REFRESH,
         )
         arrays = {key: t.numpy() for key, t in state.items()}
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--statistics", type=Path, help="made by bench.zoo.calibration; made anew without")
     parser.add_argument("--finetune", type=int, default=0, metavar="STEPS", help="for each point of the curve")
     parser.add_argument("--first", type=float, default=0.7, help="where it begins: share of the best quality so far")
+    parser.add_argument("--rate", type=float, default=3e-4, help="of fine-tuning, at its peak")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -169,13 +171,14 @@ def main() -> None:
     plain.search(START[name][0], lambda quality: nncjit.encode(weights, quality=quality))
     calibrated.search(START[name][1], lambda quality: nncjit.encode(merged, calibration=made, quality=quality))
     for point, stream in zip(calibrated.points, calibrated.streams, strict=True):
-        data = anew(name, merged, stream, partial(nncjit.encode, calibration=made, quality=point["quality"]))
+        options = {"calibration": made, "quality": point["quality"]}
+        data = anew(name, merged, stream, options)
         if data is None:
             break
         norms.add(point["quality"], data)
     best = [curve.points[k]["quality"] for curve in (calibrated, norms) if (k := curve.best()) is not None]
     if args.finetune and best:
-        for quality, stream in tuned(name, merged, made, args.first * min(best), args.finetune):
+        for quality, stream in tuned(name, merged, made, args.first * min(best), args.finetune, args.rate):
             if not finetuned.add(quality, stream):
                 break
     curves = [curve for curve in (plain, calibrated, norms, finetuned) if curve.points]

@@ -39,8 +39,11 @@ STANDARD = {
 ZOO = (*STANDARD, "charlm", "minilm", "digits")
 CALIBRATED = (*STANDARD, "charlm", "digits")
 """Models that are calibrated."""
-FINETUNED = {"digits": (200, 0.7), "vgg": (600, 0.5)}
-"""Those that are fine-tuned, too: in how many steps for each point, and where that begins."""
+FINETUNED = {
+    "digits": ("--finetune=400", "--first=0.8", "--rate=1e-3"),
+    "vgg": ("--finetune=600", "--first=0.5"),
+}
+"""Those that are fine-tuned, too, and how."""
 WHOLE_MODELS = ("minilm",)
 ONE_STEP = (-32, -28, -24, -20, -17, -14)
 """Quantisation parameters of the curve with one absolute step for all matrices."""
@@ -64,8 +67,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
     found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "0.5", "--json"])]
     found += [("attached.json", ["bench/attached.py", "--json"])]
-    tune = {m: ["--finetune", str(steps), "--first", str(first)] for m, (steps, first) in FINETUNED.items()}
-    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *tune.get(m, []), "--json"]) for m in CALIBRATED]
+    found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *FINETUNED.get(m, ()), "--json"]) for m in CALIBRATED]
     found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
     found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
     found += [("checkpoints.json", ["bench/checkpoints.py", "--json"])]
