@@ -22,6 +22,7 @@ from nncjit.encoder.quantise import QuantisedMatrix, with_codebooks
 from nncjit.encoder.sampling import runs
 from nncjit.model import TensorInfo
 from nncjit.stream import integer_limbs
+from nncjit.stream.integer_limbs import Limbs
 
 SAMPLE = 1 << 16
 """Integers on which limbs and codebooks are compared."""
@@ -35,8 +36,13 @@ FAR_APART = 2
 """Range of the values beside their number from which a codebook is tried."""
 
 
-def limb_bits(info: TensorInfo, storage: np.ndarray, plan: Plan) -> int | None:
-    """Bits of the limbs of an integer tensor, 0 where its values are levels; None where its own bytes are smaller.
+def can_hold(storage: np.ndarray) -> bool:
+    """Whether integers can be levels as they are."""
+    return integer_limbs.peak(storage) <= MAX_LEVEL
+
+
+def best_limbs(info: TensorInfo, storage: np.ndarray, plan: Plan) -> Limbs | None:
+    """How to split an integer tensor whose values cannot be levels; None where its own bytes are smaller.
 
     Parameters
     ----------
@@ -47,13 +53,10 @@ def limb_bits(info: TensorInfo, storage: np.ndarray, plan: Plan) -> int | None:
     OptionError
         The stream shall be for a reader that does not know limbs.
     """
-    peak = integer_limbs.peak(storage)
-    if peak <= MAX_LEVEL:
-        return 0
     if plan.options.stream.compatible is not None:
-        refuse(info, f"it has values up to {peak}", plan.options)
+        refuse(info, f"it has values up to {integer_limbs.peak(storage)}", plan.options)
     sample = runs(storage.reshape(-1), SAMPLE)
-    bits = {width: _sampled_bits(info.name, sample, width, plan) for width in integer_limbs.WIDTHS}
+    bits = {limbs: _sampled_bits(info.name, sample, limbs, plan) for limbs in integer_limbs.WAYS}
     best = min(bits, key=bits.__getitem__)
     return best if bits[best] < 8 * sample.nbytes else None
 
@@ -103,14 +106,14 @@ def _bits_with(name: str, sample: np.ndarray, length: int, plan: Plan, settled: 
 
 
 def integer_matrix(
-    name: str, levels: np.ndarray, limb_bits: int, plan: Plan, settled: Settled, workers: Executor | None
+    name: str, levels: np.ndarray, limbs: Limbs | None, plan: Plan, settled: Settled, workers: Executor | None
 ) -> QuantisedMatrix:
     """The levels in scan order; through a codebook where they are no limbs and that is smaller.
 
     A codebook stands for numbers with a step, so its qp is that of the step 1.
     """
     matrix = level_matrix(name, levels, plan, settled, workers)
-    if limb_bits or plan.options.stream.compatible is not None or not _lies_far_apart(levels):
+    if limbs is not None or plan.options.stream.compatible is not None or not _lies_far_apart(levels):
         return matrix
     with_book = with_codebooks([matrix])
     if with_book is None:
@@ -126,8 +129,8 @@ def _lies_far_apart(levels: np.ndarray) -> bool:
     return low == high or high - low + 1 > FAR_APART * np.unique(some).size
 
 
-def _sampled_bits(name: str, sample: np.ndarray, width: int, plan: Plan) -> float:
-    limbs = integer_limbs.split(sample, width)
-    decision = decide_integers(name, plan, settle_integers(name, limbs.shape, plan, width))
-    layer = replace(decision, scan_order=0).layer(limbs.shape)
-    return estimate(QuantisedMatrix(limbs.reshape(-1), layer, decision, None, 0.0, 0.0))
+def _sampled_bits(name: str, sample: np.ndarray, limbs: Limbs, plan: Plan) -> float:
+    levels = integer_limbs.split(sample, limbs)
+    decision = decide_integers(name, plan, settle_integers(name, levels.shape, plan, limbs.bits))
+    layer = replace(decision, scan_order=0).layer(levels.shape)
+    return estimate(QuantisedMatrix(levels.reshape(-1), layer, decision, None, 0.0, 0.0))

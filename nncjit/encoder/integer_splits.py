@@ -40,7 +40,7 @@ def smaller_split(info: TensorInfo, storage: np.ndarray, plan: Plan, settled: Se
     sample = runs(storage.reshape(-1), SAMPLE)
     share = storage.size / sample.size
     row = sample.astype(np.int32).reshape(1, -1)
-    whole = estimate(integer_matrix(info.name, row, 0, plan, replace(settled, scan_order=0), None), share)
+    whole = estimate(integer_matrix(info.name, row, None, plan, replace(settled, scan_order=0), None), share)
     costs: dict[tuple[int, int], float] = {}
     for low_bits in _candidates(sample, info.dtype):
         levels, tail, _ = integer_planes.split(sample, low_bits)

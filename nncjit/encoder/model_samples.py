@@ -212,7 +212,7 @@ def _sample(contents: Contents, plan: Plan, total: int) -> UnitSample:
 def _integer_sample(contents: IntegerContents, plan: Plan, total: int) -> UnitSample:
     (info,) = contents.layout.infos
     row = runs(contents.levels.reshape(-1), _wanted(info.size, total)).reshape(1, -1)
-    matrix = integer_matrix(info.name, row, contents.limb_bits, plan, contents.layout.settled, None)
+    matrix = integer_matrix(info.name, row, contents.limbs, plan, contents.layout.settled, None)
     return UnitSample((info,), fixed_bits=estimate(matrix, contents.levels.size / row.size))
 
 

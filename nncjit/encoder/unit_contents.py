@@ -47,7 +47,7 @@ from nncjit.encoder.float_piece_encoder import split_in_pieces, takes_pieces
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.huge_tensors import HugeTensor, by_block_rows
 from nncjit.encoder.input_metrics import is_depthwise
-from nncjit.encoder.integer_coding import by_cost, limb_bits
+from nncjit.encoder.integer_coding import best_limbs, by_cost, can_hold
 from nncjit.encoder.integer_splits import smaller_split
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
@@ -255,12 +255,14 @@ def _exact_floats(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: Ex
 
 def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents | ExactContents | RawContents:
     """The values themselves, their high bits, or their limbs, as levels."""
-    bits = limb_bits(info, storage, plan)
-    if bits is None:
-        return RawContents(info, storage, NOT_SMALLER)
-    levels = integer_limbs.split(storage, bits) if bits else storage.astype(np.int32, copy=False)
-    settled = settle_integers(info.name, levels.shape, plan, bits)
-    if not bits:
+    limbs = None
+    if not can_hold(storage):
+        limbs = best_limbs(info, storage, plan)
+        if limbs is None:
+            return RawContents(info, storage, NOT_SMALLER)
+    levels = integer_limbs.split(storage, limbs) if limbs else storage.astype(np.int32, copy=False)
+    settled = settle_integers(info.name, levels.shape, plan, limbs.bits if limbs else 0)
+    if limbs is None:
         settled = by_cost(info, levels, plan, settled)
         found = smaller_split(info, storage, plan, settled)
         if found is not None:
@@ -268,8 +270,8 @@ def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerConte
             layout = UnitLayout(infos=(info,), shape=info.shape, settled=settled)
             return ExactContents(layout, high, "its lowest bits are stored as they are")
     layout = UnitLayout(infos=(info,), shape=levels.shape, settled=settled)
-    reason = f"words are split into {levels.shape[0]} limbs of {bits} bits" if bits else ""
-    return IntegerContents(layout, levels, bits, reason)
+    reason = f"words are split into {levels.shape[0]} limbs of {limbs.bits} bits" if limbs else ""
+    return IntegerContents(layout, levels, limbs, reason)
 
 
 def _joined(tensors: tuple[Tensor, ...], plan: Plan, workers: Executor | None) -> FloatContents:

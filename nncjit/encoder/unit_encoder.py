@@ -40,6 +40,7 @@ from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
 from nncjit.stream import float_planes, integer_limbs
+from nncjit.stream.integer_limbs import Limbs
 from nncjit.syntax import CodebookSyntax, DataFormat, NduHeader, ParameterTypes, PayloadType
 
 _ROLES = {
@@ -87,8 +88,8 @@ class QuantisedUnit:
     matrices: tuple[QuantisedMatrix, ...]
     """In coding order."""
     outcomes: tuple[Outcome, ...]
-    limb_bits: int = 0
-    """Bits of the limbs of integers, which are the leading dimension; 0 without."""
+    limbs: Limbs | None = None
+    """How integers are split into limbs, which are the leading dimension; None where they are not."""
     tail: bytes = b""
     """What follows the coded exponents of floats, or high bits of integers, of which no bit is lost."""
     tail_code: int | None = None
@@ -218,10 +219,10 @@ def _quantise_parts(
 def _integer_levels(contents: IntegerContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
     layout = contents.layout
     (info,) = layout.infos
-    matrix = integer_matrix(info.name, contents.levels, contents.limb_bits, plan, layout.settled, workers)
+    matrix = integer_matrix(info.name, contents.levels, contents.limbs, plan, layout.settled, workers)
     payload_type = PayloadType.INT if matrix.book is None else PayloadType.FLOAT
     outcome = Outcome(info, "integer", reason=contents.reason)
-    return QuantisedUnit(layout, payload_type, ("W",), (matrix,), (outcome,), contents.limb_bits)
+    return QuantisedUnit(layout, payload_type, ("W",), (matrix,), (outcome,), contents.limbs)
 
 
 def _split_levels(contents: ExactContents, plan: Plan, workers: Executor | None) -> QuantisedUnit:
@@ -439,8 +440,8 @@ def _data_format(unit: QuantisedUnit) -> int | None:
     dtype = unit.layout.infos[0].dtype
     if unit.tail:
         return unit.tail_code
-    if unit.limb_bits:
-        return integer_limbs.CODES[integer_limbs.LimbFormat(dtype, unit.limb_bits)]
+    if unit.limbs is not None:
+        return integer_limbs.CODES[integer_limbs.LimbFormat(dtype, unit.limbs)]
     if unit.payload_type == PayloadType.INT:
         return _format_code(dtype, DataFormat.INT32)
     if any(matrix.book is not None for matrix in unit.matrices):

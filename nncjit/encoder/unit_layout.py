@@ -16,6 +16,7 @@ from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import InputMetric
 from nncjit.reduce import Block
 from nncjit.stream.float_planes import Split
+from nncjit.stream.integer_limbs import Limbs
 
 if TYPE_CHECKING:
     from nncjit.encoder.calibrated_tables import TableMetric
@@ -94,8 +95,8 @@ class IntegerContents:
     layout: UnitLayout
     levels: np.ndarray
     """int32[layout.shape]; with a leading dimension for limbs."""
-    limb_bits: int
-    """Of a limb; 0 without limbs."""
+    limbs: Limbs | None
+    """How words are split; None where values are levels."""
     reason: str
 
 

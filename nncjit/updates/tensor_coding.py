@@ -366,7 +366,7 @@ class TensorCoder:
         levels = to_scan(contents.levels, layer, workers=workers)
         matrix, reference = self._with_contexts(QuantisedMatrix(levels, layer, decision, None, 0.0, 0.0), origin)
         outcome = Outcome(info, "exact difference")
-        unit = QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (outcome,), contents.limb_bits)
+        unit = QuantisedUnit(layout, PayloadType.INT, ("W",), (matrix,), (outcome,), contents.limbs)
         coded = code_unit(unit, 0, workers, [reference])
         header = replace(coded.header, topology_elem_id=info.name, temporal_context_modeling_flag=matrix.layer.temporal)
         coded = replace(coded, header=header)

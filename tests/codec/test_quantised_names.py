@@ -71,3 +71,35 @@ def test_levels_with_scales_are_never_larger_than_with_zstd():
     theirs = sum(len(zstandard.ZstdCompressor(level=19).compress(array.tobytes())) for array in arrays.values())
     assert len(stream) < theirs
     assert nncjit.encode(arrays, compatible="nncodec")
+
+
+def packed_nibbles(kind):
+    """Levels of four bits with a scale for each 128 inputs, packed as GPTQ and AWQ do it."""
+    weight = RNG.standard_normal((4, 128, 384))
+    levels = np.clip(np.rint(weight / (np.abs(weight).max(1, keepdims=True) / 7.5)) + 8, 0, 15)
+    levels = levels.reshape(512, 384).astype(np.uint32)
+    shifts = 4 * np.arange(8, dtype=np.uint32)
+    if kind == "GPTQ":
+        return (levels.reshape(64, 8, 384) << shifts[:, None]).sum(1).astype(np.uint32).view(np.int32)
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+    return (levels.reshape(512, 48, 8)[..., order] << shifts).sum(2).astype(np.uint32).view(np.int32)
+
+
+@pytest.mark.parametrize("kind", ["GPTQ", "AWQ"])
+def test_packed_nibbles_take_little_more_than_their_entropy(kind):
+    words = packed_nibbles(kind)
+    stream = nncjit.encode({"l.qweight": words, "l.scales": np.ones(4, "f2")})
+    assert np.array_equal(nncjit.decode(stream)["l.qweight"], words)
+    octets = words.view(np.uint8)
+    counts = np.unique(np.concatenate([octets & 15, octets >> 4]), return_counts=True)[1]
+    entropy = -(counts * np.log2(counts / counts.sum())).sum() / 8
+    assert len(stream) < 1.0115 * entropy
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "uint64"])
+def test_words_of_nibbles_of_any_kind_come_back(dtype):
+    n = np.dtype(dtype).itemsize
+    for low, high in ((0, 16), (6, 11), (14, 16)):
+        nibbles = RNG.integers(low, high, (3000, n, 2), np.uint8)
+        words = (nibbles[..., 0] | nibbles[..., 1] << 4).reshape(-1).view(dtype)
+        assert np.array_equal(nncjit.decode(nncjit.encode({"w": words}))["w"], words)
