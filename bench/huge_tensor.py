@@ -1,10 +1,9 @@
 """What one huge tensor takes: time and peak memory of a model of a single matrix, file to file.
 
-    python bench/huge_tensor.py [--gigabytes 1] [--dtype bfloat16] [--way blocks] [--folder FOLDER] [--json FILE.json]
+    python bench/huge_tensor.py [--gigabytes 1] [--dtype bfloat16] [--folder FOLDER] [--json FILE.json]
 
-``--way blocks`` is the package as it is: the tensor is read, quantised, decoded and written by block rows. ``--way
-whole`` has the limit for that out of reach, as it is for smaller tensors. ``--quantizer raw`` makes a stream as large
-as the model. The weights are those of `bench/large_model.py`. Both files are compared at random places.
+Once as the package does it, by block rows, and (without ``--no-whole``) once with the limit for that out of reach, as
+it is for smaller tensors. The model is compared with the decoded file, and with the stream by random access.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ WIDTH = 8192
 ROWS = 1024
 """That are written together."""
 LOOKS = 50
+WAYS = ("block rows", "whole")
 
 
 def write_tensor(path: Path, n_bytes: float, dtype: str) -> TensorInfo:
@@ -47,20 +47,20 @@ def write_tensor(path: Path, n_bytes: float, dtype: str) -> TensorInfo:
     return info
 
 
-def work(verb: str, folder: Path, way: str, quantizer: str) -> dict[str, float]:
+def work(verb: str, folder: Path, way: str) -> dict[str, float]:
     """One direction, in this process."""
-    if way == "whole":
+    if way == WAYS[1]:
         huge_tensors.HUGE = stream_decoder.HUGE = 1 << 62
     started, used = time.perf_counter(), time.process_time()
     if verb == "encode":
-        nncjit.compress(folder / "m.safetensors", folder / "m.nnc", quantizer=quantizer)
+        nncjit.compress(folder / "m.safetensors", folder / "m.nnc")
     else:
         nncjit.decompress(folder / "m.nnc", folder / "b.safetensors")
     seconds, used = time.perf_counter() - started, time.process_time() - used
     return {"seconds": seconds, "processor_seconds": used, "peak": peak_memory()}
 
 
-def compare(folder: Path, *, coded: bool) -> float:
+def compare(folder: Path) -> float:
     """Looks at some rows in the model, in the stream by random access, and in the decoded file; their SNR in dB."""
     power = error = 0.0
     with (
@@ -75,7 +75,7 @@ def compare(folder: Path, *, coded: bool) -> float:
         for row in rows:
             a, b = row * WIDTH, (row + 1) * WIDTH
             x, y = (dtypes.to_float32(read(a, b), info.dtype).astype(np.float64) for read in (part, part_after))
-            if coded and row in rows[:4]:
+            if row in rows[:4]:
                 np.testing.assert_array_equal(np.asarray(stream.get_slice("w")[row], np.float64), y)
             power, error = power + float(x @ x), error + float((x - y) @ (x - y))
     return float("inf") if not error else 10 * float(np.log10(power / error))
@@ -86,27 +86,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1.074)
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--way", choices=("blocks", "whole"), default="blocks")
-    parser.add_argument("--quantizer", default="trellis")
+    parser.add_argument("--no-whole", action="store_true", help="only by block rows")
     parser.add_argument("--folder", type=Path, help="where files are made and removed; it needs 2.3 times the size")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the figures")
     parser.add_argument("--verb", choices=("encode", "decode"), help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.verb:
-        print(json.dumps(work(args.verb, args.folder, args.way, args.quantizer)))
+        print(json.dumps(work(args.verb, args.folder, args.way)))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         info = write_tensor(folder / "m.safetensors", args.gigabytes * 1e9, args.dtype)
-        found: dict[str, Any] = {"way": args.way, "dtype": args.dtype, "shape": info.shape, "bytes": info.nbytes}
-        for verb in ("encode", "decode"):
-            words = ["--verb", verb, "--folder", name, "--way", args.way, "--quantizer", args.quantizer]
-            done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
-            found[verb] = json.loads(done.stdout)
-        found |= {
-            "coded_bytes": (folder / "m.nnc").stat().st_size,
-            "snr": compare(folder, coded=args.quantizer != "raw"),
-        }
+        found: dict[str, Any] = {"dtype": args.dtype, "weights": info.size, "bytes": info.nbytes, "rows": []}
+        for way in WAYS[: 1 if args.no_whole else 2]:
+            row: dict[str, Any] = {"way": way}
+            for verb in ("encode", "decode"):
+                words = ["--verb", verb, "--folder", name, "--way", way]
+                done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
+                row[verb] = json.loads(done.stdout)
+            found["rows"].append(row | {"coded_bytes": (folder / "m.nnc").stat().st_size, "snr": compare(folder)})
     text = json.dumps(found, indent=1)
     if args.json:
         args.json.write_text(text + "\n", encoding="utf-8")

@@ -65,7 +65,9 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
     ]
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
-    found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "0.5", "--json"])]
+    found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "1", "--json"])]
+    found += [("huge-tensor.json", ["bench/huge_tensor.py", "--gigabytes", "0.3", "--json"])]
+    found += [("many-tensors.json", ["bench/many_tensors.py", "--tensors", "1000", "10000", "--json"])]
     found += [("attached.json", ["bench/attached.py", "--json"])]
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *FINETUNED.get(m, ()), "--json"]) for m in CALIBRATED]
     found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
@@ -177,6 +179,28 @@ def large_model() -> str:
             )
         )
     return table(head, lines)
+
+
+def huge_tensor() -> str:
+    """What ``bench/huge_tensor.py`` measured."""
+    path = FIGURES / "huge-tensor.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    head = ("the tensor is taken", "peak memory: encode", "decode")
+    return table(head, [(row["way"], *(f"{row[w]['peak'] / 1e6:.0f} MB" for w in WAYS_THERE)) for row in found["rows"]])
+
+
+def many_tensors() -> str:
+    """What ``bench/many_tensors.py`` measured."""
+    path = FIGURES / "many-tensors.json"
+    if not path.exists():
+        return ""
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    steps = [step for step in rows[0] if step not in ("tensors", "peak")]
+    head = ("step", *(f"{row['tensors']:,} tensors" for row in rows))
+    lines = [(step, *(f"{1e6 * row[step] / row['tensors']:.0f} µs" for row in rows)) for step in steps]
+    return table(head, [*lines, ("peak memory", *(f"{row['peak'] / 1e6:.0f} MB" for row in rows))])
 
 
 def attached() -> str:
@@ -379,6 +403,7 @@ CHECKPOINT_KINDS = {
     "fine_tuned": "update to the base",
     "whole": "whole stream",
 }
+WAYS_THERE = ("encode", "decode")
 KINDS = ("1.8 bits", "3.3 bits", "5.6 bits")
 WAYS = ("one stream", "block rows")
 MEASURES = {
@@ -394,6 +419,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "whole-model": whole_model,
     "lossless": lossless,
     "large-model": large_model,
+    "huge-tensor": huge_tensor,
+    "many-tensors": many_tensors,
     "attached": attached,
     "standard": standard,
     "calibrated": calibrated,
