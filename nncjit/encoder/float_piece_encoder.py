@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 from nncjit.encoder import float_piece_encoder_kernels as kernels
 from nncjit.jit import Table, address, aligned_zeros
 from nncjit.jit.threads import share
+from nncjit.stages import stage
 from nncjit.stream.float_pieces import CODES, FORMATS, PIECE, SMALLEST, packed_lengths
 from nncjit.stream.float_planes import FloatFields, Split
 
@@ -25,13 +28,30 @@ def takes_pieces(dtype: str, size: int) -> bool:
     return dtype in CODES and size >= SMALLEST
 
 
+AT_ONCE = 16 * PIECE
+"""Values that are read at a time."""
+
+
 def split_in_pieces(storage: Array, dtype: str, workers: Executor | None) -> Split:
     """Levels that are all zero, and the pieces."""
+    flat = np.ascontiguousarray(storage).reshape(-1)
+    return split_parts(lambda start, stop: flat[start:stop], storage.shape, dtype, workers)
+
+
+def split_parts(
+    part: Callable[[int, int], Array], shape: tuple[int, ...], dtype: str, workers: Executor | None
+) -> Split:
+    """The same for a tensor of which a function gives some elements, so that it need not be in memory."""
     fields = FORMATS[CODES[dtype]]
-    words = np.ascontiguousarray(storage).reshape(-1).view(fields.words)
-    found = share([partial(_encode, words[at : at + PIECE], fields) for at in range(0, words.size, PIECE)], workers)
+    found: list[bytes] = []
+    size = math.prod(shape)
+    for start in range(0, size, AT_ONCE):
+        with stage("read"):
+            words = np.ascontiguousarray(part(start, min(start + AT_ONCE, size))).reshape(-1).view(fields.words)
+        tasks = [partial(_encode, words[at : at + PIECE], fields) for at in range(0, words.size, PIECE)]
+        found += share(tasks, workers)
     tail = b"".join([*found, packed_lengths([len(piece) for piece in found])])
-    return Split(np.zeros(storage.shape, np.int32), tail, CODES[dtype])
+    return Split(np.zeros(shape, np.int32), tail, CODES[dtype])
 
 
 def _encode(words: Array, fields: FloatFields) -> bytes:

@@ -43,7 +43,7 @@ from nncjit.encoder.decide import (
     settle_integers,
 )
 from nncjit.encoder.default_steps import is_matrix
-from nncjit.encoder.float_piece_encoder import split_in_pieces, takes_pieces
+from nncjit.encoder.float_piece_encoder import split_in_pieces, split_parts, takes_pieces
 from nncjit.encoder.grouping import Item
 from nncjit.encoder.huge_tensors import HugeTensor, by_block_rows
 from nncjit.encoder.input_metrics import is_depthwise
@@ -122,9 +122,9 @@ def _needs_block(tensor: Tensor, plan: Plan) -> bool:
 def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents:
     """A tensor that stands alone in its unit."""
     info = tensor.info
-    huge = by_block_rows(tensor, plan)
-    if huge is not None:
-        return _huge(tensor, huge, plan, workers)
+    found = _by_parts(tensor, plan, workers)
+    if found is not None:
+        return found
     with stage("read"):
         storage = tensor.read()
     if not storage.size:
@@ -135,7 +135,8 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
     if kind != "f":
         return _integers(info, storage, plan)
     if plan.wants_lossless(info):
-        return _exact_floats(info, storage, plan, workers)
+        settled = settle_integers(info.name, info.shape, plan)
+        return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), split(storage, info.dtype))
     values = dtypes.to_float32(storage, info.dtype)
     measured = measure(values, workers)
     if is_left_out(info, plan):
@@ -243,14 +244,21 @@ def _rows_first(values: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(np.moveaxis(values, axis, 0) if axis else values, order="C")
 
 
-def _exact_floats(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: Executor | None) -> ExactContents:
-    """Every bit of a float tensor."""
-    settled = settle_integers(info.name, info.shape, plan)
-    if takes_pieces(info.dtype, info.size):
-        settled, found = replace(settled, scan_order=0), split_in_pieces(storage, info.dtype, workers)
+def _by_parts(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents | None:
+    """A tensor that need not be in memory all at once; None where it must."""
+    info, huge = tensor.info, by_block_rows(tensor, plan)
+    if huge is not None:
+        return _huge(tensor, huge, plan, workers)
+    if not (plan.wants_lossless(info) and takes_pieces(info.dtype, info.size)):
+        return None
+    if tensor.part is not None:
+        pieces = split_parts(tensor.part, info.shape, info.dtype, workers)
     else:
-        found = split(storage, info.dtype)
-    return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), found)
+        with stage("read"):
+            storage = tensor.read()
+        pieces = split_in_pieces(storage, info.dtype, workers)
+    settled = replace(settle_integers(info.name, info.shape, plan), scan_order=0)
+    return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), pieces)
 
 
 def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents | ExactContents | RawContents:

@@ -10,7 +10,7 @@ import pytest
 
 import nncjit
 from nncjit.decoder.float_piece_decoder import PiecesJob, decode_float_pieces
-from nncjit.encoder import unit_contents
+from nncjit.encoder import float_piece_encoder, unit_contents
 from nncjit.encoder.float_piece_encoder import split_in_pieces
 from nncjit.jit import JIT, processor
 from nncjit.stream.float_pieces import CHUNK, FORMATS, PIECE, SMALLEST, FloatPieces
@@ -90,3 +90,11 @@ def test_damaged_pieces_are_decoded_beside_forbidden_pages(side):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 50 < int(done.stdout.split()[-1]) < 350
+
+
+def test_a_file_is_read_some_elements_at_a_time(tmp_path, monkeypatch):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    monkeypatch.setattr(float_piece_encoder, "AT_ONCE", PIECE)
+    safetensors.save_file({"w": WEIGHTS}, tmp_path / "m.safetensors")
+    nncjit.compress(tmp_path / "m.safetensors", tmp_path / "m.nnc", preset="lossless")
+    assert nncjit.decode(tmp_path / "m.nnc")["w"].tobytes() == WEIGHTS.tobytes()
