@@ -67,6 +67,8 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
     found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "1", "--json"])]
     found += [("huge-tensor.json", ["bench/huge_tensor.py", "--gigabytes", "0.3", "--json"])]
+    float64 = ["--gigabytes", "4.5", "--dtype", "float64", "--no-whole"]
+    found += [("huge-tensor-float64.json", ["bench/huge_tensor.py", *float64, "--json"])]
     found += [("many-tensors.json", ["bench/many_tensors.py", "--tensors", "1000", "10000", "--json"])]
     found += [("attached.json", ["bench/attached.py", "--json"])]
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *FINETUNED.get(m, ()), "--json"]) for m in CALIBRATED]
@@ -189,6 +191,18 @@ def huge_tensor() -> str:
     found = json.loads(path.read_text("utf-8"))
     head = ("the tensor is taken", "peak memory: encode", "decode")
     return table(head, [(row["way"], *(f"{row[w]['peak'] / 1e6:.0f} MB" for w in WAYS_THERE)) for row in found["rows"]])
+
+
+def huge_float64() -> str:
+    """What ``bench/huge_tensor.py`` measured of a tensor whose bytes no 32-bit number counts."""
+    path = FIGURES / "huge-tensor-float64.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    (row,) = found["rows"]
+    took = (f"{row[w]['seconds']:.0f} s and {row[w]['peak'] / 1e9:.1f} GB of memory to {w}" for w in WAYS_THERE)
+    size = f"{100 * row['coded_bytes'] / found['bytes']:.2f} % of its size, {row['snr']:.1f} dB"
+    return f"{found['bytes'] / 1e9:.1f} GB of {found['dtype']} take {', '.join(took)} ({size})."
 
 
 def many_tensors() -> str:
@@ -420,6 +434,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "lossless": lossless,
     "large-model": large_model,
     "huge-tensor": huge_tensor,
+    "huge-tensor-float64": huge_float64,
     "many-tensors": many_tensors,
     "attached": attached,
     "standard": standard,
