@@ -68,7 +68,7 @@ def pool(threads: int | None = None) -> Iterator[ThreadPoolExecutor | None]:
 
 def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> list[Result]:
     """The results of the tasks, in order. The caller works too, so that a pool whose threads all wait here cannot lock
-    up.
+    up. After an error, whoever meets it, no further task begins.
     """
     if workers is None or len(tasks) < 2:
         return [task() for task in tasks]
@@ -81,13 +81,16 @@ def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> li
                 k, task = waiting.popleft()
             except IndexError:
                 return
-            results[k] = task()
+            try:
+                results[k] = task()
+            except BaseException:
+                waiting.clear()
+                raise
 
     helpers = [workers.submit(help_out) for _ in range(min(len(tasks) - 1, 64))]
     try:
         help_out()
     finally:
-        waiting.clear()
         for helper in helpers:
             if not helper.cancel():
                 helper.result()

@@ -61,7 +61,7 @@ def update(
     ModelError
         An array cannot be held, or a renaming does not fit.
     """
-    chosen = UpdateOptions.of(options, keywords)
+    chosen = UpdateOptions.of_one_update(options, keywords)
     file = io.BytesIO()
     state = ChainState.of(Model.from_mapping(base))
     with reporting(progress, "update") as told:

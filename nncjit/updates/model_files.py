@@ -91,7 +91,7 @@ def update_files(
         else:
             before, after = files.enter_context(_opened_base(base)), files.enter_context(formats.open_model(new))
             told = files.enter_context(reporting(progress, "update"))
-            chosen = UpdateOptions.of(options, keywords)
+            chosen = UpdateOptions.of_one_update(options, keywords)
             done = encode_update(ChainState.of(before), after, file, chosen, Execution(threads=threads, progress=told))
     return _compressed(new, target, done)
 

@@ -156,6 +156,20 @@ class UpdateOptions:
             rest = {"rate_weight": DEFAULT_RATE_WEIGHT} | rest
         return cls(encoder=Options.of(options, rest), **(before | mine))
 
+    @classmethod
+    def of_one_update(cls, options: Options | UpdateOptions | None, keywords: Mapping[str, Any]) -> UpdateOptions:
+        """Like `of`, for an update that no `Sender` makes.
+
+        Raises
+        ------
+        OptionError
+            Also for an option that needs what a sender keeps.
+        """
+        found = cls.of(options, keywords)
+        if found.carry:
+            raise OptionError("carry: what an update leaves over is kept by a Sender, and this update has none")
+        return found
+
     def keywords(self) -> dict[str, Any]:
         """The keywords that make equal options, as JSON has them."""
         mine = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "encoder"}

@@ -96,11 +96,11 @@ def test_an_error_in_one_task_comes_out_and_stops_the_others(pool):
     stop = threading.Event()
 
     def fail() -> None:
-        stop.set()
+        threading.Timer(1, stop.set).start()  # long after the error has come out
         raise OptionError("no")
 
     def work() -> None:
-        stop.wait(10)
+        stop.wait(60)
         ran.append(1)
 
     with pytest.raises(OptionError, match="no"):

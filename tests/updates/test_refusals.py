@@ -95,6 +95,7 @@ def test_the_base_model_id_must_agree():
         ({"rules": {"w": "bits:2"}}, "bits: an update has no use for it"),
         ({"compatible": "nncodec", "lossless": True}, "lossless: nncodec cannot read"),
         ({"colour": "red"}, "no option 'colour'"),
+        ({"carry": True}, "a Sender"),
     ],
 )
 def test_options_are_checked(options, said):
