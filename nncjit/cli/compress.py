@@ -22,6 +22,12 @@ from nncjit.progress import progress_bar
 if TYPE_CHECKING:
     from nncjit.stream.reports import CompressReport
 
+NOT_FOR_FOLDERS = (
+    *("dry_run", "metadata", "calibration", "sensitivity", "prune"),
+    *("workers", "dask", "no_resume", "shard_bytes", "plan"),
+)
+"""Arguments that ``--layout hf`` does not take."""
+
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
@@ -47,6 +53,12 @@ def configure(parser: ArgumentParser) -> None:
     calibrate = parser.add_argument_group("calibration")
     calibrate.add_argument(
         "--calibration", type=Path, metavar="STATS", help="statistics of the model at work (.safetensors)"
+    )
+    calibrate.add_argument(
+        "--sensitivity",
+        type=Path,
+        metavar="FILE",
+        help="a model file with the importance of each weight beside its magnitude, for --zeros and --pattern",
     )
     prune = parser.add_argument_group("pruning")
     prune.add_argument("--prune", type=Path, metavar="FILE.json", help="groups of channels that stay or go together")
@@ -94,6 +106,7 @@ def _compress(args: Namespace) -> None:
             progress=progress,
             pruning=pruning,
             calibration=args.calibration,
+            sensitivity=args.sensitivity,
             dry_run=args.dry_run,
             executor=executor,
             shard_bytes=args.shard_bytes,
@@ -125,9 +138,9 @@ def _to_folder(args: Namespace) -> None:
     """Compress a folder of a Hugging Face model to one that transformers loads."""
     from nncjit.convert.hf_layout import compress_folder
 
-    given = {"--dry-run": args.dry_run, "--prune": args.prune is not None, "--metadata": args.metadata}
-    for flag in (flag for flag, is_given in given.items() if is_given):
-        raise OptionError(f"{flag} cannot be used with --layout hf")
+    for name in NOT_FOR_FOLDERS:
+        if getattr(args, name) not in (None, False, []):
+            raise OptionError(f"--{name.replace('_', '-')} cannot be used with --layout hf")
     if args.output is None:
         raise OptionError("--layout hf makes a folder: give its name with -o")
     with progress_bar("compress", quiet=args.quiet) as progress:

@@ -1,4 +1,4 @@
-"""``--calibration``: statistics on the command line."""
+"""``--calibration`` and ``--sensitivity``: data about the model on the command line."""
 
 import json
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import nncjit
 from nncjit.calibrate import Calibration
 
 
@@ -53,3 +54,24 @@ def test_what_is_no_statistics_file_gets_one_line(run, verb):
     assert code == 1
     assert "model.safetensors: is no statistics file" in err.splitlines()[-1]
     assert run(f"{verb} model.safetensors --calibration none.safetensors")[0] == 1
+
+
+@pytest.mark.parametrize("more", ["", "--shard-bytes 2KB"])
+def test_sensitivity_decides_which_weights_become_zero(folder, run, more):
+    importance = np.ones((30, 20), np.float32)
+    importance[:15] = 1e-6
+    save_file({"fc": importance}, folder / "importance.safetensors")
+    flags = f"--zeros 0.5 --sensitivity importance.safetensors --qp -30 -q {more}"
+    assert run(f"compress model.safetensors {flags}")[0] == 0
+    weights = nncjit.decode(folder / ("model.nnc.index.json" if more else "model.nnc"))["fc"]
+    assert not weights[:15].any()
+    assert np.count_nonzero(weights[15:]) > 290
+    code, _, err = run("compress model.safetensors -o other.nnc --zeros 0.5 --sensitivity none.safetensors")
+    assert (code, err) == (1, "nncjit: error: none.safetensors: no such file or directory\n")
+
+
+@pytest.mark.parametrize("flag", ["--calibration s", "--sensitivity s", "--workers 2", "--plan p", "--metadata a=b"])
+def test_a_folder_for_transformers_refuses_what_it_does_not_take(flag, folder, run):
+    code, _, err = run(f"compress {folder} -o out --layout hf {flag}")
+    assert code != 0
+    assert f"{flag.split()[0]} cannot be used with --layout hf" in err
