@@ -8,6 +8,9 @@ from nncjit.errors import ModelError, OptionError
 from nncjit.files import os_errors, resolved
 from nncjit.remote import is_url
 
+_ENCODED_INSIDE = (".nnc.onnx", ".nnc.nnef", ".nnc.nnef.tgz", ".nnc.nnef.tar.gz", ".nnc.nnef.tar")
+"""Model files that hold streams."""
+
 
 def derived_target(source: Path, suffix: str, *, dry_run: bool = False) -> Path:
     """`source` with another suffix; never a file that exists, since nobody asked to replace it.
@@ -40,7 +43,7 @@ def _check_direction(source: Path, *, decoded: bool) -> None:
     from nncjit.formats import is_known
     from nncjit.stream.stream_index import is_index
 
-    if decoded and is_known(source) and not is_index(source) and not source.name.lower().endswith(".nnc.onnx"):
+    if decoded and is_known(source) and not is_index(source) and not source.name.lower().endswith(_ENCODED_INSIDE):
         raise OptionError(f"{source}: is no NNC file")
     if not decoded and (source.suffix.lower() == ".nnc" or is_index(source)):
         raise OptionError(f"{source}: is already an NNC file")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit import formats
 from nncjit.calibrate import Statistics, opened
+from nncjit.convert.encoded_nnef import compress_nnef, is_encoded_nnef
 from nncjit.convert.encoded_onnx import compress_onnx, is_encoded
 from nncjit.convert.job import Job
 from nncjit.convert.model_folders import into_folder, is_folder
@@ -63,6 +64,7 @@ def compress(
     """Compress a model to an NNC file, or to several with an index; a folder to a folder.
 
     An ONNX file can also keep its graph and have its tensors encoded inside: the target then ends with ``.nnc.onnx``.
+    So can an NNEF model: ``.nnc.nnef`` is a folder to make, ``.nnc.nnef.tgz`` (``.tar``, ``.tar.gz``) an archive.
 
     A target that ends with ``.nnc.index.json``, or one of `executor`, `shard_bytes` and `plan`, asks for several files:
     ``m-00001-of-00003.nnc`` and so on, and the index ``m.nnc.index.json``, which is written last. Each is encoded by a
@@ -125,7 +127,7 @@ def compress(
     """
     chosen = Options.of(options, keywords)
     check_flags(dry_run=dry_run, resume=resume)
-    if is_folder(source):
+    if is_folder(source) and not is_encoded_nnef(target):
         with into_folder(source, target, writes=not dry_run) as (inner, made):
             report = compress(
                 inner,
@@ -144,13 +146,16 @@ def compress(
                 plan=plan,
             )
         return replace(report, source=source_name(source), target=source_name(target))
-    if is_encoded(target):
+    compress_inside = compress_onnx if is_encoded(target) else compress_nnef if is_encoded_nnef(target) else None
+    if compress_inside is not None:
+        if not isinstance(source, str | PathLike):
+            raise OptionError(f"{target}: is made of a model file, not of a {type(source).__name__}")
         if dry_run or any(
             x is not None for x in (metadata, sensitivity, pruning, calibration, executor, shard_bytes, plan)
         ):
-            raise OptionError(f"{target}: an ONNX file with encoded tensors is made with options alone")
+            raise OptionError(f"{target}: a file with encoded tensors inside is made with options alone")
         with reporting(progress, "compress") as told:
-            return compress_onnx(source, target, chosen, Execution(threads=threads, progress=told))
+            return compress_inside(source, target, chosen, Execution(threads=threads, progress=told))
     if is_index(target) or any(argument is not None for argument in (executor, shard_bytes, plan)):
         check_executor(executor)
         paths = _two_paths(source, target, pruning=pruning)

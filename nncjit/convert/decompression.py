@@ -13,6 +13,7 @@ from typing import Any
 from nncjit import formats
 from nncjit.bits import as_source
 from nncjit.convert.dequantized_onnx import Form, check_form, dequantized
+from nncjit.convert.encoded_nnef import decompress_nnef, is_nnef
 from nncjit.convert.encoded_onnx import decompress_onnx, is_encoded
 from nncjit.convert.hf_restoring import decompress_folder, is_encoded_folder
 from nncjit.convert.job import Job
@@ -102,6 +103,8 @@ def decompress(
         check_form(source, target)
     if is_encoded_folder(source):
         return decompress_folder(source, target, threads=threads, max_bytes=max_bytes, shard_size=size)
+    if is_nnef(source):
+        return decompress_nnef(source, target, threads=threads, max_bytes=max_bytes)
     if is_folder(source):
         with into_folder(source, target, decoded=True) as (inner, made):
             report = decompress(

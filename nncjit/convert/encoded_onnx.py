@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from os import PathLike, fspath
+from os import fspath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nncjit.convert.tensor_streams import decode_one, encoded_apart
+from nncjit.convert.tensor_streams import decode_as, encoded_apart, named_as_container
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
-from nncjit.errors import BitstreamError, ModelError
+from nncjit.errors import ModelError
 from nncjit.extras import require
 from nncjit.formats import create, open_model
 from nncjit.formats.onnx_places import Place, graphs, places
 from nncjit.formats.onnx_tensors import TYPES
-from nncjit.model import Graph, Model, Tensor, TensorInfo
-from nncjit.remote import is_url
+from nncjit.model import Graph, Tensor, TensorInfo
 from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
 
 SUFFIX = ".nnc.onnx"
@@ -39,10 +38,7 @@ _SET_OF_BYTES = ".nnc"
 
 def is_encoded(path: Any) -> bool:
     """Whether the name is that of such a file."""
-    named = isinstance(path, str | PathLike) and fspath(path).lower().endswith(SUFFIX)
-    if named and is_url(path):
-        raise ModelError(f"{path}: ONNX files with encoded tensors are made and read on this machine, not at a URL")
-    return named
+    return named_as_container(path, (SUFFIX,))
 
 
 def compress_onnx(source: Any, target: Any, options: Options, execution: Execution) -> CompressReport:
@@ -89,16 +85,9 @@ def compress_onnx(source: Any, target: Any, options: Options, execution: Executi
             compressed_bytes=Path(target).stat().st_size,
             seconds=time.perf_counter() - started,
             threads=encoded.threads,
-            tensors=_rows(model, {row.name: row for row in encoded.tensors}),
+            tensors=streams.rows(model),
             snr=encoded.snr,
         )
-
-
-def _rows(model: Model, coded: dict[str, TensorReport]) -> tuple[TensorReport, ...]:
-    return tuple(
-        coded.get(t.name) or TensorReport(t.name, t.shape, t.dtype, "as it was", None, t.nbytes, t.nbytes)
-        for t in model
-    )
 
 
 def decompress_onnx(source: Any, target: Any, *, threads: int | None, max_bytes: Any) -> DecompressReport:
@@ -134,7 +123,8 @@ def decompress_onnx(source: Any, target: Any, *, threads: int | None, max_bytes:
                     if tensor.same_as is None:
                         writer.put(tensor.name, tensor.read())
                     continue
-                writer.put(info.name, _decoded(tensor, info, threads, max_bytes))
+                data = tensor.read().tobytes()
+                writer.put(info.name, decode_as(data, info, threads=threads, max_bytes=max_bytes))
                 rows.append(TensorReport(info.name, info.shape, info.dtype, "", None, tensor.size, info.nbytes))
         return DecompressReport(
             source=fspath(source),
@@ -218,14 +208,3 @@ def _decode_place(place: Place, graph: Any, node: Any, source: Any) -> TensorInf
     place.tensor.dims.extend(shape)
     graph.node.remove(node)
     return info
-
-
-def _decoded(tensor: Tensor, info: TensorInfo, threads: int | None, max_bytes: Any) -> Any:
-    try:
-        dtype, storage = decode_one(tensor.read().tobytes(), info.name, threads=threads, max_bytes=max_bytes)
-    except BitstreamError as error:
-        raise ModelError(f"{info.name}: {error}") from None
-    if dtype != info.dtype or storage.shape != info.shape:
-        is_now, should = f"{dtype}{list(storage.shape)}", f"{info.dtype}{list(info.shape)}"
-        raise ModelError(f"{info.name}: its stream holds {is_now}, the graph wants {should}")
-    return storage

@@ -27,7 +27,7 @@ from nncjit.errors import ModelError
 from nncjit.files import os_errors
 from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.progress import Progress, reporting
-from nncjit.stream.reports import CompressReport, TensorReport
+from nncjit.stream.reports import CompressReport
 
 CODED = ("weight", "gate_up_proj", "down_proj")
 """Last part of the names of parameters that are coded, if they have two dimensions or more; experts that lie in one
@@ -119,7 +119,6 @@ def compress_folder(
         said = {"quant_method": METHOD, "dequantize": True, "parameters": parameters, "to_load": HINT}
         write_rest(source, folder, config | {"quantization_config": said})
         written = sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(".safetensors"))
-        rows = {row.name: row for row in encoded.tensors}
         return CompressReport(
             source=str(source),
             target=str(target),
@@ -127,7 +126,7 @@ def compress_folder(
             compressed_bytes=written,
             seconds=time.perf_counter() - started,
             threads=encoded.threads,
-            tensors=tuple(rows.get(tensor.name) or _kept(tensor.info) for tensor in model),
+            tensors=streams.rows(model),
             snr=encoded.snr,
         )
 
@@ -167,10 +166,6 @@ def weights_in(source: Path) -> Path:
 def _may_be_coded(tensor: Tensor) -> bool:
     floats = dtypes.find(tensor.dtype).kind == "f"
     return floats and len(tensor.shape) >= 2 and tensor.size > 0 and tensor.name.rpartition(".")[2] in CODED
-
-
-def _kept(info: TensorInfo) -> TensorReport:
-    return TensorReport(info.name, info.shape, info.dtype, "as it was", None, info.nbytes, info.nbytes)
 
 
 def _write_weights(path: Path, model: Model, streams: TensorStreams) -> None:

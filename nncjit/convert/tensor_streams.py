@@ -6,8 +6,9 @@ behind a head of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from os import PathLike, fspath
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -17,10 +18,12 @@ from nncjit.decoder.stream_decoder import decode_units
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.model_encoder import Encoded, encode_model
 from nncjit.encoder.options import Options
-from nncjit.errors import ModelError, OptionError
-from nncjit.model import Model, Tensor
+from nncjit.errors import BitstreamError, ModelError, OptionError
+from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.option_values import Bytes, optional
+from nncjit.remote import is_url
 from nncjit.stream.data_units import StreamReader
+from nncjit.stream.reports import TensorReport
 from nncjit.syntax import Context, MpsPayload, QuantizationMethod, StrHeader, Unit, UnitType, write_unit
 
 
@@ -53,6 +56,22 @@ class TensorStreams:
         """The stream of a tensor."""
         unit = self._units[name]
         return _head(unit.context) + bytes(self._source.read(unit.offset, unit.offset + unit.size))
+
+    def rows(self, tensors: Iterable[Tensor], names: Collection[str] | None = None) -> tuple[TensorReport, ...]:
+        """A row for each tensor of a model; those that have no stream, or are not in `names`, stay as they were."""
+        coded = {row.name: row for row in self.encoded.tensors if names is None or row.name in names}
+        return tuple(
+            coded.get(t.name) or TensorReport(t.name, t.shape, t.dtype, "as it was", None, t.nbytes, t.nbytes)
+            for t in tensors
+        )
+
+
+def named_as_container(path: Any, suffixes: tuple[str, ...]) -> bool:
+    """Whether the name is that of a file with streams inside; ModelError for one at a URL."""
+    named = isinstance(path, str | PathLike) and fspath(path).lower().endswith(suffixes)
+    if named and is_url(path):
+        raise ModelError(f"{path}: files with encoded tensors are made and read on this machine, not at a URL")
+    return named
 
 
 @contextmanager
@@ -93,6 +112,29 @@ def decode_one(data: bytes, name: str, *, threads: int | None = None, max_bytes:
     if len(found) != 1:
         raise ModelError(f"{name}: its stream holds {len(found)} tensors, must be one")
     return found[0].part.dtype, found[0].storage
+
+
+def decode_as(data: bytes, info: TensorInfo, *, threads: int | None = None, max_bytes: int | str | None = None) -> Any:
+    """Storage array of the one tensor in a stream, which must be what a container says.
+
+    Raises
+    ------
+    ModelError
+        It is something else, or the stream is damaged. The error names the tensor.
+    """
+    try:
+        dtype, storage = decode_one(data, info.name, threads=threads, max_bytes=max_bytes)
+    except BitstreamError as error:
+        raise ModelError(f"{info.name}: {error}") from None
+    check_fits(info, dtype, storage.shape)
+    return storage
+
+
+def check_fits(info: TensorInfo, dtype: str, shape: tuple[int, ...]) -> None:
+    """Raise ModelError unless a stream holds what its container says."""
+    if dtype != info.dtype or shape != info.shape:
+        is_now, should = f"{dtype}{list(shape)}", f"{info.dtype}{list(info.shape)}"
+        raise ModelError(f"{info.name}: its stream holds {is_now}, must be {should}")
 
 
 def described(data: bytes, name: str, budget: MemoryBudget) -> tuple[tuple[int, ...], str]:

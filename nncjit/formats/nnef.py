@@ -7,24 +7,31 @@ these are others than type and shape imply (a vendor's item type, quantised inte
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
 import shutil
-import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from nncjit.dtypes import DTYPES
 from nncjit.errors import ModelError
 from nncjit.files import os_errors
+from nncjit.formats.nnef_headers import (
+    HEADER_BYTES,
+    MAX_DIMENSIONS,
+    TYPES,
+    DatHeader,
+    headers_in,
+    kept_headers,
+    parse_header,
+    usual_header,
+)
 from nncjit.formats.onnx_external import Extent, ExternalFiles
 from nncjit.formats.tensor_writer import Store
 from nncjit.model import Graph, Model, Tensor, TensorInfo
@@ -38,36 +45,11 @@ KEEPS_METADATA = True
 
 Array = np.ndarray[Any, Any]
 
-HEADERS = "nnef headers"
-"""Key of the metadata: headers by label, where they are not what type and shape imply; JSON, in base64."""
 MAX_GRAPH = 1 << 28
-MAX_DIMENSIONS = 8
-HEADER_BYTES = 128
 
-_HEADER = struct.Struct("<2sBBII8IIHH")
-_MAGIC = b"N\xef"
-_TYPES = {
-    (0, 16): "float16",
-    (0, 32): "float32",
-    (0, 64): "float64",
-    **{(kind, bits): f"uint{bits}" for kind in (1, 2) for bits in (8, 16, 32, 64)},
-    **{(kind, bits): f"int{bits}" for kind in (3, 4) for bits in (8, 16, 32, 64)},
-}
-"""Item type and bits -> dtype. All others are held as their bytes."""
-_ITEM_TYPES = {"f": 0, "u": 1, "i": 4}
 _VARIABLE = re.compile(r"=\s*variable\b(?:\s*<[^>]*>)?\s*\(([^)]*)\)")
 _LABEL = re.compile(r"""\blabel\s*=\s*(?:'([^'\n]*)'|"([^"\n]*)")""")
 _QUOTED_HASH = re.compile(r"""'[^'\n]*'|"[^"\n]*"|#[^\n]*""")
-
-
-class DatHeader(NamedTuple):
-    """The start of a .dat file."""
-
-    data: bytes
-    dtype: str
-    shape: tuple[int, ...]
-    n_bytes: int
-    """Of the values."""
 
 
 def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa: ARG001 - tensors are read one by one
@@ -94,13 +76,9 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa:
     except BaseException:
         files.close()
         raise
-    odd = {
-        label: base64.b64encode(head.data).decode()
-        for label, head in headers.items()
-        if head.data != _usual_header(head.dtype, head.shape)
-    }
+    odd = {label: head.data for label, head in headers.items() if head.data != usual_header(head.dtype, head.shape)}
     graphs = [Graph(GRAPH, text), *([Graph(GRAPH, extra, quantization=True)] if extra else [])]
-    return Model(tensors, {HEADERS: json.dumps(odd)} if odd else {}, files.close, graphs)
+    return Model(tensors, kept_headers(odd), files.close, graphs)
 
 
 def labels(text: bytes) -> list[str]:
@@ -144,40 +122,6 @@ def _read_header(label: str, files: ExternalFiles) -> DatHeader:
     except ModelError as error:
         raise ModelError(f"variable {label}: {error}") from None
     return header
-
-
-def parse_header(data: bytes) -> DatHeader:
-    """The header of a .dat file.
-
-    Raises
-    ------
-    ModelError
-        It is none, or contradicts itself.
-    """
-    magic, major, minor, n_bytes, rank, *rest = _HEADER.unpack_from(data)
-    dims, (bits, kind, vendor) = rest[:8], rest[8:]
-    if magic != _MAGIC:
-        raise ModelError("its .dat file does not start as one")
-    if major != 1:
-        raise ModelError(f"its .dat file has version {major}.{minor}, nncjit reads 1")
-    if rank > MAX_DIMENSIONS:
-        raise ModelError(f"has {rank} dimensions, at most {MAX_DIMENSIONS} are possible")
-    shape = tuple(dims[:rank])
-    dtype = _TYPES.get((kind, bits)) if not vendor else None
-    if dtype is None:
-        return DatHeader(data, "uint8", (n_bytes,), n_bytes)
-    wanted = TensorInfo("its .dat file", shape, dtype).nbytes
-    if n_bytes != wanted:
-        raise ModelError(f"its .dat file has {n_bytes} bytes of values, type and shape {list(shape)} need {wanted}")
-    return DatHeader(data, dtype, shape, n_bytes)
-
-
-def _usual_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    row = DTYPES[dtype]
-    dims = [*shape, *[0] * (8 - len(shape))]
-    n_bytes = TensorInfo("x", shape, dtype).nbytes
-    packed = _HEADER.pack(_MAGIC, 1, 0, n_bytes, len(shape), *dims, row.bits, _ITEM_TYPES[row.kind], 0)
-    return packed.ljust(HEADER_BYTES, b"\0")
 
 
 def _load(files: ExternalFiles, label: str, head: DatHeader) -> Array:
@@ -250,19 +194,16 @@ def _headers_for(text: bytes, infos: Sequence[TensorInfo], metadata: Mapping[str
     for label in wanted:
         if label not in names:
             raise ModelError(f"variable {label}: is in the graph, but not in the stream")
-    try:
-        odd = {label: base64.b64decode(data) for label, data in json.loads(metadata.get(HEADERS, "{}")).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise ModelError("the headers of its .dat files are damaged in the stream") from None
+    odd = headers_in(metadata)
     headers = {}
     for info in infos:
         if info.name not in wanted:
             raise ModelError(f"tensor {info.name}: has no place in the graph")
         header = odd.get(info.name)
         if header is None:
-            if len(info.shape) > MAX_DIMENSIONS or info.dtype not in _TYPES.values():
+            if len(info.shape) > MAX_DIMENSIONS or info.dtype not in TYPES.values():
                 raise ModelError(f"tensor {info.name}: NNEF has no {info.dtype}{list(info.shape)}")
-            header = _usual_header(info.dtype, info.shape)
+            header = usual_header(info.dtype, info.shape)
         told = parse_header(header) if len(header) == HEADER_BYTES else None
         if told is None or (told.dtype, told.shape) != (info.dtype, info.shape):
             raise ModelError(f"tensor {info.name}: is {info.dtype}{list(info.shape)}, its header says something else")

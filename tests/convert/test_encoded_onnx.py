@@ -154,7 +154,7 @@ def reshape(proto):
 
 HOSTILE = {
     "w: ": cut,
-    "its stream holds float32[48, 32], the graph wants float32[1, 2]": reshape,
+    "its stream holds float32[48, 32], must be float32[1, 2]": reshape,
     "does not say type and shape": lambda proto: of(proto, "w").attribute.pop(),
     "there are no bytes to decode": lambda proto: of(proto, "w").input.__setitem__(0, "nothing"),
     "makes 'other' of": lambda proto: of(proto, "w").output.__setitem__(0, "other"),

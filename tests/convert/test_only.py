@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 
 import numpy as np
@@ -100,6 +101,68 @@ def test_tensors_stay_where_they_were_in_folders_of_hugging_face(tmp_path):
     compress_folder(tmp_path / "a", tmp_path / "b", only=r"a\..*")
     names = set(tensors_in(tmp_path / "b" / "model.safetensors"))
     assert names == {"a.weight_nnc", "b.weight", "embed", "n", "bias"}
+
+
+NNEF = b"""version 1.0;
+graph net(x) -> (y)
+{
+    w = variable<scalar>(shape = [64, 32], label = 'a.weight');
+    v = variable<scalar>(shape = [64, 32], label = 'b.weight');
+    b = variable<scalar>(shape = [64], label = 'bias');
+}
+"""
+
+
+def nnef_net(folder):
+    folder.mkdir()
+    (folder / "graph.nnef").write_bytes(NNEF)
+    for name in ("a.weight", "b.weight", "bias"):
+        array = ARRAYS[name]
+        dims = [*array.shape, *[0] * (8 - array.ndim)]
+        head = struct.pack("<2sBBII8IIHH", b"N\xef", 1, 0, array.nbytes, array.ndim, *dims, 32, 0, 0)
+        (folder / f"{name}.dat").write_bytes(head.ljust(128, b"\0") + array.astype("<f4").tobytes())
+    return folder / "graph.nnef"
+
+
+def gguf_file(path, parts):
+    """Write a GGUF file; parts are (name, shape, type, bytes)."""
+    head, data = b"GGUF" + struct.pack("<IQQ", 3, len(parts), 0), b""
+    for name, shape, kind, raw in parts:
+        head += struct.pack("<Q", len(name)) + name.encode()
+        head += struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], kind, len(data))
+        data += raw + bytes(-len(raw) % 32)
+    path.write_bytes(head + bytes(-len(head) % 32) + data)
+
+
+def floats(*names):
+    return [(name, ARRAYS[name].shape, 0, ARRAYS[name].astype("<f4").tobytes()) for name in names]
+
+
+def gguf_net(folder):
+    folder.mkdir()
+    gguf_file(folder / "m.gguf", floats("a.weight", "b.weight", "bias"))
+    return folder / "m.gguf"
+
+
+@pytest.mark.parametrize("net", [nnef_net, gguf_net])
+@pytest.mark.parametrize("options", [{"only": "a.*"}, {"rules": {"b.*": "raw"}}], ids=str)
+def test_other_tensors_of_nnef_and_gguf_are_exact(tmp_path, net, options):
+    path = net(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    nncjit.compress(path, tmp_path / "m.nnc", **options)
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "b" / path.name)
+    before, after = tensors_in(path), tensors_in(tmp_path / "b" / path.name)
+    assert "a.weight" in changed(before, after)
+    assert changed(before, after) <= {"a.weight", *({"bias"} if "rules" in options else ())}
+
+
+def test_one_tensor_of_a_quantised_gguf_file_can_be_coded_by_a_rule(tmp_path):
+    blocks = ("q", (1, 32), 2, np.random.default_rng(1).bytes(18))
+    gguf_file(tmp_path / "m.gguf", [blocks, *floats("a.weight", "b.weight")])
+    nncjit.compress(tmp_path / "m.gguf", tmp_path / "m.nnc", only="a.*|q.*", rules={r"a\.weight": "quality:2"})
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "b.gguf")
+    before, after = tensors_in(tmp_path / "m.gguf"), tensors_in(tmp_path / "b.gguf")
+    assert changed(before, after) == {"a.weight"}
 
 
 def test_other_tensors_of_keras_files_are_exact(tmp_path):
