@@ -62,9 +62,9 @@ class Measured:
         return self.moments.peak
 
 
-def measure(values: np.ndarray | HugeTensor, workers: Executor | None = None) -> Measured:
-    """Measure float32 values of any shape, C-contiguous."""
-    found = moments(values, workers)
+def measure(values: np.ndarray | HugeTensor, workers: Executor | None = None, found: Moments | None = None) -> Measured:
+    """Measure float32 values of any shape, C-contiguous; `found` are their moments, where they are known."""
+    found = moments(values, workers) if found is None else found
     if found.non_finite or not found.peak:
         return Measured(found, found.rms)
     if isinstance(values, np.ndarray) and not is_matrix(values.shape):

@@ -44,6 +44,11 @@ class Moments(NamedTuple):
     """Number of NaN and infinite values."""
 
     @property
+    def energy(self) -> float:
+        """Sum of squares."""
+        return self.power * (self.size - self.non_finite)
+
+    @property
     def rms(self) -> float:
         return math.sqrt(self.power)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ class Parameter:
     """Its values: a storage array, which nobody may write to."""
     depth: int = 0
     """put_node_depth: how many units it has had since its values alone were known."""
+    payload: Callable[[], bytes] | None = None
+    """Of its latest unit, until that is kept by its hashes."""
     unit_sha256: bytes | None = None
-    """Of the payload of its latest unit; None where it has had none."""
+    """Of the payload of its latest unit; None where it has had none, or where that has not been worked out."""
     unit_sha512: bytes | None = None
     value_sha256: bytes | None = None
     """Of its values, little-endian; None where that has not been worked out."""
@@ -60,7 +63,16 @@ class Parameter:
         would be the payload of a unit that holds them as they are.
         """
         known = self.unit_sha256 if algorithm == "sha256" else self.unit_sha512
+        if self.payload is not None:
+            return hashlib.new(algorithm, self.payload()).digest()
         return known if known is not None else hashlib.new(algorithm, little_endian(self.read())).digest()
+
+    def with_hashes(self) -> Parameter:
+        """The same with the hashes of its latest unit in place of the payload."""
+        if self.payload is None:
+            return self
+        sha256, sha512 = (self.parent_hash(algorithm) for algorithm in ("sha256", "sha512"))
+        return replace(self, payload=None, unit_sha256=sha256, unit_sha512=sha512)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +142,7 @@ def after_unit(
     origin: Parameter | None,
     info: TensorInfo,
     number: int,
-    payload: bytes,
+    payload: Callable[[], bytes],
     values: Array,
     levels: Array | None,
     change: Array | None,
@@ -146,8 +158,8 @@ def after_unit(
         The tensor after.
     number : int
         parameter_id.
-    payload : bytes
-        Of the unit.
+    payload : callable
+        Gives that of the unit.
     values : ndarray
         Storage array.
     levels : int32[n] or None
@@ -161,10 +173,15 @@ def after_unit(
     history: dict[str, Any] = {}
     if levels is not None:
         flat = levels.reshape(-1)
-        now = (flat != 0).astype(np.uint8)
-        if origin is not None and origin.touched is not None and origin.n_levels == flat.size:
-            now |= origin.touched()
-        history = {"levels": lambda: flat, "touched": lambda: now, "n_levels": flat.size}
+
+        @cache
+        def touched() -> Array:
+            now: Array = (flat != 0).astype(np.uint8)
+            if origin is not None and origin.touched is not None and origin.n_levels == flat.size:
+                now |= origin.touched()
+            return now
+
+        history = {"levels": lambda: flat, "touched": touched, "n_levels": flat.size}
     elif origin is not None:
         history = {"levels": origin.levels, "touched": origin.touched, "n_levels": origin.n_levels}
     return Parameter(
@@ -172,8 +189,7 @@ def after_unit(
         number=number,
         read=lambda: values,
         depth=depth,
-        unit_sha256=hashlib.sha256(payload).digest(),
-        unit_sha512=hashlib.sha512(payload).digest(),
+        payload=payload,
         change=None if change is None else lambda: change,
         residual=None if residual is None else lambda: residual,
         **history,

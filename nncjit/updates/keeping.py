@@ -71,7 +71,7 @@ def kept_with(parameter: Parameter, before: Parameter | None, store: Callable[[K
         digest = value_digest(readers.get("read", parameter.read)())
     if parameter.release is not None:
         parameter.release()
-    return replace(parameter, value_sha256=digest, release=None, **readers)
+    return replace(parameter.with_hashes(), value_sha256=digest, release=None, **readers)
 
 
 def kept_in_memory(parameter: Parameter, before: Parameter | None = None) -> Parameter:

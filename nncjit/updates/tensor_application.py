@@ -6,7 +6,6 @@ update after, before anything is decoded. `AppliedUnit` decodes when its values 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 from dataclasses import dataclass
@@ -73,12 +72,16 @@ def decoded_alone(unit: CodedUnit, density: int) -> tuple[Array, Array | None]:
     return item.storage, levels
 
 
-def added(base: Array, change: Array, dtype: str) -> Array:
-    """The storage array of a tensor to which a float32 change is added, rounded to its dtype once."""
+def added(base: Array, change: Array, dtype: str, *, spare: bool = False) -> Array:
+    """The storage array of a tensor to which a float32 change is added, rounded to its dtype once.
+
+    `spare` tells that nobody needs the change any more: the sum may take its place.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         if dtype == "float64":
             return np.asarray(base + change)
-        return dtypes.from_float32(np.asarray(dtypes.to_float32(base, dtype) + change), dtype)
+        total = np.add(dtypes.to_float32(base, dtype), change, out=change if spare else None)
+        return dtypes.from_float32(np.asarray(total), dtype)
 
 
 class AppliedUnit:
@@ -133,14 +136,12 @@ class AppliedUnit:
         coded = header.nnr_compressed_data_unit_payload_type != PayloadType.RAW_FLOAT
         n_levels = self._opened.parts[0].size if coded else 0 if origin is None else origin.n_levels
         known = coded or (origin is not None and origin.levels is not None)
-        payload = bytes(self._opened.unit.payload())
         return Parameter(
             info=self._info,
             number=self._number,
             read=lambda: self.after().read(),
             depth=0 if origin is None else origin.depth + 1,
-            unit_sha256=hashlib.sha256(payload).digest(),
-            unit_sha512=hashlib.sha512(payload).digest(),
+            payload=self._payload,
             levels=(lambda: kept(self.after().levels)) if known else None,
             touched=(lambda: kept(self.after().touched)) if known else None,
             n_levels=n_levels,
@@ -163,13 +164,16 @@ class AppliedUnit:
                 change = dtypes.to_float32(values, item.part.dtype)
                 if self._predict and self._origin.change is not None:
                     change = change + fitted(self._origin.change(), self._info.shape)
-                values = added(base, change, self._info.dtype)
+                own = levels is not None  # values that are not coded may be the source's own bytes
+                values = added(base, change, self._info.dtype, spare=own and not self._predict)
             else:
                 values = bit_patterns.add(base, values, self._info.dtype)
-        payload = bytes(self._opened.unit.payload())
         return after_unit(
-            self._origin, self._info, self._number, payload, values, levels, change if self._predict else None
+            self._origin, self._info, self._number, self._payload, values, levels, change if self._predict else None
         )
+
+    def _payload(self) -> bytes:
+        return bytes(self._opened.unit.payload())
 
 
 def kept(read: Reader | None) -> Array:

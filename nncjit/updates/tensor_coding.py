@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +40,8 @@ from nncjit.encoder.unit_encoder import (
 from nncjit.encoder.unit_layout import IntegerContents, UnitLayout
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant import steps
+from nncjit.quant.moments import Moments, moments
+from nncjit.quant.work_sharing import PIECE
 from nncjit.stages import staged
 from nncjit.syntax import PayloadType
 from nncjit.updates import bit_patterns
@@ -57,6 +61,19 @@ WORTH_WHOLE = 0.25
 """Energy of a difference beside the tensor's from which both are measured."""
 
 
+class Received(NamedTuple):
+    """A tensor as the receiver will have it."""
+
+    values: Array
+    """Storage array."""
+    levels: Array | None = None
+    """int32[n], raster order; None where the unit has none."""
+    change: Array | None = None
+    """float32: what a difference adds, prediction included."""
+    residual: Array | None = None
+    """float32: what was wanted and is not said, where it is carried on."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorUpdate:
     """What an update says of one tensor."""
@@ -67,22 +84,16 @@ class TensorUpdate:
     tool: str
     """"unchanged", "difference", "exact difference", "whole", or "new"."""
     unit: CodedUnit | None = None
-    values: Array | None = None
-    """What the receiver will have: the storage array, where the levels tell it."""
-    levels: Array | None = None
-    """int32[n], raster order."""
-    change: Array | None = None
-    """float32: what a difference adds, prediction included."""
+    received: Callable[[], Received] | None = None
+    """What the receiver will have, worked out for those who keep it; None where only the unit tells."""
     power: float = 0.0
     """Sum of squares of the new values, where something is lost."""
     error: float = 0.0
-    residual: Array | None = None
-    """float32: what was wanted and is not said, where it is carried on."""
 
     def without_arrays(self) -> TensorUpdate:
         """The same for a report."""
         unit = None if self.unit is None else replace(self.unit, payload=b"")
-        return replace(self, unit=unit, values=None, levels=None, change=None, residual=None)
+        return replace(self, unit=unit, received=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +123,12 @@ class TensorCoder:
             return self._whole(tensor, origin, workers)
         new, base = tensor.read(), fitted(origin.read(), info.shape)
         carries = self.options.carry and origin.residual is not None
-        if not carries and np.array_equal(_bits(new), _bits(base)):
-            return TensorUpdate(info, origin, "unchanged", values=base)
+        if not carries and _are_equal(new, base):
+            return TensorUpdate(info, origin, "unchanged", received=lambda: Received(base))
         if self._is_exact(info):
             return self._exact(tensor, new, base, origin, workers)
-        wanted = self._wanted(info, new, base, origin)
-        if not np.isfinite(wanted.difference).all() or not np.isfinite(wanted.new).all():
+        wanted = self._wanted(info, new, base, origin, workers)
+        if not wanted.is_finite:
             return self._exact(tensor, new, base, origin, workers)
         return self._lossy(tensor, wanted, base, origin, workers)
 
@@ -130,9 +141,9 @@ class TensorCoder:
         new, base = tensor.read(), fitted(origin.read(), info.shape)
         wanted = self._wanted(info, new, base, origin)
         difference = self._reduced(info, wanted)
-        if difference.size < SIZES_FROM or not np.isfinite(difference).all() or not difference.any():
+        if difference.size < SIZES_FROM or not wanted.is_finite or not difference.any():
             return lambda _: 0.0
-        measured = _measured(difference, wanted, None)
+        measured = _measured(difference, wanted)
         row = runs(difference.reshape(-1), SAMPLE_OF_SIZE).reshape(1, -1)
         matrix = is_matrix(info.shape)
 
@@ -153,7 +164,7 @@ class TensorCoder:
         if self.plan.has_qp(info.name, info.shape):
             return 0.0, 0
         wanted = self._wanted(info, tensor.read(), fitted(origin.read(), info.shape), origin)
-        if not np.isfinite(wanted.difference).all():
+        if wanted.of_difference.non_finite:
             return 0.0, 0
         values = self._reduced(info, wanted)
         return energy(values), int(np.count_nonzero(values))
@@ -174,9 +185,11 @@ class TensorCoder:
 
     # ---- differences with a step
 
-    def _wanted(self, info: TensorInfo, new: Array, base: Array, origin: Parameter) -> _Wanted:
+    def _wanted(
+        self, info: TensorInfo, new: Array, base: Array, origin: Parameter, workers: Executor | None = None
+    ) -> _Wanted:
         carried = origin.residual() if self.options.carry and origin.residual is not None else None
-        return _Wanted.of(info, new, base, origin, carried, predicts=self.options.predict)
+        return _Wanted.of(info, new, base, origin, carried, workers, predicts=self.options.predict)
 
     def _left_over(self, wanted: _Wanted, change: Array | float) -> Array | None:
         """What is wanted and not said, where it is carried on."""
@@ -191,7 +204,7 @@ class TensorCoder:
     ) -> TensorUpdate:
         info = tensor.info
         difference = self._reduced(info, wanted)
-        measured = _measured(difference, wanted, workers)
+        measured = _measured(difference, wanted)
         if not measured.peak:
             return self._left_alone(info, wanted, base, origin)
         decision = self._decision(info, measured, self.plan, matrix=is_matrix(info.shape))
@@ -209,12 +222,8 @@ class TensorCoder:
             return self._as_wanted(tensor, wanted, base, origin) if self._is_tiny(info, whole.unit) else whole
         if not matrix.levels.any():
             return self._left_alone(info, wanted, base, origin)
-        levels = from_scan(matrix.levels, matrix.layer)
-        change = (levels.astype(np.float32) * np.float32(matrix.step)).reshape(info.shape)
-        if wanted.predicted is not None:
-            change = change + wanted.predicted
         matrix, reference = self._with_contexts(matrix, origin)
-        outcome = Outcome(info, "difference", matrix.step, energy(wanted.new), matrix.error)
+        outcome = Outcome(info, "difference", matrix.step, wanted.power, matrix.error)
         unit = code_unit(_unit(info, PayloadType.FLOAT, matrix, outcome), 0, workers, [reference])
         if self._is_tiny(info, unit):
             return self._as_wanted(tensor, wanted, base, origin)
@@ -229,13 +238,18 @@ class TensorCoder:
             origin,
             "difference",
             replace(unit, header=header),
-            added(base, change, info.dtype),
-            levels,
-            change,
+            partial(self._received, info, wanted, base, matrix),
             outcome.power,
             outcome.error,
-            self._left_over(wanted, change),
         )
+
+    def _received(self, info: TensorInfo, wanted: _Wanted, base: Array, matrix: QuantisedMatrix) -> Received:
+        """A tensor after the difference that a matrix says."""
+        levels = from_scan(matrix.levels, matrix.layer)
+        change = (levels.astype(np.float32) * np.float32(matrix.step)).reshape(info.shape)
+        if wanted.predicted is not None:
+            change = change + wanted.predicted
+        return Received(added(base, change, info.dtype), levels, change, self._left_over(wanted, change))
 
     def _is_tiny(self, info: TensorInfo, unit: CodedUnit | None) -> bool:
         """Whether a tensor's own values take hardly more than this unit."""
@@ -249,20 +263,17 @@ class TensorCoder:
             said = wanted.difference if wanted.predicted is None else wanted.difference + wanted.predicted
             values = added(base, said, info.dtype)
         exact = Tensor(info.name, info.shape, info.dtype, lambda: values)
-        return replace(self._whole(exact, origin, None, exact=True), info=info, values=values)
+        return replace(self._whole(exact, origin, None, exact=True), info=info, received=lambda: Received(values))
 
     def _left_alone(self, info: TensorInfo, wanted: _Wanted, base: Array, origin: Parameter) -> TensorUpdate:
         """No unit: the receiver keeps what it has. Where an update is predicted, it then has none."""
         error = energy(wanted.new - dtypes.to_float32(base, info.dtype))
-        return TensorUpdate(
-            info,
-            origin,
-            "unchanged",
-            values=base,
-            power=energy(wanted.new),
-            error=error,
-            residual=self._left_over(wanted, 0.0 if wanted.predicted is None else wanted.predicted),
-        )
+        said = 0.0 if wanted.predicted is None else wanted.predicted
+
+        def received() -> Received:
+            return Received(base, residual=self._left_over(wanted, said))
+
+        return TensorUpdate(info, origin, "unchanged", received=received, power=wanted.power, error=error)
 
     def _reduced(self, info: TensorInfo, wanted: _Wanted) -> Array:
         """The difference with fewer numbers, as the options ask; what is new in it stays."""
@@ -332,10 +343,9 @@ class TensorCoder:
         workers: Executor | None,
     ) -> TensorUpdate | None:
         """The tensor coded whole, where that takes fewer bits with the same step; else None."""
-        size = energy(wanted.new)
-        if energy(wanted.difference) < WORTH_WHOLE * size:
+        if wanted.of_difference.energy < WORTH_WHOLE * wanted.power:
             return None
-        qp = steps.raise_qp(float(np.abs(wanted.new).max(initial=0.0)), matrix.decision.qp, matrix.decision.density)
+        qp = steps.raise_qp(wanted.of_new.peak, matrix.decision.qp, matrix.decision.density)
         whole = quantise(wanted.new, replace(matrix.decision, qp=qp), workers=workers)
         if estimate(whole) >= estimate(matrix):
             return None
@@ -372,7 +382,8 @@ class TensorCoder:
         coded = replace(coded, header=header)
         if whole.unit is not None and whole.unit.n_bytes <= coded.n_bytes:
             return whole
-        return TensorUpdate(info, origin, "exact difference", coded, new, contents.levels.reshape(-1))
+        left = contents.levels.reshape(-1)
+        return TensorUpdate(info, origin, "exact difference", coded, lambda: Received(new, left))
 
     def _whole(
         self, tensor: Tensor, origin: Parameter | None, workers: Executor | None, *, exact: bool = False
@@ -389,7 +400,7 @@ class TensorCoder:
         return TensorUpdate(tensor.info, origin, tool, coded, power=outcome.power, error=outcome.error)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Wanted:
     """What a difference has to say, float32."""
 
@@ -399,10 +410,39 @@ class _Wanted:
     """What the receiver adds to a difference by itself."""
     common: tuple[slice, ...] | None
     """Where the base has the tensor, which has another shape there; None where it has this one."""
+    workers: Executor | None
+
+    @cached_property
+    def of_new(self) -> Moments:
+        """Of the new values."""
+        return moments(self.new, self.workers)
+
+    @cached_property
+    def of_difference(self) -> Moments:
+        """Of the difference."""
+        return moments(self.difference, self.workers)
+
+    @property
+    def power(self) -> float:
+        """Sum of squares of the new values."""
+        return self.of_new.energy
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is a float32 for every value and for every difference."""
+        return not self.of_difference.non_finite and not self.of_new.non_finite
 
     @classmethod
     def of(
-        cls, info: TensorInfo, new: Array, base: Array, origin: Parameter, carried: Array | None, *, predicts: bool
+        cls,
+        info: TensorInfo,
+        new: Array,
+        base: Array,
+        origin: Parameter,
+        carried: Array | None,
+        workers: Executor | None,
+        *,
+        predicts: bool,
     ) -> _Wanted:
         values = dtypes.to_float32(new, info.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -420,15 +460,16 @@ class _Wanted:
         common = None
         if before != info.shape:
             common = tuple(slice(0, min(a, b)) for a, b in zip(before, info.shape, strict=True))
-        return cls(values, np.ascontiguousarray(difference, np.float32), predicted, common)
+        return cls(values, np.ascontiguousarray(difference, np.float32), predicted, common, workers)
 
 
-def _measured(difference: Array, wanted: _Wanted, workers: Executor | None) -> Measured:
+def _measured(difference: Array, wanted: _Wanted) -> Measured:
     """Facts about a difference; where a part of the tensor is new, the step follows from what has changed."""
-    measured = measure(difference, workers)
+    known = wanted.of_difference if difference is wanted.difference else None
+    measured = measure(difference, wanted.workers, known)
     if wanted.common is None:
         return measured
-    changed = measure(np.ascontiguousarray(difference[wanted.common]), workers)
+    changed = measure(np.ascontiguousarray(difference[wanted.common]), wanted.workers)
     if not changed.peak:
         return measured
     return replace(changed, moments=changed.moments._replace(peak=measured.peak))
@@ -472,6 +513,12 @@ def _sampled_cost(candidate: tuple[QuantisedMatrix, Reference]) -> float:
 
     sample = replace(matrix, levels=matrix.levels[places], layer=layer._replace(rows=rows, scan=0, dq=0))
     return estimate(sample, 1.0, Reference(some(reference.base), some(reference.history)))
+
+
+def _are_equal(one: Array, other: Array) -> bool:
+    """Whether two storage arrays of one shape have the same bits. Where they differ, one mostly sees it at once."""
+    a, b = _bits(one), _bits(other)
+    return all(np.array_equal(a[i : i + PIECE], b[i : i + PIECE]) for i in range(0, a.size, PIECE))
 
 
 def _bits(storage: Array) -> Array:

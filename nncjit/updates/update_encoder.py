@@ -27,7 +27,7 @@ from nncjit.stream.update_metadata import DIGEST_BYTES, TAG_BYTES, UpdateMetadat
 from nncjit.updates.chain_state import ChainState, Parameter, after_unit, model_digest, tags_of, value_digest
 from nncjit.updates.structure import Structure, default_order, names_by_index
 from nncjit.updates.tensor_application import decoded_alone
-from nncjit.updates.tensor_coding import TensorCoder, TensorUpdate
+from nncjit.updates.tensor_coding import Received, TensorCoder, TensorUpdate
 from nncjit.updates.update_options import UpdateOptions
 from nncjit.updates.update_writer import Node, UpdateWriter, parameter_set
 
@@ -232,9 +232,9 @@ class _Job:
             digest = b"" if origin is None else origin.value_sha256 or value_digest(origin.read())
             update = coder.code(tensor, origin, workers)
             if self.keep is None:
-                return replace(update, values=None, levels=None, change=None), digest, None
+                return replace(update, received=None), digest, None
             kept = self.keep(self._after(update, numbers[tensor.name], coder.plan.density))
-            return replace(update, values=None, levels=None, change=None, residual=None), digest, kept
+            return replace(update, received=None), digest, kept
 
         return in_order(((tensor, tensor.size) for tensor in self._stored()), work, self.pool)
 
@@ -299,8 +299,8 @@ class _Job:
         origin, unit, info = update.origin, update.unit, update.info
         if unit is None:
             assert origin is not None
-            assert update.values is not None
-            values, residual = update.values, update.residual
+            assert update.received is not None
+            values, _, _, residual = update.received()
             same = origin.info.shape == info.shape
             return replace(
                 origin,
@@ -311,16 +311,10 @@ class _Job:
                 residual=None if residual is None else lambda: residual,
             )
         # what is coded whole is what the decoder makes of it
-        values, levels = (update.values, update.levels) if update.values is not None else decoded_alone(unit, density)
+        received = update.received() if update.received is not None else Received(*decoded_alone(unit, density))
+        change = received.change if self.options.predict else None
         return after_unit(
-            origin,
-            info,
-            number,
-            unit.payload,
-            values,
-            levels,
-            update.change if self.options.predict else None,
-            update.residual,
+            origin, info, number, lambda: unit.payload, received.values, received.levels, change, received.residual
         )
 
 
@@ -355,8 +349,11 @@ def _to_size(job: _Job, plan: Plan, file: BinaryIO, goal: float) -> _Written:
             break
         scale = max(tried) * BEYOND
         tried[scale] = job.run(replace(rated, scale=scale), file).size
-    best = min(tried, key=lambda x: (tried[x] > goal, abs(tried[x] - goal)))
-    written = _filled(job, replace(rated, scale=best), file, tried[best], goal)
+    found = [(size, replace(rated, scale=scale)) for scale, size in tried.items()]
+    if min(tried.values()) > goal:  # what has no target is not larger than it then is, and hardly anything is smaller
+        found += [(job.run(other, file).size, other) for other in (plan, replace(plan, scale=MOST_SCALE))]
+    size, best = min(found, key=lambda one: (one[0] > goal, abs(one[0] - goal)))
+    written = _filled(job, best, file, size, goal)
     if not (1 - 5 * CLOSE) * goal <= written.size <= goal:
         reason = f"{written.overhead} bytes are head and checks" if written.size > goal else "no step comes nearer"
         warnings.warn(f"size is {goal:.0f}, reached {written.size}: {reason}", NncWarning, stacklevel=4)

@@ -195,6 +195,17 @@ def test_a_size_is_met(base):
         nncjit.update(base, new, size=100)
 
 
+@pytest.mark.parametrize("shapes", [{"w": (60, 50), "b": (30,)}, {"b": (3,)}, {}])
+def test_a_size_that_is_too_small_gives_no_more_than_no_size_does(shapes):
+    rng = np.random.default_rng(0)
+    base = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    new = {name: a + np.float32(0.01) * rng.standard_normal(a.shape, np.float32) for name, a in base.items()}
+    with pytest.warns(nncjit.NncWarning, match="reached"):
+        small = nncjit.update(base, new, size=1)
+    assert len(small) == len(nncjit.update(base, base))
+    assert nncjit.apply(base, small).keys() == base.keys()
+
+
 @pytest.mark.parametrize("share", [0.003, 0.03, 0.1])
 def test_a_size_is_met_where_one_matrix_is_the_model(share):
     """Steps are powers of 2^(1/4): from one to the next the size jumps, and the weight of bits fills the gap."""
