@@ -70,7 +70,12 @@ def named_target(output: Path | None, source: Path, suffix: str, *, dry_run: boo
         return derived_target(source, suffix, dry_run=dry_run)
     if is_url(output) or is_url(source):
         return output
-    if output.is_dir() and not source.is_dir() and str(source) != "-":
+    if (
+        output.is_dir()
+        and not source.is_dir()
+        and str(source) != "-"
+        and not output.name.lower().endswith(_ENCODED_INSIDE)
+    ):
         return output / derived_target(source, suffix, dry_run=True).name
     return output
 

@@ -22,7 +22,7 @@ VALUE_WIDTH = 60
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=path_or_url, metavar="FILE", help="the .nnc file, or a model file")
+    parser.add_argument("source", type=path_or_url, metavar="FILE", help="the .nnc file, or a model file or folder")
     parser.add_argument("--units", action="store_true", help="list every unit and what its header says")
     add_output(parser)
 

@@ -17,7 +17,7 @@ from nncjit.calibrate import Statistics, opened
 from nncjit.convert.encoded_nnef import compress_nnef, is_encoded_nnef
 from nncjit.convert.encoded_onnx import compress_onnx, is_encoded
 from nncjit.convert.job import Job
-from nncjit.convert.model_folders import into_folder, is_folder
+from nncjit.convert.model_folders import into_folder
 from nncjit.convert.sensitivity_file import opened_sensitivity
 from nncjit.convert.sharded_compression import compress_sharded
 from nncjit.encoder.execution import Data, Execution
@@ -25,6 +25,7 @@ from nncjit.encoder.model_encoder import encode_model, estimate_model
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import atomic_write
+from nncjit.formats.folder_model import is_folder
 from nncjit.model import Model
 from nncjit.option_values import Bytes, Texts, check_flags, optional
 from nncjit.progress import Progress, reporting

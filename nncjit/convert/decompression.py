@@ -17,13 +17,14 @@ from nncjit.convert.encoded_nnef import decompress_nnef, is_nnef
 from nncjit.convert.encoded_onnx import decompress_onnx, is_encoded
 from nncjit.convert.hf_restoring import decompress_folder, is_encoded_folder
 from nncjit.convert.job import Job
-from nncjit.convert.model_folders import into_folder, is_folder
+from nncjit.convert.model_folders import into_folder
 from nncjit.convert.sharded_decompression import decompress_sharded
 from nncjit.decoder.disk_budget import check_disk
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Array
 from nncjit.errors import OptionError
 from nncjit.formats import Writer
+from nncjit.formats.folder_model import is_folder
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
 from nncjit.option_values import Bytes, Word, check_flags, optional

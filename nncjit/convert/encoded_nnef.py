@@ -18,12 +18,12 @@ import numpy as np
 
 from nncjit import formats
 from nncjit.convert.hf_layout import new_folder
-from nncjit.convert.model_folders import is_folder
 from nncjit.convert.tensor_streams import check_fits, decode_as, described, encoded_apart, named_as_container
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
 from nncjit.errors import BitstreamError, ModelError, OptionError
+from nncjit.formats.folder_model import is_folder
 from nncjit.formats.nnef_headers import (
     encoded_header,
     headers_in,

@@ -11,9 +11,9 @@ from typing import Any
 
 from nncjit import formats
 from nncjit.convert.hf_layout import CONFIG, METHOD, SUFFIX, config_of, new_folder, weights_in, write_rest
-from nncjit.convert.model_folders import is_folder
 from nncjit.convert.tensor_streams import decode_one, described
 from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.formats.folder_model import is_folder
 from nncjit.model import Tensor, TensorInfo
 from nncjit.stream.reports import DecompressReport, TensorReport
 

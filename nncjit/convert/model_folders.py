@@ -10,37 +10,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nncjit.bits import as_source
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import OptionError
 from nncjit.files import atomic_write, os_errors, resolved
+from nncjit.formats.folder_model import STATES, model_in
 from nncjit.stream.data_units import StreamReader
 
-__all__ = ["FolderPair", "into_folder", "is_folder", "model_in"]
+__all__ = ["FolderPair", "into_folder"]
 
 STEM = "model"
 """Of the model file that is written, as loaders look for it."""
-PREFERRED = (
-    "*.nnc.index.json", "*.nnc", "*.safetensors.index.json", "model.safetensors", "*.safetensors",
-    "pytorch_model.bin.index.json", "pytorch_model.bin", "*.pt", "*.pth", "*.npz", "*.onnx", "*.gguf",
-    "*.keras", "*.h5",
-)  # fmt: skip
-"""Model files in the order in which one is chosen."""
-STREAMS = "*.nnc"
-"""How the patterns of streams begin."""
-STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
-"""Files of a training run that are no models."""
 WEIGHTS = (
     ".safetensors", ".bin", ".pt", ".pth", ".npz", ".onnx", ".gguf", ".h5", ".keras", ".msgpack", ".ot",
     ".nnc", ".index.json",
 )  # fmt: skip
 """Suffixes of what is not copied: the model, and the same model in other formats."""
-
-
-def is_folder(path: Any) -> bool:
-    """Whether this is the path of a folder that exists."""
-    try:
-        return isinstance(path, str | PathLike) and Path(path).is_dir()
-    except ValueError:  # no file can have this name
-        return False
+NNEF = (".nnef", ".dat", ".quant")
+"""Suffixes of the files that make an NNEF model."""
 
 
 class FolderPair(NamedTuple):
@@ -48,28 +33,6 @@ class FolderPair(NamedTuple):
 
     source: Path
     target: Path
-
-
-def model_in(folder: Path, *, decoded: bool = False) -> Path:
-    """The model file of a folder; streams come first where they shall be `decoded`, and last where not.
-
-    Raises
-    ------
-    ModelError
-        There is none.
-    OptionError
-        There are several, and nothing tells which.
-    """
-    for pattern in sorted(PREFERRED, key=lambda pattern: pattern.startswith(STREAMS) != decoded):
-        found = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name not in STATES)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(path.name for path in found[:4])
-            raise OptionError(f"{folder}: holds {len(found)} models ({names}), name one of them")
-    if (folder / "saved_model.pb").exists():
-        raise ModelError(f"{folder}: is a SavedModel, whose variables nncjit does not read: save the model as .keras")
-    raise ModelError(f"{folder}: holds no model file ({', '.join(PREFERRED)})")
 
 
 @contextmanager
@@ -112,7 +75,8 @@ def into_folder(source: Any, target: Any, *, decoded: bool = False, writes: bool
     yield FolderPair(found, target / f"{STEM}{suffix}")
     if writes:
         with os_errors(target):
-            _copy_others(source, target, resolved(target))
+            left = (*WEIGHTS, *NNEF) if found.name.endswith(".nnef") else WEIGHTS
+            _copy_others(source, target, resolved(target), left)
 
 
 def _is_sharded(stream: Path) -> bool:
@@ -125,14 +89,23 @@ def _is_sharded(stream: Path) -> bool:
         return bool(reader.model_metadata.shards)
 
 
-def _copy_others(source: Path, target: Path, outermost: Path) -> None:
-    """Copy what is neither a model nor hidden, folders included, but no links to folders: these may lead in circles."""
+def _copy_others(source: Path, target: Path, outermost: Path, left: tuple[str, ...]) -> None:
+    """Copy what is neither hidden nor ends like one of those `left` out, folders included, but no links to folders:
+    these may lead in circles.
+    """
     for path in sorted(source.iterdir()):
         if path.name.startswith(".") or (path.is_dir() and (path.is_symlink() or path.resolve() == outermost)):
             continue
         if path.is_dir():
+            files = [inner for inner in path.rglob("*") if inner.is_file()]
+            if files and not any(_goes_along(inner, left) for inner in files):
+                continue
             (target / path.name).mkdir(exist_ok=True)
-            _copy_others(path, target / path.name, outermost)
-        elif path.is_file() and (path.name in STATES or not path.name.endswith(WEIGHTS)):
+            _copy_others(path, target / path.name, outermost, left)
+        elif path.is_file() and _goes_along(path, left):
             with path.open("rb") as old, atomic_write(target / path.name) as new:
                 shutil.copyfileobj(old, new)
+
+
+def _goes_along(path: Path, left: tuple[str, ...]) -> bool:
+    return path.name in STATES or not path.name.endswith(left)

@@ -12,6 +12,7 @@ from typing import Any
 from nncjit import dtypes, formats, wording
 from nncjit.bits import as_source
 from nncjit.errors import ModelError
+from nncjit.formats.folder_model import is_folder, model_in
 from nncjit.option_values import check_flags
 from nncjit.remote import RemoteFile, is_url
 from nncjit.stream import tensor_mapping
@@ -125,7 +126,8 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
     Parameters
     ----------
     source : path, bytes-like or binary file
-        The stream, or the path of the index of several; or the path of a model file, which its suffix tells.
+        The stream, or the path of the index of several; or the path of a model file, which its suffix tells; or a
+        folder, of which the file is inspected that `compress` would take.
     lenient : bool
         Pass over reserved unit types and values instead of refusing them.
 
@@ -139,9 +141,13 @@ def inspect(source: Any, *, lenient: bool = False) -> Inspection:
     BitstreamError
         A header is damaged, or the stream is cut off.
     ModelError
-        The file does not exist or cannot be read.
+        The file does not exist or cannot be read, or the folder holds no model.
+    OptionError
+        The folder holds several models, and nothing tells which one is meant.
     """
     check_flags(lenient=lenient)
+    if is_folder(source):
+        return inspect(model_in(Path(source)), lenient=lenient)
     if isinstance(source, str | PathLike) and formats.is_known(source):
         return _inspect_model(source)
     if is_index(source):

@@ -103,6 +103,18 @@ def test_a_folder_becomes_a_folder_and_comes_back(folder, run):
     assert nncjit.compress("llama", "other", bits=4).target == "other"
 
 
+def test_inspecting_a_folder_lists_the_model_that_compress_would_take(folder, run):
+    hugging_face(folder / "llama")
+    code, out, err = run("inspect llama")
+    assert (code, err) == (0, "")
+    assert out.startswith("llama/model.safetensors.index.json: a model file")
+    assert "a.weight" in out
+    nncjit.compress("llama", "llama/model.nnc")
+    assert run("inspect llama")[1] == out
+    nncjit.compress("llama", "only-nnc")
+    assert run("inspect only-nnc/")[1].startswith("only-nnc/model.nnc: ISO")
+
+
 def test_a_dry_run_of_a_folder_writes_nothing(folder, run):
     hugging_face(folder / "llama")
     assert run("compress llama -o new --dry-run -q")[0] == 0
@@ -112,10 +124,12 @@ def test_a_dry_run_of_a_folder_writes_nothing(folder, run):
 def test_folders_without_a_model_or_with_two_say_so(folder, run):
     (folder / "empty").mkdir()
     assert "holds no model file" in run("compress empty -o x")[2]
+    assert "holds no model file" in run("inspect empty")[2]
     (folder / "two").mkdir()
     for name in "ab":
         np.savez(folder / "two" / f"{name}.npz", w=np.ones(3))
     assert "holds 2 models (a.npz, b.npz)" in run("compress two -o x")[2]
+    assert "holds 2 models (a.npz, b.npz)" in run("inspect two")[2]
     hugging_face(folder / "llama")
     assert "the target is the source" in run("compress llama -o llama")[2]
 

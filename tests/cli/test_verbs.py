@@ -141,7 +141,7 @@ def test_a_flipped_bit_is_found_and_said_in_one_line(stream, run):
         ("compress model.safetensors -o none/model.nnc", 1, "none"),
         ("decompress model.safetensors -o x.npz", 1, "model.safetensors"),
         ("decompress empty.safetensors -o x.npz", 1, "empty.safetensors"),
-        ("inspect .", 1, "."),
+        ("verify .", 1, "."),
         ("verify none.nnc", 1, "none.nnc"),
         ("compress model.safetensors -o model.npz", 2, "model.npz"),
         ("decompress model.nnc -o model.xyz", 1, "model.nnc"),
@@ -225,6 +225,7 @@ def test_warmup_says_how_long_it_took(folder, run):
 
 
 def test_inspect_loads_no_compiler(stream, tmp_path):
-    code = "import sys, nncjit; nncjit.inspect('model.nnc'); print({'numba', 'llvmlite', 'scipy'} & set(sys.modules))"
+    code = "import sys, nncjit; nncjit.inspect('model.nnc'); nncjit.inspect('.'); "
+    code += "print({'numba', 'llvmlite', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "set()\n", done.stderr

@@ -129,6 +129,23 @@ def test_the_command_line_and_archives(net):
     assert all(np.array_equal(loaded[name], ARRAYS[name]) for name in ARRAYS if name != "blocks")
 
 
+def test_the_command_line_writes_into_no_folder_that_exists(net):
+    nncjit.compress(net / "net", net / "net.nnc.nnef")
+    before = contents(net / "net.nnc.nnef")
+    assert main(["compress", str(net / "net" / "graph.nnef"), "-o", str(net / "net.nnc.nnef")]) == 1
+    assert contents(net / "net.nnc.nnef") == before
+
+
+def test_a_folder_of_an_ordinary_model_becomes_one_stream(net):
+    (net / "net" / "labels.txt").write_text("cat")
+    nncjit.compress(net / "net", net / "stream", quantizer="raw")
+    assert sorted(path.name for path in (net / "stream").iterdir()) == ["labels.txt", "model.nnc"]
+    nncjit.decompress(net / "stream" / "model.nnc", net / "back.nnef.tar")
+    listed = [nncjit.inspect(path).tensors for path in (net / "net", net / "back.nnef.tar")]
+    assert [tensor.name for tensor in listed[0]] == ["layer/weight", "embed", "layer/bias", "q", "blocks"]
+    assert listed[0] == listed[1]
+
+
 def test_a_graph_in_a_folder_is_decoded_by_its_name(net):
     nncjit.compress(net / "net" / "graph.nnef", net / "net.nnc.nnef", quantizer="raw")
     (net / "net.nnc.nnef").rename(net / "other")
