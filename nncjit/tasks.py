@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from itertools import islice
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nncjit.errors import ModelError, NncError, OptionError
@@ -21,6 +23,11 @@ def check_executor(executor: Any) -> None:
     if executor is not None and not callable(getattr(executor, "submit", None)):
         said = type(executor).__name__
         raise OptionError(f"executor is of type {said}, must have `submit`, as concurrent.futures.Executor has")
+
+
+def path_for_tasks(path: str | PathLike[str]) -> str:
+    """A path that means the same wherever a worker was started; links stay, they may lead elsewhere there."""
+    return fspath(Path(path).absolute())
 
 
 def run_tasks(

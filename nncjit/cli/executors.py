@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import ModelError, NncWarning, OptionError
 
 
 def add_executor(parser: ArgumentParser, *, resumes: bool = True) -> None:
@@ -70,5 +71,7 @@ def _dask(address: str) -> Iterator[Executor]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{address}: no Dask scheduler answers ({error})") from None
     with client:
+        if not client.nthreads():
+            warnings.warn(f"{address}: the cluster has no workers yet, this waits for one", NncWarning, stacklevel=2)
         executor: Executor = client.get_executor(pure=False)
         yield executor

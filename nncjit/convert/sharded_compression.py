@@ -40,7 +40,7 @@ from nncjit.jit import threads as thread_counts
 from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.stream.reports import CompressReport, report_row
 from nncjit.stream.stream_index import AnyPath
-from nncjit.tasks import run_tasks
+from nncjit.tasks import path_for_tasks, run_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _new_plan(source: AnyPath, model: Model, options: Options, job: Job, files: 
 
 def _task(source: AnyPath, plan: JobPlan, number: int, target: str, job: Job) -> ShardTask:
     return ShardTask(
-        fspath(source),
+        path_for_tasks(source),
         plan.shards[number],
         plan.options.keywords(),
         plan.decisions.to_dict(),
@@ -152,8 +152,8 @@ def _task(source: AnyPath, plan: JobPlan, number: int, target: str, job: Job) ->
         job.task_threads,
         number,
         dict(plan.metadata),
-        None if job.calibration is None else fspath(job.calibration),
-        None if job.sensitivity is None else fspath(job.sensitivity),
+        None if job.calibration is None else path_for_tasks(job.calibration),
+        None if job.sensitivity is None else path_for_tasks(job.sensitivity),
     )
 
 
@@ -245,7 +245,7 @@ def _encode(
         take(number, entry)
 
     missing = sorted((n for n in range(count) if n not in entries), key=lambda n: (-weights[n], n))
-    tasks = [_task(source, plan, n, fspath(names.folder / names.shard(n, count)), job) for n in missing]
+    tasks = [_task(source, plan, n, path_for_tasks(names.folder / names.shard(n, count)), job) for n in missing]
     run_tasks(job.executor, encode_shard, tasks, finished)
     return [entries[number] for number in range(count)]
 

@@ -17,7 +17,7 @@ from nncjit.formats.sharded import check_neighbours
 from nncjit.jit import threads as thread_counts
 from nncjit.stream.reports import DecompressReport, TensorReport, report_row
 from nncjit.stream.stream_index import AnyPath, read_index, streams_of
-from nncjit.tasks import run_tasks
+from nncjit.tasks import path_for_tasks, run_tasks
 
 INDEX = ".safetensors.index.json"
 
@@ -52,8 +52,8 @@ def decompress_sharded(
     check_neighbours(path, [name for name in names if name not in journal.own])
     tasks = [
         StreamTask(
-            fspath(stream),
-            fspath(path.with_name(name)),
+            path_for_tasks(stream),
+            path_for_tasks(path.with_name(name)),
             key_of(_mark(stream), full_size, name),
             stream.stat().st_size,
             job.task_threads,

@@ -18,7 +18,7 @@ from nncjit.progress import Progress, reporting
 from nncjit.stream.data_units import StreamReader
 from nncjit.stream.reports import DecompressReport, TensorReport, decoded_row, source_name, with_tied_rows
 from nncjit.stream.stream_index import AnyPath, is_index, read_index, streams_of
-from nncjit.tasks import check_executor, run_tasks
+from nncjit.tasks import check_executor, path_for_tasks, run_tasks
 
 
 def verify(
@@ -105,7 +105,7 @@ def _verify_all(
             told(len(reports), len(streams), Path(task[0]).name)
 
     threads = 1 if limits[0] is None and executor is not None else limits[0]
-    run_tasks(executor, _verify_one, [(fspath(stream), threads, limits[1]) for stream in streams], take)
+    run_tasks(executor, _verify_one, [(path_for_tasks(stream), threads, limits[1]) for stream in streams], take)
     rows = {name: {row.name: row for row in report.tensors} for name, report in reports.items()}
     for name, stream in weight_map.items():
         if name not in rows[stream]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import chdir
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -267,6 +269,31 @@ class LosingExecutor:
 def test_a_lost_worker_is_one_clear_error(source, tmp_path):
     with pytest.raises(nncjit.ModelError, match="worker was lost"):
         nncjit.compress(source, tmp_path / "m.nnc", executor=LosingExecutor())
+
+
+class ElsewhereExecutor:
+    """Its worker was started in another folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def submit(self, work, *args):
+        future: Future = Future()
+        with chdir(self.folder):
+            future.set_result(work(*args))
+        return future
+
+
+def test_workers_may_be_started_in_any_folder(source, expected, tmp_path, monkeypatch):
+    there = tmp_path / "there"
+    there.mkdir()
+    monkeypatch.chdir(source.parent)
+    executor, target = ElsewhereExecutor(there), os.path.relpath(tmp_path)
+    nncjit.compress(source.name, f"{target}/m.nnc", executor=executor, shard_bytes=SHARD)
+    assert nncjit.verify(f"{target}/m.nnc.index.json", executor=executor).checksum
+    nncjit.decompress(f"{target}/m.nnc.index.json", f"{target}/back.safetensors.index.json", executor=executor)
+    assert {name: (tmp_path / name).read_bytes() for name in expected} == expected
+    assert not list(there.iterdir())
 
 
 REFUSED = {
