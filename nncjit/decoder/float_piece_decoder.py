@@ -17,11 +17,11 @@ Array = np.ndarray[Any, Any]
 
 
 class PiecesJob(NamedTuple):
-    """A tensor in pieces."""
+    """A tensor in pieces, or some of its pieces."""
 
     pieces: FloatPieces
     words: Array
-    """Of the tensor's size, C-contiguous, of any shape: gets the values, as unsigned integers of their size."""
+    """Of the size of these pieces, C-contiguous, of any shape: gets the values, as unsigned integers of their size."""
 
 
 _FAULTS = {
@@ -48,7 +48,8 @@ def decode_float_pieces(jobs: Sequence[PiecesJob], threads: int | None = None) -
     if items.records.size:
         _run(items, threads)
     return [
-        _first_fault(items.records["fault"][stop - count : stop]) for count, stop in zip(counts, stops, strict=True)
+        _first_fault(items.records["fault"][stop - len(job.pieces.lengths) : stop], job.pieces.first)
+        for job, stop in zip(jobs, stops, strict=True)
     ]
 
 
@@ -84,8 +85,8 @@ def compile_pieces() -> None:
         numba_internals.compile_worker(_worker())
 
 
-def _first_fault(faults: Array) -> ModelError | None:
+def _first_fault(faults: Array, first: int) -> ModelError | None:
     wrong = np.flatnonzero(faults)
     if not wrong.size:
         return None
-    return ModelError(f"piece {wrong[0]} of {faults.size} {_FAULTS[int(faults[wrong[0]])]}")
+    return ModelError(f"piece {first + wrong[0]} {_FAULTS[int(faults[wrong[0]])]}")

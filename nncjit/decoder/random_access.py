@@ -153,7 +153,7 @@ class NncFile:
         """A view that is decoded when it is indexed: ``f.get_slice("w")[64:128]``.
 
         An integer or a slice as the first index decodes only the block rows that it meets, where the stream has entry
-        points. Any other index decodes the whole tensor.
+        points, and of a large tensor without loss only the pieces. Any other index decodes the whole tensor.
         """
         part, _ = self._find(name)
         return TensorSlice(part, partial(self.get_tensor, name), partial(self._get_rows, name))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.float_piece_decoder import compile_pieces, decode_float_pieces
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.decoder.unit_decoder import UnitDecoding, prepare_rows, prepare_unit, rows_decoded_with
+from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, prepare_elements, prepare_unit
 from nncjit.decoder.update_state import LevelStore, UpdateState
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
 from nncjit.option_values import Bytes, check_flags, optional, shown
@@ -202,10 +203,10 @@ def decode_units(
 def decode_in_pieces(
     units: Iterable[DataUnit], budget: MemoryBudget, *, threads: int | None = None
 ) -> Iterator[Decoded]:
-    """Decode data units in order, huge tensors some block rows at a time, where they have entry points."""
+    """Decode data units in order, huge tensors some block rows or pieces at a time, where they have such."""
     waiting: list[DataUnit] = []
     for opened in units:
-        if opened.weights < HUGE or rows_decoded_with(opened, range(1)) is None:
+        if opened.weights < HUGE or decoded_with(opened, range(1)) is None:
             waiting.append(opened)
             continue
         yield from decode_units(waiting, budget, threads=threads)
@@ -215,25 +216,23 @@ def decode_in_pieces(
 
 
 def _decode_pieces(opened: DataUnit, budget: MemoryBudget, threads: int | None) -> Iterator[Decoded]:
-    """The tensor of a unit, piece by piece; its payload is read once."""
-    (part,) = opened.parts
-    rows, first = part.shape[0], 0
-    at_once = max(PIECE * rows // opened.weights, 1)
+    """The tensor of a unit, piece by piece; all of its payload is read once."""
+    size, first = opened.weights, 0
     with stage("read"), naming_unit(opened):
-        payload = opened.unit.payload()
-    while first < rows:
-        here = rows_decoded_with(opened, range(first, min(first + at_once, rows)))
+        payload = None if opened.pieces is not None else opened.unit.payload()
+    while first < size:
+        here = decoded_with(opened, range(first, min(first + PIECE, size)))
         assert here is not None
-        budget.charge(opened, len(here) / rows)
+        budget.charge(opened, len(here) / size)
         with stage("read"), naming_unit(opened):
-            decoding = prepare_rows(opened, here, payload)
+            decoding = prepare_elements(opened, here, payload)
         (decoded,) = _decode_batch([decoding], threads, parts=True)
-        yield replace(decoded, start=here.start * (opened.weights // rows))
+        yield replace(decoded, start=here.start)
         first = here.stop
 
 
 def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads: int | None = None) -> Array | None:
-    """Decode some rows of a unit's tensor, and no more block rows than those that they are in.
+    """Decode some rows of a unit's tensor, and no more block rows or pieces than those that they are in.
 
     Parameters
     ----------
@@ -246,17 +245,20 @@ def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads:
     Returns
     -------
     ndarray
-        The storage of the rows. None where the unit must be decoded whole: it has no entry points, or is more than one
-        tensor coded as it is.
+        The storage of the rows. None where the unit must be decoded whole: it has neither entry points nor pieces, or
+        is more than one tensor coded as it is.
     """
-    decoded_rows = rows_decoded_with(opened, rows)
-    if decoded_rows is None:
+    inner = opened.parts[0].shape[1:]
+    elements = range(rows.start * prod(inner), rows.stop * prod(inner))
+    here = decoded_with(opened, elements) if elements else None
+    if here is None:
         return None
-    budget.charge(opened, len(decoded_rows) / opened.parts[0].shape[0])
+    budget.charge(opened, len(here) / opened.weights)
     with stage("read"), naming_unit(opened):
-        decoding = prepare_rows(opened, decoded_rows)
+        decoding = prepare_elements(opened, here)
     (decoded,) = _decode_batch([decoding], threads, parts=True)
-    return decoded.storage[rows.start - decoded_rows.start : rows.stop - decoded_rows.start]
+    wanted = decoded.storage.reshape(-1)[elements.start - here.start : elements.stop - here.start]
+    return wanted.reshape(len(rows), *inner)
 
 
 @staged("read")

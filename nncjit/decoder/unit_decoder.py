@@ -26,10 +26,10 @@ from nncjit.decoder.memory_budget import BINS_PER_BYTE
 from nncjit.decoder.update_state import LevelStore
 from nncjit.errors import ModelError
 from nncjit.quant import steps
-from nncjit.stream import integer_limbs
+from nncjit.stream import float_pieces, integer_limbs
 from nncjit.stream.data_units import DataUnit
 from nncjit.stream.float_pieces import FloatPieces
-from nncjit.stream.float_planes import FloatFields, FloatPlanes
+from nncjit.stream.float_planes import FloatPlanes
 from nncjit.stream.integer_planes import IntegerPlanes
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import CodebookSyntax, PayloadType
@@ -99,7 +99,9 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
     if unit.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return UnitDecoding(opened, [_raw(opened, opened.parts[0], payload)])
     if opened.pieces is not None:
-        return _in_pieces(opened, payload, opened.pieces, kept=state is not None)
+        with _told(opened):
+            pieces = FloatPieces.parse(payload, opened.pieces, opened.parts[0].size)
+        return _in_pieces(opened, pieces, opened.parts[0].shape, kept=state is not None)
     layers = [_layer(opened, part) for part in opened.parts]
     decoding, jobs = UnitDecoding(opened, []), []
     decoding.planes = _planes(opened, payload)
@@ -121,47 +123,61 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
     return decoding
 
 
-def _in_pieces(opened: DataUnit, payload: Array, fields: FloatFields, *, kept: bool) -> UnitDecoding:
-    """A tensor in pieces, whose levels are zeros."""
-    (part,) = opened.parts
-    words = np.empty(part.shape, fields.words)
-    with _told(opened):
-        pieces = PiecesJob(FloatPieces.parse(payload, fields, part.size), words)
-    return UnitDecoding(opened, [words], pieces=pieces, levels=[np.zeros(part.size, np.int32)] if kept else [])
+def _in_pieces(opened: DataUnit, pieces: FloatPieces, shape: tuple[int, ...], *, kept: bool = False) -> UnitDecoding:
+    """A tensor in pieces, or some of them; its levels are zeros."""
+    words = np.empty(shape, pieces.fields.words)
+    levels = [np.zeros(words.size, np.int32)] if kept else []
+    return UnitDecoding(opened, [words], pieces=PiecesJob(pieces, words), levels=levels)
 
 
-def rows_decoded_with(opened: DataUnit, rows: range) -> range | None:
-    """The rows that must be decoded for some rows of a unit's tensor: those of their block rows.
+def decoded_with(opened: DataUnit, elements: range) -> range | None:
+    """The elements that must be decoded for some elements of a unit's tensor: those of their block rows or pieces.
 
     Parameters
     ----------
     opened : DataUnit
-    rows : range
-        Rows of its first dimension, not empty, step 1.
+    elements : range
+        In raster order, not empty, step 1.
 
     Returns
     -------
     range
-        None where the unit has no entry points, or is more than one tensor coded as it is.
+        None where the unit has neither entry points nor pieces, or is more than one tensor coded as it is.
     """
+    grain = _elements_together(opened)
+    if grain is None:
+        return None
+    return range(elements.start // grain * grain, min(-(-elements.stop // grain) * grain, opened.weights))
+
+
+def _elements_together(opened: DataUnit) -> int | None:
+    """Elements of a block row or of a piece."""
     part, header = opened.parts[0], opened.unit.header
-    alone = opened.results() == opened.parts == (part,) and opened.limbs is None
-    alone = alone and opened.floats is None and opened.pieces is None and opened.integers is None
-    if not alone or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
+    if opened.results() != opened.parts or opened.parts != (part,):
+        return None
+    if opened.pieces is not None:
+        return float_pieces.PIECE
+    otherwise = opened.limbs or opened.floats or opened.integers
+    if otherwise or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return None
     layer = _layer(opened, part)
-    if not layer.scan or layer.block_rows < 2:
-        return None
-    side = layer.block_side
-    return range(rows.start // side * side, min(-(-rows.stop // side) * side, layer.rows))
+    return layer.block_side * (layer.size // layer.rows) if layer.scan and layer.block_rows > 1 else None
 
 
-def prepare_rows(opened: DataUnit, rows: range, coded: bytes | memoryview | None = None) -> UnitDecoding:
-    """Like `prepare_unit`, for rows that `rows_decoded_with` gave; the array holds these rows only. `coded` is the
-    payload where it was read already.
+def prepare_elements(opened: DataUnit, elements: range, coded: bytes | memoryview | None = None) -> UnitDecoding:
+    """Like `prepare_unit`, for elements that `decoded_with` gave; the array holds these only. `coded` is the payload of
+    block rows where it was read already. Of pieces, no others are read.
     """
     (part,) = opened.parts
+    if opened.pieces is not None:
+        chosen = range(elements.start // float_pieces.PIECE, float_pieces.count_pieces(elements.stop))
+        unit = opened.unit
+        with _told(opened):
+            pieces = FloatPieces.read(unit.payload, unit.payload_size, opened.pieces, part.size, chosen)
+        return _in_pieces(opened, pieces, (len(elements),))
     layer = _layer(opened, part)
+    width = layer.size // layer.rows
+    rows = range(elements.start // width, elements.stop // width)
     (points,) = _points(opened, [layer])
     payload = np.frombuffer(opened.unit.payload() if coded is None else coded, np.uint8)
     _check_earned(opened, [layer], payload.size)

@@ -12,6 +12,7 @@ format says so. A reader that ignores the format gets the zeros. docs/format.md 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,25 +61,47 @@ class FloatPieces:
     """uint8: all pieces, one after another."""
     lengths: Array
     """int64[pieces]: their bytes."""
+    first: int = 0
+    """Which piece of the tensor is the first one here."""
 
     @classmethod
     def parse(cls, payload: Array, fields: FloatFields, size: int) -> FloatPieces:
-        """From the payload of a unit of `size` values.
+        """All, from the payload of a unit of `size` values; see `read`."""
+        return cls.read(lambda start, stop: payload[start:stop], payload.size, fields, size, range(count_pieces(size)))
+
+    @classmethod
+    def read(
+        cls, read: Callable[[int, int], Any], n_bytes: int, fields: FloatFields, size: int, chosen: range
+    ) -> FloatPieces:
+        """Some pieces of a unit of `size` values.
+
+        Parameters
+        ----------
+        read : callable
+            Gives the payload's bytes from a start up to a stop.
+        n_bytes : int
+            Of the payload.
+        fields : FloatFields
+        size : int
+        chosen : range
+            Which pieces, step 1.
 
         Raises
         ------
         ModelError
-            It is too short.
+            The payload is too short.
         """
-        left = payload.size - _LENGTH.itemsize * count_pieces(size)
+        left = n_bytes - _LENGTH.itemsize * count_pieces(size)
         if left < 0:
             raise ModelError("is cut off in the lengths of its pieces")
-        lengths = payload[left:].view(_LENGTH).astype(np.int64)
+        lengths = np.frombuffer(read(left, n_bytes), _LENGTH).astype(np.int64)
         if lengths.size and lengths.min() < FEWEST_BYTES:
             raise ModelError(f"has a piece of {lengths.min()} bytes, {FEWEST_BYTES} is the least")
         if lengths.sum() > left:
             raise ModelError(f"has pieces of {lengths.sum()} bytes, {left} are there")
-        return cls(fields, payload[left - int(lengths.sum()) : left], lengths)
+        starts = left - int(lengths.sum()) + np.append(0, np.cumsum(lengths))
+        data = np.frombuffer(read(int(starts[chosen.start]), int(starts[chosen.stop])), np.uint8)
+        return cls(fields, data, lengths[chosen.start : chosen.stop], chosen.start)
 
 
 def count_pieces(size: int) -> int:

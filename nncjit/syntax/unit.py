@@ -133,11 +133,16 @@ class Unit:
         """Bytes of payload."""
         return sum(stop - start for start, stop in self.pieces)
 
-    def payload(self) -> bytes | memoryview:
-        """Read the payload: a view for memory and mapped files, else bytes; parts are joined."""
-        if len(self.pieces) == 1:
-            return self.source.read(*self.pieces[0])
-        return b"".join([self.source.read(start, stop) for start, stop in self.pieces])
+    def payload(self, start: int = 0, stop: int | None = None) -> bytes | memoryview:
+        """Read the payload, or some of its bytes: a view for memory and mapped files, else bytes; parts are joined."""
+        stop = self.payload_size if stop is None else stop
+        found, before = [], 0
+        for first, last in self.pieces:
+            here, there = max(first, first + start - before), min(last, first + stop - before)
+            if here < there:
+                found.append(self.source.read(here, there))
+            before += last - first
+        return found[0] if len(found) == 1 else b"".join(found)
 
     def starts_with(self, start: bytes) -> bool:
         """Whether the payload's first bytes are these; no more of it is read."""

@@ -1,5 +1,6 @@
 """Large float tensors without loss: in pieces, by any number of threads, with vectors and without."""
 
+import io
 import os
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 import nncjit
+from nncjit.decoder import stream_decoder
 from nncjit.decoder.float_piece_decoder import PiecesJob, decode_float_pieces
 from nncjit.encoder import float_piece_encoder, unit_contents
 from nncjit.encoder.float_piece_encoder import split_in_pieces
+from nncjit.formats import Writer
 from nncjit.jit import JIT, processor
 from nncjit.stream.float_pieces import CHUNK, FORMATS, PIECE, SMALLEST, FloatPieces
 
@@ -98,3 +101,51 @@ def test_a_file_is_read_some_elements_at_a_time(tmp_path, monkeypatch):
     safetensors.save_file({"w": WEIGHTS}, tmp_path / "m.safetensors")
     nncjit.compress(tmp_path / "m.safetensors", tmp_path / "m.nnc", preset="lossless")
     assert nncjit.decode(tmp_path / "m.nnc")["w"].tobytes() == WEIGHTS.tobytes()
+    monkeypatch.setattr(stream_decoder, "HUGE", 1 << 16)
+    monkeypatch.setattr(stream_decoder, "PIECE", 1 << 16)
+    monkeypatch.setattr(Writer, "put", lambda *_: pytest.fail("was put at once"))
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "back.safetensors", max_bytes=WEIGHTS.nbytes)
+    assert safetensors.load_file(tmp_path / "back.safetensors")["w"].tobytes() == WEIGHTS.tobytes()
+
+
+class CountingFile(io.BytesIO):
+    """Knows how many bytes were read."""
+
+    count = 0
+
+    def read(self, size=-1):
+        found = super().read(size)
+        self.count += len(found)
+        return found
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one unit", "parts of units"])
+def test_only_the_pieces_that_a_slice_meets_are_read(split):
+    weights = WEIGHTS[: PIECE + CHUNK].reshape(-1, 64)
+    whole = nncjit.encode({"w": weights}, preset="lossless", **({"max_unit_bytes": 500_000} if split else {}))
+    file = CountingFile(whole)
+    with nncjit.open(file) as f:
+        tensor = f.get_slice("w")
+        for index, most in (
+            (slice(-2, None), 0.02),
+            (-1, 0.02),
+            ((slice(-9, None, 3), slice(None, 5)), 0.02),
+            (3, 0.995),
+            (slice(PIECE // 64 - 2, PIECE // 64 + 2), 1.0),
+        ):
+            file.count = 0
+            np.testing.assert_array_equal(tensor[index], weights[index])
+            assert file.count < most * len(whole)
+
+
+def test_damage_is_found_in_the_pieces_that_are_decoded_and_only_there(stream):
+    damaged = bytearray(stream)
+    end = next(unit["offset"] + unit["size"] for unit in nncjit.inspect(stream).units if unit["type"] == "NDU")
+    lengths = np.frombuffer(damaged[end - 8 : end], "<u4")
+    damaged[end - 8 - int(lengths[1])] = 255
+    with nncjit.open(bytes(damaged), max_bytes=4 * PIECE) as f:
+        np.testing.assert_array_equal(f.get_slice("w")[:9], WEIGHTS[:9])
+        with pytest.raises(nncjit.BitstreamError, match=r"w: .*piece 1 leaves out"):
+            f.get_slice("w")[-1:]
+        with pytest.raises(nncjit.BitstreamError, match="max_bytes"):
+            f.get_tensor("w")
