@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -42,7 +43,8 @@ def sends_updates(**options: Unpack[UpdateKeywords]) -> Callable[[Any, Any, Any]
     OptionError
         An option is wrong: now, not in the middle of a training.
     """
-    chosen = UpdateOptions.of(None, {"carry": True} | dict(options))
+    asked = UpdateOptions.of(None, {"carry": True} | dict(options))
+    chosen = replace(asked, carry=False)  # the context carries what is left over, since no sender is kept
 
     def mod(message: Any, context: Any, call_next: Callable[[Any, Any], Any]) -> Any:
         records = _array_records(message.content)
@@ -53,7 +55,7 @@ def sends_updates(**options: Unpack[UpdateKeywords]) -> Callable[[Any, Any, Any]
         for key, record in _array_records(reply.content).items():
             if key not in bases:
                 raise ModelError(f"the answer has a record {key!r} of arrays, the model that came has none")
-            reply.content[key] = _as_update(key, bases[key], _arrays(record), context if chosen.carry else None, chosen)
+            reply.content[key] = _as_update(key, bases[key], _arrays(record), context if asked.carry else None, chosen)
         return reply
 
     return mod
