@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nncodec_once import peak_memory
+from saved_figures import save_or_print
 
 HIDDEN, INNER = 2048, 4096
 TOKENS = (1, 64, 512)
@@ -92,11 +93,7 @@ def main() -> None:
     if rows[0].pop("sums") != rows[1].pop("sums"):
         sys.exit("attached: the outputs differ")
     facts = {"budget": args.budget, "original_bytes": report.original_bytes, "bytes": report.compressed_bytes}
-    text = json.dumps(facts | {"rows": rows}, indent=1)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    save_or_print(facts | {"rows": rows}, args.json)
 
 
 if __name__ == "__main__":

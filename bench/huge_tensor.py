@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from nncodec_once import peak_memory
+from saved_figures import save_or_print
 
 import nncjit
 from nncjit import dtypes, formats
@@ -106,11 +107,7 @@ def main() -> None:
                 done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
                 row[verb] = json.loads(done.stdout)
             found["rows"].append(row | {"coded_bytes": (folder / "m.nnc").stat().st_size, "snr": compare(folder)})
-    text = json.dumps(found, indent=1)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    save_or_print(found, args.json)
 
 
 if __name__ == "__main__":

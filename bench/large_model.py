@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from nncodec_once import peak_memory
+from saved_figures import save_or_print
 
 import nncjit
 from nncjit import formats
@@ -265,11 +266,7 @@ def main() -> None:
         row["coder"]: {way: row[way]["processor_seconds"] * factor for way in ("encode", "decode")}
         for row in found["rows"]
     }
-    text = json.dumps(found, indent=1)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    save_or_print(found, args.json)
 
 
 if __name__ == "__main__":

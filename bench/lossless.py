@@ -10,7 +10,6 @@ threads of its own, and the best of some runs, which alternate.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import ml_dtypes
 import numpy as np
 import zstandard
 from models import Arrays, minilm
+from saved_figures import save_or_print
 from zipnn import ZipNN
 
 import nncjit
@@ -106,11 +106,7 @@ def main() -> None:
         for name, (size, there, back) in measure(arrays).items():
             row = {"weights": title, "coder": name, "percent": 100 * size / own, "bits_per_weight": 8 * size / weights}
             rows.append(row | {"compress": weights / there, "decompress": weights / back})
-    text = json.dumps({"rows": rows}, indent=1)
-    if arguments.json:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    save_or_print({"rows": rows}, arguments.json)
 
 
 if __name__ == "__main__":

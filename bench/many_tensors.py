@@ -9,7 +9,6 @@ grow with the number of tensors, microseconds a tensor are the same for 10,000 a
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from nncodec_once import peak_memory
+from saved_figures import save_or_print
 
 import nncjit
 from nncjit import formats
@@ -76,11 +76,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where files are made and removed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the figures")
     args = parser.parse_args()
-    text = json.dumps({"rows": [measured(number, args.folder) for number in args.tensors]}, indent=1)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+    save_or_print({"rows": [measured(number, args.folder) for number in args.tensors]}, args.json)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,10 @@ from nncjit.jit.vectors import (
     store_low_bytes,
     store_vector,
 )
-from nncjit.stream.float_pieces import CHUNK, EACH_ITS_OWN, LOWEST_STATE, SCALE_BITS, STATES
+from nncjit.stream.float_pieces import CHUNK, EACH_ITS_OWN, LOWEST_STATE, SCALE_BITS, SLOTS, STATES
 
 MOST = 2 * CHUNK + 64
 """Bytes that decoding a chunk's symbols may read: 16 bits each, and what a vector reads beyond them."""
-SLOTS = 1 << SCALE_BITS
 FINE, CUT_OFF, BAD_TABLE, BAD_ZEROS, BAD_END = range(5)
 
 ITEM = np.dtype(

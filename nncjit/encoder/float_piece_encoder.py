@@ -21,15 +21,13 @@ Array = np.ndarray[Any, Any]
 
 ROOM = 1024
 """Bytes that the header of a piece has room for."""
+AT_ONCE = 16 * PIECE
+"""Values that are read at a time."""
 
 
 def takes_pieces(dtype: str, size: int) -> bool:
     """Whether a float tensor goes in pieces."""
     return dtype in CODES and size >= SMALLEST
-
-
-AT_ONCE = 16 * PIECE
-"""Values that are read at a time."""
 
 
 def split_in_pieces(storage: Array, dtype: str, workers: Executor | None) -> Split:

@@ -24,9 +24,7 @@ from nncjit.jit import (
     store_32,
     zero_bytes,
 )
-from nncjit.stream.float_pieces import CHUNK, EACH_ITS_OWN, LOWEST_STATE, PIECE, SCALE_BITS, STATES
-
-SLOTS = 1 << SCALE_BITS
+from nncjit.stream.float_pieces import CHUNK, EACH_ITS_OWN, LOWEST_STATE, PIECE, SCALE_BITS, SLOTS, STATES
 
 WORK = np.dtype(
     [

@@ -43,7 +43,8 @@ EACH_ITS_OWN = 255
 """In place of the trailing zeros of all chunks: those of each follow."""
 STATES = 32
 SCALE_BITS = 12
-"""Frequencies add up to 2 to this power."""
+SLOTS = 1 << SCALE_BITS
+"""What frequencies add up to."""
 LOWEST_STATE = 1 << 16
 """Where each state begins in coding, and ends in decoding; below it 16 bits are moved."""
 FEWEST_BYTES = 2 + 3 + 4 * STATES
