@@ -117,6 +117,11 @@ class Layer(NamedTuple):
         return self.profile == 1 and self.width > 1 and self.rows > 1 and self.codebook_size != 1
 
     @property
+    def has_hdsp_flag(self) -> bool:
+        """Whether an hdsp_flag is coded: the history can take part in the choice of contexts."""
+        return bool(self.parent) and self.has_row_flags
+
+    @property
     def restarts(self) -> bool:
         """Whether the range is set to 256 at the first block row too. Spec, section 5, step 3."""
         return self.scan > 0 and (self.block_rows > 1 or self.profile == 0)

@@ -294,7 +294,6 @@ class _LayerTable(Table):
             "side_columns": side if layer.scan else max(layer.width, 1),
             "restarts": layer.restarts,
             "base_levels": self.keep(job.base) if layer.temporal and job.base is not None else 0,
-            "history": self.keep(np.equal(job.history, 1).view(np.uint8)) if job.history is not None else 0,
             "qp_bits": job.qp_bits,
             "parent": layer.parent,
             "has_row_flags": layer.has_row_flags,
@@ -310,9 +309,11 @@ class _LayerTable(Table):
             "bit": cursor.bit,
         }
 
-    def take_delta(self, n: int, job: LayerJob, qp_delta: int) -> None:
-        """Fill in what the delivery of layer n learns from its qp_delta."""
+    def take_header(self, n: int, job: LayerJob, hdsp: int, qp_delta: int) -> None:
+        """Fill in what layer n needs by its header: the history, and what the delivery learns from its qp_delta."""
         delivery, record = job.delivery, self.records[n]
+        if hdsp and job.history is not None:
+            record["history"] = self.keep(np.equal(job.history, 1).view(np.uint8))
         if delivery.step_of is not None:
             record["step"] = delivery.step_of(qp_delta)
         if delivery.table_of is not None:
@@ -357,7 +358,7 @@ def _decode_round(cursors: list[_Cursor], workspaces: Workspaces) -> None:
     for n, (cursor, (fault, hdsp, qp_delta, *decoder)) in enumerate(zip(cursors, headers, strict=True)):
         cursor.range_, cursor.value, cursor.bit = decoder
         _check_header(cursor, fault, hdsp)
-        table.take_delta(n, cursor.layer_job, qp_delta)
+        table.take_header(n, cursor.layer_job, hdsp, qp_delta)
         found = _positions(n, cursor)
         positions += found
         counts.append(len(found))

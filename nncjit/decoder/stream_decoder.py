@@ -22,7 +22,7 @@ from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.float_piece_decoder import compile_pieces, decode_float_pieces
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, prepare_elements, prepare_unit
-from nncjit.decoder.update_state import LevelStore, UpdateState
+from nncjit.decoder.update_state import Key, LevelStore, UpdateState, part_key
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
 from nncjit.option_values import Bytes, check_flags, optional, shown
 from nncjit.stages import stage, staged
@@ -191,13 +191,22 @@ def decode_units(
 ) -> Iterator[Decoded]:
     """Decode data units, in order. Parameters as in `decode`."""
     for batch in budget.batches(units):
-        if state is None:
-            yield from _decode_batch([_prepare(opened, None) for opened in batch], threads, parts)
-            continue
-        for opened in batch:  # a unit may build on the one before it
-            decoding = _prepare(opened, state)
-            yield from _decode_batch([decoding], threads, parts)
-            decoding.leave_levels(state)
+        for together in [batch] if state is None else _independent(batch):
+            yield from _decode_batch([_prepare(opened, state) for opened in together], threads, parts, state)
+
+
+def _independent(batch: list[DataUnit]) -> Iterator[list[DataUnit]]:
+    """The batch in runs: no unit builds on another one of its run."""
+    run: list[DataUnit] = []
+    found: set[Key] = set()
+    for opened in batch:
+        keys = {part_key(opened.unit, part) for part in opened.parts}
+        if found & keys:
+            yield run
+            run, found = [], set()
+        run.append(opened)
+        found |= keys
+    yield run
 
 
 def decode_in_pieces(
@@ -278,10 +287,15 @@ def naming_unit(opened: DataUnit) -> Iterator[None]:
         raise ModelError(f"{opened.path}: no memory for {opened.n_bytes} bytes ({error})") from None
 
 
-def _decode_batch(batch: list[UnitDecoding], threads: int | None, parts: bool) -> Iterator[Decoded]:
+def _decode_batch(
+    batch: list[UnitDecoding], threads: int | None, parts: bool, state: LevelStore | None = None
+) -> Iterator[Decoded]:
     with stage("decode"), naming_unit(batch[0].opened):
         decode_payloads([item.job for item in batch if item.job is not None], threads)
         _decode_float_pieces([item for item in batch if item.pieces is not None], threads)
+    if state is not None:
+        for item in batch:
+            item.leave_levels(state)
     for item in batch:
         with stage("compose", item.opened.path), naming_unit(item.opened):
             composed = compose_unit(item.opened, item.results(), parts=parts)

@@ -50,8 +50,8 @@ class UnitDecoding:
     """Instead of a job, for floats in pieces."""
     planes: FloatPlanes | IntegerPlanes | None = None
     """The other bits of floats whose exponents are coded, or of integers whose high bits are."""
-    levels: list[Array] = field(default_factory=list)
-    """int32 levels of each part, raster order, where the state of updates needs them."""
+    levels: list[Array | None] = field(default_factory=list)
+    """int32 levels of each part, raster order, where the state of updates wants them."""
 
     def results(self) -> list[tuple[Part, Array]]:
         """The parts with their values, after the job was decoded."""
@@ -74,7 +74,8 @@ class UnitDecoding:
     def leave_levels(self, state: LevelStore) -> None:
         """Let the next stream of updates build on the levels of this unit."""
         for part, levels in zip(self.opened.parts, self.levels, strict=False):
-            state.record(self.opened.unit, part, levels)
+            if levels is not None:
+                state.record(self.opened.unit, part, levels)
 
 
 def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: bool = False) -> UnitDecoding:
@@ -85,7 +86,7 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
     opened : DataUnit
         Its sizes were checked against the caller's limit.
     state : LevelStore, optional
-        What the updates before left: base levels and history of each part. Levels are then kept for it.
+        What the updates before left: base levels and history of each part. The levels that it wants are kept for it.
     levels : bool
         Whether the array of the weight matrix gets its levels, int32, instead of its values.
 
@@ -101,7 +102,8 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
     if opened.pieces is not None:
         with _told(opened):
             pieces = FloatPieces.parse(payload, opened.pieces, opened.parts[0].size)
-        return _in_pieces(opened, pieces, opened.parts[0].shape, kept=state is not None)
+        kept = state is not None and state.wants(unit, opened.parts[0])
+        return _in_pieces(opened, pieces, opened.parts[0].shape, kept=kept)
     layers = [_layer(opened, part) for part in opened.parts]
     decoding, jobs = UnitDecoding(opened, []), []
     decoding.planes = _planes(opened, payload)
@@ -113,12 +115,13 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
         made = delivery.LEVELS if as_levels else _delivery(opened, part, decoding.planes)
         array = np.empty(part.coded_shape, made.dtype)
         decoding.arrays.append(array)
-        base = history = kept = None
+        base = history = left = None
         if state is not None:
-            base, history = state.base_of(unit, part)
-            kept = np.empty(part.size, np.int32)
-            decoding.levels.append(kept)
-        jobs.append(LayerJob(layer, array, _qp_bits(opened), made, points, base, history, kept))
+            if layer.temporal or layer.has_hdsp_flag:
+                base, history = state.base_of(unit, part)
+            left = np.empty(part.size, np.int32) if state.wants(unit, part) else None
+            decoding.levels.append(left)
+        jobs.append(LayerJob(layer, array, _qp_bits(opened), made, points, base, history, left))
     decoding.job = _payload_job(opened, payload, jobs)
     return decoding
 
@@ -126,7 +129,7 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
 def _in_pieces(opened: DataUnit, pieces: FloatPieces, shape: tuple[int, ...], *, kept: bool = False) -> UnitDecoding:
     """A tensor in pieces, or some of them; its levels are zeros."""
     words = np.empty(shape, pieces.fields.words)
-    levels = [np.zeros(words.size, np.int32)] if kept else []
+    levels: list[Array | None] = [np.zeros(words.size, np.int32)] if kept else []
     return UnitDecoding(opened, [words], pieces=PiecesJob(pieces, words), levels=levels)
 
 

@@ -20,6 +20,10 @@ class LevelStore(Protocol):
         """(base levels, int32; history, uint8) of a part of a unit, raster order."""
         ...
 
+    def wants(self, unit: Unit, part: Part) -> bool:
+        """Whether the levels of a part of a unit are to be recorded."""
+        ...
+
     def record(self, unit: Unit, part: Part, levels: np.ndarray) -> None:
         """Remember the levels that a part of a unit was decoded to, int32."""
         ...
@@ -53,6 +57,10 @@ class UpdateState:
         if base is None or touched is None or base.size != part.size:
             return np.zeros(part.size, np.int32), np.zeros(part.size, np.uint8)
         return base, touched
+
+    def wants(self, unit: Unit, part: Part) -> bool:  # noqa: ARG002
+        """All levels are recorded."""
+        return True
 
     def record(self, unit: Unit, part: Part, levels: np.ndarray) -> None:
         """Remember the levels that a part of a unit was decoded to."""

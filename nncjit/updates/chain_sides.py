@@ -305,11 +305,10 @@ class Receiver(_Side):
                 self._state,
                 updates,
                 files,
-                threads=self._threads,
                 max_bytes=self.max_bytes,
                 base_model_id=self.base_model_id,
             )
-            state = application.run(keep, threads=self._threads, progress=told)
+            state = application.run(keep, goes_on=True, threads=self._threads, progress=told)
             if target is not None:
                 _save(state, target)
             commit(state)

@@ -115,8 +115,6 @@ def apply(
         return replace(parameter, read=lambda: values)
 
     with ExitStack() as files, reporting(progress, "apply") as told:
-        application = opened_updates(
-            state, updates, files, threads=threads, max_bytes=max_bytes, base_model_id=base_model_id
-        )
-        after = application.run(keep, threads=threads, progress=told)
+        application = opened_updates(state, updates, files, max_bytes=max_bytes, base_model_id=base_model_id)
+        after = application.run(keep, goes_on=False, threads=threads, progress=told)
     return {name: arrays[after.tied.get(name, name)] for name in after.order}

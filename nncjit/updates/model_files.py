@@ -148,9 +148,7 @@ def apply_files(
     else:
         with ExitStack() as files:
             state = ChainState.of(files.enter_context(_opened_base(base)))
-            application = opened_updates(
-                state, updates, files, threads=threads, max_bytes=max_bytes, base_model_id=base_model_id
-            )
+            application = opened_updates(state, updates, files, max_bytes=max_bytes, base_model_id=base_model_id)
             infos = application.infos
             told = files.enter_context(reporting(progress, "apply"))
             writer = files.enter_context(formats.create(target, infos, application.texts))
@@ -159,7 +157,7 @@ def apply_files(
                 writer.put(parameter.name, np.asarray(parameter.read()))
                 return replace(parameter, read=partial(_gone, parameter.name))
 
-            application.run(put, threads=threads, progress=told)
+            application.run(put, goes_on=False, threads=threads, progress=told)
     rows = [TensorReport(i.name, i.shape, i.dtype, "", None, 0, i.nbytes) for i in infos]
     return DecompressReport(
         source=os.fspath(base),

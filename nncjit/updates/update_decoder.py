@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from nncjit.bits import Source, as_source
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.encoder.pipeline import in_order
+from nncjit.encoder.pipeline import IN_FLIGHT, in_order
 from nncjit.errors import BitstreamError, OptionError
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
 from nncjit.progress import Progress
 from nncjit.updates.chain_state import ChainState, Parameter, value_digest
+from nncjit.updates.tensor_application import AppliedUnit, decode_together
 from nncjit.updates.update_reader import OpenUpdate
 
 Keep = Callable[[Parameter], Parameter]
@@ -27,12 +29,50 @@ class _Lineage:
     """A tensor through all states, from the base to the end; None where there is none."""
 
     stages: list[Parameter | None]
+    units: list[AppliedUnit | None]
+    """What leads to each stage; None where that is the stage before, or new."""
     digests: list[bytes] = field(default_factory=list)
+    """Of each stage but the last: SHA-256 of its values."""
     last: Parameter | None = None
+    """As it is kept."""
 
     @property
     def size(self) -> int:
         return max(p.info.size for p in self.stages if p is not None)
+
+    def advance(self, i: int) -> None:
+        """Work out stage i, and the digest of the one before, which then is not needed any more."""
+        before, unit = self.stages[i - 1], self.units[i]
+        if before is None:
+            self.digests.append(b"")
+        elif i > 1 and _is_same(self.stages[i - 2], before):
+            self.digests.append(self.digests[-1])
+        else:
+            self.digests.append(before.value_sha256 or value_digest(before.read()))
+        if unit is not None:
+            unit.after()
+        if unit is not None or self.stages[i] is None:
+            self.release(i)
+
+    def end(self, keep: Keep) -> None:
+        """Keep the last stage."""
+        last = self.stages[-1]
+        if last is not None:
+            if _is_same(self.stages[-2], last):
+                last = replace(last, value_sha256=self.digests[-1])
+            self.last = keep(last)
+        self.release(len(self.stages))
+
+    def release(self, stop: int) -> None:
+        """Forget the values of the stages before one."""
+        for unit in self.units[:stop]:
+            if unit is not None:
+                unit.release()
+
+
+def _is_same(before: Parameter | None, after: Parameter) -> bool:
+    """Whether an update left the values of a tensor alone."""
+    return before is not None and before.read is after.read
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +82,9 @@ class Application:
     states: tuple[ChainState, ...]
     """The state before each update, in the form in which it builds on it, and the one after the last."""
     updates: tuple[OpenUpdate, ...]
-    bytes: int
-    """Of the updates."""
+    units: tuple[Mapping[str, AppliedUnit], ...]
+    """What decodes the tensors of each update, by their names after it."""
+    max_bytes: int | None = None
 
     @property
     def infos(self) -> list[TensorInfo]:
@@ -55,7 +96,9 @@ class Application:
         """The metadata of the model after the last update."""
         return self.states[-1].texts
 
-    def run(self, keep: Keep, *, threads: int | None = None, progress: Progress | None = None) -> ChainState:
+    def run(
+        self, keep: Keep, *, goes_on: bool, threads: int | None = None, progress: Progress | None = None
+    ) -> ChainState:
         """Apply the updates.
 
         Parameters
@@ -63,6 +106,8 @@ class Application:
         keep : callable
             Gets each tensor of the last state once, from any thread; it must not make anything of it visible before
             all is well.
+        goes_on : bool
+            Whether another update will build on the last state: `keep` then finds its levels.
         threads : int, optional
         progress : callable, optional
 
@@ -80,48 +125,24 @@ class Application:
         """
         lineages = list(self._lineages())
         done, total = 0, sum(info.size for info in self.infos)
-
-        def work(lineage: _Lineage, _: Executor | None) -> _Lineage:
-            self._work(lineage, keep)
-            return lineage
-
+        for unit in self.units[-1].values():
+            unit.wants_levels = goes_on
         kept: dict[str, Parameter] = {}
         with thread_counts.pool(threads) as pool:
-            for lineage in in_order(((one, one.size) for one in lineages), work, pool):
-                if lineage.last is None:
-                    continue
-                kept[lineage.last.name] = lineage.last
-                done += lineage.last.info.size
-                if progress is not None:
-                    progress(done, total, lineage.last.name)
+            for some in _batches(lineages):
+                for i in range(1, len(self.states)):
+                    units = [lineage.units[i] for lineage in some]
+                    decode_together([unit for unit in units if unit is not None], self.max_bytes, threads=threads)
+                    _each(some, partial(_Lineage.advance, i=i), pool)
+                _each(some, partial(_Lineage.end, keep=keep), pool)
+                for parameter in (lineage.last for lineage in some if lineage.last is not None):
+                    kept[parameter.name] = parameter
+                    done += parameter.info.size
+                    if progress is not None:
+                        progress(done, total, parameter.name)
         self._check_bases(lineages)
         last = self.states[-1]
         return replace(last, parameters={name: kept[name] for name in last.parameters})
-
-    def _work(self, lineage: _Lineage, keep: Keep) -> None:
-        """Digests of all states that an update builds on, and the last state."""
-        before: Parameter | None = None
-        for parameter in lineage.stages[:-1]:
-            if parameter is None:
-                lineage.digests.append(b"")
-            elif before is not None and before.read is parameter.read:
-                lineage.digests.append(lineage.digests[-1])
-            else:
-                lineage.digests.append(parameter.value_sha256 or value_digest(parameter.read()))
-            before = parameter
-        last = lineage.stages[-1]
-        if last is not None:
-            if before is not None and before.read is last.read:
-                last = replace(last, value_sha256=lineage.digests[-1])
-            lineage.last = keep(last)
-        for release in self._releases(lineage):
-            release()
-
-    @staticmethod
-    def _releases(lineage: _Lineage) -> Iterator[Callable[[], None]]:
-        for parameter in lineage.stages:
-            if parameter is not None and parameter.release is not None:
-                yield parameter.release
 
     def _lineages(self) -> Iterator[_Lineage]:
         """Every tensor of any state, once."""
@@ -130,12 +151,13 @@ class Application:
             for name in state.parameters:
                 if i and self._before(i, name) is not None:
                     continue
-                stages: list[Parameter | None] = [None] * i + [state.parameters[name]]
-                current: str | None = name
+                names: list[str | None] = [None] * i + [name]
                 for j in range(i + 1, n):
-                    current = None if current is None else self._after(j, current)
-                    stages.append(None if current is None else self.states[j].parameters[current])
-                yield _Lineage(stages)
+                    before = names[-1]
+                    names.append(None if before is None else self._after(j, before))
+                stages = [None if name is None else self.states[j].parameters[name] for j, name in enumerate(names)]
+                units = [None if name is None or not j else self.units[j - 1].get(name) for j, name in enumerate(names)]
+                yield _Lineage(stages, units)
 
     def _before(self, i: int, name: str) -> str | None:
         """What a tensor of state i was called in the state before; None where it is new."""
@@ -165,12 +187,31 @@ class Application:
             update.check_base(infos, digests, self.states[i].tied)
 
 
+def _batches(lineages: Iterable[_Lineage]) -> Iterator[list[_Lineage]]:
+    """The lineages, as many at a time as may be in memory."""
+    batch: list[_Lineage] = []
+    weights = 0
+    for lineage in lineages:
+        if batch and weights + lineage.size > IN_FLIGHT:
+            yield batch
+            batch, weights = [], 0
+        batch.append(lineage)
+        weights += lineage.size
+    if batch:
+        yield batch
+
+
+def _each(lineages: Sequence[_Lineage], work: Callable[[_Lineage], None], pool: Executor | None) -> None:
+    """Do something with lineages on the threads of a pool."""
+    for _ in in_order(((one, one.size) for one in lineages), lambda one, _: work(one), pool):
+        pass
+
+
 def opened_updates(
     state: ChainState,
     updates: Sequence[Any],
     files: ExitStack,
     *,
-    threads: int | None = None,
     max_bytes: int | None = None,
     base_model_id: str | None = None,
 ) -> Application:
@@ -182,7 +223,7 @@ def opened_updates(
     updates : sequence of bytes-like, path or binary file
     files : ExitStack
         Closes the sources.
-    threads, max_bytes : int, optional
+    max_bytes : int, optional
         As in `nncjit.decode`.
     base_model_id : str, optional
         What the updates must say of their base.
@@ -192,20 +233,20 @@ def opened_updates(
     BitstreamError, UpdateError
         An update is damaged, or does not fit.
     """
-    opened, states, size = [], [state], 0
+    opened, states, units = [], [state], []
     for i, data in enumerate(updates):
         source: Source = files.enter_context(as_source(data))
-        size += source.size
         try:
             update = OpenUpdate.of(source, states[-1])
             update.charge(MemoryBudget(max_bytes, source.size))
             base = update.base_form(states[-1])
-            after = update.after(base, base_model_id=base_model_id, threads=threads, max_bytes=max_bytes)
+            after, decoding = update.after(base, base_model_id=base_model_id, max_bytes=max_bytes)
         except BitstreamError as error:
             raise error if len(updates) == 1 else error.at(path=f"update {i + 1} of {len(updates)}") from None
         states[-1] = base
         opened.append(update)
         states.append(after)
+        units.append(decoding)
     if not opened:
         raise OptionError("no updates are given")
-    return Application(tuple(states), tuple(opened), size)
+    return Application(tuple(states), tuple(opened), tuple(units), max_bytes)

@@ -9,7 +9,6 @@ from nncjit import dtypes
 from nncjit.bits import Source
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.verification import check_crc32
-from nncjit.encoder.pipeline import LARGE
 from nncjit.errors import BitstreamError, UpdateError
 from nncjit.model import TensorInfo
 from nncjit.stream import metadata_unit
@@ -63,9 +62,9 @@ class OpenUpdate:
         return cls(units, mps, reader, metadata)
 
     def after(
-        self, state: ChainState, *, base_model_id: str | None, threads: int | None, max_bytes: int | None
-    ) -> ChainState:
-        """The state after the update, of which nothing is decoded yet.
+        self, state: ChainState, *, base_model_id: str | None, max_bytes: int | None
+    ) -> tuple[ChainState, dict[str, AppliedUnit]]:
+        """The state after the update, of which nothing is decoded yet, and what decodes the tensors that have a unit.
 
         Raises
         ------
@@ -77,7 +76,7 @@ class OpenUpdate:
             raise UpdateError(f"base_model_id is {said!r}, the model is {base_model_id!r}")
         if not self.mps.mps_parent_signalling_enabled_flag:
             raise UpdateError("the stream is a whole model, not an update: decompress it instead")
-        parameters, free = {}, state.next_parameter
+        parameters, units, free = {}, dict[str, AppliedUnit](), state.next_parameter
         for name, origin in self._lineages(state):
             opened = self.units.get(name)
             if opened is None:
@@ -91,17 +90,10 @@ class OpenUpdate:
                 number = node[1]  # another writer numbers as it likes
             info = self._info(name, origin, opened)
             self._check_node(name, origin, opened, number)
-            unit = AppliedUnit(
-                opened,
-                origin,
-                info,
-                number,
-                predict=bool(self.mps.nnr_pre_flag),
-                threads=threads if info.size >= LARGE else 1,  # small ones are decoded side by side
-                max_bytes=max_bytes,
-            )
-            parameters[name] = unit.outline()
-        return self._ordered(state, parameters, free)
+            predict = bool(self.mps.nnr_pre_flag)
+            units[name] = AppliedUnit(opened, origin, info, number, predict=predict, max_bytes=max_bytes)
+            parameters[name] = units[name].outline()
+        return self._ordered(state, parameters, free), units
 
     def check_base(
         self, infos: Mapping[str, TensorInfo], digests: Mapping[str, bytes], tied: Mapping[str, str]

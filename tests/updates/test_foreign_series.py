@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nncjit
+from nncjit.syntax import UnitType, read_units
 from nncjit.updates import Receiver
 
 MODELS = Path(__file__).parents[1] / "vectors" / "models"
@@ -38,3 +39,20 @@ def test_a_series_adds_up(series, in_folder, tmp_path):
         nncjit.UpdateError, match="builds on parameter 0 at depth 1, the model has parameter 0 at depth 4"
     ):
         receiver.apply(paths[1])
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_updates_of_a_tensor_in_one_stream_build_on_each_other(series):
+    first, *others = (path.read_bytes() for path in sorted(MODELS.glob(f"{series}-*.nnc")))
+    apart, together = nncjit.UpdateState(), nncjit.UpdateState()
+    one_stream = first
+    for data in (first, *others):
+        last = nncjit.decode(data, state=apart)
+    for data in others:
+        one_stream += b"".join(
+            data[unit.offset : unit.offset + unit.size] for unit in read_units(data) if unit.type == UnitType.NDU
+        )
+    found = nncjit.decode(one_stream, state=together)
+    assert all(np.array_equal(found[name], array) for name, array in last.items())
+    assert all(np.array_equal(together.levels[key], levels) for key, levels in apart.levels.items())
+    assert all(np.array_equal(together.touched[key], marks) for key, marks in apart.touched.items())
