@@ -33,8 +33,8 @@ from timing import RIVAL, best_time, best_wall, ratio, rival_time
 
 import nncjit
 from nncjit.cabac import lane_choice
-from nncjit.cabac.lane_encoder import compile_rows
-from nncjit.decoder.stream_decoder import compile_kernels
+from nncjit.decoder.stream_decoder import compile_kernels as compile_decoder
+from nncjit.encoder.model_encoder import compile_kernels as compile_encoder
 from nncjit.quant.steps import step
 from nncjit.report import nncodec_worker
 from nncjit.report.memory import in_child
@@ -90,7 +90,6 @@ def decode_layers(way: str, lanes: bool = False) -> Figures:
 
 
 def encode_layers(selection: str, scan: int = 0) -> Figures:
-    compile_rows()
     for name, dq in DENSE:
         levels = bench_encode.levels_of(name, dq, scan)
         ours = partial(bench_encode.ours, levels, dq, selection, scan)
@@ -171,7 +170,6 @@ def decode_models() -> Figures:
 
 
 def encode_models() -> Figures:
-    compile_rows()
     for name, arrays in whole_models().items():
         for qp in QPS:
             options: dict[str, Any] = {"qp": qp, "scan_order": BLOCK_SCAN}
@@ -322,7 +320,8 @@ def main() -> None:
         sys.exit(f"targets: no row has any of {', '.join(arguments.only)} in its name")
     if not RIVAL:
         print("NNCodec is not installed here: no ratios", file=sys.stderr)
-    compile_kernels()
+    compile_decoder()
+    compile_encoder()
     rows = measure(chosen)
     print(table(rows))
     if arguments.json is not None:

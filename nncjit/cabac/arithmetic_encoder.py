@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nncjit.cabac import arithmetic_encoder_kernels as kernels
-from nncjit.cabac.encoder_records import ENCODER, LIST_END, MAX_CHUNK, WINDOW
+from nncjit.cabac.encoder_records import ENCODER, INITIAL_RANGE, LIST_END, MAX_CHUNK
 from nncjit.cabac.encoder_tables import TABLES
 from nncjit.cabac.lane_encoder_kernels import join_rows
 from nncjit.jit import Table, address
@@ -48,7 +48,7 @@ class ArithmeticEncoder:
     def start(self, *, piece: bool = False) -> None:
         """Set the state to that of a new encoder; see there."""
         self._state["position"] = self._state["low"] = 0
-        self._state["range"], self._state["pending"] = (256, 7) if piece else (510, 0)
+        self._state["range"], self._state["pending"] = (256, 7) if piece else (INITIAL_RANGE, 0)
 
     @classmethod
     def spare(cls) -> ArithmeticEncoder:
@@ -109,21 +109,8 @@ class ArithmeticEncoder:
 
     def finish(self) -> bytes:
         """The payload with the terminating bin and the stop bit, in whole bytes. Spec, sections 3 and 12."""
-        low, range_, pending, size = (int(self._state[name]) for name in ("low", "range", "pending", "position"))
-        n_bits = pending + WINDOW
-        tail = (low + range_ - 2) | 1
-        n_bytes = -(-n_bits // 8)
-        self._make_room(n_bytes)
-        output = self._output  # changed in place: a copy of a huge payload is a huge copy
-        if tail >> n_bits:
-            while output[size - 1] == 255:
-                size -= 1
-                output[size] = 0
-            output[size - 1] += 1
-            size = int(self._state["position"])
-        last = (tail << (8 * n_bytes - n_bits) & (1 << 8 * n_bytes) - 1).to_bytes(n_bytes, "big")
-        output[size : size + n_bytes] = np.frombuffer(last, np.uint8)
-        return output[: size + n_bytes].tobytes()
+        self._make_room(kernels.LAST_BYTES)
+        return self._output[: kernels.finish(self._table.address)].tobytes()
 
     def _make_room(self, n: int) -> None:
         """Make room for n codes, as `write_codes` wants it, or for n bytes to append."""

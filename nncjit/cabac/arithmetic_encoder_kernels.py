@@ -41,7 +41,19 @@ from nncjit.jit import (
 LPS_RANGES, SHIFTED = field_offset(CODER_TABLES, "lps_ranges"), field_offset(CODER_TABLES, "shifted_lps_ranges")
 FAST, SLOW = field_offset(CODER_TABLES, "fast"), field_offset(CODER_TABLES, "slow")
 BIAS = field_offset(CODER_TABLES, "bias")
+LAST_BYTES = 8
+"""At least as many as `finish` writes: at most 31 pending bits and those of the window."""
 INTERVAL_BYTES, RESTART_BYTES = INTERVAL.itemsize, RESTART.itemsize
+
+
+@helper
+def _carry(place):
+    """Add one to the bytes before address `place`."""
+    before = place - 1
+    while load_u8(before, 0) == 255:
+        store_8(before, 0, 0)
+        before -= 1
+    store_8(before, 0, load_u8(before, 0) + 1)
 
 
 @helper
@@ -52,11 +64,7 @@ def _flush(low, pending, place):
     """
     top = low >> (pending + WINDOW - 32)
     if top >> 32:
-        before = place - 1
-        while load_u8(before, 0) == 255:
-            store_8(before, 0, 0)
-            before -= 1
-        store_8(before, 0, load_u8(before, 0) + 1)
+        _carry(place)
     store_32(place, 0, byteswap32(top))
     pending -= 32
     return low & ((1 << (pending + WINDOW)) - 1), pending, place + 4
@@ -205,6 +213,27 @@ def encode_intervals(run, binariser, encoder):
             work.interval = at + 1
         work.waiting = binarise(binariser, index, stop)
         work.index = stop
+
+
+@kernel
+def finish(encoder):
+    """Write the terminating bin and the stop bit, in whole bytes; returns the size of the payload. Spec, sections 3 and
+    12.
+
+    encoder : address of an ENCODER with room for LAST_BYTES
+    """
+    coder = view_encoder(encoder)
+    n_bits = coder.pending + WINDOW
+    tail = (coder.low + coder.range - 2) | 1
+    place = coder.output + coder.position
+    if tail >> n_bits:
+        _carry(place)
+    tail <<= -n_bits & 7
+    for shift in range(n_bits - 1 & ~7, -8, -8):
+        store_8(place, 0, tail >> shift & 255)
+        place += 1
+    coder.position = place - coder.output
+    return coder.position
 
 
 @helper

@@ -36,6 +36,8 @@ UNBOUNDED = 1 << 40
 """A bound beyond all levels and counts."""
 WINDOW = 9
 """Bits of the coder's low that no shift has pushed out."""
+INITIAL_RANGE = 510
+"""The coder's range at the start of a payload."""
 
 CODER_TABLES = np.dtype(
     [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import Executor
 from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -26,7 +26,7 @@ from nncjit.cabac.lane_encoder_records import ENCODER_GROUP, FRONT, FULL, LANE_C
 from nncjit.cabac.lane_records import LANES, LONGEST_UNARY, PLACES
 from nncjit.cabac.lane_tables import AT_GTX, AT_REM, AT_SIG, tables_of
 from nncjit.cabac.layer import MAX_LEVEL
-from nncjit.jit import Table, address, is_ready, numba_internals
+from nncjit.jit import CompiledLater, Table, address
 from nncjit.jit.threads import share
 
 Array = NDArray[Any]
@@ -47,8 +47,7 @@ REACH = 1 << 33
 
 _NO_LEVELS = np.zeros(0, np.int32)
 
-_waiting_weights = 0
-"""Weights that this process has coded without lanes since they would have to be compiled first."""
+ROWS_KERNEL = CompiledLater(kernels.encode_rows, WORTH_COMPILING)
 
 
 def can_code(prepared: PreparedLayer) -> bool:
@@ -67,22 +66,7 @@ def lanes_here() -> bool:
 def compile_rows() -> None:
     """Compile the coding of rows now, where it can be."""
     if lanes_here():
-        numba_internals.compile_worker(kernels.encode_rows)
-
-
-@cache
-def _were_compiled() -> bool:
-    """Whether lanes were compiled when this process first asked."""
-    return is_ready(kernels.encode_rows)
-
-
-def _pay(weights: int) -> bool:
-    """Whether so many weights should go in lanes: yes if these are compiled, or enough work has gone without them."""
-    global _waiting_weights  # noqa: PLW0603 - compiled code belongs to the process
-    if _were_compiled():
-        return True
-    _waiting_weights += weights
-    return _waiting_weights >= WORTH_COMPILING
+        ROWS_KERNEL.compile()
 
 
 class QueuedLayer:
@@ -158,7 +142,7 @@ def _code(layers: list[QueuedLayer], workers: Executor | None) -> None:
     base = min(address(queued.prepared.levels) for queued in layers)
     layers = [q for q in layers if address(q.prepared.levels) - base + q.prepared.levels.nbytes < REACH]
     few = sum(len(q.prepared.intervals) for q in layers) < FEWEST_ROWS
-    if few or not _pay(sum(q.prepared.coded for q in layers)):
+    if few or not ROWS_KERNEL.pays(sum(q.prepared.coded for q in layers)):
         return
     layer = layers[0].prepared.layer
     coding = Table(np.zeros(1, LANE_CODING))

@@ -1,13 +1,15 @@
 """Coding short layers without parent and codebook: with few objects, in memory that is kept.
 
 A model can have thousands of vectors. To prepare a layer of some hundred levels as `encoder_input` does takes longer
-than to code it, so a thread keeps what does not depend on the levels, and three calls of kernels do the rest. The bytes
-are the same.
+than to code it, so a thread keeps what does not depend on the levels, and three calls of kernels do the rest. Payloads
+that hold nothing but such a layer are coded by one call, however many there are. The bytes are the same.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from nncjit.cabac import lane_encoder
 from nncjit.cabac import short_layer_kernels as kernels
+from nncjit.cabac import short_payload_kernels as payload_kernels
 from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
 from nncjit.cabac.context_initialisation import (
     BY_INITIALISATION,
@@ -28,6 +31,7 @@ from nncjit.cabac.context_initialisation_kernels import simulate
 from nncjit.cabac.encoder_input import with_codes
 from nncjit.cabac.encoder_records import (
     CANDIDATES,
+    ENCODER,
     INTERVAL,
     RUN,
     SAMPLE,
@@ -36,11 +40,12 @@ from nncjit.cabac.encoder_records import (
     UNBOUNDED,
     VECTOR_CANDIDATES,
 )
-from nncjit.cabac.encoder_tables import blank_binariser
+from nncjit.cabac.encoder_tables import TABLES, blank_binariser
 from nncjit.cabac.layer import Contexts, Layer, contexts_of
 from nncjit.cabac.tables import INITIAL_WORDS
 from nncjit.cabac.vector_simulation_kernels import simulate_in_vectors
-from nncjit.jit import Table, address
+from nncjit.jit import CompiledLater, Table, address
+from nncjit.stages import staged
 
 Array = NDArray[Any]
 
@@ -48,8 +53,13 @@ MOST_LEVELS = 1 << 13
 """Of a short layer."""
 MOST_KEPT = 16
 """Kinds of layers for which a thread keeps memory."""
+LEVEL_BYTES, SPARE_BYTES = 4, 1 << 17
+"""Output for many payloads: what a level hardly ever takes, and what `write_codes` wants to be free beside it."""
+WORTH_COMPILING = 1 << 15
+"""Payloads whose coding in one call saves as much time as it takes to compile it."""
 
 _kept = threading.local()
+PAYLOADS_KERNEL = CompiledLater(payload_kernels.encode_payloads, WORTH_COMPILING)
 
 
 def is_short(layer: Layer, selection: Selection) -> bool:
@@ -61,6 +71,27 @@ def is_short(layer: Layer, selection: Selection) -> bool:
 def write_short_layer(encoder: ArithmeticEncoder, levels: Array, layer: Layer, selection: Selection) -> int:
     """Code a layer, int32[layer.size] in coding order, with an encoder. Returns the `faults` of the binariser."""
     return _memory_for(layer).write(encoder, levels, selection)
+
+
+@staged("code")
+def code_short_payloads(
+    levels: Sequence[Array], layer: Layer, numbers: Sequence[int], number_bits: int, selection: Selection
+) -> list[bytes]:
+    """Payloads that consist of a number and a short layer each, as `PayloadEncoder` makes them.
+
+    Parameters
+    ----------
+    levels : sequence of int32[n]
+        Of layers that `is_short` takes; at most `MAX_LEVEL` in magnitude.
+    layer : Layer
+        One of them: they differ in the number of rows alone, and have no quantiser states.
+    numbers : sequence of int
+        In the range of so many bits.
+    number_bits : int
+        6 to 13, as qp_delta has.
+    selection : "none", "fast" or "exact"
+    """
+    return _memory_for(layer).payloads(levels, numbers, number_bits, selection)
 
 
 def _memory_for(layer: Layer) -> _ShortLayer:
@@ -112,10 +143,14 @@ class _ShortLayer:
             short.records[0][name] = table.address
         self._faults = self._binariser.records["faults"]
 
+        self._encoder = Table(np.zeros(1, ENCODER))
+        encoder = self._encoder.records[0]
+        encoder["tables"], encoder["contexts"] = self._encoder.keep(TABLES), record["contexts"]
+
     def write(self, encoder: ArithmeticEncoder, levels: Array, selection: Selection) -> int:
         """See `write_short_layer`."""
         short = self._layer.address
-        kernels.begin(short, address(levels), levels.size, LIMIT if selection == "fast" else UNBOUNDED)
+        kernels.begin(short, address(levels), levels.size, _limit(selection))
         if selection != "none":
             run = simulate_in_vectors if lane_encoder.lanes_here() else simulate
             run(self._simulation.address, self._binariser.address)
@@ -124,3 +159,35 @@ class _ShortLayer:
         encoder.write_list(self._codes, count)
         encoder.write_intervals(self._run, self._binariser)
         return int(self._faults[0])
+
+    def payloads(
+        self, levels: Sequence[Array], numbers: Sequence[int], number_bits: int, selection: Selection
+    ) -> list[bytes]:
+        """See `code_short_payloads`."""
+        batch = Table(np.zeros(1, payload_kernels.SHORT_PAYLOADS))
+        payloads = np.zeros(len(levels), payload_kernels.SHORT_PAYLOAD)
+        sizes = payloads["n_levels"]
+        sizes[:], payloads["number"] = [len(part) for part in levels], numbers
+        payloads["levels"] = batch.keep(np.concatenate(levels)) + 4 * (np.cumsum(sizes) - sizes)
+        record = batch.records[0]
+        record["payloads"], record["count"] = batch.keep(payloads, writes=True), len(payloads)
+        record["layer"], record["encoder"] = self._layer.address, self._encoder.address
+        record["number_bits"], record["limit"] = number_bits, _limit(selection)
+        simulated = payload_kernels.IN_VECTORS if lane_encoder.lanes_here() else payload_kernels.SIMULATED
+        record["selection"] = payload_kernels.FIRST_OF_ALL if selection == "none" else simulated
+        coded: list[bytes] = []
+        room = LEVEL_BYTES * int(sizes.sum()) + SPARE_BYTES
+        while len(coded) < len(payloads):
+            output = np.empty(room, np.uint8)
+            record["output"], record["capacity"] = address(output, writes=True), room
+            first = len(coded)
+            done = payload_kernels.encode_payloads(batch.address, first)
+            stops = [0, *payloads["stop"][first:done].tolist()]
+            coded += [output[start:stop].tobytes() for start, stop in pairwise(stops)]
+            room *= 2
+        return coded
+
+
+def _limit(selection: Selection) -> int:
+    """Of the simulation."""
+    return LIMIT if selection == "fast" else UNBOUNDED

@@ -8,6 +8,7 @@ under a square root, is used relative to each value and not to the largest.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import numpy as np
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.encoder.sampling import runs
+from nncjit.quant import many_vectors
 from nncjit.quant.moments import Moments, grain, moments
 
 SUSPICIOUS_PEAK = 16.0
@@ -77,6 +79,12 @@ def measure(values: np.ndarray | HugeTensor, workers: Executor | None = None, fo
         if 0.0 < spread < OUTLIERS_MATTER * found.std:
             return Measured(found, spread)
     return Measured(found, found.std)
+
+
+def measure_vectors(vectors: Sequence[np.ndarray]) -> list[Measured]:
+    """Measure vectors of float32, float32[n] each, by one call of a kernel; see `measure`."""
+    found = many_vectors.measure_vectors(vectors, LOST_BELOW, MOST_LOST)
+    return [Measured(known, known.rms, least) for known, least in found]
 
 
 def _clipped_spread(values: np.ndarray | HugeTensor) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit.cabac.lane_encoder import RowQueue, compile_rows
 from nncjit.calibrate import Statistics, opened
-from nncjit.encoder import targets
+from nncjit.encoder import targets, vectors_together
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.model_samples import UnitSample
@@ -289,8 +289,11 @@ def _why(aim: Aim, reached: float) -> str:
 
 
 def compile_kernels() -> None:
-    """Compile now what small models do without: the coding of block rows in lanes, where it can be."""
+    """Compile now what small models do without: the coding of block rows in lanes, where it can be, and of many vectors
+    together.
+    """
     compile_rows()
+    vectors_together.compile_kernels()
 
 
 def estimate_model(model: Model, options: Options, execution: Execution = EXECUTION, data: Data = NO_DATA) -> Encoded:
@@ -371,14 +374,17 @@ def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tup
 
     def work(bundle: list[Item], workers: Executor | None) -> list[tuple[Item, list[CodedUnit] | Group]]:
         queue = RowQueue(workers)
-        begun, coded = [], []
-        for item in bundle:
-            with stage("plan", next(item.all_tensors).name):
-                begun.append(_begin(item, plan, workers, queue))
-        for item, finish in zip(bundle, begun, strict=True):
-            with stage("plan", next(item.all_tensors).name):
-                coded.append((item, finish()))
-        return coded
+        coded: dict[int, list[CodedUnit] | Group] = {}
+        coded.update(vectors_together.coded_together(bundle, plan))
+        begun = {}
+        for k, item in enumerate(bundle):
+            if k not in coded:
+                with stage("plan", next(item.all_tensors).name):
+                    begun[k] = _begin(item, plan, workers, queue)
+        for k, finish in begun.items():
+            with stage("plan", next(bundle[k].all_tensors).name):
+                coded[k] = finish()
+        return [(item, coded[k]) for k, item in enumerate(bundle)]
 
     for coded in in_order(bundled((item, item.size) for item in items), work, pool):
         yield from coded

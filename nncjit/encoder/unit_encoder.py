@@ -362,7 +362,7 @@ def _header(unit: QuantisedUnit, points: tuple[tuple[int, int, int], ...]) -> Nd
     if unit.payload_type == PayloadType.FLOAT and len(unit.matrices) == len(unit.layout.infos) == 1 and not points:
         (matrix,), (info,) = unit.matrices, unit.layout.infos
         if matrix.book is None:
-            return _plain_header(info.dtype, unit.layout.shape, unit.layout.shift, matrix.layer).with_name(info.name)
+            return plain_header(info.dtype, unit.layout.shape, unit.layout.shift, matrix.layer).with_name(info.name)
     layout, last = unit.layout, unit.matrices[-1]
     books = [_codebook_syntax(m.book) for m in unit.matrices if m.book is not None]
     more: dict[str, Any] = {}
@@ -391,7 +391,7 @@ def _header(unit: QuantisedUnit, points: tuple[tuple[int, int, int], ...]) -> Nd
 
 
 @lru_cache(maxsize=1 << 8)
-def _plain_header(dtype: str, shape: tuple[int, ...], shift: int, layer: Layer) -> NduHeader:
+def plain_header(dtype: str, shape: tuple[int, ...], shift: int, layer: Layer) -> NduHeader:
     """The header of a quantised tensor without entry points; it gets its name later."""
     return NduHeader(
         nnr_compressed_data_unit_payload_type=PayloadType.FLOAT,

@@ -4,6 +4,8 @@
     compiled on first call, cached on disk, releases the GIL, allocates nothing, raises nothing.
 `helper`, `inlined`
     a function that only kernels call; compiled into them, not cached by itself; `inlined`: without a call.
+`CompiledLater`
+    whether a kernel that takes long to compile is used already.
 `parallel_kernel`
     one `prange` over independent work, used by the few drivers that need it.
 `address`, `Table`
@@ -19,6 +21,7 @@ more than a handful, the address of a record that holds them. They return a numb
 
 from nncjit.jit.addresses import StrayAddressError, address, aligned_zeros
 from nncjit.jit.compile import JIT, helper, inlined, is_ready, kernel, parallel_kernel, prange
+from nncjit.jit.compiled_later import CompiledLater
 from nncjit.jit.raw_memory import (
     atomic_add,
     byteswap32,
@@ -43,6 +46,7 @@ from nncjit.jit.records import Table, field_offset, record_view
 
 __all__ = [
     "JIT",
+    "CompiledLater",
     "StrayAddressError",
     "Table",
     "address",

@@ -43,6 +43,12 @@ class Moments(NamedTuple):
     non_finite: int
     """Number of NaN and infinite values."""
 
+    @classmethod
+    def of_sums(cls, size: int, total: float, power: float, peak: float, non_finite: float) -> Moments:
+        """The moments from the sums of a tensor of so many values."""
+        n = max(size - int(non_finite), 1)
+        return cls(size, total / n, power / n, peak, int(non_finite))
+
     @property
     def energy(self) -> float:
         """Sum of squares."""
@@ -64,9 +70,8 @@ def moments(values: np.ndarray | Values, workers: Executor | None = None) -> Mom
     for window in windows(flat, flat.size, PIECE, workers):
         parts += run_pieces(partial(_moments, address(window.floats)), window.floats.size, workers)
     total, power, peak, bad = _sums(parts, 4)
-    n = max(flat.size - int(bad), 1)
     peak = peak if len(parts) == 1 else max((part[2] for part in parts), default=0.0)
-    return Moments(flat.size, total / n, power / n, peak, int(bad))
+    return Moments.of_sums(flat.size, total, power, peak, bad)
 
 
 def _moments(source: int, start: int, stop: int) -> Any:

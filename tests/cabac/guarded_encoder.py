@@ -25,6 +25,7 @@ from nncjit.cabac import (
     short_layers,
     size_estimate,
 )
+from nncjit.cabac.layer import Layer
 from nncjit.errors import OptionError
 from nncjit.jit import records
 
@@ -111,6 +112,18 @@ def encode(rng: random.Random, workers: ThreadPoolExecutor) -> None:
     encoder.finish()
 
 
+def encode_together(rng: random.Random) -> None:
+    """Some payloads of short layers at once."""
+    choose_sizes(rng)
+    short_layers.SPARE_BYTES = rng.choice([0, 5000, 1 << 17])
+    wild = np.random.default_rng(rng.getrandbits(32))
+    most = rng.choice([1, 400, 2**30 - 1])
+    levels = [wild.integers(-most, most, rng.randint(1, 90), np.int32, endpoint=True) for _ in range(rng.randint(1, 9))]
+    layer = Layer.of((1,), unary_length=rng.randint(1, 30))
+    numbers = [rng.randint(-64, 63) for _ in levels]
+    short_layers.code_short_payloads(levels, layer, numbers, 7, rng.choice(["none", "fast", "exact"]))
+
+
 def main() -> None:
     side, seed, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     rng = random.Random(seed)
@@ -120,6 +133,8 @@ def main() -> None:
         for _ in range(count):
             try:
                 encode(rng, workers)
+                if rng.random() < 0.1:
+                    encode_together(rng)
             except OptionError:
                 refused += 1
     print("refused", refused, "of", count)

@@ -10,11 +10,12 @@ import pytest
 from cabac.encoding import Given, plain_levels
 
 from nncjit.cabac import lane_encoder
+from nncjit.cabac import lane_encoder_kernels as kernels
 from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.cabac.layer import MAX_LEVEL, Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.errors import OptionError
-from nncjit.jit import JIT
+from nncjit.jit import JIT, CompiledLater, compiled_later
 from nncjit.jit.processor import has_wide_vectors
 
 pytestmark = [
@@ -57,7 +58,7 @@ def lanes(monkeypatch):
         return restarts
 
     monkeypatch.setattr(lane_encoder, "lanes_here", lambda: True)
-    monkeypatch.setattr(lane_encoder, "_were_compiled", lambda: True)
+    monkeypatch.setattr(lane_encoder.ROWS_KERNEL, "pays", lambda _: True)
     monkeypatch.setattr(lane_encoder, "FEWEST_ROWS", 1)
     monkeypatch.setattr(lane_encoder.QueuedLayer, "append_to", counted)
     return done
@@ -204,9 +205,8 @@ def test_few_rows_are_coded_otherwise(lanes, monkeypatch):
 
 def test_lanes_are_compiled_when_there_is_work_for_them(lanes, monkeypatch):
     case = any_rows(2)
-    monkeypatch.setattr(lane_encoder, "_were_compiled", lambda: False)
-    monkeypatch.setattr(lane_encoder, "_waiting_weights", 0)
-    monkeypatch.setattr(lane_encoder, "WORTH_COMPILING", 2 * case.layer.size)
+    monkeypatch.setattr(compiled_later, "is_ready", lambda _: False)
+    monkeypatch.setattr(lane_encoder, "ROWS_KERNEL", CompiledLater(kernels.encode_rows, 2 * case.layer.size))
     assert case.code() == case.code() == one_stream(case)
     assert lanes == [False, True]
 

@@ -16,6 +16,7 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
+from nncjit.cabac.short_layers import code_short_payloads
 from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel
@@ -89,6 +90,26 @@ def test_short_layers_take_the_bytes_of_long_ones(work, monkeypatch):
     long = [w.code() for w in limited]
     monkeypatch.undo()
     assert [w.code() for w in limited] == long
+
+
+@pytest.mark.parametrize("spare", [9000, 1 << 17])
+@pytest.mark.parametrize("selection", ["none", "fast", "exact"])
+def test_payloads_of_short_layers_take_the_bytes_of_payloads_alone(selection, spare, monkeypatch):
+    monkeypatch.setattr(short_layers, "SPARE_BYTES", spare)  # the output is too small at first
+    rng = np.random.default_rng(9)
+    sizes = rng.integers(1, 2500 if JIT else 9, 40 if JIT else 4)
+    levels = [(rng.standard_normal(n) * 10.0 ** rng.integers(-1, 9)).astype(np.int32) for n in sizes]
+    numbers = rng.integers(-64, 64, len(levels)).tolist()
+    layers = [Layer.of((len(part),), unary_length=4) for part in levels]
+
+    def alone(part, layer, number):
+        encoder = PayloadEncoder()
+        encoder.number(number, 7)
+        encoder.layer(part, layer, selection=selection)
+        return encoder.finish()
+
+    one_by_one = list(map(alone, levels, layers, numbers))
+    assert code_short_payloads(levels, layers[0], numbers, 7, selection) == one_by_one
 
 
 def test_a_thread_keeps_memory_for_few_kinds_of_short_layers(monkeypatch):

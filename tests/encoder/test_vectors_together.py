@@ -1,0 +1,72 @@
+"""Vectors that are encoded together get the bytes and the report that each gets alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+import nncjit
+from nncjit.encoder import vectors_together
+
+SIZES = (0, 1, 7, 8, 100, 3000, 8193)
+KINDS = {
+    "plain": lambda v: v,
+    "one sign": np.abs,
+    "zeros": np.zeros_like,
+    "constant": lambda v: np.full_like(v, 0.37),
+    "many magnitudes": lambda v: v * 10.0 ** (np.arange(len(v)) % 60 - 30),
+    "not finite": lambda v: np.where(np.arange(len(v)) == 0, np.nan, v),
+    "tiny": lambda v: v * 1e-38,
+    "huge": lambda v: v * 1e38,
+    "whole": lambda v: np.rint(5 * v),
+    "one outlier": lambda v: np.where(np.arange(len(v)) == 0, 1e4, 1e-3 * v),
+    "reversed": lambda v: v[::-1],
+    "a column": lambda v: v.reshape(-1, 1),
+}
+OPTIONS = [
+    {},
+    {"quality": 4.0, "selection": "exact"},
+    {"profile": 0, "selection": "none", "unary_length": 3},
+    {"references": "index", "quantizer": "codebook", "unary_length": "auto"},
+    {"rules": {"1.*": {"qp": 20}, "2.*": {"unary_length": 5}, "3.*": "raw", "4.*": {"rate_weight": 1.0}}},
+    {"rules": {"1.*": {"group": "a"}, "2.*": "lossless", "3.*": {"first_dimension": 1}, "4.*": {"bits": 6}}},
+]
+ALONE = [{"preset": "tiny"}, {"selection": "reference"}]
+"""With these, no vector goes together with others."""
+
+
+@pytest.fixture(scope="module")
+def model():
+    random = np.random.default_rng(0)
+    arrays = {}
+    for k, (size, (kind, change)) in enumerate(itertools.product(SIZES, KINDS.items())):
+        dtype = ("float32", "float16", "float64")[k % 3]
+        with np.errstate(over="ignore"):
+            arrays[f"{k} {kind}"] = change(random.standard_normal(size)).astype(dtype)
+    return arrays | {"matrix": random.standard_normal((40, 50), dtype=np.float32), "integers": np.arange(9)}
+
+
+@pytest.mark.parametrize("options", OPTIONS + ALONE, ids=str)
+def test_together_as_alone(model, options, monkeypatch):
+    together = []
+
+    def coded_together(bundle, plan):
+        found = original(bundle, plan)
+        together.append(len(found))
+        return found
+
+    original = vectors_together.coded_together
+    monkeypatch.setattr(vectors_together.PAYLOADS_KERNEL, "pays", lambda _: True)
+    monkeypatch.setattr(vectors_together, "coded_together", coded_together)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stream = nncjit.encode(model, **options)
+        monkeypatch.setattr(vectors_together, "FEWEST", math.inf)
+        alone = nncjit.encode(model, **options)
+    assert stream == alone
+    assert stream.report.tensors == alone.report.tensors
+    assert (sum(together) > 0) == (options in OPTIONS)
