@@ -11,11 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from nncjit import dtypes
+from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.encoder.code import Reference, estimate
 from nncjit.encoder.decide import DEFAULT_UNARY_LENGTH, Settled, decide_integers, scan_order_of
@@ -33,6 +35,7 @@ from nncjit.encoder.unit_encoder import (
     CodedUnit,
     Outcome,
     QuantisedUnit,
+    UnitInCoding,
     code_unit,
     not_grown,
     quantised_units,
@@ -53,6 +56,8 @@ from nncjit.updates.update_options import UpdateOptions
 
 SAMPLED_FROM, SAMPLE_ROWS = 1 << 17, 1 << 16
 """Elements from which context tools are compared on a sample, and elements of that sample, about."""
+GLANCE = 1 << 10
+"""Elements that are compared at first."""
 SIZES_FROM, SAMPLE_OF_SIZE = 512, 1 << 13
 """Elements from which a tensor counts where the steps for a size are looked for, and elements of its sample."""
 IMPLIED_UNARY_LENGTH = 10
@@ -105,8 +110,10 @@ class TensorCoder:
     spread: float = 0.0
     """Root mean square of what the matrices have to say, where they have one step; else 0."""
 
-    def code(self, tensor: Tensor, origin: Parameter | None, workers: Executor | None) -> TensorUpdate:
-        """The update of a tensor.
+    def begin(
+        self, tensor: Tensor, origin: Parameter | None, workers: Executor | None, queue: RowQueue
+    ) -> Callable[[], TensorUpdate]:
+        """Begin the update of a tensor; what is returned gives it.
 
         Parameters
         ----------
@@ -115,22 +122,22 @@ class TensorCoder:
         origin : Parameter or None
             What the receiver has of it.
         workers : Executor, optional
+        queue : RowQueue
+            Where block rows may wait to be coded together with those of other tensors.
         """
         info = tensor.info
-        if origin is None:
-            return self._whole(tensor, None, workers)
-        if not _are_comparable(info, origin):
-            return self._whole(tensor, origin, workers)
+        if origin is None or not _are_comparable(info, origin):
+            return _done(self._whole(tensor, origin, workers))
         new, base = tensor.read(), fitted(origin.read(), info.shape)
         carries = self.options.carry and origin.residual is not None
         if not carries and _are_equal(new, base):
-            return TensorUpdate(info, origin, "unchanged", received=lambda: Received(base))
+            return _done(TensorUpdate(info, origin, "unchanged", received=lambda: Received(base)))
         if self._is_exact(info):
-            return self._exact(tensor, new, base, origin, workers)
+            return _done(self._exact(tensor, new, base, origin, workers))
         wanted = self._wanted(info, new, base, origin, workers)
         if not wanted.is_finite:
-            return self._exact(tensor, new, base, origin, workers)
-        return self._lossy(tensor, wanted, base, origin, workers)
+            return _done(self._exact(tensor, new, base, origin, workers))
+        return self._lossy(tensor, wanted, base, origin, workers, queue)
 
     def sampled_bits(self, tensor: Tensor, origin: Parameter | None) -> Callable[[Plan], float]:
         """A function of a plan that estimates the bits of a tensor's difference from a sample of it."""
@@ -175,7 +182,7 @@ class TensorCoder:
         return self._wanted(tensor.info, tensor.read(), base, origin).difference
 
     def _coded_bytes(self, tensor: Tensor, origin: Parameter | None) -> int:
-        unit = self.code(tensor, origin, None).unit
+        unit = self.begin(tensor, origin, None, RowQueue())().unit
         return len(unit.payload) if unit is not None else 0
 
     def _is_exact(self, info: TensorInfo) -> bool:
@@ -200,17 +207,23 @@ class TensorCoder:
 
     @staged("quantise")
     def _lossy(
-        self, tensor: Tensor, wanted: _Wanted, base: Array, origin: Parameter, workers: Executor | None
-    ) -> TensorUpdate:
+        self,
+        tensor: Tensor,
+        wanted: _Wanted,
+        base: Array,
+        origin: Parameter,
+        workers: Executor | None,
+        queue: RowQueue,
+    ) -> Callable[[], TensorUpdate]:
         info = tensor.info
         difference = self._reduced(info, wanted)
         measured = _measured(difference, wanted)
         if not measured.peak:
-            return self._left_alone(info, wanted, base, origin)
+            return _done(self._left_alone(info, wanted, base, origin))
         decision = self._decision(info, measured, self.plan, matrix=is_matrix(info.shape))
         low, high = steps.qp_range(decision.density)
         if not low <= decision.qp <= high:  # its levels would be too large with every step
-            return self._exact(tensor, tensor.read(), base, origin, workers)
+            return _done(self._exact(tensor, tensor.read(), base, origin, workers))
         matrix = quantise(
             difference,
             decision,
@@ -219,12 +232,26 @@ class TensorCoder:
         )
         whole = self._whole_instead(tensor, wanted, matrix, origin, workers)
         if whole is not None:
-            return self._as_wanted(tensor, wanted, base, origin) if self._is_tiny(info, whole.unit) else whole
+            tiny = self._is_tiny(info, whole.unit)
+            return _done(self._as_wanted(tensor, wanted, base, origin) if tiny else whole)
         if not matrix.levels.any():
-            return self._left_alone(info, wanted, base, origin)
+            return _done(self._left_alone(info, wanted, base, origin))
         matrix, reference = self._with_contexts(matrix, origin)
         outcome = Outcome(info, "difference", matrix.step, wanted.power, matrix.error)
-        unit = code_unit(_unit(info, PayloadType.FLOAT, matrix, outcome), 0, workers, [reference])
+        begun = UnitInCoding(_unit(info, PayloadType.FLOAT, matrix, outcome), 0, workers, [reference], queue)
+        return partial(self._difference, tensor, wanted, base, origin, matrix, begun)
+
+    def _difference(
+        self,
+        tensor: Tensor,
+        wanted: _Wanted,
+        base: Array,
+        origin: Parameter,
+        matrix: QuantisedMatrix,
+        begun: UnitInCoding,
+    ) -> TensorUpdate:
+        """A difference whose coding was begun."""
+        info, unit = tensor.info, begun.finish()
         if self._is_tiny(info, unit):
             return self._as_wanted(tensor, wanted, base, origin)
         header = replace(  # a difference is float32, whatever it is to
@@ -239,8 +266,8 @@ class TensorCoder:
             "difference",
             replace(unit, header=header),
             partial(self._received, info, wanted, base, matrix),
-            outcome.power,
-            outcome.error,
+            wanted.power,
+            matrix.error,
         )
 
     def _received(self, info: TensorInfo, wanted: _Wanted, base: Array, matrix: QuantisedMatrix) -> Received:
@@ -475,6 +502,11 @@ def _measured(difference: Array, wanted: _Wanted) -> Measured:
     return replace(changed, moments=changed.moments._replace(peak=measured.peak))
 
 
+def _done(update: TensorUpdate) -> Callable[[], TensorUpdate]:
+    """An update of a tensor that waits for nothing."""
+    return lambda: update
+
+
 def _only(name: str, plan: Plan) -> Plan:
     """The plan for a tensor that is coded by itself: whole, and without what is done to differences."""
     choices = plan.choices[name].replace(zeros=0.0, pattern=None, unify=0.0, block_shape=None)
@@ -518,7 +550,8 @@ def _sampled_cost(candidate: tuple[QuantisedMatrix, Reference]) -> float:
 def _are_equal(one: Array, other: Array) -> bool:
     """Whether two storage arrays of one shape have the same bits. Where they differ, one mostly sees it at once."""
     a, b = _bits(one), _bits(other)
-    return all(np.array_equal(a[i : i + PIECE], b[i : i + PIECE]) for i in range(0, a.size, PIECE))
+    starts = (0, *range(GLANCE, a.size, PIECE))
+    return all(np.array_equal(a[i:j], b[i:j]) for i, j in pairwise((*starts, a.size)))
 
 
 def _bits(storage: Array) -> Array:

@@ -12,9 +12,10 @@ from functools import cached_property, partial
 from typing import BinaryIO
 
 from nncjit import dtypes
+from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.model_encoder import EXECUTION
-from nncjit.encoder.pipeline import in_order
+from nncjit.encoder.pipeline import bundled, in_order
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.targets import decibels
@@ -225,26 +226,33 @@ class _Job:
 
     def _coded(self, coder: TensorCoder) -> Iterator[tuple[TensorUpdate, bytes, Parameter | None]]:
         """All tensors in order, with the digests of what they come from, and what is kept of them."""
-        numbers = self._numbers()
+        numbers = self._numbers
 
-        def work(tensor: Tensor, workers: Executor | None) -> tuple[TensorUpdate, bytes, Parameter | None]:
-            origin = self.structure.origins[tensor.name]
-            digest = b"" if origin is None else origin.value_sha256 or value_digest(origin.read())
-            update = coder.code(tensor, origin, workers)
-            if self.keep is None:
-                return replace(update, received=None), digest, None
-            kept = self.keep(self._after(update, numbers[tensor.name], coder.plan.density))
+        def work(bundle: list[Tensor], workers: Executor | None) -> list[tuple[TensorUpdate, bytes, Parameter | None]]:
+            queue, begun = RowQueue(workers), []
+            for tensor in bundle:
+                origin = self.structure.origins[tensor.name]
+                digest = b"" if origin is None else origin.value_sha256 or value_digest(origin.read())
+                begun.append((digest, coder.begin(tensor, origin, workers, queue)))
+            return [finished(digest, finish()) for digest, finish in begun]
+
+        def finished(digest: bytes, update: TensorUpdate) -> tuple[TensorUpdate, bytes, Parameter | None]:
+            kept = None
+            if self.keep is not None:
+                kept = self.keep(self._after(update, numbers[update.info.name], coder.plan.density))
             return replace(update, received=None), digest, kept
 
-        return in_order(((tensor, tensor.size) for tensor in self._stored()), work, self.pool)
+        for coded in in_order(bundled((tensor, tensor.size) for tensor in self._stored()), work, self.pool):
+            yield from coded
 
     def _node(self, update: TensorUpdate) -> Node:
         origin = update.origin
-        number = self._numbers()[update.info.name]
+        number = self._numbers[update.info.name]
         differs = update.tool in ("difference", "exact difference")
         depth = 0 if origin is None else origin.depth + 1
         return Node(self.options.device, number, depth, origin if differs else None, self.options.parents)
 
+    @cached_property
     def _numbers(self) -> dict[str, int]:
         """parameter_id of each tensor."""
         numbers, free = {}, self.state.next_parameter
@@ -291,7 +299,7 @@ class _Job:
             order=tuple(self.new.names),
             texts=dict(self.new.metadata),
             number=self.state.number + 1,
-            next_parameter=max([self.state.next_parameter, *(n + 1 for n in self._numbers().values())]),
+            next_parameter=max([self.state.next_parameter, *(n + 1 for n in self._numbers.values())]),
         )
 
     def _after(self, update: TensorUpdate, number: int, density: int) -> Parameter:
