@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -60,6 +61,17 @@ FEATURES = {
         ("_compile_for_args", "_insert"),
         "kernels take longer to compile",
     ),
+    "helpers as parts": Feature(
+        (
+            "core.codegen.JITCodeLibrary._finalize_dynamic_globals",
+            "core.codegen.JITCodeLibrary._finalize_final_module",
+            "core.codegen.JITCodeLibrary._optimize_final_module",
+            "core.codegen.JITCodeLibrary.codegen",
+            "core.compiler.Compiler.define_pipelines",
+        ),
+        (),
+        "kernels take longer to compile",
+    ),
     "no C wrapper": Feature(("core.cpu.CPUTargetOptions.no_cfunc_wrapper",), (), "kernels take longer to compile"),
     "forced inlining": Feature(("core.cpu.CPUTargetOptions.forceinline",), (), "kernels are slower"),
     "calls by address": Feature(
@@ -106,7 +118,7 @@ AVAILABLE = _look()
 # How functions are compiled
 
 
-def options(*, python: bool = True, inline: bool = False) -> dict[str, bool]:
+def options(*, python: bool = True, inline: bool = False) -> dict[str, Any]:
     """Options of `numba.njit` that leave out what is not needed.
 
     Parameters
@@ -121,7 +133,47 @@ def options(*, python: bool = True, inline: bool = False) -> dict[str, bool]:
         "no_cpython_wrapper": not python and "bare helpers" in AVAILABLE,
         "forceinline": inline and "forced inlining" in AVAILABLE,
     }
-    return {name: True for name, chosen in wanted.items() if chosen}
+    found: dict[str, Any] = {name: True for name, chosen in wanted.items() if chosen}
+    if "no_cpython_wrapper" in found and "helpers as parts" in AVAILABLE:
+        found["pipeline_class"] = _compiler_of_parts()
+    return found
+
+
+@cache
+def _compiler_of_parts() -> Any:
+    """The compiler of functions that only kernels call: LLVM sees them as parts of these kernels, and never alone.
+
+    Numba makes machine code of each function that it compiles, and of all that the function calls, which half of the
+    time goes into.
+    """
+
+    class NoEnvironments:
+        """Takes what a function needs for Python's objects; a function that only kernels call has none."""
+
+        @staticmethod
+        def set_env(_name: str, _environment: Any) -> None: ...
+
+    class Part(numba.core.codegen.JITCodeLibrary):  # type: ignore[misc]
+        """LLVM code to be linked into a kernel."""
+
+        codegen = NoEnvironments
+
+        def _optimize_final_module(self) -> None: ...
+
+        def _finalize_final_module(self) -> None:
+            self._finalize_dynamic_globals()
+            self._finalized = True
+
+        def get_pointer_to_function(self, _name: str) -> int:
+            return 0
+
+    class CompilerOfParts(numba.core.compiler.Compiler):  # type: ignore[misc]
+        """Compiles as usual, but into a `Part`."""
+
+        def __init__(self, typing_context: Any, target_context: Any, _library: None, *more: Any) -> None:
+            super().__init__(typing_context, target_context, Part(target_context.codegen(), "part"), *more)
+
+    return CompilerOfParts
 
 
 def refuse_calls(dispatcher: Any, message: str) -> None:
