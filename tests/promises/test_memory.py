@@ -147,7 +147,7 @@ def test_the_default_is_a_share_of_what_this_process_may_have(monkeypatch: pytes
 
 
 def test_units_of_one_element_take_little_memory_together() -> None:
-    arrays = {f"t{k}": np.float32(k) for k in range(12000)}
+    arrays = {f"t{k}": np.float32(k) for k in range(6000)}
     data = nncjit.encode(arrays, unary_length=256, compatible="nncodec")
     tracemalloc.start()
     try:
@@ -155,8 +155,8 @@ def test_units_of_one_element_take_little_memory_together() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(back) == 12000
-    assert peak < 100 << 20, "a context for each unit of a batch, not of the stream"
+    assert len(back) == 6000
+    assert peak < 64 << 20, "a context for each unit of a batch, not of the stream"
 
 
 @pytest.mark.parametrize("where", ["prepare_unit", "decode_payloads", "compose_unit"])
