@@ -1,9 +1,11 @@
 """Tensors through a pool of threads, in order, with few in memory.
 
-Small tensors go in bundles: the block rows of a bundle are coded together, which fills the lanes of vectors. Bundles
-are coded side by side, one a thread, those of tiny tensors meanwhile by the caller. The pieces of a large one are
-spread over the same threads, behind the small ones that came before it. Only the caller's thread hands out work and
-waits, so a pool of any size cannot block itself.
+Small tensors go in bundles: the block rows of a bundle are coded together, which fills the lanes of vectors. A matrix
+of few long rows would leave half of the lanes empty, so a bundle has the weights of several. Bundles are coded side by
+side, one a thread, those of tiny tensors meanwhile by the caller. The pieces of a large tensor are spread over the same
+threads, behind the small ones that came before it, and so are those of the last bundle: nothing follows that the other
+threads could do meanwhile. Only the caller's thread hands out work and waits, so a pool of any size cannot block
+itself.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
-LARGE = 1 << 21
+LARGE = 1 << 22
 """Weights from which a tensor gets all threads for itself."""
 TINY = 1 << 13
 """Weights below which a tensor is the caller's own: most of its time goes into Python, of which one thread runs at a
 time, so that handing it out would only make the threads wait for each other."""
-BUNDLE, MOST_BUNDLED = 1 << 21, 64
+BUNDLE, MOST_BUNDLED = 1 << 22, 64
 """Weights and tensors of a bundle: its last tensor is the one that reaches them."""
-IN_FLIGHT = 1 << 23
-"""Weights of small tensors that may be read and not yet handed on."""
+IN_FLIGHT = 3 << 22
+"""Weights of small tensors that may be read and not yet handed on: two bundles, whatever their last tensors are."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,7 +56,7 @@ def in_order(
     items : iterable of (item, size)
         `size` in weights decides between side by side and alone.
     work : callable
-        Gets the pool as `workers` for a large item, else None.
+        Gets the pool as `workers` for a large item and for the last one unless it is tiny, else None.
     pool : Executor or None
         The threads; None: all is done by the caller's.
     """
@@ -65,21 +67,19 @@ def in_order(
     waiting: deque[tuple[Future[Result], int]] = deque()
     in_flight = 0
     try:
-        for item, size in items:
+        for item, size, is_last in _until_last(items):
             while waiting and (waiting[0][0].done() or (size < LARGE and in_flight + size > IN_FLIGHT)):
                 future, done = waiting.popleft()
                 in_flight -= done
                 yield future.result()
-            if size >= LARGE:
-                result = work(item, pool)  # its pieces queue behind the small ones, so that no thread waits for these
+            if size >= LARGE or (is_last and size >= TINY):
+                # its pieces queue behind the small ones, so that no thread waits for these
+                waiting.append((_done(work, item, pool), size))
                 while waiting:
                     yield waiting.popleft()[0].result()
                 in_flight = 0
-                yield result
             elif size < TINY:
-                finished: Future[Result] = Future()
-                finished.set_result(work(item, None))
-                waiting.append((finished, 0))
+                waiting.append((_done(work, item, None), 0))
             else:
                 waiting.append((pool.submit(work, item, None), size))
                 in_flight += size
@@ -88,3 +88,24 @@ def in_order(
     finally:
         for future, _ in waiting:
             future.cancel()
+
+
+def _done(work: Callable[[Item, Executor | None], Result], item: Item, workers: Executor | None) -> Future[Result]:
+    """The result of the caller's own work, or its error, whose turn comes after those of earlier items."""
+    future: Future[Result] = Future()
+    try:
+        future.set_result(work(item, workers))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised when its turn comes
+        future.set_exception(error)
+    return future
+
+
+def _until_last(items: Iterable[tuple[Item, int]]) -> Iterator[tuple[Item, int, bool]]:
+    """The items and their sizes, and whether no other follows."""
+    known: tuple[Item, int] | None = None
+    for following in items:
+        if known is not None:
+            yield *known, False
+        known = following
+    if known is not None:
+        yield *known, True

@@ -11,7 +11,7 @@ from typing import Any
 
 from nncjit.bits import Source, as_source
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.encoder.pipeline import IN_FLIGHT, in_order
+from nncjit.encoder.pipeline import in_order
 from nncjit.errors import BitstreamError, OptionError
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
@@ -22,6 +22,9 @@ from nncjit.updates.update_reader import OpenUpdate
 
 Keep = Callable[[Parameter], Parameter]
 """Takes a tensor as it is in the end, from any thread, and gives it back in the form in which it is kept."""
+
+BATCH = 1 << 23
+"""Weights of the tensors that are decoded together, unless one has more."""
 
 
 @dataclass(slots=True)
@@ -192,7 +195,7 @@ def _batches(lineages: Iterable[_Lineage]) -> Iterator[list[_Lineage]]:
     batch: list[_Lineage] = []
     weights = 0
     for lineage in lineages:
-        if batch and weights + lineage.size > IN_FLIGHT:
+        if batch and weights + lineage.size > BATCH:
             yield batch
             batch, weights = [], 0
         batch.append(lineage)

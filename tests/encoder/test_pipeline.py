@@ -28,7 +28,7 @@ def no_tiny_items(monkeypatch):
 
 
 @pytest.mark.parametrize("tiny", [0, 3, 51])
-def test_results_come_in_order_and_large_items_get_the_pool(pool, monkeypatch, tiny):
+def test_results_come_in_order_and_large_items_and_the_last_one_get_the_pool(pool, monkeypatch, tiny):
     monkeypatch.setattr(pipeline, "LARGE", 100)
     monkeypatch.setattr(pipeline, "TINY", tiny)
     sizes = [1, 50, 100, 2, 3, 500, 4]
@@ -38,7 +38,7 @@ def test_results_come_in_order_and_large_items_get_the_pool(pool, monkeypatch, t
         return size, workers
 
     found = list(in_order([(size, size) for size in sizes], work, pool))
-    assert found == [(size, pool if size >= 100 else None) for size in sizes]
+    assert found == [(size, pool if size in (100, 500) or (size == 4 and tiny <= 4) else None) for size in sizes]
 
 
 def test_few_items_are_in_memory(monkeypatch):
@@ -57,7 +57,7 @@ def test_few_items_are_in_memory(monkeypatch):
         for _ in in_order(items(), lambda item, _: item, executor):
             with lock:
                 live -= 1
-    assert most <= 3 + 1  # and the one that was read to see whether there is room
+    assert most <= 3 + 2  # and the one that was read to see whether there is room, and whether it is the last
 
 
 def test_a_fault_ends_the_work_and_what_waits_is_not_begun():
@@ -108,3 +108,16 @@ def test_tiny_items_are_done_by_the_caller_while_threads_do_others(monkeypatch):
     with ThreadPoolExecutor(1) as executor:
         found = list(in_order([("first", 10), ("tiny", 9)], work, executor))
     assert found == ["first", threading.current_thread()]
+
+
+@pytest.mark.parametrize("last", [1, 9, 10])
+def test_the_first_fault_in_order_is_raised(monkeypatch, last):
+    monkeypatch.setattr(pipeline, "LARGE", 10)
+    monkeypatch.setattr(pipeline, "TINY", 2)
+
+    def work(item, _):
+        time.sleep(0.01 * (item == "first"))
+        raise RuntimeError(item)
+
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="first"):
+        list(in_order([("first", 5), ("last", last)], work, executor))
