@@ -15,12 +15,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from nncjit.errors import ModelError, NncWarning
+from nncjit.errors import ModelError, NncWarning, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["atomic_write", "check_readable", "os_errors", "read_at", "reserve", "resolved", "will_read", "write_at"]
+__all__ = [
+    "atomic_write",
+    "check_readable",
+    "nearest_file",
+    "os_errors",
+    "read_at",
+    "reserve",
+    "resolved",
+    "will_read",
+    "write_at",
+]
 
 _UNNAMED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 """Errors of writing to an open file, for which the system does not name the file."""
@@ -38,7 +48,18 @@ def os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ModelError(f"{error.filename or os.fspath(path)}: {_reason(error)}") from error
+        name = error.filename or os.fspath(path)
+        hint = nearest_file(name) if error.errno == errno.ENOENT else ""
+        raise ModelError(f"{name}: {_reason(error)}{hint}") from error
+
+
+def nearest_file(path: Any) -> str:
+    """A remark that names the file that may be meant instead of one that does not exist; empty where none is."""
+    try:
+        missing = Path(os.fsdecode(path))
+        return did_you_mean(missing.name, (entry.name for entry in os.scandir(missing.parent)))
+    except (OSError, TypeError, ValueError):
+        return ""
 
 
 def _reason(error: OSError) -> str:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["count", "decibels", "seconds", "shape", "size", "threads", "three_digits"]
+__all__ = ["bits", "count", "decibels", "seconds", "shape", "size", "threads", "three_digits"]
 
 _UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 
 def three_digits(x: float) -> str:
-    """``9.87``, ``32.1``, ``104``."""
+    """``9.87``, ``32.1``, ``104``; ``-`` for what is no number."""
+    if math.isnan(x):
+        return "-"
     return f"{x:.2f}" if x < 9.995 else f"{x:.1f}" if x < 99.95 else f"{x:.0f}"
+
+
+def bits(per_weight: float) -> str:
+    """Bits per weight: ``4.32``; ``-`` where there are no weights."""
+    return "-" if math.isnan(per_weight) else f"{per_weight:.2f}"
 
 
 def size(n_bytes: float) -> str:

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "arrays": "dtypes extras errors",
     "model": "arrays dtypes extras errors",
     "remote": "extras errors",
-    "bits": "remote errors",
+    "bits": "files remote errors",
     "syntax": "bits errors",
     "cabac": "stages jit errors",
     "quant": "stages cabac jit errors",

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 from nncjit.errors import BitstreamError, ModelError
+from nncjit.files import nearest_file
 from nncjit.remote import RemoteFile, is_url
 
 Buffer = bytes | bytearray | memoryview
@@ -126,7 +127,8 @@ class FileSource(Source):
             self.close()
             several = f"{os.fsdecode(self.path)}.index.json"
             hint = f"; {several} is the model in several streams" if os.path.exists(several) else ""  # noqa: PTH110
-            raise ModelError(f"{os.fsdecode(self.path)}: {err.strerror or err}{hint}") from err
+            hint = hint or (nearest_file(self.path) if isinstance(err, FileNotFoundError) else "")
+            raise ModelError(f"{os.fsdecode(self.path)}: {(err.strerror or str(err)).lower()}{hint}") from err
         except ValueError:  # a zero, or what no encoding has
             raise ModelError(f"{self.path!a}: no file can have this name") from None
         self._lock = threading.Lock()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nncjit.cli.pipes import is_standard
 from nncjit.encoder.choices import GROUPS, PRESETS, TABLE, FinenessKinds
 from nncjit.encoder.option_table import OptionGroup
 from nncjit.remote import is_url
@@ -105,7 +106,7 @@ def encoder_options(args: Namespace) -> dict[str, Any]:
 
 def show(args: Namespace, report: Any, describe: Callable[[Any], str]) -> None:
     """Print a report the way the user asked for: JSON, words, or nothing; on stderr where stdout has the data."""
-    file = sys.stderr if str(getattr(args, "output", None)) == "-" else sys.stdout
+    file = sys.stderr if is_standard(getattr(args, "output", None), "output") else sys.stdout
     if args.json:
         print(json.dumps(report.to_dict(), indent=2, allow_nan=False), file=file)
     elif not args.quiet:

@@ -9,21 +9,22 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, path_or_url, show
 from nncjit.cli.default_target import expanded, in_folder, named_target
 from nncjit.cli.executors import add_executor, executor_of
-from nncjit.cli.pipes import STANDARD, model_from, standard_output
+from nncjit.cli.pipes import behind_pipe, through_file
 from nncjit.errors import OptionError
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
+    from nncjit.reduce import Pruning
     from nncjit.stream.reports import CompressReport
 
 NOT_FOR_FOLDERS = (
-    *("dry_run", "metadata", "calibration", "sensitivity", "prune"),
+    *("dry_run", "metadata", "calibration", "sensitivity", "prune", "prune_share", "prune_scope", "prune_by"),
     *("workers", "dask", "no_resume", "shard_bytes", "plan"),
 )
 """Arguments that ``--layout hf`` does not take."""
@@ -62,9 +63,9 @@ def configure(parser: ArgumentParser) -> None:
     )
     prune = parser.add_argument_group("pruning")
     prune.add_argument("--prune", type=Path, metavar="FILE.json", help="groups of channels that stay or go together")
-    prune.add_argument("--prune-share", type=float, default=0.25, metavar="S", help="share to remove (default 0.25)")
-    prune.add_argument("--prune-scope", default="group", metavar="WHAT", help="share of each group, or of the model")
-    prune.add_argument("--prune-by", default="l2", metavar="HOW", help="importance: l1, l2 (default) or gamma")
+    prune.add_argument("--prune-share", type=float, metavar="S", help="share to remove (default 0.25)")
+    prune.add_argument("--prune-scope", metavar="WHAT", help="a share of each group (default), or of the model")
+    prune.add_argument("--prune-by", metavar="HOW", help="importance: l1, l2 (default) or gamma")
     add_executor(parser)
     parser.add_argument("--shard-bytes", metavar="SIZE", help="bytes of the original in one of several files: 2GB")
     parser.add_argument("--plan", type=Path, metavar="FILE.json", help="what is decided before: written or followed")
@@ -73,10 +74,9 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Compress one model, or several into a folder."""
-    sources, folder = expanded(args.sources), args.output
-    for args.source in sources:
-        if len(sources) > 1:
-            args.output = in_folder(folder, args.source, ".nnc")
+    sources = expanded(args.sources)
+    targets = in_folder(args.output, sources, ".nnc") if len(sources) > 1 else [args.output]
+    for args.source, args.output in zip(sources, targets, strict=True):
         _compress(args)
 
 
@@ -88,19 +88,16 @@ def _compress(args: Namespace) -> None:
         return
     target = named_target(args.output, args.source, ".nnc", dry_run=args.dry_run)
     options = nncjit.Options(**encoder_options(args))
-    pruning = None
-    if args.prune is not None:
-        from nncjit.cli.pruning import pruning_of
-
-        pruning = pruning_of(args.source, args.prune, args.prune_share, args.prune_scope, args.prune_by)
+    pruning = _pruning(args)
     with (
         executor_of(args) as executor,
         progress_bar("compress", quiet=args.quiet) as progress,
-        model_from(args.source) as source,
+        behind_pipe(args.source, streams=False) as source,
+        through_file(target, ".nnc") as file,
     ):
         report = nncjit.compress(
             source,
-            standard_output() if target == STANDARD else target,
+            file,
             options,
             threads=args.threads,
             progress=progress,
@@ -114,10 +111,30 @@ def _compress(args: Namespace) -> None:
             plan=args.plan,
             metadata=_metadata(args.metadata),
         )
-    report = replace(report, source=str(args.source), target=str(target) if target == STANDARD else report.target)
+    report = replace(report, source=str(args.source), target=report.target if file is target else str(target))
     show(args, report, lambda report: describe(report, tensors=args.tensors))
     if args.dry_run:
         note(args, "dry run: sizes are estimates, nothing was written")
+
+
+def _pruning(args: Namespace) -> Pruning | None:
+    """What ``--prune`` and the arguments beside it ask for.
+
+    Raises
+    ------
+    OptionError
+        One of those is given without it.
+    """
+    given: dict[str, Any] = {name: getattr(args, f"prune_{name}") for name in ("share", "scope", "by")}
+    told = [name for name, value in given.items() if value is not None]
+    if args.prune is not None:
+        from nncjit.cli.pruning import pruning_of
+
+        share = 0.25 if given["share"] is None else given["share"]
+        return pruning_of(args.source, args.prune, share, given["scope"] or "group", given["by"] or "l2")
+    if told:
+        raise OptionError(f"--prune-{told[0]} needs --prune: the channels that it is about")
+    return None
 
 
 def _metadata(words: list[str]) -> dict[str, str] | None:
@@ -131,7 +148,10 @@ def _metadata(words: list[str]) -> dict[str, str] | None:
     for word in words:
         if not word.partition("=")[1]:
             raise OptionError(f"--metadata {word}: must be NAME=TEXT")
-    return dict(word.split("=", 1) for word in words) if words else None
+    given = dict(word.split("=", 1) for word in words)
+    if len(given) < len(words):
+        raise OptionError(f"--metadata: {len(words)} texts have {len(given)} names, each can be given once")
+    return given or None
 
 
 def _to_folder(args: Namespace) -> None:
@@ -155,7 +175,7 @@ def describe(report: CompressReport, *, tensors: bool = False) -> str:
     rows = [
         ("original", text.size(report.original_bytes), f"{text.count(report.weights)} weights"),
         (about, text.size(report.compressed_bytes), f"{text.three_digits(report.ratio)} % of the original"),
-        ("per weight", f"{report.bits_per_weight:.2f} bits", ""),
+        ("per weight", f"{text.bits(report.bits_per_weight)} bits", ""),
         ("exactness", text.decibels(report.snr), "signal-to-noise ratio of the weights"),
         *(
             [("output", f"{100 * report.loss:.3g} %", "of its power lost, as expected")]

@@ -10,7 +10,7 @@ from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, path_or_url, show
 from nncjit.cli.default_target import named_target
 from nncjit.cli.executors import add_executor, executor_of
-from nncjit.cli.pipes import stream_from, through_file
+from nncjit.cli.pipes import behind_pipe, through_file
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -48,10 +48,11 @@ def run(args: Namespace) -> None:
     with (
         executor_of(args) as executor,
         progress_bar("decompress", quiet=args.quiet) as progress,
+        behind_pipe(args.source) as source,
         through_file(target, plain) as file,
     ):
         report = nncjit.decompress(
-            stream_from(args.source),
+            source,
             file,
             shard_size=args.shard_size,
             full_size=args.full_size,

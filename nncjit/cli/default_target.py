@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nncjit.cli.pipes import STANDARD, is_standard
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import os_errors, resolved
 from nncjit.remote import is_url
@@ -20,8 +21,8 @@ def derived_target(source: Path, suffix: str, *, dry_run: bool = False) -> Path:
     OptionError
         Where the file exists: naming it with ``-o`` replaces it.
     """
-    if str(source) == "-":
-        return source  # from standard input to standard output
+    if is_standard(source, "input"):
+        return STANDARD  # from standard input to standard output
     if is_url(source):
         raise OptionError(f"{source}: name the target with -o")
     if source.is_dir():
@@ -73,7 +74,7 @@ def named_target(output: Path | None, source: Path, suffix: str, *, dry_run: boo
     if (
         output.is_dir()
         and not source.is_dir()
-        and str(source) != "-"
+        and not is_standard(source, "input")
         and not output.name.lower().endswith(_ENCODED_INSIDE)
     ):
         return output / derived_target(source, suffix, dry_run=True).name
@@ -94,16 +95,22 @@ def expanded(sources: list[Path]) -> list[Path]:
     return found
 
 
-def in_folder(folder: Path | None, source: Path, suffix: str) -> Path:
-    """Where one of several sources goes.
+def in_folder(folder: Path | None, sources: list[Path], suffix: str) -> list[Path]:
+    """Where each of several sources goes.
 
     Raises
     ------
     OptionError
-        No folder is given that exists or can be made.
+        No folder is given that exists or can be made, or two would go to one file.
     """
+    names: dict[str, Path] = {}
+    for source in sources:
+        name = derived_target(source, suffix, dry_run=True).name
+        if name.lower() in names:  # not every disk tells capitals apart
+            raise OptionError(f"{names[name.lower()]} and {source} would both become {name}: compress them one by one")
+        names[name.lower()] = source
     if folder is None or (folder.exists() and not folder.is_dir()):
         raise OptionError("several models go into a folder: name it with -o FOLDER/")
     with os_errors(folder):
         folder.mkdir(exist_ok=True)
-    return folder / derived_target(source, suffix, dry_run=True).name
+    return [folder / derived_target(source, suffix, dry_run=True).name for source in sources]

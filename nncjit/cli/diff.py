@@ -7,10 +7,13 @@ absolute difference, and changes of type and shape.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_output, add_threads, path_or_url, show
+from nncjit.cli.pipes import behind_pipe, is_standard
+from nncjit.errors import OptionError
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -30,8 +33,15 @@ def run(args: Namespace) -> None:
     """Compare two files."""
     import nncjit
 
-    with progress_bar("diff", quiet=args.quiet) as progress:
-        found = nncjit.diff(args.first, args.second, threads=args.threads, progress=progress)
+    if is_standard(args.first, "input") and is_standard(args.second, "input"):
+        raise OptionError("standard input holds one model: name the other one")
+    with (
+        progress_bar("diff", quiet=args.quiet) as progress,
+        behind_pipe(args.first) as first,
+        behind_pipe(args.second) as second,
+    ):
+        found = nncjit.diff(first, second, threads=args.threads, progress=progress)
+    found = replace(found, first=str(args.first), second=str(args.second))
     show(args, found, lambda found: describe(found, every=args.all))
 
 

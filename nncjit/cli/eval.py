@@ -16,11 +16,13 @@ from __future__ import annotations
 import json
 import math
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
+from nncjit.cli.pipes import behind_pipe
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import resolved
 from nncjit.progress import progress_bar
@@ -81,6 +83,7 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Evaluate one model."""
+    _check_contradictions(args)
     from nncjit.encoder.options import Options
     from nncjit.report.evaluate import Request, evaluate
     from nncjit.report.grid import series
@@ -92,20 +95,36 @@ def run(args: Namespace) -> None:
     curves = series(args.grid, Options(**encoder_options(args)))
     qps = None if args.rival_qp is None else parse_qps(args.rival_qp)
     task = _task(args)
-    request = Request(
-        model=_model(args, task),
-        curves=curves,
-        task=task,
-        rival=_rival(args),
-        rival_qps=qps,
-        memory=args.memory,
-        threads=args.threads,
-    )
-    if request.rival is None:
+    rival, model = _rival(args), _model(args, task)
+    if rival is None:
         note(args, "NNCodec is not here to compare with; --rival PYTHON names an interpreter that has it")
-    with progress_bar("eval", quiet=args.quiet or args.json == "-") as progress:
+    with (
+        behind_pipe(model, streams=False) as path,
+        progress_bar("eval", quiet=args.quiet or args.json == "-") as progress,
+    ):
+        request = Request(
+            model=path,
+            curves=curves,
+            task=task,
+            rival=rival,
+            rival_qps=qps,
+            memory=args.memory,
+            threads=args.threads,
+        )
         found = evaluate(request, progress)
-    _deliver(args, found)
+    _deliver(args, replace(found, model=str(model)))
+
+
+def _check_contradictions(args: Namespace) -> None:
+    """Refuse arguments of which one would be ignored."""
+    contradict = {
+        "--demo and --task": args.demo and args.task not in (None, DEMO),
+        "--rival-qp and --rival none": args.rival == "none" and args.rival_qp is not None,
+        "--data and --task": (args.data is not None or args.weights is not None) and (args.task or args.demo),
+    }
+    for names, both in contradict.items():
+        if both:
+            raise OptionError(f"{names} contradict each other: give one of them")
 
 
 def _check_outputs(args: Namespace) -> None:
@@ -127,8 +146,6 @@ def _task(args: Namespace) -> Task | None:
     if args.data is not None or args.weights is not None:
         from nncjit.report import images
 
-        if args.task or args.demo:
-            raise OptionError("--data and --task contradict each other: give one of them")
         if args.data is None or args.weights is None or args.source is None:
             raise OptionError(
                 "--data needs a network's name and --weights, as in: eval resnet50 --weights W.pth --data val"

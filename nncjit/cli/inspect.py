@@ -6,11 +6,12 @@ Only headers are read, so this is fast for files of any size.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_output, path_or_url, show
-from nncjit.cli.pipes import stream_from
+from nncjit.cli.pipes import behind_pipe
 
 if TYPE_CHECKING:
     from nncjit.decoder.inspection import Inspection
@@ -31,7 +32,11 @@ def run(args: Namespace) -> None:
     """Inspect one file."""
     import nncjit
 
-    show(args, nncjit.inspect(stream_from(args.source)), lambda found: describe(found, units=args.units))
+    with behind_pipe(args.source) as source:
+        found = nncjit.inspect(source)
+    if source is not args.source:
+        found = replace(found, source=str(args.source))
+    show(args, found, lambda found: describe(found, units=args.units))
 
 
 def describe(found: Inspection, *, units: bool = False) -> str:
@@ -75,7 +80,7 @@ def tensor_table(found: Inspection) -> str:
             tensor.dtype,
             f"tied to {tensor.tied_to}" if tensor.tied_to else ", ".join(tensor.tools),
             text.size(tensor.bytes) if tensor.bytes else "-",
-            f"{8 * tensor.bytes / tensor.weights:.2f}" if tensor.bytes and tensor.weights else "-",
+            text.bits(tensor.bits_per_weight) if tensor.bytes else "-",
         )
         for tensor in found.tensors
     ]
@@ -105,7 +110,7 @@ def _sums(found: Inspection) -> str:
             text.size(found.original_bytes),
             f"{len(found.tensors):,} tensors, {text.count(found.weights)} weights",
         ),
-        ("per weight", f"{8 * found.bytes / max(found.weights, 1):.2f} bits", ""),
+        ("per weight", f"{text.bits(found.bits_per_weight)} bits", ""),
     ]
     return text.table(rows, left=(0, 2), head=False)
 

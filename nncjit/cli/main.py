@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from nncjit import __version__
 from nncjit.cli.text import paragraphs, printable
-from nncjit.errors import BitstreamError, NncError, NncWarning, OptionError, did_you_mean
+from nncjit.errors import BitstreamError, ModelError, NncError, NncWarning, OptionError, did_you_mean
 
 VERBS = {
     "compress": "make a model file small",
@@ -76,7 +76,7 @@ def build_parser(verb: str | None) -> ArgumentParser:
         formatter_class=style,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"nncjit {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"nncjit {__version__}")
     # The verbs are listed in the description: argparse's own list wraps the longest names.
     listed = "\n".join(f"{name:<{max(map(len, VERBS))}}  {summary}" for name, summary in VERBS.items())
     verbs = parser.add_subparsers(
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             warnings.simplefilter("always", NncWarning)
             args.run(args)
-        sys.stdout.flush()
+        _flush_output()
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
@@ -141,6 +141,9 @@ def parse(argv: Sequence[str]) -> Namespace:
     SystemExit
         argparse cannot read it: one line on stderr says why, and which word may be meant.
     """
+    if not argv:
+        build_parser(None).print_help(sys.stderr)
+        sys.exit(BAD_USAGE)
     at = next((k for k, word in enumerate(argv) if not word.startswith("-")), len(argv))
     verb = argv[at] if at < len(argv) else None
     front = [word for word in argv[:at] if word in FRONT]
@@ -153,6 +156,7 @@ def parse(argv: Sequence[str]) -> Namespace:
         known = options_of(verb or "")
         word = next((word for word in unknown if word.startswith("-")), unknown[0])
         what = "option" if word.startswith("-") else "argument"
+        parser.prog = f"nncjit {verb}"
         parser.error(f"{verb} has no {what} {word}{did_you_mean(word.partition('=')[0], known)}")
     return args
 
@@ -170,6 +174,16 @@ def say(text: str) -> None:
     """A line on stderr; nobody may be there to read it."""
     with suppress(OSError, ValueError, AttributeError):
         print(f"nncjit: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _flush_output() -> None:
+    """Give standard output what was printed, while an error can still be told."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ModelError(f"standard output: {(error.strerror or str(error)).lower()}") from error
 
 
 def _open_standard_streams() -> None:

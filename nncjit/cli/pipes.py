@@ -1,8 +1,9 @@
-"""Standard input and output, and pipes with a name, in the place of files: ``-``."""
+"""Standard input and output, pipes with a name, and devices, in the place of files: ``-``."""
 
 from __future__ import annotations
 
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,72 +11,120 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nncjit.errors import OptionError
+from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.files import os_errors
 from nncjit.remote import is_url
 
-__all__ = ["STANDARD", "is_pipe", "model_from", "standard_output", "stream_from", "through_file"]
+__all__ = ["STANDARD", "behind_pipe", "is_standard", "through_file"]
 
 STANDARD = Path("-")
 _HEAD = 512
-_KINDS = ((b"GGUF", ".gguf"), (b"PK\x03\x04", ".npz"))
+_KINDS = ((b"GGUF", ".gguf"), (b"PK\x03\x04", ".npz"), (b"\x89HDF\r\n", ".h5"))
+_PIECE = 1 << 20
 
 
-def is_pipe(path: Path | None) -> bool:
-    """Whether this stands for standard input or output, or is a pipe with a name."""
-    return path is not None and not is_url(path) and (path == STANDARD or path.is_fifo())
+def is_standard(path: Any, stream: str) -> bool:
+    """Whether a path stands for standard ``"input"`` or ``"output"``."""
+    return path in (STANDARD, Path(f"/dev/std{stream.removesuffix('put')}"))
+
+
+def _is_pipe(path: Any) -> bool:
+    """Whether this is standard input, or a pipe with a name or of the shell."""
+    return path is not None and not is_url(path) and (is_standard(path, "input") or path.is_fifo())
 
 
 @contextmanager
-def model_from(path: Path) -> Iterator[Path]:
-    """A model file. What comes through a pipe goes to a temporary file, since its header and values are read apart; its
-    first bytes tell the format.
+def behind_pipe(path: Any, *, streams: bool = True) -> Iterator[Any]:
+    """The file to read for a path. What comes through a pipe goes to a temporary file, since its parts are not read in
+    their order; its first bytes tell the format. Errors name what the user named.
+
+    Parameters
+    ----------
+    path : path
+    streams : bool
+        Whether an NNC file may come, too.
 
     Raises
     ------
     OptionError
-        They tell of none.
+        The first bytes tell of no format.
     """
-    if not is_pipe(path):
+    if not _is_pipe(path):
         yield path
         return
-    with os_errors(path), _opened(path) as pipe, tempfile.TemporaryDirectory() as folder:
-        head = pipe.read(_HEAD)
-        copy = Path(folder) / f"model{_suffix_of(head)}"
-        with copy.open("wb") as file:
-            file.write(head)
-            shutil.copyfileobj(pipe, file, 1 << 20)
-        yield copy
-
-
-def stream_from(path: Path) -> Any:
-    """An NNC file: its path, or what comes through a pipe, read to its end."""
-    return sys.stdin.buffer if path == STANDARD else path
-
-
-def standard_output() -> BinaryIO:
-    """Standard output as a file of bytes."""
-    return sys.stdout.buffer
+    name = "standard input" if is_standard(path, "input") else str(path)
+    with tempfile.TemporaryDirectory() as folder:
+        with os_errors(path), _opened(path) as pipe:
+            head = pipe.read(_HEAD)
+            copy = Path(folder) / f"model{_suffix_of(head, name, streams=streams)}"
+            with copy.open("wb") as file:
+                file.write(head)
+                shutil.copyfileobj(pipe, file, _PIECE)
+        try:
+            yield copy
+        except NncError as error:
+            error.args = (str(error).replace(str(copy), name), *error.args[1:])
+            raise
 
 
 @contextmanager
-def through_file(target: Path, suffix: str) -> Iterator[Path]:
-    """`target`; for standard output, a temporary file that is copied there when the block ends well."""
-    if target != STANDARD:
-        yield target
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"model{suffix}"
-        yield file
-        with file.open("rb") as written:
-            shutil.copyfileobj(written, standard_output(), 1 << 20)
+def _sink(path: Any) -> Iterator[Any]:
+    """Where bytes go that are written in their order: standard output, a pipe or a device as a file, others as they
+    are.
+    """
+    if is_standard(path, "output"):
+        yield sys.stdout.buffer
+    elif _takes_bytes_in_order(path):
+        with os_errors(path), path.open("wb") as file:
+            yield file
+    else:
+        yield path
+
+
+@contextmanager
+def through_file(path: Any, suffix: str) -> Iterator[Any]:
+    """`path`; where bytes go in their order, a temporary file that is copied there when the block ends well."""
+    with _sink(path) as target:
+        if target is path:
+            yield path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"model{suffix}"
+            yield file
+            if file.exists():  # a dry run writes nothing
+                with file.open("rb") as written:
+                    _copy(target, written)
+
+
+def _copy(target: BinaryIO, written: Any) -> None:
+    """Copy a file to one that bytes go to in their order."""
+    try:
+        shutil.copyfileobj(written, target, _PIECE)
+        target.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = str(getattr(target, "name", target)).replace("<stdout>", "standard output")
+        raise ModelError(f"{name}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _takes_bytes_in_order(path: Any) -> bool:
+    if path is None or is_url(path):
+        return False
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _opened(path: Path) -> Any:
-    return open(0, "rb", closefd=False) if path == STANDARD else path.open("rb")
+    return open(0, "rb", closefd=False) if is_standard(path, "input") else path.open("rb")
 
 
-def _suffix_of(head: bytes) -> str:
+def _suffix_of(head: bytes, name: str, *, streams: bool) -> str:
+    if not head:
+        raise OptionError(f"{name} is empty")
     if b"data.pkl" in head:
         return ".pt"
     for magic, suffix in _KINDS:
@@ -83,4 +132,6 @@ def _suffix_of(head: bytes) -> str:
             return suffix
     if head[8:9] == b"{":
         return ".safetensors"
-    raise OptionError("standard input is no model file that its first bytes tell: safetensors, npz, PyTorch or GGUF")
+    if streams:
+        return ".nnc"
+    raise OptionError(f"{name} is no model file that its first bytes tell: safetensors, npz, PyTorch, GGUF or HDF5")

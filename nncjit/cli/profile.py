@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, path_or_url, show
+from nncjit.cli.pipes import behind_pipe
 from nncjit.errors import OptionError
 
 if TYPE_CHECKING:
@@ -47,7 +49,9 @@ def run(args: Namespace) -> None:
         plot.check_target(args.png)
     options = Options(**encoder_options(args))
     note(args, "working: several passes, the first of which compiles the kernels ...")
-    found = profile(args.source, options, threads=args.threads, calibration=args.calibration)
+    with behind_pipe(args.source) as source:
+        found = profile(source, options, threads=args.threads, calibration=args.calibration)
+    found = replace(found, source=str(args.source))
     if args.png is not None:
         draw(found, args.png, SORTS[args.sort], args.top or len(found.tensors))
     show(args, found, lambda found: describe(found, SORTS[args.sort], args.top or len(found.tensors)))

@@ -11,6 +11,8 @@ from pathlib import Path
 from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, decoder_options, path_or_url
 from nncjit.cli.default_target import derived_target
+from nncjit.cli.pipes import behind_pipe, is_standard, through_file
+from nncjit.errors import OptionError
 from nncjit.progress import progress_bar
 
 
@@ -30,8 +32,20 @@ def run(args: Namespace) -> None:
     """Write one page."""
     from nncjit.report.tensor_page import write_page
 
+    if args.output is None and is_standard(args.source, "input"):
+        raise OptionError("a page about standard input needs a name: -o PAGE.html")
+    if is_standard(args.source, "input") and is_standard(args.against, "input"):
+        raise OptionError("standard input holds one model: name the other one")
     target = args.output or derived_target(args.source, ".html")
-    with progress_bar("report", quiet=args.quiet) as progress:
-        write_page(args.source, target, against=args.against, progress=progress, **decoder_options(args))
+    with (
+        progress_bar("report", quiet=args.quiet) as progress,
+        behind_pipe(args.source) as source,
+        behind_pipe(args.against) as original,
+        through_file(target, ".html") as page,
+    ):
+        told = {"title": str(args.source), "progress": progress, **decoder_options(args)}
+        write_page(source, page, against=original, **told)
+    if is_standard(target, "output"):
+        return
     if not args.quiet:
         print(f"{text.printable(str(args.source))} -> {text.printable(str(target))}: open it in a browser")

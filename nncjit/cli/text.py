@@ -7,12 +7,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from nncjit.wording import count, decibels, seconds, shape, size, threads, three_digits
+from nncjit.wording import bits, count, decibels, seconds, shape, size, threads, three_digits
 
 if TYPE_CHECKING:
     from nncjit.stream.reports import TensorReport
 
 __all__ = [
+    "bits",
     "count",
     "decibels",
     "paragraphs",
@@ -69,7 +70,7 @@ def tensor_table(tensors: Iterable[TensorReport]) -> str:
             row.tool,
             "-" if row.step is None else f"{row.step:.3g}",
             size(row.bytes),
-            f"{row.bits_per_weight:.2f}",
+            bits(row.bits_per_weight),
             decibels(row.snr),
             row.note,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_decoder, add_output, decoder_options, path_or_url, show
 from nncjit.cli.executors import add_executor, executor_of
-from nncjit.cli.pipes import stream_from
+from nncjit.cli.pipes import behind_pipe
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -27,9 +28,14 @@ def run(args: Namespace) -> None:
     """Verify one file; damage is an error like any other bad input."""
     import nncjit
 
-    with executor_of(args) as executor, progress_bar("verify", quiet=args.quiet) as progress:
-        source = stream_from(args.source)
+    with (
+        executor_of(args) as executor,
+        progress_bar("verify", quiet=args.quiet) as progress,
+        behind_pipe(args.source) as source,
+    ):
         report = nncjit.verify(source, executor=executor, progress=progress, **decoder_options(args))
+    if source is not args.source:
+        report = replace(report, source=str(args.source))
     show(args, report, describe)
 
 

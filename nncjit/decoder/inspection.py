@@ -44,7 +44,8 @@ class TensorInspection:
 
     @property
     def bits_per_weight(self) -> float:
-        return 8 * self.bytes / max(self.weights, 1)
+        """Not a number where there are no weights."""
+        return 8 * self.bytes / self.weights if self.weights else math.nan
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class Inspection:
         return sum(t.weights for t in self.tensors)
 
     @property
+    def bits_per_weight(self) -> float:
+        """Of the whole file; not a number where there are no weights."""
+        return 8 * self.bytes / self.weights if self.weights else math.nan
+
+    @property
     def original_bytes(self) -> int:
         return sum(t.weights * dtypes.find(t.dtype).itemsize for t in self.tensors)
 
@@ -87,7 +93,13 @@ class Inspection:
         rows = []
         for row in self.tensors[:LISTED]:
             tools = ", ".join(row.tools) or row.dtype
-            cells = (row.name, wording.shape(row.shape), tools, wording.size(row.bytes), f"{row.bits_per_weight:.2f}")
+            cells = (
+                row.name,
+                wording.shape(row.shape),
+                tools,
+                wording.size(row.bytes),
+                wording.bits(row.bits_per_weight),
+            )
             rows.append(cells)
         return html_tables(self.source, self.facts(), TENSOR_HEAD, rows, len(self.tensors))
 
@@ -96,7 +108,7 @@ class Inspection:
         return [
             ("size", wording.size(self.bytes)),
             ("holds", f"{len(self.tensors):,} tensors, {wording.count(self.weights)} weights"),
-            ("precision", f"{8 * self.bytes / max(self.weights, 1):.2f} bits per weight"),
+            ("precision", f"{wording.bits(self.bits_per_weight)} bits per weight"),
         ]
 
     def to_dict(self) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class FinenessKinds(OptionGroup):
         "quantization parameter of the standard, for example -32",
         "The step is about 2^(qp / 2^qp_density). Given for the whole model, it holds for matrices only: vectors keep "
         "their own fine steps, unless a rule gives them a qp.",
+        needs=("saving",),
     )
     quality: float | None = option(
         None,
@@ -77,6 +78,7 @@ class FinenessKinds(OptionGroup):
         "precision of the default steps: 2 costs about one bit a weight more",
         "The default steps follow from each tensor's own spread; 2 halves every step, for 6 dB more. Without any of "
         "these options it is 1.",
+        needs=("quantised",),
     )
 
 
@@ -155,6 +157,7 @@ class Quantising(OptionGroup):
         "L",
         "weight of size against error",
         "Lambda of rate-distortion decisions: 0 is least error, 1 the reference software's usual compromise.",
+        needs=("matrix",),
     )
     frequency_weight: float = option(
         0.5,
@@ -163,6 +166,7 @@ class Quantising(OptionGroup):
         "how much a calibrated table favours rows that the samples use often",
         "0: all rows count alike; 1: a row counts as much as the samples felt its errors, and what they never use may "
         "be lost. Without calibration it means nothing.",
+        needs=("calibration",),
     )
     unreached: Unreached = option(
         "kept",
@@ -172,9 +176,15 @@ class Quantising(OptionGroup):
         '"kept" codes them with their default steps. "zero" makes them zero, which takes a few bytes; the report names '
         "them. It is for what is never used, as the pooler of an embedding model: weights that other inputs would "
         "reach are lost.",
+        needs=("calibration",),
     )
     exact: bool = option(
-        False, Flag(), "", "exact and slower searches everywhere", "The trellis in float64, and no samples."
+        False,
+        Flag(),
+        "",
+        "exact and slower searches everywhere",
+        "The trellis in float64, and no samples.",
+        needs=("matrix",),
     )
     qp_density: int = option(
         2,
@@ -183,6 +193,7 @@ class Quantising(OptionGroup):
         "steps an octave in which qp counts: 2^D",
         "It holds for the whole model: no rule changes it.",
         per_tensor=False,
+        needs=("qp",),
     )
 
 
@@ -199,6 +210,7 @@ class Coding(OptionGroup):
         "greater-than flags of the binarisation",
         'They come before the Exp-Golomb rest (cabac_unary_length_minus1 + 1). "auto" takes the cheapest length on a '
         "sample.",
+        needs=("coded",),
     )
     scan_order: int | Auto = option(
         "auto",
@@ -207,6 +219,7 @@ class Coding(OptionGroup):
         "order in which levels are coded: 0 by rows, 1 to 4 in blocks",
         "Order s from 1 on has blocks of 4 * 2^s rows, which can be decoded in parallel. "
         '"auto" takes them for large tensors.',
+        needs=("rows",),
     )
     selection: Selection = option(
         "fast",
@@ -215,6 +228,7 @@ class Coding(OptionGroup):
         "how the context initialisation is chosen",
         '"fast" compares the candidates on a sample of large tensors, "exact" on all of each. "reference" '
         'chooses as the reference software does, "none" takes the first.',
+        needs=("coded",),
     )
 
 
@@ -223,6 +237,7 @@ class Reducing(OptionGroup):
     """Fewer or simpler numbers before quantising."""
 
     TITLE: ClassVar[str] = "fewer or simpler numbers"
+    NEEDS: ClassVar[tuple[str, ...]] = ("matrix",)
 
     zeros: float = option(
         0.0,
@@ -249,6 +264,7 @@ class Reducing(OptionGroup):
         Counts("two or more sides joined by x, for example 1x4", "x"),
         "RxC",
         "blocks of zeros and unify, for example 1x4",
+        needs=("zeros", "unify"),
     )
     rank: int | float | Auto | None = option(
         None,
@@ -274,6 +290,7 @@ class Layout(OptionGroup):
         "D",
         "dimension that is coded as rows",
         "For example 3 for kernels with output channels last.",
+        needs=("matrix",),
     )
     join: str = option(
         "",
@@ -281,6 +298,7 @@ class Layout(OptionGroup):
         "LABEL",
         "code tensors of one label as one (in a rule)",
         "They must have one dtype, and shapes that are equal but for the first dimension.",
+        needs=("label",),
     )
     group: str = option(
         "", Label(), "LABEL", "put tensors of one label into an aggregate with a parameter set of its own (in a rule)"
@@ -302,13 +320,16 @@ class StreamLayout(OptionGroup):
         "In a stream, others are stored exactly, whatever rules say; in ONNX files and Hugging Face folders, they stay "
         "where they were.",
     )
-    blocks: bool = option(False, Flag(), "", "weights, biases and batch norms that belong together go into one unit")
+    blocks: bool = option(
+        False, Flag(), "", "weights, biases and batch norms that belong together go into one unit", needs=("block",)
+    )
     fold_batchnorm: bool = option(
         False,
         Flag(),
         "",
         "fold batch norms into the layer before",
         "They go into its scaling and bias, and come back as identities with that bias.",
+        needs=("batch norm",),
     )
     given_blocks: tuple[Block, ...] = option((), Blocks(), "", "blocks that names do not tell (`nncjit.reduce.Block`)")
     zeros_scope: Scope = option(
@@ -316,6 +337,7 @@ class StreamLayout(OptionGroup):
         Word(*get_args(Scope)),
         "WHAT",
         "what zeros is a share of: each tensor, or the whole model in one ranking",
+        needs=("zeros",),
     )
     profile: int = option(1, Whole(0, 1), "P", "edition of the standard: 0 is the first, 1 the second")
     references: References = option(

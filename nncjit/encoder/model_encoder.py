@@ -18,6 +18,7 @@ from nncjit.calibrate import Statistics, opened
 from nncjit.encoder import targets, vectors_together
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import Item, items_of
+from nncjit.encoder.idle_options import warn_of_idle
 from nncjit.encoder.model_samples import UnitSample
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.encoder.pipeline import bundled, in_order
@@ -252,6 +253,8 @@ def _plan(
 ) -> tuple[Plan, list[UnitSample], list[Aim]]:
     """The plan, and samples where there are targets or where they are wanted for themselves."""
     plan = replace(Plan.of((t.info for t in model), options, data), rate_scale=rate_scale)
+    if rate_scale:
+        warn_of_idle(model, plan)
     plan = replace(plan, zero_counts=zeros_of_model(model, plan))
     if sampled or targets.has_targets(plan):
         return targets.solve(plan, model, targets.target_of(plan, original.infos), pool, progress=progress)
@@ -299,6 +302,7 @@ def compile_kernels() -> None:
 def estimate_model(model: Model, options: Options, execution: Execution = EXECUTION, data: Data = NO_DATA) -> Encoded:
     """What `encode_model` would write, estimated from samples of each tensor: a dry run."""
     started = time.perf_counter()
+    options.warn_where_none_is_coded(model.names)
     original, model = model, _shrunk(model, data)
     with thread_counts.pool(execution.threads) as pool:
         plan, samples, _ = _plan(model, original, options, data, pool, sampled=True, progress=execution.progress)

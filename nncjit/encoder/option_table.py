@@ -30,6 +30,8 @@ class Option:
     """What else one has to know, in sentences."""
     per_tensor: bool = True
     """Whether a rule may change it."""
+    needs: tuple[str, ...] = ()
+    """What it has no effect without: see `nncjit.encoder.idle_options`."""
 
     def check(self, value: Any) -> Any:
         """A value, or the text that spells it, as the option keeps it.
@@ -96,9 +98,12 @@ def option(
     more: str = "",
     *,
     per_tensor: bool = True,
+    needs: tuple[str, ...] = (),
 ) -> Any:
     """A field of a group that is an option; see `Option`."""
-    row = Option(default=default, values=values, metavar=metavar, does=does, more=more, per_tensor=per_tensor)
+    row = Option(
+        default=default, values=values, metavar=metavar, does=does, more=more, per_tensor=per_tensor, needs=needs
+    )
     return field(default=default, metadata={"option": row})
 
 
@@ -110,11 +115,13 @@ class OptionGroup:
     """What the group is about, for the command line's help and the reference."""
     PER_TENSOR: ClassVar[bool] = True
     """Whether rules may change its options."""
+    NEEDS: ClassVar[tuple[str, ...]] = ()
+    """What options have no effect without that do not say it themselves."""
 
     @classmethod
     def rows(cls) -> dict[str, Option]:
         """The options of the group by name."""
-        return _rows(cls, cls.PER_TENSOR)  # type: ignore[arg-type] # classes are hashable
+        return _rows(cls, cls.PER_TENSOR, cls.NEEDS)  # type: ignore[arg-type] # classes are hashable
 
     def __post_init__(self) -> None:
         for row in self.rows().values():
@@ -122,9 +129,9 @@ class OptionGroup:
 
 
 @cache
-def _rows(group: Any, per_tensor: bool) -> dict[str, Option]:
+def _rows(group: Any, per_tensor: bool, needs: tuple[str, ...]) -> dict[str, Option]:
     return {
-        f.name: replace(row, name=f.name, per_tensor=per_tensor and row.per_tensor)
+        f.name: replace(row, name=f.name, per_tensor=per_tensor and row.per_tensor, needs=row.needs or needs)
         for f in fields(group)
         if (row := f.metadata.get("option")) is not None
     }

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from nncjit.encoder import targets
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import items_of
+from nncjit.encoder.idle_options import warn_of_idle
 from nncjit.encoder.model_encoder import EncodedPiece, write_planned
 from nncjit.encoder.model_samples import Cost, UnitSample, take_samples
 from nncjit.encoder.options import Options
@@ -117,6 +118,7 @@ class Decisions:
 def decide_without_targets(model: Model, whole: Whole) -> Decisions:
     """The decisions that need no sample: all of them where there is no target."""
     plan = Plan.of(whole.infos, whole.options, whole.data)
+    warn_of_idle(model, plan)
     return Decisions.of(replace(plan, zero_counts=zeros_of_model(model, plan)))
 
 

@@ -100,11 +100,11 @@ def open_model(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
     ModelError
         The file does not exist or is damaged, or a tensor has a type that nncjit does not support.
     """
-    module = _module_for(path)
     if is_url(path):
-        return _at_url(str(path), module)
-    check_readable(path)
-    model: Model = module.read(path, mmap=mmap)
+        return _at_url(str(path), _module_for(path))
+    if isinstance(path, str | os.PathLike):
+        check_readable(path)  # a missing file is told before a strange suffix
+    model: Model = _module_for(path).read(path, mmap=mmap)
     return model
 
 

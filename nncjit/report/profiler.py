@@ -20,6 +20,7 @@ from nncjit.convert import compress, decompress
 from nncjit.decoder.inspection import Inspection, inspect
 from nncjit.decoder.random_access import open as open_stream
 from nncjit.encoder.options import Options
+from nncjit.errors import OptionError
 from nncjit.report.memory import in_child
 from nncjit.stages import Cost, Recorder, recording
 
@@ -122,6 +123,9 @@ def profile(
         What `nncjit.compress` and `nncjit.decompress` raise.
     """
     keywords = Options.of(options, {}).keywords()
+    if not formats.is_known(source) and (keywords or calibration is not None):
+        given = ", ".join([*keywords, *(["calibration"] if calibration is not None else [])])
+        raise OptionError(f"{fspath(source)}: is a stream, which is only decoded: {given} cannot be used")
     if calibration is not None:
         keywords["calibration"] = fspath(calibration)
     with tempfile.TemporaryDirectory(prefix="nncjit-profile-") as name:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -46,6 +46,7 @@ def write_page(
     target: Any,
     *,
     against: Any = None,
+    title: str | None = None,
     threads: int | None = None,
     max_bytes: int | str | None = None,
     progress: Progress | bool | None = None,
@@ -60,6 +61,8 @@ def write_page(
         The page to write, ``*.html``.
     against : path, bytes-like, binary file, or mapping of str to array_like, optional
         The original model. With it, the page shows what was lost.
+    title : str, optional
+        What the page calls the model; default: the source's name.
     threads : int, optional
         Threads that decode; default: all cores that the process may use.
     max_bytes : int or str, optional
@@ -84,6 +87,8 @@ def write_page(
     if not isinstance(target, str | PathLike) or Path(target).suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"{source_name(target)}: a page's name must end in .html")
     found = inspect(source)
+    if title is not None:
+        found = replace(found, source=title)
     with open_any(source, threads=threads, max_bytes=max_bytes) as model, reporting(progress, "report") as told:
         original = None if against is None else open_any(against, threads=threads)
         try:

@@ -45,7 +45,8 @@ class TensorReport:
 
     @property
     def bits_per_weight(self) -> float:
-        return 8 * self.bytes / max(self.weights, 1)
+        """Not a number where there are no weights."""
+        return 8 * self.bytes / self.weights if self.weights else math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +68,12 @@ class Report:
 
     @property
     def ratio(self) -> float:
-        """Compressed size in percent of the original."""
-        return 100.0 * self.compressed_bytes / max(self.original_bytes, 1)
+        """Compressed size in percent of the original; not a number where that is nothing."""
+        return 100.0 * self.compressed_bytes / self.original_bytes if self.original_bytes else math.nan
 
     @property
     def bits_per_weight(self) -> float:
-        return 8.0 * self.compressed_bytes / max(self.weights, 1)
+        return 8.0 * self.compressed_bytes / self.weights if self.weights else math.nan
 
     def __str__(self) -> str:
         names = " -> ".join(filter(None, (self.source, self.target)))
@@ -82,7 +83,7 @@ class Report:
         """The report in a notebook: what it says, and the largest tensors."""
         largest = sorted(self.tensors, key=lambda row: -row.bytes)[:LISTED]
         rows = [
-            (row.name, wording.shape(row.shape), row.tool, wording.size(row.bytes), f"{row.bits_per_weight:.2f}")
+            (row.name, wording.shape(row.shape), row.tool, wording.size(row.bytes), wording.bits(row.bits_per_weight))
             for row in largest
         ]
         return html_tables(str(self).partition(": ")[0], self._facts(), TENSOR_HEAD, rows, len(self.tensors))
@@ -92,7 +93,7 @@ class Report:
         sizes = f"{wording.size(self.original_bytes)} -> {wording.size(self.compressed_bytes)}"
         return [
             ("size", f"{sizes} ({wording.three_digits(self.ratio)} %)"),
-            ("precision", f"{self.bits_per_weight:.2f} bits per weight"),
+            ("precision", f"{wording.bits(self.bits_per_weight)} bits per weight"),
             ("tensors", f"{len(self.tensors):,} tensors"),
             ("time", wording.seconds(self.seconds)),
         ]

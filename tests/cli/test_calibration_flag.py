@@ -67,7 +67,10 @@ def test_sensitivity_decides_which_weights_become_zero(folder, run, more):
     assert not weights[:15].any()
     assert np.count_nonzero(weights[15:]) > 290
     code, _, err = run("compress model.safetensors -o other.nnc --zeros 0.5 --sensitivity none.safetensors")
-    assert (code, err) == (1, "nncjit: error: none.safetensors: no such file or directory\n")
+    assert (code, err) == (
+        1,
+        "nncjit: error: none.safetensors: no such file or directory (did you mean 'model.safetensors'?)\n",
+    )
 
 
 @pytest.mark.parametrize("flag", ["--calibration s", "--sensitivity s", "--workers 2", "--plan p", "--metadata a=b"])

@@ -74,7 +74,7 @@ def test_every_verb_explains_itself_within_the_terminal(verb, capsys, monkeypatc
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["nonsense"], ["verify"], ["verify", "a", "b"], ["verify", "a", "--threads", "x"], ["inspect", "-z", "a"]],
+    [["-q"], ["nonsense"], ["verify"], ["verify", "a", "b"], ["verify", "a", "--threads", "x"], ["inspect", "-z", "a"]],
 )
 def test_bad_usage_is_2(words, capsys):
     with pytest.raises(SystemExit) as exited:

@@ -51,6 +51,10 @@ def test_named_pipes_are_read(folder, run):
         ("p1", "m.safetensors", "compress p1 -o x.nnc"),
         ("p2", "m.nnc", "verify p2"),
         ("p3", "m.nnc", "decompress p3 -o x.npz"),
+        ("p4", "m.nnc", "inspect p4"),
+        ("p5", "m.nnc", "report p5 --against m.safetensors -o p5.html"),
+        ("p6", "m.safetensors", "diff p6 m.nnc"),
+        ("p7", "m.safetensors", "inspect p7"),
     ):
         os.mkfifo(fifo)
         data = (folder / content).read_bytes()
@@ -60,6 +64,77 @@ def test_named_pipes_are_read(folder, run):
         writer.join()
         assert (code, err) == (0, "")
     assert nncjit.diff("x.npz", "x.nnc").equal
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_pipes_and_devices_are_written(folder, run):
+    os.mkfifo("p")
+    found = []
+    for line in ("compress m.safetensors -o p", "decompress m.nnc -o p", "report m.nnc -o p"):
+        nncjit.compress("m.safetensors", "m.nnc")
+        reader = threading.Thread(target=lambda: found.append((folder / "p").read_bytes()))
+        reader.start()
+        code, out, err = run(line)
+        reader.join()
+        assert (code, err) == (0, "")
+        assert " -> p" in out
+        assert found.pop()
+    assert run("compress m.safetensors -q -o /dev/null") == (0, "", "")
+    if os.path.exists("/dev/full"):  # noqa: PTH110
+        assert run("compress m.safetensors -q -o /dev/full") == (
+            1,
+            "",
+            "nncjit: error: /dev/full: no space left on device\n",
+        )
+    assert run("compress m.safetensors --dry-run -q -o /dev/null") == (0, "", "")
+
+
+def test_one_pipe_is_one_model(folder, run):
+    assert run("diff - -") == (2, "", "nncjit: error: standard input holds one model: name the other one\n")
+    assert run("report - --against - -o x.html")[0] == 2
+    assert "-o PAGE.html" in run("report -")[2]
+
+
+def test_two_models_do_not_go_to_one_file(folder, run):
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        save_file(WEIGHTS, folder / name / "m.safetensors")
+    code, _, err = run("compress a/m.safetensors b/m.safetensors -o out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "would both become m.nnc" in err
+    assert not (folder / "out").exists()
+
+
+def test_a_missing_file_is_told_with_the_one_that_may_be_meant(folder, run):
+    nncjit.compress("m.safetensors", "model.nnc")
+    for line, meant in (
+        ("compress mm.safetensors", "m.safetensors"),
+        ("compress m.safetensor -o x.nnc", "m.safetensors"),
+        ("inspect modell.nnc", "model.nnc"),
+        ("decompress modell.nnc -o x.npz", "model.nnc"),
+    ):
+        code, _, err = run(line)
+        assert code == 1
+        assert f"no such file or directory (did you mean {meant!r}?)" in err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compress m.safetensors -o x.nnc --prune-by l1",
+        "compress m.safetensors -o x.nnc --prune-share 0.3",
+        "compress m.safetensors -o x.nnc --metadata a=1 --metadata a=2",
+        "eval --demo --task other.py",
+        "eval m.safetensors --rival none --rival-qp -20",
+        "profile m.nnc --bits 4",
+        "profile m.nnc --calibration x.safetensors",
+    ],
+)
+def test_what_would_be_ignored_is_refused(folder, run, line):
+    nncjit.compress("m.safetensors", "m.nnc")
+    code, _, err = run(line)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("nncjit: error: ")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")

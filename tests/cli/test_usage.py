@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
         ("verify m.nnc more", "no argument more"),
         ("verify", "required: FILE"),
         ("compress m.npz --threads x", "invalid int value: 'x'"),
-        ("", "required: VERB"),
+        ("-q", "required: VERB"),
     ],
 )
 def test_wrong_words_are_one_line_that_helps(folder, run, line, words):
@@ -40,6 +40,12 @@ def test_wrong_words_are_one_line_that_helps(folder, run, line, words):
     assert words in err
     assert err.startswith("nncjit: error: ")
     assert err.count("\n") == 1
+
+
+def test_without_words_the_verbs_are_listed(run):
+    code, out, err = run("")
+    assert (code, out) == (2, "")
+    assert "compress" in err
 
 
 @pytest.mark.parametrize("flag", ["-q", "--quiet"])

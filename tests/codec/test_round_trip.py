@@ -44,6 +44,7 @@ def test_raw_floats_come_back_bit_for_bit(data: st.DataObject, dtype: str, shape
     assert back.tobytes() == array.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect without:nncjit.NncWarning")
 @settings(max_examples=EXAMPLES)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -270,6 +270,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect without:nncjit.NncWarning")
 @settings(max_examples=EXAMPLES)
 @given(
     choices=st.fixed_dictionaries({}, optional=CHOICES),

@@ -162,6 +162,7 @@ def test_blocks_become_integers_and_vectors(tmp_path, options):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect without:nncjit.NncWarning")
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("size", [1, 40])
 def test_scales_run_along_the_rows(tmp_path, axis, size):
