@@ -3,8 +3,9 @@
     python bench/calibrated.py vgg [--finetune STEPS [--first SHARE] [--rate RATE]] --json out.json
 
 A curve of each kind runs over steps (`quality`), coarser and coarser until two points in a row lose more than one
-percent of the main measure on the validation split, and then half a step beyond the last one that held. The smallest
-point that holds the limit is chosen, and is measured on the test set, which nothing is chosen on.
+percent of the main measure on the validation split, and then half a step beyond the last one that held. A point holds
+the limit if it does so by at least one standard error, of sample after sample beside what the original makes of it. The
+smallest such point is chosen, and is measured on the test set, which nothing is chosen on.
 
 "as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples. "vectors anew": after that,
 `match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels, so many steps for each point
@@ -59,20 +60,27 @@ Arrays = Mapping[str, np.ndarray]
 class Curve:
     """Points of one kind, each chosen or not by the validation split alone."""
 
-    def __init__(self, name: str, kind: str, raw: int, limit: float) -> None:
-        self.name, self.kind, self.raw, self.limit = name, kind, raw, limit
+    def __init__(self, name: str, kind: str, raw: int, original: np.ndarray) -> None:
+        self.name, self.kind, self.raw = name, kind, raw
+        sign = 1 if zoo_calibration.HIGHER_IS_BETTER[name] else -1
+        self.sign, self.limits = sign, original * (1 - sign * LOSS / 100)
         self.points: list[dict[str, Any]] = []
         self.streams: list[bytes] = []
 
     def add(self, quality: float, data: bytes) -> bool:
         """Add a point, and say whether it holds the limit."""
         found = zoo_calibration.validate(self.name, nncjit.decode(data))
+        room = self.sign * (found - self.limits)
         point = {"kind": self.kind, "quality": quality, "bytes": len(data), "ratio": 100 * len(data) / self.raw}
-        self.points.append(point | {"validation": found})
+        point |= {"validation": float(found.mean()), "room": float(room.mean()), "error": _standard_error(room)}
+        self.points.append(point)
         self.streams.append(data)
-        size = f"{point['ratio']:.3f} %"
-        print(f"{self.name} {self.kind} {quality:.4g}: {size}, {found:.4f} (limit {self.limit:.4f})", flush=True)
-        return self._holds(found)
+        print(
+            f"{self.name} {self.kind} {quality:.4g}: {point['ratio']:.3f} %, {point['validation']:.4f}, "
+            f"{point['room']:+.4f} from the limit, standard error {point['error']:.4f}",
+            flush=True,
+        )
+        return self._holds(point)
 
     def search(self, first: float, encoded: Callable[[float], bytes]) -> None:
         """Points from the first on, to where the limit is: hits are counted, so one point that fails may be chance."""
@@ -90,7 +98,7 @@ class Curve:
 
     def best(self) -> int | None:
         """The smallest point that holds the limit."""
-        good = [k for k, p in enumerate(self.points) if self._holds(p["validation"])]
+        good = [k for k, point in enumerate(self.points) if self._holds(point)]
         return min(good, key=lambda k: int(self.points[k]["bytes"])) if good else None
 
     def chosen(self) -> dict[str, Any] | None:
@@ -101,8 +109,13 @@ class Curve:
         test = zoo_calibration.measure(self.name, nncjit.decode(self.streams[best]))
         return self.points[best] | {"test": test}
 
-    def _holds(self, found: float) -> bool:
-        return found >= self.limit if zoo_calibration.HIGHER_IS_BETTER[self.name] else found <= self.limit
+    @staticmethod
+    def _holds(point: Mapping[str, float]) -> bool:
+        return point["room"] >= point["error"]
+
+
+def _standard_error(of_samples: np.ndarray) -> float:
+    return float(of_samples.std(ddof=1) / len(of_samples) ** 0.5)
 
 
 def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
@@ -130,9 +143,9 @@ def tuned(
 ) -> Iterator[tuple[float, bytes]]:
     """Streams of a network that is trained on with the codec in the loop, coarser and coarser."""
     state = tensors(weights)
-    drawn = zoo_calibration.TASKS[name].draw(zoo_calibration.BATCH, zoo_calibration.CALIBRATE_ON + 2)
-    logits = zoo_calibration.TASKS[name].logits
-    loss = training.cross_entropy if logits else (lambda out, y: 100 * torch.nn.functional.mse_loss(out, y))
+    task = zoo_calibration.TASKS[name]
+    drawn = (task.tuned_on or task.draw)(zoo_calibration.BATCH, zoo_calibration.CALIBRATE_ON + 2)
+    loss = training.cross_entropy if task.logits else (lambda out, y: 100 * torch.nn.functional.mse_loss(out, y))
     for k in range(MOST_TUNED):
         quality = first * NEXT**k
         finetune(
@@ -163,10 +176,9 @@ def main() -> None:
     name, weights, merged = args.name, zoo_calibration.weights(args.name), zoo_calibration.merged(args.name)
     made = Statistics.open(args.statistics) if args.statistics else zoo_calibration.collect(name).statistics()
     whole = zoo_calibration.validate(name, weights)
-    limit = whole * (1 - LOSS / 100 if zoo_calibration.HIGHER_IS_BETTER[name] else 1 + LOSS / 100)
     raw = sum(a.nbytes for a in weights.values())
     plain, calibrated, norms, finetuned = (
-        Curve(name, kind, raw, limit) for kind in ("as it is", "calibrated", "vectors anew", "fine-tuned")
+        Curve(name, kind, raw, whole) for kind in ("as it is", "calibrated", "vectors anew", "fine-tuned")
     )
     plain.search(START[name][0], lambda quality: nncjit.encode(weights, quality=quality))
     calibrated.search(START[name][1], lambda quality: nncjit.encode(merged, calibration=made, quality=quality))
@@ -185,7 +197,7 @@ def main() -> None:
     found = {
         "model": name,
         "weights": sum(a.size for a in weights.values()),
-        "original": {"validation": whole, "test": zoo_calibration.measure(name, weights)},
+        "original": {"validation": float(whole.mean()), "test": zoo_calibration.measure(name, weights)},
         "finetune_steps": args.finetune,
         "points": [point for curve in curves for point in curve.points],
         "chosen": {curve.kind: curve.chosen() for curve in curves},

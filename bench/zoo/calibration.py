@@ -3,8 +3,9 @@
     python -m bench.zoo.calibration vgg STATS.safetensors
 
 Calibration draws from the data that training draws from, with a seed of its own, and so does validation: settings (how
-fine, how many steps) are chosen there. The character model knows much of its training's text by heart, so it has two
-texts that training did not read instead. The test sets are of other digits, scenes, crops and texts.
+fine, how many steps) are chosen there. Fine-tuning does not see the digits of the validation split, lest it looks
+better than it is. The character model knows much of its training's text by heart, so it has two texts that training did
+not read instead. The test sets are of other digits, scenes, crops and texts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,11 @@ CALIBRATE_ON, VALIDATE_ON = 77, 78
 """Seeds."""
 SAMPLES = 1024
 BATCH = 64
+CHOOSING = 360
+"""Digits, of those that training saw, that the validation split shows and fine-tuning does not."""
+TUNED_ON, CHOSEN_ON = slice(CHOOSING, None), slice(CHOOSING)
+PICTURES = 8192
+"""Of the validation split: hits are counted, and so many tell half a percent."""
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -39,13 +46,15 @@ class Task(NamedTuple):
 
     draw: Callable[[int, int], Iterator[Batch]]
     """Endless batches of inputs and labels, of so many samples, from a seed."""
-    quality: Callable[[np.ndarray, np.ndarray], float]
-    """Its main measure, from outputs and labels."""
+    scores: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """Its main measure for each sample, from outputs and labels."""
     logits: bool = True
     validation: int = 2048
     """Samples of the validation split: more where a measure counts hits."""
     unseen: Callable[[], Iterator[Batch]] | None = None
     """A validation split that is not drawn as training's data are."""
+    tuned_on: Callable[[int, int], Iterator[Batch]] | None = None
+    """What fine-tuning draws where it may not have all that training has."""
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
@@ -74,10 +83,14 @@ def _digits(state: training.State, x: Tensor) -> Tensor:
     return training.linear(x, state["output.weight"], state["output.bias"])
 
 
-def _pictures(size: int, seed: int) -> Iterator[Batch]:
-    found = pictures.batches(size, seed, easy=1)
+def _pictures(size: int, seed: int, part: slice = slice(None)) -> Iterator[Batch]:
+    found = pictures.batches(size, seed, easy=1, part=part)
     next(found)  # the first batch is plain
     return found
+
+
+def _chosen_pictures() -> Iterator[Batch]:
+    return islice(_pictures(BATCH, VALIDATE_ON, CHOSEN_ON), PICTURES // BATCH)
 
 
 def _scenes(size: int, seed: int) -> Iterator[Batch]:
@@ -100,7 +113,7 @@ def _chosen_text() -> Iterator[Batch]:
         yield inputs[at : at + BATCH].copy(), following[at : at + BATCH]
 
 
-def _varied_digits(size: int, seed: int) -> Iterator[Batch]:
+def _varied_digits(size: int, seed: int, part: slice = slice(None)) -> Iterator[Batch]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -109,7 +122,7 @@ def _varied_digits(size: int, seed: int) -> Iterator[Batch]:
     data = load_digits()
     rows = train_test_split(
         np.arange(len(data.target)), test_size=trainer.TEST_IMAGES, stratify=data.target, random_state=trainer.SEED
-    )[0]
+    )[0][part]
     images = torch.from_numpy(data.images[rows, None].astype(np.float32) / np.float32(digits.WHITE))
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -117,27 +130,33 @@ def _varied_digits(size: int, seed: int) -> Iterator[Batch]:
         yield trainer.vary(images[chosen], generator).numpy(), data.target[rows][chosen.numpy()].astype(np.int64)
 
 
-def _accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
-    return float(100 * (outputs.argmax(-1) == labels).mean())
+def _chosen_digits() -> Iterator[Batch]:
+    return islice(_varied_digits(BATCH, VALIDATE_ON, CHOSEN_ON), PICTURES // BATCH)
 
 
-def _bits(outputs: np.ndarray, labels: np.ndarray) -> float:
-    exact = torch.from_numpy(outputs[:, charlm.WINDOW // 2 :])
-    return float(training.cross_entropy(exact, torch.from_numpy(labels[:, charlm.WINDOW // 2 :])) / np.log(2))
+def _hits(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return 100.0 * (outputs.argmax(-1) == labels)
 
 
-def _psnr(outputs: np.ndarray, images: np.ndarray) -> float:
-    return float(np.mean(-10 * np.log10(((outputs - images) ** 2).mean((1, 2, 3)))))
+def _bits(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    exact, following = (torch.from_numpy(np.array(a[:, charlm.WINDOW // 2 :])) for a in (outputs, labels))
+    lost = torch.nn.functional.cross_entropy(exact.transpose(1, 2), following, reduction="none")
+    return np.asarray(lost.mean(1) / np.log(2))
 
 
+def _psnr(outputs: np.ndarray, images: np.ndarray) -> np.ndarray:
+    return np.asarray(-10 * np.log10(((outputs - images) ** 2).mean((1, 2, 3))))
+
+
+_of_pictures = Task(_pictures, _hits, unseen=_chosen_pictures, tuned_on=partial(_pictures, part=TUNED_ON))
 TASKS = {
-    "vgg": Task(_pictures, _accuracy),
-    "resnet": Task(_pictures, _accuracy),
-    "mobilenet": Task(_pictures, _accuracy),
-    "audio": Task(_scenes, _accuracy, validation=1024),
+    "vgg": _of_pictures,
+    "resnet": _of_pictures,
+    "mobilenet": _of_pictures,
+    "audio": Task(_scenes, _hits, validation=1024),
     "autoencoder": Task(autoencoder.batches, _psnr, logits=False, validation=512),
     "charlm": Task(_unread_text, _bits, unseen=_chosen_text),
-    "digits": Task(_varied_digits, _accuracy),
+    "digits": Task(_varied_digits, _hits, unseen=_chosen_digits, tuned_on=partial(_varied_digits, part=TUNED_ON)),
 }
 HIGHER_IS_BETTER = {name: name != "charlm" for name in TASKS}
 
@@ -165,14 +184,18 @@ def collect(name: str, samples: int = SAMPLES, probes: int = 2, **keywords: Any)
     return calibrate(state, batches, output=output, forward=lambda w, x: run(name, w, x), probes=probes, **keywords)
 
 
-def validate(name: str, arrays: Mapping[str, np.ndarray]) -> float:
-    """The main measure on the validation split."""
-    state = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
+@cache
+def _validation(name: str) -> list[Batch]:
     task = TASKS[name]
-    batches = inputs_of(name, task.validation, VALIDATE_ON) if task.unseen is None else list(task.unseen())
+    return inputs_of(name, task.validation, VALIDATE_ON) if task.unseen is None else list(task.unseen())
+
+
+def validate(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The main measure for each sample of the validation split."""
+    state = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
     with torch.no_grad():
-        outputs = [run(name, state, torch.from_numpy(x)).numpy() for x, _ in batches]
-    return task.quality(np.concatenate(outputs), np.concatenate([labels for _, labels in batches]))
+        found = [TASKS[name].scores(run(name, state, torch.from_numpy(x)).numpy(), y) for x, y in _validation(name)]
+    return np.concatenate(found).astype(np.float64)
 
 
 def chosen_texts() -> list[str]:

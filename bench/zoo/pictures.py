@@ -46,9 +46,12 @@ def top(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {"top1": float(100 * first[:, 0].mean()), "top5": float(100 * first.any(1).mean())}
 
 
-def batches(size: int, seed: int, easy: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless training pictures, as inputs and labels int64; the first `easy` batches grow from plain to hard."""
+def batches(size: int, seed: int, easy: int, part: slice = slice(None)) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless training pictures, as inputs and labels int64; the first `easy` batches grow from plain to hard. They
+    are of all digits that may be trained on, or of a part.
+    """
     images, targets, _ = _split()
+    images, targets = images[part], targets[part]
     rng = np.random.default_rng(seed)
     for k in itertools.count():
         pictures, labels = draw(images, targets, size, rng, min(1.0, k / easy))
