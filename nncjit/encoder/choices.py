@@ -273,6 +273,14 @@ class Reducing(OptionGroup):
         "split a matrix into two factors: their rank, or below 1 the share of energy to keep",
         '"auto" splits where that is smaller at the same noise.',
     )
+    transform_tables: bool = option(
+        False,
+        Flag(),
+        "",
+        "turn tables (8 rows a column or more) to axes of their own where that is estimated to be smaller",
+        "A word embedding is then coded as a product, which its reader has to multiply out. It takes time with the "
+        "square of the columns. With calibration, tables that have statistics are transformed anyway.",
+    )
     scale_rows: bool = option(
         False, Flag(), "", "one factor for each output row (local scaling)", "With it, one step suits all rows."
     )

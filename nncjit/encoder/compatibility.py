@@ -49,6 +49,7 @@ def check_tensor(info: TensorInfo, choices: Choices, options: Options) -> None:
         "quantizer=raw": choices.quantising.quantizer == "raw",
         "quantizer=lossless": choices.quantising.quantizer == "lossless",
         "rank": choices.reducing.rank is not None,
+        "transform_tables": choices.reducing.transform_tables,
         "scale_rows": choices.reducing.scale_rows,
         "first_dimension": choices.layout.first_dimension != 0,
         "join": choices.layout.join != "",

@@ -82,7 +82,7 @@ class PartSample:
         if decision not in self._known:
             matrix = quantise(part.values, decision, metric=part.metric)
             error = self.share * part.gain * matrix.error
-            loss = self.share * (matrix.loss or part.loss_weight * matrix.error)
+            loss = self.share * (matrix.loss or part.loss_weight * matrix.error) if part.is_felt else 0.0
             self._known[decision] = Cost(estimate(matrix, self.share), error, loss)
         return self._known[decision]
 

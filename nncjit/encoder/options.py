@@ -88,6 +88,7 @@ class OptionKeywords(TypedDict, total=False):
     unify: float
     block_shape: tuple[int, ...] | str | None
     rank: int | float | Auto | None
+    transform_tables: bool
     scale_rows: bool
     first_dimension: int
     join: str

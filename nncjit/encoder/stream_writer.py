@@ -192,7 +192,7 @@ def _names(items: list[Item], plan: Plan) -> Iterator[str]:
         for tensor in item.all_tensors:
             yield tensor.name
             reducing = plan.choices[tensor.name].reducing
-            if reducing.rank is not None:
+            if reducing.rank is not None or reducing.transform_tables:
                 yield f"{tensor.name}_G"
                 yield f"{tensor.name}_H"
             if reducing.scale_rows or plan.options.stream.fold_batchnorm:

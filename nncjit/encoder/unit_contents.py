@@ -28,7 +28,6 @@ from nncjit.encoder.calibrated_parts import (
     why_no_feedback,
     why_not,
 )
-from nncjit.encoder.calibrated_tables import calibrated_table, chosen_table
 from nncjit.encoder.code import estimate
 from nncjit.encoder.decide import (
     DEFAULT_UNARY_LENGTH,
@@ -54,6 +53,14 @@ from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
 from nncjit.encoder.reduction import reduced
 from nncjit.encoder.sampling import runs
+from nncjit.encoder.table_transform import (
+    Transform,
+    calibrated_metric,
+    chosen_transform,
+    plain_metric,
+    transformed_table,
+    why_not_transformed,
+)
 from nncjit.encoder.unit_layout import (
     Contents,
     ExactContents,
@@ -72,6 +79,7 @@ from nncjit.stream import integer_limbs
 from nncjit.stream.float_planes import split
 
 NOT_SMALLER = "coded it would not be smaller"
+TABLE_NOT_SMALLER = "a transform of this table would not be smaller"
 NOT_QUANTISED = "its type is not quantised"
 
 STRIP = 64
@@ -151,13 +159,10 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return RawContents(info, storage, reason)
     fresh = tensor.fresh or not np.may_share_memory(values, storage)
     del storage
-    if balanced and is_matrix(info.shape):
-        told = why_no_feedback(info, plan)
-        if not told:
-            found = _calibrated(info, values, plan)
-            if found is not None:
-                return found
-            told = STEP_ONLY + "a transform of this table would not be smaller"
+    if is_matrix(info.shape):
+        found, told = _calibrated(info, values, plan) if balanced else _transformed(info, values, measured, plan, told)
+        if found is not None:
+            return found
     changed = reduced(info, values, plan)
     return _plain(info, values, changed, measured, plan, workers, fresh=fresh, told=told, balanced=balanced)
 
@@ -173,18 +178,23 @@ def _huge(tensor: Tensor, values: HugeTensor, plan: Plan, workers: Executor | No
     return FloatContents(layout, _alone(FloatPart("W", info.name, values, measured)))
 
 
-def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatContents | None:
-    """A weight with statistics, its inputs as rows, with local scaling, or a table's factors; None for a table that
-    they do not suit.
+def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> tuple[FloatContents | None, str]:
+    """A weight with statistics, its inputs as rows, with local scaling, or a table's factors; else why it gets no more
+    of them than its step.
     """
+    told = why_no_feedback(info, plan)
+    if told:
+        return None, told
     choices = plan.choices[info.name]
     assert plan.data.metrics is not None
     record = plan.data.metrics.record(info)
     assert record is not None
-    table = chosen_table(info, values, plan)
-    if table is None and record.kind == "table":
-        return None
-    axis = 0 if table is not None or is_depthwise(record) else record.axis
+    if record.kind == "table":
+        transform = chosen_transform(info.name, values, calibrated_metric(info.name, plan), plan)
+        if transform is None:
+            return None, STEP_ONLY + TABLE_NOT_SMALLER
+        return _factored_table(info, values, transform, plan), ""
+    axis = 0 if is_depthwise(record) else record.axis
     wanted = _rows_first(values, axis)
     length = choices.coding.unary_length
     layout = UnitLayout(
@@ -198,9 +208,35 @@ def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> FloatConten
         shift=axis,
         block=Block(weight=info.name, axis=axis),
     )
-    if table is not None:
-        return FloatContents(layout, calibrated_table(info.name, wanted, table, plan), wanted, table=table)
-    return FloatContents(layout, calibrated_parts(info.name, wanted, plan), wanted)
+    return FloatContents(layout, calibrated_parts(info.name, wanted, plan), wanted), ""
+
+
+def _transformed(
+    info: TensorInfo, values: np.ndarray, measured: Measured, plan: Plan, told: str
+) -> tuple[FloatContents | None, str]:
+    """The factors of a table without statistics; None, and why, where there are none. `told` was said of it before."""
+    why = why_not_transformed(info, measured, plan)
+    if why == "":
+        transform = chosen_transform(info.name, values, plain_metric(info, measured, plan), plan)
+        if transform is not None:
+            return _factored_table(info, values, transform, plan, told), told
+        why = "not transformed: " + TABLE_NOT_SMALLER
+    return None, told or why or ""
+
+
+def _factored_table(
+    info: TensorInfo, wanted: np.ndarray, transform: Transform, plan: Plan, told: str = ""
+) -> FloatContents:
+    """A table as factors."""
+    choices = plan.choices[info.name]
+    length = choices.coding.unary_length
+    settled = Settled(
+        "trellis", DEFAULT_UNARY_LENGTH if length == "auto" else length, scan_order_of(wanted.shape, choices)
+    )
+    layout = UnitLayout(infos=(info,), shape=wanted.shape, settled=settled, block=Block(weight=info.name))
+    metric = transform.metric
+    parts = transformed_table(info.name, wanted, transform, plan)
+    return FloatContents(layout, parts, wanted, told, table=metric if metric.is_felt else None)
 
 
 def _plain(

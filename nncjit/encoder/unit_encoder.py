@@ -207,7 +207,9 @@ def _quantise_parts(
                 workers=workers,
                 overwrite=part.overwrite,
             )
-            if part.loss_weight and contents.table is None:
+            if not part.is_felt:
+                matrix = replace(matrix, loss=None)
+            elif part.loss_weight and contents.table is None:
                 matrix = replace(matrix, loss=part.loss_weight * matrix.error)
             roles.append(part.role)
             matrices.append(matrix)

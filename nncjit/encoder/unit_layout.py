@@ -19,7 +19,7 @@ from nncjit.stream.float_planes import Split
 from nncjit.stream.integer_limbs import Limbs
 
 if TYPE_CHECKING:
-    from nncjit.encoder.calibrated_tables import TableMetric
+    from nncjit.encoder.table_transform import TableMetric
 
 
 class Found(Protocol):
@@ -53,6 +53,8 @@ class FloatPart:
     """The step that a calibration gives."""
     loss_weight: float = 0.0
     """What a squared error costs in a calibration's units, where no metric says so."""
+    is_felt: bool = True
+    """Whether metric and weight are those of a calibration; else they serve to balance the parts of one tensor."""
 
     @classmethod
     def of(cls, role: str, name: str, values: np.ndarray, gain: float = 1.0) -> FloatPart:

@@ -16,6 +16,7 @@ Tool = bool | Literal["auto"]
 UNUSED = (
     "snr",
     "rank",
+    "transform_tables",
     "scale_rows",
     "first_dimension",
     "join",

@@ -7,11 +7,11 @@ import pytest
 
 import nncjit
 from nncjit.calibrate import Calibration
-from nncjit.encoder.calibrated_tables import TableMetric
 from nncjit.encoder.execution import Data
 from nncjit.encoder.grouping import items_of
 from nncjit.encoder.options import Options
 from nncjit.encoder.plan import Plan
+from nncjit.encoder.table_transform import TableMetric
 from nncjit.encoder.unit_encoder import quantised_units
 from nncjit.model import Model
 
@@ -56,7 +56,7 @@ def test_factors_compose_what_the_decoder_finds(case):
 def loss(weights, found, statistics):
     record = statistics["words"]
     shares = record.energy() / record.energy().sum()
-    metric = TableMetric(record.metric()[0] + 1e-9 * np.eye(COLUMNS), 0.5 * shares + 0.5 / ROWS)
+    metric = TableMetric(record.metric()[0] + 1e-9 * np.eye(COLUMNS), 0.5 * shares + 0.5 / ROWS, 1.0)
     return metric.loss(found - weights["words"])
 
 
