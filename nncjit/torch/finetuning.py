@@ -59,7 +59,7 @@ def finetune(
     output: Output = "logits",
     train: Trained = "all",
     epochs: int = 1,
-    rate: float = 1e-3,
+    rate: float = 3e-4,
     refresh: int = 20,
     sparsity: float = 0.0,
     calibration: Statistics | str | PathLike[str] | None = None,
