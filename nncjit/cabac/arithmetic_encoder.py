@@ -97,6 +97,11 @@ class ArithmeticEncoder:
         """The lower end of the interval, modulo 512."""
         return int(self._state["low"]) & 511
 
+    @property
+    def range(self) -> int:
+        """The width of the interval, 256 to 510."""
+        return int(self._state["range"])
+
     def append(self, piece: ArithmeticEncoder) -> None:
         """Add what a `piece` has coded, as if it had been written here."""
         self._make_room(int(piece._state["position"]))

@@ -32,7 +32,7 @@ from nncjit.jit.threads import share
 Array = NDArray[Any]
 
 FEWEST_ROWS = 5
-"""Rows for which lanes pay: a step takes as long as some four bins of one encoder."""
+"""Rows as long as the longest for which lanes pay: a step takes as long as some four bins of one encoder."""
 LEAST_BYTES, SPARE_BITS = 2, 6
 """Room of a level in a row's output: bytes at least, and bits beside those of the mean magnitude."""
 LONG = 1 << 24
@@ -51,11 +51,11 @@ ROWS_KERNEL = CompiledLater(kernels.encode_rows, WORTH_COMPILING)
 
 
 def can_code(prepared: PreparedLayer) -> bool:
-    """Whether the block rows of a layer can be coded in lanes, on this machine."""
+    """Whether the block rows of a layer, or the layer where it has none, can be coded in lanes, on this machine."""
     layer, intervals = prepared.layer, prepared.intervals
     plain = prepared.base is None and prepared.history is None and not layer.codebook_size
-    whole_rows = bool(intervals["restart"].all()) and not intervals["zero_steps"].any()
-    return plain and whole_rows and layer.unary_length <= LONGEST_UNARY and lanes_here()
+    whole_rows = (len(intervals) == 1 or bool(intervals["restart"].all())) and not intervals["zero_steps"].any()
+    return plain and whole_rows and prepared.coded > 0 and layer.unary_length <= LONGEST_UNARY and lanes_here()
 
 
 def lanes_here() -> bool:
@@ -72,13 +72,16 @@ def compile_rows() -> None:
 class QueuedLayer:
     """A layer whose rows are coded, or will be."""
 
-    def __init__(self, queue: RowQueue, prepared: PreparedLayer, contexts: Array) -> None:
+    def __init__(self, queue: RowQueue, prepared: PreparedLayer, contexts: Array, range_: int) -> None:
         self._queue, self.prepared, self.contexts = queue, prepared, contexts
+        self.has_restarts = bool(prepared.intervals["restart"][0])
+        self.first_range = 256 if self.has_restarts else range_
+        self.longest = int((prepared.intervals["stop"] - prepared.starts).max())
         self.rows: Array | None = None
         self.pieces: Table | None = None
 
     def append_to(self, encoder: ArithmeticEncoder) -> Array | None:
-        """Append the rows to what an encoder has written; returns their restarts, RESTART[k].
+        """Append the rows to what an encoder has written; returns the restarts, RESTART[k].
 
         None where the layer has to be coded in another way: its rows are too few, or too far away.
 
@@ -99,7 +102,7 @@ class QueuedLayer:
         self.prepared = replace(self.prepared, levels=_NO_LEVELS)  # a huge layer has no room beside its payload
         restarts = np.zeros(len(rows), RESTART)
         encoder.append_rows(Table(rows), self.pieces, restarts)
-        return restarts
+        return restarts if self.has_restarts else restarts[:0]
 
     def give_more_room(self, rows: Array) -> None:
         """Larger outputs for the rows of these numbers, which had to be given up."""
@@ -120,9 +123,11 @@ class RowQueue:
         self._workers = workers
         self._waiting: list[QueuedLayer] = []
 
-    def add(self, prepared: PreparedLayer, contexts: Array) -> QueuedLayer:
-        """Let a layer wait. `contexts` are the words of its contexts at a restart, uint32[n]."""
-        queued = QueuedLayer(self, prepared, contexts)
+    def add(self, prepared: PreparedLayer, contexts: Array, range_: int) -> QueuedLayer:
+        """Let a layer wait. `contexts` are the words of its contexts at the start and at restarts, uint32[n]; `range_`
+        is that of the encoder before it.
+        """
+        queued = QueuedLayer(self, prepared, contexts, range_)
         self._waiting.append(queued)
         return queued
 
@@ -141,8 +146,11 @@ def _code(layers: list[QueuedLayer], workers: Executor | None) -> None:
     """Code the rows of layers with one binarisation, longest first, if lanes pay for them."""
     base = min(address(queued.prepared.levels) for queued in layers)
     layers = [q for q in layers if address(q.prepared.levels) - base + q.prepared.levels.nbytes < REACH]
-    few = sum(len(q.prepared.intervals) for q in layers) < FEWEST_ROWS
-    if few or not ROWS_KERNEL.pays(sum(q.prepared.coded for q in layers)):
+    layers.sort(key=lambda queued: queued.longest)
+    total = sum(queued.prepared.coded for queued in layers)
+    while layers and total < FEWEST_ROWS * layers[-1].longest:  # its lane would be busy when the others have ended
+        total -= layers.pop().prepared.coded
+    if not layers or not ROWS_KERNEL.pays(total):
         return
     layer = layers[0].prepared.layer
     coding = Table(np.zeros(1, LANE_CODING))
@@ -179,6 +187,7 @@ def _fill(rows: Array, queued: QueuedLayer, first: int) -> Table:
     _give_room(pieces, np.arange(len(intervals)), sizes)
     rows["first"], rows["stop"] = first + starts, first + intervals["stop"]
     rows["state"] = states_before(prepared, range(len(intervals)))
+    rows["first_range"] = queued.first_range
     rows["contexts"] = pieces.keep(queued.contexts)
     rows["piece"] = pieces.address + ENCODER.itemsize * np.arange(len(intervals))
     return pieces

@@ -127,7 +127,7 @@ def open_row(coding_address, group_address, lane):
         row = lane_row_at(row_address)
         piece = view_encoder(row.piece)
         row.end_state, row.faults = row.state, 0
-        piece.low, piece.range, piece.pending, piece.position = 0, 256, 7, 0
+        piece.low, piece.range, piece.pending, piece.position = 0, row.first_range, 7, 0
         if row.first < row.stop:
             break
     unary_length, state = coding.unary_length, row.state
@@ -142,6 +142,7 @@ def open_row(coding_address, group_address, lane):
     group.wrong &= ~bit
     group.last[lane] = row.stop - 1
     store_32(group_address + PENDING, lane, 7)
+    store_32(group_address + RANGE, lane, row.first_range)
     place = AT_SIG | state << BELOW_STATE | lane << BELOW_LANE | (SIG + 3 * state) << BELOW_CONTEXT
     store_32(group_address + PLACE, lane, place)
     store_32(group_address + POINTER, lane, row.first)

@@ -1,7 +1,8 @@
 """The records that encoding in lanes works on, each declared once (spec, sections 5 and 12).
 
-A *row* is a block row: it begins with range 256 and known contexts, so it can be coded by itself from low = 0, and
-`arithmetic_encoder_kernels.append` joins the rows of a layer. 16 rows are coded side by side, one in each lane of a
+A *row* is a block row, or a layer that has none: it begins with a known range, 256 or that of the codes before, and
+known contexts, so it can be coded by itself from low = 0, and `arithmetic_encoder_kernels.append` joins the rows of a
+layer. 16 rows are coded side by side, one in each lane of a
 group; a lane whose row ends takes the next.
 """
 
@@ -55,6 +56,7 @@ LANE_ROW = np.dtype(
         ("first", "i8"),  # its levels: first..stop-1 of LANE_CODING's
         ("stop", "i8"),
         ("state", "i8"),  # the quantiser's at its start, 0..7
+        ("first_range", "i8"),
         ("contexts", "i8"),  # uint32[n_contexts], the words at its start
         ("piece", "i8"),  # ENCODER: output and capacity are given, all else of a piece is written
         ("end_state", "i8"),  # written: the state after it

@@ -130,7 +130,8 @@ class PayloadEncoder:
         self._encoder.write(header_codes(layer, hdsp, skipped, initialisations))
         contexts[contexts_of(layer, hdsp)] = INITIAL_WORDS[initialisations]
         if can_code(prepared):
-            self._queued = _Queued((queue or RowQueue(workers)).add(prepared, contexts), workers)
+            queued = (queue or RowQueue(workers)).add(prepared, contexts, self._encoder.range)
+            self._queued = _Queued(queued, workers)
             if queue is None:
                 self._settle()
         else:

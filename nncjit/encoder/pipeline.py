@@ -20,7 +20,7 @@ LARGE = 1 << 22
 TINY = 1 << 13
 """Weights below which a tensor is the caller's own: most of its time goes into Python, of which one thread runs at a
 time, so that handing it out would only make the threads wait for each other."""
-BUNDLE, MOST_BUNDLED = 1 << 22, 64
+BUNDLE, MOST_BUNDLED = 1 << 22, 256
 """Weights and tensors of a bundle: its last tensor is the one that reaches them."""
 IN_FLIGHT = 3 << 22
 """Weights of small tensors that may be read and not yet handed on: two bundles, whatever their last tensors are."""
