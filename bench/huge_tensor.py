@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -42,10 +43,22 @@ def write_tensor(path: Path, n_bytes: float, dtype: str) -> TensorInfo:
     values = rng.standard_normal((ROWS, WIDTH), np.float32)
     with formats.create(path, [info]) as writer:
         for first in range(0, rows, ROWS):
-            spread = 0.02 * np.exp(rng.normal(0, 0.3, (ROWS, 1))).astype(np.float32)
-            here = (np.roll(values, int(rng.integers(WIDTH)), axis=1) * spread)[: rows - first]
+            here = spread_rows(values, rng)[: rows - first]
             writer.put_piece("w", dtypes.from_float32(here, dtype), first * WIDTH)
     return info
+
+
+def spread_rows(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The values from a random place on, each row with a spread of its own."""
+    rows, width = values.shape
+    spread = 0.02 * np.exp(rng.normal(0, 0.3, (rows, 1))).astype(np.float32)
+    return np.roll(values, int(rng.integers(width)), axis=1) * spread
+
+
+def decibels(before: np.ndarray, after: np.ndarray) -> float:
+    """The SNR of some values."""
+    power, error = (float(np.sum(x.astype(np.float64) ** 2)) for x in (before, before.astype(np.float64) - after))
+    return 10 * math.log10(power / error) if error else math.inf
 
 
 def work(verb: str, folder: Path, way: str) -> dict[str, float]:
@@ -63,7 +76,7 @@ def work(verb: str, folder: Path, way: str) -> dict[str, float]:
 
 def compare(folder: Path) -> float:
     """Looks at some rows in the model, in the stream by random access, and in the decoded file; their SNR in dB."""
-    power = error = 0.0
+    looked: list[list[np.ndarray]] = [[], []]
     with (
         formats.open_model(folder / "m.safetensors") as before,
         formats.open_model(folder / "b.safetensors") as after,
@@ -75,11 +88,11 @@ def compare(folder: Path) -> float:
         rows = [0, info.shape[0] - 1, *np.random.default_rng(1).integers(0, info.shape[0], LOOKS).tolist()]
         for row in rows:
             a, b = row * WIDTH, (row + 1) * WIDTH
-            x, y = (dtypes.to_float32(read(a, b), info.dtype).astype(np.float64) for read in (part, part_after))
+            for found, read in zip(looked, (part, part_after), strict=True):
+                found.append(dtypes.to_float32(read(a, b), info.dtype))
             if row in rows[:4]:
-                np.testing.assert_array_equal(np.asarray(stream.get_slice("w")[row], np.float64), y)
-            power, error = power + float(x @ x), error + float((x - y) @ (x - y))
-    return float("inf") if not error else 10 * float(np.log10(power / error))
+                np.testing.assert_array_equal(np.asarray(stream.get_slice("w")[row], np.float32), looked[1][-1])
+    return decibels(*map(np.concatenate, looked))
 
 
 def main() -> None:

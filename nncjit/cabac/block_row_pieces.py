@@ -33,7 +33,7 @@ def pieces_of(prepared: PreparedLayer, workers: Executor | None) -> list[Piece]:
     intervals, starts = prepared.intervals, prepared.starts
     small = workers is None or prepared.coded < 2 * PIECE_SIZE or not prepared.layer.restarts
     if small or intervals["zero_steps"].any():
-        return [Piece(0, len(intervals), 0)]
+        return [Piece(0, len(intervals), prepared.state)]
     firsts, begin = [0], 0
     for k in np.flatnonzero(intervals["restart"]):
         if starts[k] - begin >= PIECE_SIZE:
@@ -49,7 +49,7 @@ def states_before(prepared: PreparedLayer, firsts: Sequence[int]) -> list[int]:
         return [0] * len(firsts)
     levels, transitions = address(prepared.levels), address(TRANSITIONS[1])
     starts = [*prepared.starts[list(firsts)].tolist(), prepared.coded]
-    states = [0]
+    states = [prepared.state]
     for before, start, stop in zip(starts[:-2], starts[1:-1], starts[2:], strict=True):
         state = find_state(levels, transitions, start, stop)
         if state < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import cache, reduce
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ from nncjit.cabac.encoder_records import CANDIDATES, SIMULATION, TOTAL, UNBOUNDE
 from nncjit.cabac.encoder_tables import TABLES
 from nncjit.cabac.layer import contexts_of
 from nncjit.cabac.layer_sample import decimation, mean_bins, samples_of
+from nncjit.cabac.narrow_levels import Levels
 from nncjit.cabac.tables import BIN_COST, INITIAL_WORDS, RANGE_LPS, UPDATE_CURVE
 from nncjit.cabac.vector_simulation_kernels import simulate_in_vectors
 from nncjit.jit import Table
@@ -81,23 +82,57 @@ class Costs(NamedTuple):
     """Number of bypass bins."""
 
 
+class LayerPart(NamedTuple):
+    """Some intervals of a layer, or all of them, as a layer of their own."""
+
+    first: int
+    """The number of the first one."""
+    prepared: PreparedLayer
+    pieces: Sequence[Piece]
+    """Of the part; each is a task for a thread."""
+
+
 @staged("initialise")
 def choose_initialisations(
-    prepared: PreparedLayer, hdsp: bool, selection: Selection, pieces: Sequence[Piece], workers: Executor | None
+    outline: PreparedLayer,
+    levels: Levels,
+    parts: Iterable[Callable[[], LayerPart]],
+    hdsp: bool,
+    selection: Selection,
+    workers: Executor | None,
 ) -> Array:
     """The initialisation of each signalled context: int64[m], 0..8. Spec, section 12.
 
-    `selection` is "none" (all 0), "exact", "fast" (from a sample of a large layer) or "reference" (NNCodec's choice).
+    Parameters
+    ----------
+    outline : PreparedLayer
+        Its levels are not looked at.
+    levels : int32[coded] or NarrowLevels
+    parts : iterable of callable
+        What gives the parts that the layer consists of; taken one after another, so that one at a time is in memory.
+    hdsp : bool
+        Whether the history is used.
+    selection : "none", "exact", "fast" or "reference"
+        All 0; from all bins; from a sample of a large layer; NNCodec's choice.
+    workers : Executor or None
     """
-    signalled = contexts_of(prepared.layer, hdsp)
-    if selection == "none" or prepared.coded == 0:
+    signalled = contexts_of(outline.layer, hdsp)
+    if selection == "none" or outline.coded == 0:
         return np.zeros(len(signalled), np.int64)
     every, limit = 1, UNBOUNDED
     if selection == "fast":
-        every, limit = decimation(prepared.levels, int(SAMPLED_BINS / mean_bins(prepared)), MOST_SKIPPED), LIMIT
-    samples = samples_of(prepared, every)
-    costs = simulated_costs(prepared, pieces, workers, samples, reference=selection == "reference", limit=limit)
-    return cheapest(costs.by_initialisation[signalled])
+        every, limit = decimation(levels, int(SAMPLED_BINS / mean_bins(levels, outline.layer)), MOST_SKIPPED), LIMIT
+    samples, reference = samples_of(outline, every), selection == "reference"
+
+    def costs(part: LayerPart) -> Array:
+        here = samples[part.first : part.first + len(part.prepared.intervals)]
+        for sample in here:
+            for name in ("start", "stop"):
+                sample[name] -= outline.starts[part.first]
+        found = simulated_costs(part.prepared, part.pieces, workers, here, reference=reference, limit=limit)
+        return found.by_initialisation
+
+    return cheapest(reduce(np.add, (costs(part()) for part in parts))[signalled])
 
 
 def cheapest(costs: Array) -> Array:

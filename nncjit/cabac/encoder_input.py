@@ -36,6 +36,8 @@ class PreparedLayer:
     """INTERVAL[m], m >= 1; the last ends at the number of coded elements."""
     starts: Array
     """The first element of each interval, int64[m]."""
+    state: int = 0
+    """The quantiser's state before the first, 0..7."""
 
     @property
     def coded(self) -> int:

@@ -78,6 +78,7 @@ class QueuedLayer:
         self.first_range = 256 if self.has_restarts else range_
         self.longest = int((prepared.intervals["stop"] - prepared.starts).max())
         self.rows: Array | None = None
+        """LANE_ROW[n], once they are coded."""
         self.pieces: Table | None = None
 
     def append_to(self, encoder: ArithmeticEncoder) -> Array | None:

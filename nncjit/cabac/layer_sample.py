@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from nncjit.cabac.encoder_input import PreparedLayer
 from nncjit.cabac.encoder_records import SAMPLE
+from nncjit.cabac.layer import Layer
+from nncjit.cabac.narrow_levels import Levels, NarrowLevels
 
 Array = NDArray[Any]
 
@@ -16,7 +18,7 @@ CHUNK = 2048
 """Elements of a sample's chunk."""
 
 
-def decimation(levels: Array, smallest: int, most: int, busy_share: float = 1 / 32) -> int:
+def decimation(levels: Levels, smallest: int, most: int, busy_share: float = 1 / 32) -> int:
     """One in how many chunks, at most `most`, to simulate, for a sample of `smallest` elements at least.
 
     Zeros among zeros cost little to simulate and say little: where fewer than `busy_share` of the levels are not zero,
@@ -27,10 +29,10 @@ def decimation(levels: Array, smallest: int, most: int, busy_share: float = 1 / 
     return max(1, min(most, int(levels.size * busy) // smallest))
 
 
-def mean_bins(prepared: PreparedLayer) -> float:
+def mean_bins(levels: Levels, layer: Layer) -> float:
     """How many bins a level has, about: one for being zero, and one for each step of its unary code."""
-    values = np.abs(_some_blocks(prepared.levels)) >> prepared.layer.dq
-    return 1.0 + float(np.minimum(values, prepared.layer.unary_length).mean()) if values.size else 1.0
+    values = np.abs(_some_blocks(levels)) >> layer.dq
+    return 1.0 + float(np.minimum(values, layer.unary_length).mean()) if values.size else 1.0
 
 
 def samples_of(prepared: PreparedLayer, every: int) -> list[Array]:
@@ -51,8 +53,11 @@ def samples_of(prepared: PreparedLayer, every: int) -> list[Array]:
     return list(samples)
 
 
-def _some_blocks(levels: Array) -> Array:
+def _some_blocks(levels: Levels) -> Array:
     """Some of the levels: int32[k, 1024]."""
+    if isinstance(levels, NarrowLevels):
+        places = range(0, levels.size // 1024 * 1024, 64 * 1024)
+        return np.array([levels.load(place, place + 1024) for place in places], np.int32).reshape(-1, 1024)
     blocks: Array = levels[: levels.size // 1024 * 1024].reshape(-1, 1024)[::64]
     return blocks
 

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from nncjit.cabac.arithmetic_encoder import ArithmeticEncoder
 from nncjit.cabac.block_row_pieces import Piece, pieces_of
-from nncjit.cabac.context_initialisation import Selection, choose_initialisations
+from nncjit.cabac.context_initialisation import LayerPart, Selection, choose_initialisations
 from nncjit.cabac.encoder_input import PreparedLayer, check_arrays, check_faults, prepare, wrong_states
 from nncjit.cabac.encoder_records import RESTART, RUN
 from nncjit.cabac.entry_points import EntryPoint
 from nncjit.cabac.lane_encoder import QueuedLayer, RowQueue, can_code
-from nncjit.cabac.layer import Layer, contexts_of
+from nncjit.cabac.layer import Contexts, Layer, contexts_of
+from nncjit.cabac.layer_groups import LayerGroups, can_go_in_groups
 from nncjit.cabac.layer_header import header_codes, listed_number
+from nncjit.cabac.narrow_levels import Levels, NarrowLevels, whole
 from nncjit.cabac.row_skipping import RowSkip, skipped_rows
 from nncjit.cabac.short_layers import is_short, write_short_layer
 from nncjit.cabac.tables import INITIAL_WORDS
@@ -69,7 +71,7 @@ class PayloadEncoder:
     @staged("code")
     def layer(
         self,
-        levels: Array,
+        levels: Levels,
         layer: Layer,
         *,
         base: Array | None = None,
@@ -84,7 +86,7 @@ class PayloadEncoder:
 
         Parameters
         ----------
-        levels : int32[layer.size]
+        levels : int32[layer.size] or NarrowLevels
             In coding order; at most `MAX_LEVEL` in magnitude, inside the codebook, and with `layer.dq` as a quantiser
             made them (odd only in odd states).
         layer : Layer
@@ -114,6 +116,12 @@ class PayloadEncoder:
         if hdsp and not layer.parent:
             raise OptionError("hdsp needs a layer with a parent")
         hdsp = hdsp and layer.has_row_flags
+        if isinstance(levels, NarrowLevels):
+            if can_go_in_groups(layer, selection) and not hdsp:
+                self._settle()
+                self._huge_layer(levels, layer, selection, row_skip, workers)
+                return
+            levels = whole(levels)
         check_arrays(levels, layer, base, history, hdsp)
         self._settle()
         skipped = skipped_rows(levels, layer, row_skip)
@@ -124,18 +132,48 @@ class PayloadEncoder:
             return
         prepared = prepare(levels, layer, base, history, hdsp, skipped)
         pieces = pieces_of(prepared, workers)
-        initialisations = choose_initialisations(prepared, hdsp, selection, pieces, workers)
-        contexts = np.full(prepared.n_contexts, INITIAL_WORDS[0], np.uint32)
-        self._encoder.use_contexts(np.copy(contexts))
-        self._encoder.write(header_codes(layer, hdsp, skipped, initialisations))
-        contexts[contexts_of(layer, hdsp)] = INITIAL_WORDS[initialisations]
+        part = LayerPart(0, prepared, pieces)
+        initialisations = choose_initialisations(prepared, prepared.levels, [lambda: part], hdsp, selection, workers)
+        contexts = self._begin_layer(layer, hdsp, skipped, initialisations)
         if can_code(prepared):
             queued = (queue or RowQueue(workers)).add(prepared, contexts, self._encoder.range)
             self._queued = _Queued(queued, workers)
             if queue is None:
                 self._settle()
         else:
-            self._restarts.append(self._write_elements(prepared, pieces, contexts, workers))
+            self._restarts.append(self._write_elements(prepared, pieces, contexts, workers)[0])
+
+    def _begin_layer(self, layer: Layer, hdsp: bool, skipped: Array | None, initialisations: Array) -> Array:
+        """Write what precedes the elements; returns the contexts at a restart, uint32[contexts]."""
+        contexts = np.full(Contexts.for_unary_length(layer.unary_length).total, INITIAL_WORDS[0], np.uint32)
+        self._encoder.use_contexts(np.copy(contexts))
+        self._encoder.write(header_codes(layer, hdsp, skipped, initialisations))
+        contexts[contexts_of(layer, hdsp)] = INITIAL_WORDS[initialisations]
+        return contexts
+
+    def _huge_layer(
+        self, levels: NarrowLevels, layer: Layer, selection: Selection, row_skip: RowSkip, workers: Executor | None
+    ) -> None:
+        """Code a layer group by group of its block rows."""
+        skipped = skipped_rows(levels, layer, row_skip)
+        groups = LayerGroups(levels, layer, skipped)
+        outline, parts = groups.outline, groups.parts(workers)
+        initialisations = choose_initialisations(outline, groups.levels, parts, False, selection, workers)
+        contexts = self._begin_layer(layer, False, skipped, initialisations)
+        restarts, state = [], 0
+        for first, last in groups.bounds:
+            found, state = self._write_group(groups.prepared(first, last, state), contexts, workers)
+            restarts.append(found)
+        self._restarts.append(np.concatenate(restarts))
+
+    def _write_group(self, group: PreparedLayer, contexts: Array, workers: Executor | None) -> tuple[Array, int]:
+        """Code some block rows. Returns their restarts, RESTART[k], and the quantiser's state after them."""
+        if can_code(group):
+            queued = RowQueue(workers).add(group, contexts)
+            restarts = queued.append_to(self._encoder)
+            if restarts is not None and queued.rows is not None:
+                return restarts, int(queued.rows["end_state"][-1])
+        return self._write_elements(group, pieces_of(group, workers), contexts, workers)
 
     def _settle(self) -> None:
         """Append the layer that waits in a queue, if one does."""
@@ -146,7 +184,7 @@ class PayloadEncoder:
         if restarts is None:
             prepared, contexts = queued.layer.prepared, queued.layer.contexts
             pieces = pieces_of(prepared, queued.workers)
-            restarts = self._write_elements(prepared, pieces, contexts, queued.workers)
+            restarts, _ = self._write_elements(prepared, pieces, contexts, queued.workers)
         self._restarts.append(restarts)
 
     @staged("code")
@@ -174,10 +212,12 @@ class PayloadEncoder:
 
     def _write_elements(
         self, prepared: PreparedLayer, pieces: list[Piece], contexts: Array, workers: Executor | None
-    ) -> Array:
-        """Code the elements; `contexts`, uint32[contexts], are the contexts at a restart. The restarts: RESTART[k]."""
+    ) -> tuple[Array, int]:
+        """Code the elements; `contexts`, uint32[contexts], are the contexts at a restart. Returns the restarts,
+        RESTART[k], and the quantiser's state after them.
+        """
         if len(pieces) == 1:
-            return _write_piece(self._encoder, prepared, pieces[0], contexts)[0]
+            return _write_piece(self._encoder, prepared, pieces[0], contexts)
 
         def task(piece: Piece) -> Callable[[], tuple[ArithmeticEncoder, Array, int]]:
             def code() -> tuple[ArithmeticEncoder, Array, int]:
@@ -187,7 +227,7 @@ class PayloadEncoder:
             return code
 
         joined: list[Array] = []
-        state = 0
+        state = prepared.state
         coded = share([task(piece) for piece in pieces], workers)
         for piece, (encoder, restarts, after) in zip(pieces, coded, strict=True):
             if piece.state != state:
@@ -199,7 +239,7 @@ class PayloadEncoder:
             restarts["bits"] += self._encoder.bits
             self._encoder.append(encoder)
             joined.append(restarts)
-        return np.concatenate(joined)
+        return np.concatenate(joined), state
 
 
 def _write_piece(

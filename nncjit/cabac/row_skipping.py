@@ -10,18 +10,22 @@ from numpy.typing import NDArray
 
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.level_statistics_kernels import mark_nonzero_rows
+from nncjit.cabac.narrow_levels import Levels, NarrowLevels, load
 from nncjit.jit import address
 
 Array = NDArray[Any]
 RowSkip = bool | Literal["auto"]
 
+TOGETHER = 1 << 20
+"""Levels of a huge layer that are looked at together, at least one block row."""
 
-def skipped_rows(levels: Array, layer: Layer, row_skip: RowSkip) -> Array | None:
+
+def skipped_rows(levels: Levels, layer: Layer, row_skip: RowSkip) -> Array | None:
     """The rows to leave out, bool[rows]; None: code them all.
 
     Parameters
     ----------
-    levels : int32[layer.size], contiguous, in coding order
+    levels : int32[layer.size], contiguous, or NarrowLevels, in coding order
     layer : Layer
     row_skip : bool or "auto"
         All rows that are zero, none, or "auto": those that are zero if that makes the layer smaller.
@@ -42,14 +46,18 @@ def entropy(flags: Array) -> float:
     return sum(count * math.log2(n / count) for count in (k, n - k) if count)
 
 
-def _zero_rows(levels: Array, layer: Layer) -> tuple[Array, int]:
+def _zero_rows(levels: Levels, layer: Layer) -> tuple[Array, int]:
     """Which rows of the matrix are all zero, bool[rows], and how many levels are not zero."""
     marks = np.zeros(layer.rows, np.uint8)
-    columns = layer.block_side if layer.scan else max(layer.width, 1)
-    nonzeros = mark_nonzero_rows(
-        address(levels), layer.rows, layer.width, layer.block_side, columns, address(marks, writes=True)
-    )
-    return marks == 0, int(nonzeros)
+    side, width = layer.block_side, layer.width
+    columns = side if layer.scan else max(width, 1)
+    together = max(TOGETHER // (side * width), 1) * side if isinstance(levels, NarrowLevels) else layer.rows
+    nonzeros = 0
+    for top in range(0, layer.rows, together):
+        rows = min(together, layer.rows - top)
+        here = load(levels, top * width, (top + rows) * width)
+        nonzeros += int(mark_nonzero_rows(address(here), rows, width, side, columns, address(marks, writes=True) + top))
+    return marks == 0, nonzeros
 
 
 def _row_flags_pay(skipped: Array, width: int, nonzeros: int) -> bool:

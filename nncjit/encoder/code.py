@@ -63,7 +63,7 @@ def code(
     if matrix.qp is not None:
         encoder.number(matrix.qp - base_qp, 6 + matrix.decision.density)
     encoder.layer(
-        matrix.levels,
+        matrix.stored,
         matrix.layer,
         base=reference.base,
         history=reference.history,

@@ -340,13 +340,15 @@ class _Written:
         self.size = 0
         self.power = self.error = self.loss = 0.0
 
-    def add(self, unit: CodedUnit, n_bytes: int) -> None:
-        for outcome in unit.outcomes:
-            self.rows[outcome.info.name] = _row(outcome, n_bytes)
-            n_bytes = 0  # the first tensor stands for the whole unit
-            self.loss += outcome.loss
-            if outcome.step is not None:
-                self.power, self.error = self.power + outcome.power, self.error + outcome.error
+    def add(self, units: Sequence[CodedUnit], sizes: Sequence[int]) -> None:
+        for unit, n_bytes in zip(units, sizes, strict=True):
+            first = n_bytes  # the first tensor stands for the whole unit
+            for outcome in unit.outcomes:
+                self.rows[outcome.info.name] = _row(outcome, first)
+                first = 0
+                self.loss += outcome.loss
+                if outcome.step is not None:
+                    self.power, self.error = self.power + outcome.power, self.error + outcome.error
 
     def in_order_of(self, model: Model) -> tuple[TensorReport, ...]:
         return tuple(self.rows[t.name] if t.same_as is None else tied_row(t.name, self.rows[t.same_as]) for t in model)
@@ -361,8 +363,8 @@ def _write(model: Model, file: BinaryIO, plan: Plan, pool: Executor | None, prog
     done, total = 0, sum(t.size for t in model)
     for item, units in _coded(items, plan, pool):
         sizes = writer.put(units)
-        for unit, n_bytes in zip(units.units if isinstance(units, Group) else units, sizes, strict=True):
-            written.add(unit, n_bytes)
+        written.add(units.units if isinstance(units, Group) else units, sizes)
+        del units  # what is written is not kept while the next are coded
         for tensor in item.all_tensors:
             done += tensor.size
             if progress is not None:
@@ -391,7 +393,9 @@ def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tup
         return [(item, coded[k]) for k, item in enumerate(bundle)]
 
     for coded in in_order(bundled((item, item.size) for item in items), work, pool):
-        yield from coded
+        coded.reverse()
+        while coded:
+            yield coded.pop()
 
 
 def _begin(item: Item, plan: Plan, workers: Executor | None, queue: RowQueue) -> Callable[[], list[CodedUnit] | Group]:

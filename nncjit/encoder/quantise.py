@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.narrow_levels import Levels, parts_of, whole, zeros_like
 from nncjit.cabac.scan import from_scan, to_scan
 from nncjit.encoder.decision import Decision
 from nncjit.encoder.huge_tensors import HugeTensor
@@ -32,8 +33,8 @@ _NO_LEVELS = np.zeros(0, np.int32)
 class QuantisedMatrix:
     """Levels in scan order, what they stand for, and all that coding them needs."""
 
-    levels: np.ndarray
-    """int32[n]; with a codebook, its coded values."""
+    stored: Levels
+    """The levels, int32[n], of a huge matrix `NarrowLevels`; with a codebook, its coded values."""
     layer: Layer
     decision: Decision
     qp: int | None
@@ -53,13 +54,18 @@ class QuantisedMatrix:
         """Distance of two levels."""
         return 1.0 if self.qp is None else float(steps.step(self.qp, self.decision.density))
 
+    @property
+    def levels(self) -> np.ndarray:
+        """All levels in one array; those of a huge matrix in a new one."""
+        return whole(self.stored)
+
     def zeros(self) -> QuantisedMatrix:
         """The same with all levels zero."""
-        return replace(self, levels=np.zeros_like(self.levels), error=self.power)
+        return replace(self, stored=zeros_like(self.stored), error=self.power)
 
     def without_levels(self) -> QuantisedMatrix:
         """What the header has to say of it: the levels of a huge one are not kept beside its payload."""
-        return replace(self, levels=_NO_LEVELS)
+        return replace(self, stored=_NO_LEVELS)
 
     def values(self, shape: tuple[int, ...]) -> np.ndarray:
         """The float32 values that the decoder will find."""
@@ -147,7 +153,7 @@ def _signalled_qp(decision: Decision, step: float, solution: Solution, values: n
     if decision.keeps == "qp" or sums.mixed <= 0.0:
         return decision.qp
     if decision.keeps == "mean":
-        total = float(solution.levels.sum(dtype=np.int64))
+        total = float(sum(int(part.sum(dtype=np.int64)) for _, part in parts_of(solution.levels)))
         wanted = _sum(values) / total if total else 0.0
     else:
         wanted = min(sums.unbiased_step, sums.largest_step(MOST_ERROR * sums.power))
@@ -174,11 +180,12 @@ def with_codebooks(matrices: Sequence[QuantisedMatrix]) -> list[QuantisedMatrix]
     """The same levels through codebooks of their distinct values; None where one of the matrices has too many."""
     found = []
     for matrix in matrices:
-        book = codebook.from_levels(matrix.levels)
+        levels = matrix.levels
+        book = codebook.from_levels(levels)
         if book is None:
             return None
         layer = matrix.layer
         if layer.profile:  # the first edition codes indices without regard to the codebook's bounds
             layer = layer._replace(codebook_size=book.size, codebook_zero=book.zero)
-        found.append(replace(matrix, levels=book.coded(matrix.levels), layer=layer, book=book))
+        found.append(replace(matrix, stored=book.coded(levels), layer=layer, book=book))
     return found

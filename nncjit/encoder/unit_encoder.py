@@ -313,7 +313,7 @@ class UnitInCoding:
             return
         for matrix, reference in zip(unit.matrices, references or [NOTHING_KNOWN] * len(unit.matrices), strict=True):
             code(matrix, self._encoder, base_qp, workers, reference, queue)
-        if unit.matrices[-1].levels.size >= huge_tensors.HUGE:
+        if unit.matrices[-1].stored.size >= huge_tensors.HUGE:
             self._unit = replace(unit, matrices=tuple(matrix.without_levels() for matrix in unit.matrices))
 
     def finish(self) -> CodedUnit:

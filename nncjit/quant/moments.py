@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nncjit.cabac import narrow_levels
+from nncjit.cabac.narrow_levels import Levels, NarrowLevels
 from nncjit.jit import address
 from nncjit.quant import moments_kernels as kernels
 from nncjit.quant.flat_arrays import flat_floats, flat_levels
@@ -116,20 +118,20 @@ class Products(NamedTuple):
         return self.power / self.mixed if self.mixed > 0.0 else 0.0
 
 
-def products(values: np.ndarray | Values, levels: np.ndarray, workers: Executor | None = None) -> Products:
+def products(values: np.ndarray | Values, levels: Levels, workers: Executor | None = None) -> Products:
     """Products of float32 values and their int32 levels (same order, contiguous), as `moments` finds its sums."""
-    w, q = as_floats(values), flat_levels(levels)
+    w, q = as_floats(values), levels if isinstance(levels, NarrowLevels) else flat_levels(levels)
     assert w.size == q.size
     parts: list[Any] = []
     for window in windows(w, w.size, PIECE, workers):
-        here = q[window.start : window.stop]
-        task = partial(_products, address(window.floats), address(here))
-        parts += run_pieces(task, here.size, workers)
+        task = partial(_products, address(window.floats), q, window.start)
+        parts += run_pieces(task, window.floats.size, workers)
     return Products(*_sums(parts, 3))
 
 
-def _products(source: int, target: int, start: int, stop: int) -> Any:
-    kernels.products(source + 4 * start, target + 4 * start, stop - start, _scratch.at_products)
+def _products(source: int, levels: Levels, first: int, start: int, stop: int) -> Any:
+    here = narrow_levels.load(levels, first + start, first + stop)
+    kernels.products(source + 4 * start, address(here), stop - start, _scratch.at_products)
     return _scratch.products.item()
 
 

@@ -15,9 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.narrow_levels import Levels, zeros_like
 from nncjit.cabac.scan import to_scan
 from nncjit.quant.feedback import quantise_rows
-from nncjit.quant.flat_arrays import Floats, Levels
+from nncjit.quant.flat_arrays import Floats
 from nncjit.quant.input_metric import InputMetric
 from nncjit.quant.moments import Products, products
 from nncjit.quant.trellis import trellis, trellis_rd
@@ -36,7 +37,7 @@ class Metric(Protocol):
         ----------
         values : float32[n] or Values
             In coding order.
-        levels : int32[n]
+        levels : int32[n] or NarrowLevels
             In the same order.
         layer : Layer
             Its `rows`, `width` and `scan` say in which row and column of the matrix an element is.
@@ -103,7 +104,7 @@ class Solution:
     """Levels, and the sums that tell what any step makes of them."""
 
     levels: Levels
-    """int32[n], in coding order."""
+    """In coding order: int32[n], or NarrowLevels where not all values are in memory at once."""
     sums: Products
     """In the problem's metric, of the values and the levels: they say which step gives the decoded matrix the gain of
     what was quantised. What a reduction took away on purpose is not made up for.
@@ -116,7 +117,7 @@ class Solution:
     def zeros(self) -> Solution:
         """All levels zero, which is the better solution where these add more error than there is to lose."""
         sums, reference_sums = (Products(known.power, 0.0, 0.0) for known in (self.sums, self.reference_sums))
-        return Solution(np.zeros_like(self.levels), sums, reference_sums)
+        return Solution(zeros_like(self.levels), sums, reference_sums)
 
 
 Solver = Callable[[Problem, Executor | None], Levels]
@@ -171,15 +172,18 @@ def solve(problem: Problem, workers: Executor | None = None) -> Solution:
         The step or its inverse is not a positive normal float32.
     """
     loss = None
+    levels: Levels
+    rows: np.ndarray | None = None
     if problem.inputs is not None:
         assert isinstance(problem.values, np.ndarray)
         found = quantise_rows(problem.values, problem.layer, problem.step, problem.rate_weight, problem.inputs)
-        levels, loss = found.levels, found.loss
+        levels = rows = found.levels
+        loss = found.loss
     else:
         levels = _SOLVERS[bool(problem.layer.dq), problem.rate_weight > 0.0](problem, workers)
     sums = lost = problem.metric.distortion(problem.values, levels, problem.layer, workers)
     if problem.reference is not None:
         lost = problem.metric.distortion(problem.reference, levels, problem.layer, workers)
-    if problem.inputs is not None:
-        levels = to_scan(levels, problem.layer, overwrite=True, workers=workers)
+    if rows is not None:
+        levels = to_scan(rows, problem.layer, overwrite=True, workers=workers)
     return Solution(levels, sums, lost, loss)

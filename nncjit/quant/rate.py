@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nncjit.cabac.narrow_levels import Array, Levels, every, load, parts_of, zeros_like
 from nncjit.jit import Table, address, lanes
 from nncjit.quant import rate_kernels
-from nncjit.quant.flat_arrays import Floats, Levels
+from nncjit.quant.flat_arrays import Floats
 from nncjit.quant.steps import bit_weight
 from nncjit.quant.value_source import Values, windows
 
@@ -58,7 +59,7 @@ class Setting:
         pilot = self.pilot()
         rate_kernels.guess(address(pilot), pilot.size, inverse / self.width, address(self.counts, writes=True))
 
-    def worker(self, record: np.dtype[Any], values: Floats, levels: Levels, counts: Floats) -> Table:
+    def worker(self, record: np.dtype[Any], values: Floats, levels: Array, counts: Floats) -> Table:
         """The record of a worker that quantises values into levels.
 
         Parameters
@@ -93,27 +94,30 @@ class Setting:
         non-zeros does not find the other one by itself.
         """
         levels = run(self.counts)
-        some = levels[:: max(levels.size // 4096, 1)]
+        some = every(levels, max(levels.size // 4096, 1))
         if np.count_nonzero(some) > self.sparse * some.size:
             return levels
         counts = self.counts.copy()
         counts[0 : rate_kernels.SIGNS : 2] *= _SPARSER
-        others = [run(counts), np.zeros_like(levels)]
+        others = [run(counts), zeros_like(levels)]
         return min([levels, *others], key=self._cost)
 
     def _cost(self, levels: Levels) -> float:
         """What sparse levels cost, in squared steps, against the values' own squares."""
-        places = np.flatnonzero(levels)
-        if not places.size:
+        nonzeros = sum(int(np.count_nonzero(part)) for _, part in parts_of(levels))
+        if not nonzeros:
             return float(self.weight) * (_LEAST_BITS * levels.size - _CONTEXT_BITS)
         gain = 0.0
+        kinds: dict[int, int] = {}
         for window in windows(self.values, levels.size, 1):
-            here = places[slice(*np.searchsorted(places, (window.start, window.stop)))]
-            x = np.abs(window.floats[here - window.start] * self.inverse).astype(np.float64)
-            gain += float(np.sum(x * x - (x - np.abs(levels[here])) ** 2))
-        sizes = np.abs(levels[places])
-        kinds = np.unique((sizes + self.width - 1) // self.width, return_counts=True)[1]
-        bits = _entropy(np.array([places.size, levels.size - places.size])) + _entropy(kinds) + places.size
+            here = load(levels, window.start, window.stop)
+            places = np.flatnonzero(here)
+            x, sizes = np.abs(window.floats[places] * self.inverse).astype(np.float64), np.abs(here[places])
+            gain += float(np.sum(x * x - (x - sizes) ** 2))
+            for kind, count in zip(*np.unique((sizes + self.width - 1) // self.width, return_counts=True), strict=True):
+                kinds[int(kind)] = kinds.get(int(kind), 0) + int(count)
+        of_kinds = np.array([count for _, count in sorted(kinds.items())])
+        bits = _entropy(np.array([nonzeros, levels.size - nonzeros])) + _entropy(of_kinds) + nonzeros
         return float(self.weight) * bits - gain
 
 

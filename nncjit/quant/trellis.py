@@ -6,11 +6,13 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from nncjit.cabac.narrow_levels import Array, Levels
 from nncjit.jit import Table, address, lanes
 from nncjit.quant import reference_rate
 from nncjit.quant import trellis_kernels as scalar
 from nncjit.quant import trellis_lanes_kernels as vector
-from nncjit.quant.flat_arrays import Floats, Levels
+from nncjit.quant.flat_arrays import Floats
+from nncjit.quant.level_store import LevelStore
 from nncjit.quant.steps import inverse_of
 from nncjit.quant.trellis_chunks import FEWEST, LANES, Chunks
 from nncjit.quant.trellis_rate import RateTrellis
@@ -39,21 +41,22 @@ def trellis(values: Floats | Values, step: float, *, exact: bool = False, worker
 
     Returns
     -------
-    int32[n]
+    int32[n], or NarrowLevels of more values than a window has
         Levels q; the path that they walk starts in state 0.
     """
     inverse, given = inverse_of(step), as_floats(values)
-    levels = np.empty(given.size, np.int32)
+    store = LevelStore(given)
     chunks = None if exact else _chunks(given, inverse, workers)
     done, state = 0, 0
     if chunks is not None:
         done, block = chunks.blocks_end, LANES * chunks.length
         for window in windows(given, done, chunks.task, workers, before=block, after=chunks.window):
-            here = levels[window.low : window.low + window.floats.size]
-            state = _quantise_window(chunk_table(window.floats, inverse, here, chunks), window, chunks, workers)
-    tail, here = given.load(done, given.size, workers), levels[done:]
-    scalar.quantise(address(tail), tail.size, inverse, state, -1, address(here, writes=True))
-    return levels
+            with store.room(window.start, window.stop, window.low, window.low + window.floats.size) as here:
+                state = _quantise_window(chunk_table(window.floats, inverse, here, chunks), window, chunks, workers)
+    with store.room(done, given.size) as here:
+        tail = given.load(done, given.size, workers)
+        scalar.quantise(address(tail), tail.size, inverse, state, -1, address(here, writes=True))
+    return store.levels
 
 
 def _quantise_window(table: Table, window: Window, chunks: Chunks, workers: Executor | None) -> int:
@@ -70,7 +73,7 @@ def _quantise_window(table: Table, window: Window, chunks: Chunks, workers: Exec
     return run_pieces(task, window.stop - window.start, workers, chunks.task)[-1]
 
 
-def chunk_table(values: Floats, inverse: float, levels: Levels, chunks: Chunks) -> Table:
+def chunk_table(values: Floats, inverse: float, levels: Array, chunks: Chunks) -> Table:
     """The record of a tensor in chunks, for any number of workers."""
     table = Table(np.zeros(1, vector.CHUNKS))
     row = table.records[0]
@@ -108,7 +111,7 @@ def trellis_rd(
 
     Returns
     -------
-    int32[n]
+    int32[n], or NarrowLevels of more values than a window has
         Levels q; the path that they walk starts in state 0.
     """
     inverse, given = inverse_of(step), as_floats(values)

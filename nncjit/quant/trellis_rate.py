@@ -6,9 +6,11 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from nncjit.cabac.narrow_levels import Array, Levels
 from nncjit.jit import Table
 from nncjit.quant import trellis_rd_kernels as kernels
-from nncjit.quant.flat_arrays import Floats, Levels
+from nncjit.quant.flat_arrays import Floats
+from nncjit.quant.level_store import LevelStore
 from nncjit.quant.rate import FIRST_BLOCK, NEXT_BLOCK, PILOT, Setting
 from nncjit.quant.work_sharing import run_tasks
 
@@ -30,25 +32,25 @@ class RateTrellis(Setting):
         cuts = self._cuts()
 
         def paths(counts: Floats) -> Levels:
-            levels = np.empty(self.values.size, np.int32)
+            store = LevelStore(self.values)
             state = 0
             count = STREAMS * -(-self.values.window // _TASK)
             for first in range(0, len(cuts) - 1, count):
                 here = cuts[first : first + count + 1]
                 low, high = max(here[0] - _WINDOW, 0), min(here[-1] + _WINDOW, self.values.size)
-                values, own_levels = self.values.load(low, high, workers), levels[low:high]
-                local = [cut - low for cut in here]
+                values, local = self.values.load(low, high, workers), [cut - low for cut in here]
                 states = self._states(values, local, state, counts)
                 state = states[-1]
-                self._run_tasks(values, own_levels, local, states, counts, workers)
-            return levels
+                with store.room(here[0], here[-1], low, high) as levels:
+                    self._run_tasks(values, levels, local, states, counts, workers)
+            return store.levels
 
         return self.best(paths)
 
     def _run_tasks(
         self,
         values: Floats,
-        levels: Levels,
+        levels: Array,
         cuts: list[int],
         states: list[int],
         counts: Floats,
@@ -63,7 +65,7 @@ class RateTrellis(Setting):
 
         run_tasks(task, len(cuts) // STREAMS, workers)
 
-    def _streams(self, values: Floats, levels: Levels, cuts: list[int], states: list[int], counts: Floats) -> Table:
+    def _streams(self, values: Floats, levels: Array, cuts: list[int], states: list[int], counts: Floats) -> Table:
         """The record of a worker for the streams between the cuts."""
         table = self.worker(kernels.WORKER, values, levels, counts)
         row = table.records[0]

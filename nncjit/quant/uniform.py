@@ -8,11 +8,13 @@ from functools import partial
 
 import numpy as np
 
+from nncjit.cabac.narrow_levels import Array, Levels
 from nncjit.jit import address
 from nncjit.quant import reference_rate
 from nncjit.quant import uniform_kernels as kernels
 from nncjit.quant import uniform_rd_kernels as rd_kernels
-from nncjit.quant.flat_arrays import Floats, Levels
+from nncjit.quant.flat_arrays import Floats
+from nncjit.quant.level_store import LevelStore
 from nncjit.quant.rate import FIRST_BLOCK, NEXT_BLOCK, Setting
 from nncjit.quant.steps import inverse_of
 from nncjit.quant.trellis_lanes_kernels import EXACT_BELOW
@@ -54,16 +56,16 @@ def uniform(values: Floats | Values, step: float, *, workers: Executor | None = 
 
     Returns
     -------
-    int32[n]
+    int32[n], or NarrowLevels of more values than a window has
         Levels, at most 2^30 - 64 in magnitude (values beyond are clamped).
     """
     inverse, given = np.float32(inverse_of(step)), as_floats(values)
-    levels = np.empty(given.size, np.int32)
+    store = LevelStore(given)
     for window in windows(given, given.size, PIECE, workers):
-        here = levels[window.start : window.stop]
-        task = partial(_round, address(window.floats), address(here, writes=True), inverse)
-        run_pieces(task, here.size, workers)
-    return levels
+        with store.room(window.start, window.stop) as here:
+            task = partial(_round, address(window.floats), address(here, writes=True), inverse)
+            run_pieces(task, here.size, workers)
+    return store.levels
 
 
 def _round(source: int, target: int, inverse: np.float32, start: int, stop: int) -> None:
@@ -98,7 +100,7 @@ def uniform_rd(
 
     Returns
     -------
-    int32[n]
+    int32[n], or NarrowLevels of more values than a window has
     """
     inverse, given = inverse_of(step), as_floats(values)
     if rate_weight <= 0.0 or not given.size:
@@ -115,16 +117,16 @@ def uniform_rd(
     setting.counts = learner.records[0]["counts"].copy()
 
     def run(counts: Floats) -> Levels:
-        levels = np.empty(given.size, np.int32)
+        store = LevelStore(given)
         for window in windows(given, given.size, PIECE, workers):
+            with store.room(window.start, window.stop) as here:
 
-            def piece(start: int, stop: int, window: Window = window) -> None:
-                here = levels[window.start : window.stop]
-                worker = setting.worker(rd_kernels.WORKER, window.floats, here, counts)
-                rd_kernels.quantise(worker.address, start, stop, NEXT_BLOCK)
+                def piece(start: int, stop: int, window: Window = window, here: Array = here) -> None:
+                    worker = setting.worker(rd_kernels.WORKER, window.floats, here, counts)
+                    rd_kernels.quantise(worker.address, start, stop, NEXT_BLOCK)
 
-            # the rates of a piece are its own: its size decides levels
-            run_pieces(piece, window.floats.size, workers, PIECE)
-        return levels
+                # the rates of a piece are its own: its size decides levels
+                run_pieces(piece, window.floats.size, workers, PIECE)
+        return store.levels
 
     return setting.best(run)

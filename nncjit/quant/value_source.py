@@ -10,7 +10,7 @@ import numpy as np
 
 from nncjit.quant.flat_arrays import Floats
 
-WINDOW = 1 << 24
+WINDOW = 1 << 23
 """Values that are in memory at a time, about."""
 
 

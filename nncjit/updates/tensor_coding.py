@@ -543,7 +543,7 @@ def _sampled_cost(candidate: tuple[QuantisedMatrix, Reference]) -> float:
     def some(array: Array | None) -> Array | None:
         return None if array is None else np.ascontiguousarray(array[places])
 
-    sample = replace(matrix, levels=matrix.levels[places], layer=layer._replace(rows=rows, scan=0, dq=0))
+    sample = replace(matrix, stored=matrix.levels[places], layer=layer._replace(rows=rows, scan=0, dq=0))
     return estimate(sample, 1.0, Reference(some(reference.base), some(reference.history)))
 
 

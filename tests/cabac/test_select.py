@@ -50,7 +50,7 @@ def plain(layer: Layer, levels: np.ndarray) -> PreparedLayer:
 def test_small_layers_are_looked_at_whole():
     layer = Layer.of(SHAPE)
     prepared = plain(layer, plain_levels(layer, 1.0))
-    wanted = int(SAMPLED_BINS / mean_bins(prepared))
+    wanted = int(SAMPLED_BINS / mean_bins(prepared.levels, prepared.layer))
     assert decimation(prepared.levels, wanted, MOST_SKIPPED) == 1
 
 
@@ -63,7 +63,7 @@ def test_mean_bins_are_near_the_number_of_codes(dq):
     binariser.records["codes"] = binariser.keep(codes, writes=True)
     count = binarise(binariser.address, 0, 2048)
     bins = int((codes[:count] < BYPASS).sum())
-    assert 0.7 * bins < 2048 * mean_bins(prepared) < 1.1 * bins
+    assert 0.7 * bins < 2048 * mean_bins(prepared.levels, prepared.layer) < 1.1 * bins
 
 
 def test_costs_predict_the_size_of_the_payload():

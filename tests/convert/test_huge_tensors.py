@@ -10,7 +10,9 @@ import pytest
 
 import nncjit
 from nncjit import formats
+from nncjit.cabac import layer_groups, row_skipping
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.narrow_levels import NarrowLevels
 from nncjit.cabac.scan import to_scan
 from nncjit.decoder import stream_decoder
 from nncjit.encoder import huge_tensors
@@ -30,6 +32,11 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(huge_tensors, "HUGE", 1 << 16)
     monkeypatch.setattr(huge_tensors, "STRIP", 1 << 15)
     monkeypatch.setattr(value_source, "WINDOW", WINDOW)
+    monkeypatch.setattr(layer_groups, "GROUP", WINDOW)
+    monkeypatch.setattr(layer_groups, "PART", 1 << 16)
+    monkeypatch.setattr(layer_groups, "count", lambda: 1)
+    monkeypatch.setattr(layer_groups, "LANES", 1)
+    monkeypatch.setattr(row_skipping, "TOGETHER", 1 << 16)
     return lambda: monkeypatch.setattr(huge_tensors, "HUGE", 1 << 60)
 
 
@@ -50,7 +57,21 @@ def sparse(rows, width):
     return np.where(np.abs(values) > 2 * np.median(np.abs(values)), values, 0)
 
 
+def with_zero_rows(rows, width):
+    values = normal(rows, width)
+    values[rows // 3 : rows // 2] = values[:3] = values[::7] = 0
+    return values
+
+
 CASES = [
+    (with_zero_rows(1000, 700), {}),
+    (with_zero_rows(1000, 701), {"quantizer": "uniform"}),
+    (with_zero_rows(1000, 701), {"scan_order": 1}),
+    (with_zero_rows(700, 1000), {"compatible": "nncodec"}),
+    (normal(1000, 700), {"qp": -60}),
+    (normal(1000, 700), {"selection": "none", "threads": 1}),
+    (normal(500, 700), {"selection": "reference"}),
+    (np.where(normal(600, 600) > 5, 1e4, normal(600, 600)), {"qp": -30, "rate_weight": 0.5}),
     (normal(1000, 700), {}),
     (normal(1000, 701), {"rate_weight": 0.5}),
     (normal(1000, 700), {"quantizer": "uniform"}),
@@ -95,7 +116,11 @@ def test_pieces_are_those_of_the_whole(shape, scan, small_windows):
         np.testing.assert_array_equal(huge.load(start, max(start, stop)), wanted[start : max(start, stop)])
 
 
-def test_values_are_not_read_at_once(small_windows, tmp_path):
+def test_values_and_levels_are_not_in_memory_at_once(small_windows, monkeypatch, tmp_path):
+    loaded, load = [], NarrowLevels.load
+    monkeypatch.setattr(
+        NarrowLevels, "load", lambda self, start, stop: loaded.append(stop - start) or load(self, start, stop)
+    )
     with formats.open_model(write(tmp_path / "m.safetensors", normal(1024, 1024))) as model:
         tensor = model["w"]
         most = []
@@ -107,6 +132,8 @@ def test_values_are_not_read_at_once(small_windows, tmp_path):
         only_parts = Tensor("w", tensor.shape, tensor.dtype, lambda: pytest.fail("was read at once"), part=part)
         encode_model(Model([only_parts]), io.BytesIO(), Options())
     assert max(most) <= huge_tensors.STRIP
+    assert loaded
+    assert max(loaded) <= WINDOW
 
 
 @pytest.mark.parametrize("shape", [(1000, 700), (130, 5000), (300, 8, 33)])

@@ -15,13 +15,24 @@ from cabac.guard_pages import GuardPages
 
 from nncjit.cabac.layer import Layer
 from nncjit.jit import address, records
-from nncjit.quant import codebook, feedback, moments, rate, reference_rate, trellis, trellis_rate, uniform, work_sharing
+from nncjit.quant import (
+    codebook,
+    feedback,
+    level_store,
+    moments,
+    rate,
+    reference_rate,
+    trellis,
+    trellis_rate,
+    uniform,
+    work_sharing,
+)
 from nncjit.quant.input_metric import factorise
 from nncjit.quant.problem import Problem, solve
 from nncjit.quant.steps import raise_qp, step
 from nncjit.quant.trellis_chunks import FEWEST
 
-ALLOCATE = (codebook, feedback, moments, rate, reference_rate, trellis, trellis_rate, uniform)
+ALLOCATE = (codebook, feedback, level_store, moments, rate, reference_rate, trellis, trellis_rate, uniform)
 """Modules that make arrays for kernels to write to."""
 GIVE_ADDRESSES = (records, codebook, moments, rate, trellis, uniform)
 
