@@ -1,7 +1,7 @@
 """Make the new model of a base and updates to it, in their order.
 
-BASE is the model file (or .nnc file) that the first update was made for, or the folder of a session, which goes on to
-the new model. An update that does not fit is refused, and nothing has changed.
+BASE is the model that the first update was made for: a model file, an .nnc file, a folder with one of them, or the
+folder of a session, which goes on to the new model. Updates that do not fit are refused, and nothing has changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nncjit.progress import progress_bar
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="BASE", help="the model that the first update was made for")
+    parser.add_argument("base", type=Path, metavar="BASE", help="the model that the first update was made for")
     parser.add_argument("updates", type=Path, nargs="+", metavar="UPDATE", help="the updates in their order")
     parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="the model file to write")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="start a session there for the updates to come")
@@ -31,7 +31,7 @@ def run(args: Namespace) -> None:
 
     with progress_bar("apply", quiet=args.quiet) as progress:
         report = apply_files(
-            args.source,
+            args.base,
             args.updates,
             args.output,
             keep=args.keep,

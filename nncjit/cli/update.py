@@ -1,7 +1,7 @@
 """Write what leads from one model to another: last week's and this week's become an update, a small .nnc file.
 
-BASE is what the receiver has: a model file, an .nnc file, or the folder of a session. --keep starts a session, which
-remembers what the next update builds on. The options for tensors hold for their differences.
+BASE is what the receiver has: a model file, an .nnc file, a folder with one of them, or the folder of a session. --keep
+starts a session, which remembers what the next update builds on. The options for tensors hold for their differences.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_encoder, add_output, encoder_options, show
+from nncjit.cli.pipes import is_standard
 from nncjit.errors import OptionError
 from nncjit.progress import progress_bar
 
@@ -21,14 +22,14 @@ TOOLS = {"auto": "auto", "on": True, "off": False}
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="BASE", help="the model that the receiver has")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the model file that it shall have")
+    parser.add_argument("base", type=Path, metavar="BASE", help="the model that the receiver has")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the model that it shall have")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the update")
     parser.add_argument("--tensors", action="store_true", help="also list what became of each tensor")
     group = parser.add_argument_group("updates")
     group.add_argument("--keep", type=Path, metavar="FOLDER", help="start a session there for the updates to come")
     group.add_argument("--lossless", action="store_true", help="every bit of NEW comes back")
-    group.add_argument("--size", type=int, metavar="BYTES", help="how large the update may be")
+    group.add_argument("--size", metavar="BYTES", help="how large the update may be: 20000 or 20KB")
     group.add_argument("--renamed", action="append", default=[], metavar="NEW=OLD", help="a tensor has a new name")
     group.add_argument("--zero-rows", type=float, metavar="SHARE", help="leave out the weakest rows of differences")
     group.add_argument("--one-step", action="store_true", help="the same step for all matrices")
@@ -46,9 +47,11 @@ def run(args: Namespace) -> None:
     """Write one update."""
     from nncjit.updates.model_files import update_files
 
+    if is_standard(args.output, "output"):
+        raise OptionError(f"{args.output}: an update goes into a file, which is there before a session goes on")
     with progress_bar("update", quiet=args.quiet) as progress:
         report = update_files(
-            args.source,
+            args.base,
             args.new,
             args.output,
             keep=args.keep,
@@ -73,6 +76,8 @@ def update_options(args: Namespace) -> dict[str, Any]:
         name, equals, before = pair.partition("=")
         if not equals or not name or not before:
             raise OptionError(f"--renamed {pair}: must be NEW=OLD")
+        if name in given.get("renamed", {}):
+            raise OptionError(f"--renamed {pair}: {name} was renamed already")
         given.setdefault("renamed", {})[name] = before
     return given
 

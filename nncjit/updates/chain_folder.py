@@ -108,6 +108,11 @@ class ChainFolder:
             raise ModelError(f"{folder / FACTS}: is damaged ({type(error).__name__}: {error})") from None
         return opened
 
+    @staticmethod
+    def is_at(path: str | os.PathLike[str]) -> bool:
+        """Whether a folder holds a side of a chain."""
+        return (Path(path) / FACTS).is_file()
+
     @contextmanager
     def transaction(self) -> Iterator[Change]:
         """Changes that take effect together at `Change.commit`, or not at all."""

@@ -19,18 +19,17 @@ import numpy as np
 from nncjit import dtypes, formats
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import ModelError
 from nncjit.model import Model, TensorInfo
 from nncjit.progress import Progress, reporting
 from nncjit.updates.chain_folder import ChainFolder
 from nncjit.updates.chain_state import Array, ChainState, Parameter
 from nncjit.updates.keeping import kept_in_memory
+from nncjit.updates.model_sources import AnyModel, AnyPath, opened_model
 from nncjit.updates.update_decoder import opened_updates
 from nncjit.updates.update_encoder import EncodedUpdate, encode_update
 from nncjit.updates.update_options import UpdateKeywords, UpdateOptions
 
-AnyPath = str | os.PathLike[str]
-AnyModel = Mapping[str, Any] | AnyPath | Model
 Keep = Callable[[Parameter], Parameter]
 Commit = Callable[[ChainState], None]
 
@@ -318,21 +317,6 @@ def _save(state: ChainState, target: AnyPath) -> None:
     with formats.create(target, state.infos(), state.texts) as writer:
         for name, parameter in state.parameters.items():
             writer.put(name, np.asarray(parameter.read()))
-
-
-@contextmanager
-def opened_model(source: Mapping[str, Any] | AnyPath | Any) -> Iterator[Model]:
-    """A model, or one in memory or in a file."""
-    if isinstance(source, Model):
-        yield source
-        return
-    if isinstance(source, str | os.PathLike):
-        with formats.open_model(source) as model:
-            yield model
-        return
-    if not isinstance(source, Mapping) and not hasattr(source, "state_dict"):
-        raise OptionError(f"a model is a path or a mapping of names to arrays, not {type(source).__name__}")
-    yield Model.from_mapping(source)
 
 
 def _read_only(array: Array) -> Array:

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
 from nncjit import formats
-from nncjit.bits import Source, as_source
-from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.decoder.stream_decoder import decode_units
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
-from nncjit.errors import OptionError
-from nncjit.files import atomic_write
+from nncjit.errors import NncWarning, OptionError
+from nncjit.files import atomic_write, resolved
 from nncjit.jit import threads as thread_counts
-from nncjit.model import Model, Tensor
+from nncjit.model import Model
 from nncjit.progress import Progress, reporting
-from nncjit.stream.data_units import StreamReader
 from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
-from nncjit.updates.chain_sides import AnyPath, Receiver, Sender
+from nncjit.updates.chain_folder import ChainFolder
+from nncjit.updates.chain_sides import Receiver, Sender
 from nncjit.updates.chain_state import Array, ChainState, Parameter
+from nncjit.updates.model_sources import AnyPath, model_path, opened_model
 from nncjit.updates.update_decoder import opened_updates
 from nncjit.updates.update_encoder import EncodedUpdate, encode_update
 from nncjit.updates.update_options import UpdateKeywords, UpdateOptions
-
-REMEMBERED = 4
-"""Tensors of a stream that are not decoded again at once."""
 
 
 def update_files(
@@ -52,10 +48,10 @@ def update_files(
     Parameters
     ----------
     base : path
-        What the receiver has: a model file of any known format, an NNC file, or the folder of a `Sender`, which then
-        goes on to the new model.
+        What the receiver has: a model file of any known format, an NNC file, a folder with one of them, or the folder
+        of a `Sender`, which then goes on to the new model.
     new : path
-        A model file of any known format.
+        A model file of any known format, an NNC file, or a folder with one of them.
     target : path
         The update; an old file is replaced only when the new one is complete.
     options : Options, optional
@@ -73,15 +69,16 @@ def update_files(
     """
     if formats.is_known(target):
         raise OptionError(f"{os.fspath(target)}: the target is an update, its name ends like a model's file")
+    _check_target(target, (base, new))
     session: Sender | None = None
-    if Path(base).is_dir():
+    if ChainFolder.is_at(base):
         if keep is not None:
             raise OptionError("keep is for a base that is a file: a session keeps itself")
         session = Sender.open(base, threads=threads)
     with ExitStack() as files:
         file = files.enter_context(atomic_write(target))
         if keep is not None:
-            with _opened_base(base) as model:
+            with opened_model(base) as model:
                 session = Sender(model, options, folder=keep, threads=threads, **keywords)
             with _begun(session):
                 done = session.update_into(file, new, progress=progress, ready=files.close)
@@ -89,7 +86,8 @@ def update_files(
             changes: Any = keywords if options is None else UpdateOptions.of(options, keywords).keywords()
             done = session.update_into(file, new, progress=progress, ready=files.close, **changes)
         else:
-            before, after = files.enter_context(_opened_base(base)), files.enter_context(formats.open_model(new))
+            before, after = files.enter_context(opened_model(base)), files.enter_context(opened_model(new))
+            _check_graphs(before, after)
             told = files.enter_context(reporting(progress, "update"))
             chosen = UpdateOptions.of_one_update(options, keywords)
             done = encode_update(ChainState.of(before), after, file, chosen, Execution(threads=threads, progress=told))
@@ -112,8 +110,8 @@ def apply_files(
     Parameters
     ----------
     base : path
-        A model file of any known format, an NNC file, or the folder of a `Receiver`, which then goes on to the model
-        after the last update.
+        A model file of any known format, an NNC file, a folder with one of them, or the folder of a `Receiver`, which
+        then goes on to the model after the last update.
     updates : sequence of path
         In their order.
     target : path or None
@@ -131,13 +129,15 @@ def apply_files(
         A file cannot be read or written, or its suffix is unknown.
     """
     started = time.perf_counter()
+    if target is not None:
+        _check_target(target, (base, *updates))
     receiver: Receiver | None = None
-    if Path(base).is_dir():
+    if ChainFolder.is_at(base):
         if keep is not None:
             raise OptionError("keep is for a base that is a file: a session keeps itself")
         receiver = Receiver.open(base, threads=threads, max_bytes=max_bytes)
     elif keep is not None:
-        with _opened_base(base) as model:
+        with opened_model(base) as model:
             receiver = Receiver(model, folder=keep, base_model_id=base_model_id, threads=threads, max_bytes=max_bytes)
     if receiver is not None:
         with _begun(receiver) if keep is not None else nullcontext():
@@ -147,11 +147,12 @@ def apply_files(
         raise OptionError("no target is given")
     else:
         with ExitStack() as files:
-            state = ChainState.of(files.enter_context(_opened_base(base)))
+            model = files.enter_context(opened_model(base))
+            state = ChainState.of(model)
             application = opened_updates(state, updates, files, max_bytes=max_bytes, base_model_id=base_model_id)
             infos = application.infos
             told = files.enter_context(reporting(progress, "apply"))
-            writer = files.enter_context(formats.create(target, infos, application.texts))
+            writer = files.enter_context(formats.create(target, infos, application.texts, graphs=model.graphs))
 
             def put(parameter: Parameter) -> Parameter:
                 writer.put(parameter.name, np.asarray(parameter.read()))
@@ -197,30 +198,18 @@ def _compressed(new: AnyPath, target: AnyPath, done: EncodedUpdate) -> CompressR
     )
 
 
-@contextmanager
-def _opened_base(path: AnyPath) -> Iterator[Model]:
-    """A model file, or an NNC file as one."""
-    if formats.is_known(path):
-        with formats.open_model(path, mmap=True) as model:
-            yield model
-        return
-    with as_source(path) as source:
-        yield _stream_model(source)
+def _check_target(target: AnyPath, others: Sequence[Any]) -> None:
+    """Refuse to write over what is read."""
+    for other in others:
+        if not isinstance(other, str | os.PathLike):
+            continue
+        model = other if ChainFolder.is_at(other) else model_path(other)
+        if resolved(target) in (resolved(other), resolved(model)):
+            raise OptionError(f"{os.fspath(target)}: the target is one of the files to read, which are never changed")
 
 
-def _stream_model(source: Source) -> Model:
-    """The tensors of a stream, each decoded when it is read."""
-    reader = StreamReader(source)
-    units = {part.name: (part, opened) for opened in reader.data_units() for part in opened.results()}
-
-    @lru_cache(REMEMBERED)
-    def read(name: str) -> Array:
-        part, opened = units[name]
-        decoded = decode_units([opened], MemoryBudget(None, source.size), threads=1)
-        return next(item.storage for item in decoded if item.part.name == part.name)
-
-    tensors = [
-        Tensor(name, part.shape, part.dtype, partial(read, part.name), None if part.name == name else part.name)
-        for name, (part, _) in reader.with_ties(units).items()
-    ]
-    return Model(tensors, reader.model_metadata.metadata)
+def _check_graphs(base: Model, new: Model) -> None:
+    """Tell of a graph that the receiver will not have: an update holds tensors, and what they are part of stays."""
+    if new.graphs and base.graphs and list(new.graphs) != list(base.graphs):
+        reason = "the new model has another graph than the base, whose own stays: an update holds tensors only"
+        warnings.warn(reason, NncWarning, stacklevel=3)

@@ -113,13 +113,13 @@ class AppliedUnit:
             return np.zeros(size, np.int32), np.zeros(size, np.uint8)
         return parent.levels(), parent.touched()
 
-    def after(self) -> Parameter:
-        """The tensor, decoded."""
+    def after(self, base: Array | None = None) -> Parameter:
+        """The tensor, decoded. `base`: the values of what the receiver has, where they were read already."""
         with self._lock:
             if self._after is None:
                 if self._item is None:
                     decode_together([self], self._max_bytes)
-                self._after = self._added()
+                self._after = self._added(base)
             return self._after
 
     def release(self) -> None:
@@ -157,14 +157,14 @@ class AppliedUnit:
     def _adds_floats(self) -> bool:
         return self._is_difference and dtypes.find(self.opened.parts[0].dtype).kind == "f"
 
-    def _added(self) -> Parameter:
+    def _added(self, base: Array | None) -> Parameter:
         """What was decoded, added to what the receiver has."""
         item, change = self._item, None
         assert item is not None
         values, self._item = item.storage, None
         if self._is_difference:
             assert self._origin is not None
-            base = fitted(self._origin.read(), self._info.shape)
+            base = fitted(self._origin.read() if base is None else base, self._info.shape)
             if self._adds_floats:
                 change = dtypes.to_float32(values, item.part.dtype)
                 if self._predict and self._origin.change is not None:

@@ -111,7 +111,12 @@ class TensorCoder:
     """Root mean square of what the matrices have to say, where they have one step; else 0."""
 
     def begin(
-        self, tensor: Tensor, origin: Parameter | None, workers: Executor | None, queue: RowQueue
+        self,
+        tensor: Tensor,
+        origin: Parameter | None,
+        held: Array | None,
+        workers: Executor | None,
+        queue: RowQueue,
     ) -> Callable[[], TensorUpdate]:
         """Begin the update of a tensor; what is returned gives it.
 
@@ -121,14 +126,16 @@ class TensorCoder:
             As it is in the new model.
         origin : Parameter or None
             What the receiver has of it.
+        held : ndarray or None
+            Its values.
         workers : Executor, optional
         queue : RowQueue
             Where block rows may wait to be coded together with those of other tensors.
         """
         info = tensor.info
-        if origin is None or not _are_comparable(info, origin):
+        if origin is None or held is None or not _are_comparable(info, origin):
             return _done(self._whole(tensor, origin, workers))
-        new, base = tensor.read(), fitted(origin.read(), info.shape)
+        new, base = tensor.read(), fitted(held, info.shape)
         carries = self.options.carry and origin.residual is not None
         if not carries and _are_equal(new, base):
             return _done(TensorUpdate(info, origin, "unchanged", received=lambda: Received(base)))
@@ -182,7 +189,8 @@ class TensorCoder:
         return self._wanted(tensor.info, tensor.read(), base, origin).difference
 
     def _coded_bytes(self, tensor: Tensor, origin: Parameter | None) -> int:
-        unit = self.begin(tensor, origin, None, RowQueue())().unit
+        held = None if origin is None else origin.read()
+        unit = self.begin(tensor, origin, held, None, RowQueue())().unit
         return len(unit.payload) if unit is not None else 0
 
     def _is_exact(self, info: TensorInfo) -> bool:

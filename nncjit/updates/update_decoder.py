@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
@@ -12,11 +13,12 @@ from typing import Any
 from nncjit.bits import Source, as_source
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.encoder.pipeline import in_order
-from nncjit.errors import BitstreamError, OptionError
+from nncjit.errors import OptionError
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
 from nncjit.progress import Progress
-from nncjit.updates.chain_state import ChainState, Parameter, value_digest
+from nncjit.updates.chain_state import Array, ChainState, Parameter, value_digest
+from nncjit.updates.model_sources import naming
 from nncjit.updates.tensor_application import AppliedUnit, decode_together
 from nncjit.updates.update_reader import OpenUpdate
 
@@ -36,6 +38,9 @@ class _Lineage:
     """What leads to each stage; None where that is the stage before, or new."""
     digests: list[bytes] = field(default_factory=list)
     """Of each stage but the last: SHA-256 of its values."""
+    base: Array | None = None
+    """What was read of a base whose digest was not known: what is hashed is what is built on, whatever becomes of its
+    file meanwhile."""
     last: Parameter | None = None
     """As it is kept."""
 
@@ -50,10 +55,15 @@ class _Lineage:
             self.digests.append(b"")
         elif i > 1 and _is_same(self.stages[i - 2], before):
             self.digests.append(self.digests[-1])
+        elif before.value_sha256 is not None:
+            self.digests.append(before.value_sha256)
         else:
-            self.digests.append(before.value_sha256 or value_digest(before.read()))
+            values = before.read()
+            self.digests.append(value_digest(values))
+            if i == 1:
+                self.base = values
         if unit is not None:
-            unit.after()
+            unit.after(self.base if before is not None and _is_same(self.stages[0], before) else None)
         if unit is not None or self.stages[i] is None:
             self.release(i)
 
@@ -63,7 +73,11 @@ class _Lineage:
         if last is not None:
             if _is_same(self.stages[-2], last):
                 last = replace(last, value_sha256=self.digests[-1])
+            base = self.base
+            if base is not None and _is_same(self.stages[0], last):
+                last = replace(last, read=lambda: base)
             self.last = keep(last)
+        self.base = None
         self.release(len(self.stages))
 
     def release(self, stop: int) -> None:
@@ -135,7 +149,8 @@ class Application:
             for some in _batches(lineages):
                 for i in range(1, len(self.states)):
                     units = [lineage.units[i] for lineage in some]
-                    decode_together([unit for unit in units if unit is not None], self.max_bytes, threads=threads)
+                    with naming(self.updates[i - 1].label):
+                        decode_together([unit for unit in units if unit is not None], self.max_bytes, threads=threads)
                     _each(some, partial(_Lineage.advance, i=i), pool)
                 _each(some, partial(_Lineage.end, keep=keep), pool)
                 for parameter in (lineage.last for lineage in some if lineage.last is not None):
@@ -239,13 +254,14 @@ def opened_updates(
     opened, states, units = [], [state], []
     for i, data in enumerate(updates):
         source: Source = files.enter_context(as_source(data))
-        try:
-            update = OpenUpdate.of(source, states[-1])
+        label = f"update {i + 1} of {len(updates)}" if len(updates) > 1 else "the update"
+        if isinstance(data, str | os.PathLike):
+            label = os.fspath(data)
+        with naming(label):
+            update = OpenUpdate.of(source, states[-1], label)
             update.charge(MemoryBudget(max_bytes, source.size))
             base = update.base_form(states[-1])
             after, decoding = update.after(base, base_model_id=base_model_id, max_bytes=max_bytes)
-        except BitstreamError as error:
-            raise error if len(updates) == 1 else error.at(path=f"update {i + 1} of {len(updates)}") from None
         states[-1] = base
         opened.append(update)
         states.append(after)

@@ -232,8 +232,9 @@ class _Job:
             queue, begun = RowQueue(workers), []
             for tensor in bundle:
                 origin = self.structure.origins[tensor.name]
-                digest = b"" if origin is None else origin.value_sha256 or value_digest(origin.read())
-                begun.append((digest, coder.begin(tensor, origin, workers, queue)))
+                held = None if origin is None else origin.read()  # what is hashed is what is built on
+                digest = b"" if origin is None or held is None else origin.value_sha256 or value_digest(held)
+                begun.append((digest, coder.begin(tensor, origin, held, workers, queue)))
             return [finished(digest, finish()) for digest, finish in begun]
 
         def finished(digest: bytes, update: TensorUpdate) -> tuple[TensorUpdate, bytes, Parameter | None]:

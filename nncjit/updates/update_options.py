@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import OptionError
-from nncjit.option_values import Number, Whole, checked, shown
+from nncjit.option_values import Bytes, Number, Whole, checked, optional, shown
 
 Parents = Literal["ids", "sha256", "sha512"]
 Tool = bool | Literal["auto"]
@@ -43,7 +43,7 @@ class UpdateKeywords(OptionKeywords, total=False):
     predict: bool
     zero_rows: float
     one_step: bool
-    size: int | None
+    size: int | str | None
     device: int
     base_model_id: str
     renamed: Mapping[str, str]
@@ -78,8 +78,8 @@ class UpdateOptions:
     one_step: bool = False
     """One step for all matrices, relative to the spread of all that is to be said, where no qp is given: whatever
     tensor they are in, the largest changes are coded and the smallest are not."""
-    size: int | None = None
-    """Bytes that the update may have."""
+    size: int | str | None = None
+    """Bytes that the update may have, for example 20000 or "20KB"."""
     device: int = 0
     """device_id of the nodes."""
     base_model_id: str = ""
@@ -102,8 +102,8 @@ class UpdateOptions:
             raise OptionError(f"parents is {shown(self.parents)}, must be one of {', '.join(get_args(Parents))}")
         checked("zero_rows", Number(0.0, 1.0), self.zero_rows)
         checked("device", Whole(0, 1 << 20), self.device)
-        if self.size is not None:
-            checked("size", Whole(1, 1 << 40), self.size)
+        size = optional("size", Bytes(1), self.size)
+        object.__setattr__(self, "size", size)
         model_id: object = self.base_model_id
         if not isinstance(model_id, str) or "\0" in model_id:
             raise OptionError(f"base_model_id is {shown(self.base_model_id)}, must be a text without zero bytes")
@@ -125,6 +125,8 @@ class UpdateOptions:
         sizes = [name for name in ("bits", "ratio") if name in given] + ["size"] * (self.size is not None)
         if len(sizes) > 1:
             raise OptionError(f"{' and '.join(sizes)} contradict each other")
+        if sizes and self.lossless:
+            raise OptionError(f"{sizes[0]} and lossless contradict each other: every bit takes what it takes")
         reader = self.encoder.stream.compatible
         if reader is not None:
             unread = {

@@ -32,9 +32,11 @@ class OpenUpdate:
     reader: StreamReader
     metadata: UpdateMetadata | None
     """None: of another writer, which says nothing beside the standard's own syntax."""
+    label: str
+    """What errors name."""
 
     @classmethod
-    def of(cls, source: Source, state: ChainState) -> OpenUpdate:
+    def of(cls, source: Source, state: ChainState, label: str) -> OpenUpdate:
         """Read the headers of an update to a state, and its checksum.
 
         Raises
@@ -59,7 +61,7 @@ class OpenUpdate:
             units[results[0].name] = opened
         if reader.crc32 is not None:
             check_crc32(source, *reader.crc32)
-        return cls(units, mps, reader, metadata)
+        return cls(units, mps, reader, metadata, label)
 
     def after(
         self, state: ChainState, *, base_model_id: str | None, max_bytes: int | None

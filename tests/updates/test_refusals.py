@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import zlib
 
 import numpy as np
 import pytest
 
 import nncjit
+from nncjit.syntax import read_units
 
 BASE = {"w": np.linspace(-1, 1, 2000, dtype=np.float32).reshape(50, 40), "b": np.ones(5, np.float32)}
 NEW = {"w": BASE["w"] + np.float32(0.01) * np.sin(np.arange(2000, dtype=np.float32)).reshape(50, 40), "b": BASE["b"]}
@@ -62,6 +65,35 @@ def test_every_cut_and_every_changed_byte_is_refused(data):
             nncjit.apply(BASE, bytes(damaged))
 
 
+def resealed(damaged, data):
+    """Damaged bytes of an update with a checksum that fits them, where that has no more digits than the old one."""
+    end = list(read_units(data))[-1].offset
+    old, fits = (str(zlib.crc32(stream[:end])).encode() for stream in (data, damaged))
+    return bytes(damaged[:end]) + data[end:].replace(old, fits.rjust(len(old)))
+
+
+@pytest.mark.parametrize("parents", ["ids", "sha512"])
+def test_damage_that_no_checksum_tells_gives_a_model_or_our_error(parents):
+    data = nncjit.update(BASE, NEW, parents=parents)
+    assert resealed(data, data) == data
+    for place in range(0, len(data), 23):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << place % 8
+        try:
+            found = nncjit.apply(BASE, resealed(damaged, data), threads=1)
+        except nncjit.NncError:
+            continue
+        assert all(array.size < 10**6 for array in found.values())
+
+
+@pytest.mark.parametrize("parents", ["sha256", "sha512"])
+def test_a_parent_with_another_hash_is_refused(parents):
+    data, other = nncjit.update(BASE, NEW, parents=parents), BASE["w"] + 1
+    said, found = (hashlib.new(parents, array.tobytes()).hexdigest() for array in (BASE["w"], other))
+    with pytest.raises(nncjit.UpdateError, match=f"^w: builds on {parents} {said}, .*, whose {parents} is {found}"):
+        nncjit.apply(BASE | {"w": other}, data)
+
+
 def test_a_whole_model_is_no_update():
     with pytest.raises(nncjit.UpdateError, match="whole model"):
         nncjit.apply(BASE, nncjit.encode(BASE))
@@ -89,6 +121,8 @@ def test_the_base_model_id_must_agree():
         ({"zero_rows": 2}, "zero_rows is 2"),
         ({"size": 0}, "size is 0"),
         ({"size": 10, "bits": 2}, "bits and size contradict"),
+        ({"size": "much"}, "size is 'much'"),
+        ({"size": "1KB", "lossless": True}, "size and lossless contradict"),
         ({"device": -1}, "device is -1"),
         ({"base_model_id": "a\0b"}, "base_model_id"),
         ({"renamed": ["w"]}, "renamed"),

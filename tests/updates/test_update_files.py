@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -11,6 +13,11 @@ from safetensors.numpy import load_file, save_file
 import nncjit
 from nncjit import formats
 from nncjit.cli.main import main
+from nncjit.model import Model, Tensor
+from nncjit.updates import UpdateOptions
+from nncjit.updates.chain_state import ChainState
+from nncjit.updates.update_decoder import opened_updates
+from nncjit.updates.update_encoder import encode_update
 
 
 @pytest.fixture
@@ -92,6 +99,7 @@ def test_a_refusal_leaves_files_and_sessions_as_they_were(models, tmp_path, caps
         ("update receiver week1.safetensors -o again.nnc", "is the session of a receiver"),
         ("update sender missing.npz -o again.nnc", "missing.npz"),
         ("update week0.safetensors week1.safetensors -o again.nnc --renamed w", "must be NEW=OLD"),
+        ("update week0.safetensors week1.safetensors -o again.nnc --renamed w=b --renamed w=n", "renamed already"),
         ("update week0.safetensors week1.safetensors -o again.nnc --rank 3", "rank: an update has no use for it"),
         ("update week0.safetensors week1.safetensors -o again.npz", "the target is an update"),
         ("update sender week1.safetensors -o again.nnc --keep more", "keep is for a base that is a file"),
@@ -133,3 +141,92 @@ def test_renaming_on_the_command_line(models, tmp_path):
     assert (found.base_model_id, found.update.renamed, found.update.gone) == ("net", {"weight": "w"}, ("n",))
     assert run("apply week0.safetensors u.nnc -o back.safetensors --base-model-id net -q") == 0
     assert sorted(load_file("back.safetensors")) == ["b", "weight"]
+
+
+def test_what_is_read_is_not_written_over(models, tmp_path, capsys):
+    nncjit.compress("week0.safetensors", "week0.nnc")
+    run("update week0.safetensors week1.safetensors -o u1.nnc -q")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "week0.safetensors").rename("folder/model.safetensors")
+    (tmp_path / "link.safetensors").symlink_to("folder/model.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for line in (
+        "update week0.nnc week1.safetensors -o week0.nnc",
+        "update week1.safetensors week0.nnc -o ./week0.nnc",
+        "apply folder u1.nnc -o folder/model.safetensors",
+        "apply folder/model.safetensors u1.nnc -o link.safetensors",
+    ):
+        assert run(line) == 2
+        assert "one of the files to read, which are never changed" in capsys.readouterr().err
+    assert run("update week0.nnc week1.safetensors -o -") == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_folders_and_streams_are_models_too(models, tmp_path, capsys):
+    for week in (0, 1):
+        (tmp_path / f"folder{week}").mkdir()
+        (tmp_path / f"week{week}.safetensors").rename(f"folder{week}/model.safetensors")
+    assert run("update folder0 folder1 -o u.nnc --lossless -q") == 0
+    assert run("apply folder0 u.nnc -o back.safetensors -q") == 0
+    same("back.safetensors", models[1])
+    nncjit.compress("folder1/model.safetensors", "week1.nnc")
+    assert run("update folder0 week1.nnc -o u.nnc --lossless -q") == 0
+    assert run("apply folder0 u.nnc -o back.safetensors -q") == 0
+    same("back.safetensors", nncjit.decode("week1.nnc"))
+    (tmp_path / "cut.nnc").write_bytes((tmp_path / "week1.nnc").read_bytes()[:150])
+    for line in ("apply folder0 cut.nnc -o x.npz", "apply cut.nnc u.nnc -o x.npz", "update cut.nnc folder1 -o x.nnc"):
+        assert run(line) == 1
+        assert "error: cut.nnc: " in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run("update empty folder1 -o x.nnc") == 1
+    assert "empty: holds no model file" in capsys.readouterr().err
+
+
+def test_a_graph_stays_that_of_the_base(models, capsys):
+    onnx = pytest.importorskip("onnx")
+
+    def write(path, weights, op="MatMul"):
+        helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+        ends = [helper.make_tensor_value_info(name, kind, [1, n]) for name, n in (("x", 50), ("y", 30))]
+        node = helper.make_node(op, ["x", "w"], ["y"])
+        weights = [onnx.numpy_helper.from_array(weights, "w")]
+        onnx.save(helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], weights)), path)
+
+    write("0.onnx", models[0]["w"])
+    write("1.onnx", models[1]["w"])
+    write("2.onnx", models[1]["w"], "Gemm")
+    assert run("update 0.onnx 1.onnx -o u.nnc --lossless -q") == 0
+    assert capsys.readouterr().err == ""
+    assert run("apply 0.onnx u.nnc -o back.onnx -q") == 0
+    assert onnx.load("back.onnx").graph == onnx.load("1.onnx").graph
+    assert run("update 0.onnx 2.onnx -o u.nnc -q") == 0
+    assert "another graph than the base" in capsys.readouterr().err
+
+
+def test_what_is_hashed_of_a_base_is_what_is_built_on(models):
+    """A file may change while it is read: each tensor is read once."""
+    counts = dict.fromkeys(models[0], 0)
+
+    def tensor(name, array):
+        def read():
+            counts[name] += 1
+            return array + counts[name] - 1
+
+        return Tensor(name, array.shape, array.dtype.name, read)
+
+    base = Model([tensor(name, array) for name, array in models[0].items()])
+    file = io.BytesIO()
+    new = models[1] | {"n": models[0]["n"]}
+    encode_update(ChainState.of(base), Model.from_mapping(new), file, UpdateOptions(lossless=True))
+    assert set(counts.values()) == {1}
+    counts.update(dict.fromkeys(counts, 0))
+    with ExitStack() as files:
+        found = {}
+
+        def keep(parameter):
+            found[parameter.name] = parameter.read()
+            return parameter
+
+        opened_updates(ChainState.of(base), [file.getvalue()], files).run(keep, goes_on=False)
+    assert set(counts.values()) == {1}
+    assert all(found[name].tobytes() == array.tobytes() for name, array in new.items())
