@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -20,6 +21,11 @@ from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.stream_index import is_index, streams_of
 
 __all__ = ["open_any"]
+
+Array = np.ndarray[Any, Any]
+
+AHEAD_UNITS, AHEAD_WEIGHTS = 256, 1 << 18
+"""Units that are decoded at once where they are read in their order, and their weights, at the most."""
 
 
 def open_any(source: Any, *, threads: int | None = None, max_bytes: int | str | None = None) -> Model:
@@ -62,11 +68,44 @@ def open_any(source: Any, *, threads: int | None = None, max_bytes: int | str | 
 def _tensors(reader: StreamReader, budget: Callable[[], MemoryBudget], threads: int | None) -> Iterator[Tensor]:
     """The tensors of a stream, to be decoded one by one, each within a budget of its own."""
     units = list(reader.data_units())
-    holders = reader.with_ties({part.name: unit for unit in units for part in unit.results()})
-
-    def read(name: str, unit: DataUnit) -> np.ndarray[Any, Any]:
-        return next(d.storage for d in decode_units([unit], budget(), threads=threads) if d.part.name == name)
-
+    places = reader.with_ties({part.name: number for number, unit in enumerate(units) for part in unit.results()})
+    read = _ReadAhead(units, budget, threads).read
     for info in tensor_infos(units, reader, reader.rebuilder(full_size=False, max_bytes=0)):
-        load = partial(read, info.same_as or info.name, holders[info.name])
+        load = partial(read, info.same_as or info.name, places[info.name])
         yield Tensor(info.name, info.shape, info.dtype, load, info.same_as)
+
+
+class _ReadAhead:
+    """Decodes units one by one, and small ones that are read in their order some at a time: a call of the decoder takes
+    longer than a tiny tensor.
+    """
+
+    def __init__(self, units: list[DataUnit], budget: Callable[[], MemoryBudget], threads: int | None) -> None:
+        self._units, self._budget, self._threads = units, budget, threads
+        self._held: dict[str, Array] = {}
+        self._next = -1
+        self._lock = threading.Lock()
+
+    def read(self, name: str, number: int) -> Array:
+        """A tensor of a unit, a new array each time."""
+        if self._units[number].weights > AHEAD_WEIGHTS:
+            return self._decoded([self._units[number]])[name]
+        with self._lock:
+            if name not in self._held:
+                together = self._following(number) if number == self._next else [self._units[number]]
+                self._held = self._decoded(together)
+                self._next = number + len(together)
+            return self._held.pop(name)
+
+    def _following(self, number: int) -> list[DataUnit]:
+        found: list[DataUnit] = []
+        weights = 0
+        for unit in self._units[number : number + AHEAD_UNITS]:
+            weights += unit.weights
+            if found and weights > AHEAD_WEIGHTS:
+                break
+            found.append(unit)
+        return found
+
+    def _decoded(self, units: list[DataUnit]) -> dict[str, Array]:
+        return {d.part.name: d.storage for d in decode_units(units, self._budget(), threads=self._threads)}

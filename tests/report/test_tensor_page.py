@@ -154,3 +154,4 @@ def test_twenty_thousand_tensors_are_there_at_once(tmp_path):
     assert shown[0] == "model.layers.2499.part7.weight"
     assert 10 < len(shown) < 60  # only rows in sight are built
     assert "20,000 tensors" in dom
+    assert 'data-parts="2500 of 2500"' in dom  # the map shows layers, since there are too many tensors
