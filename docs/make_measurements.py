@@ -71,6 +71,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [("huge-tensor-float64.json", ["bench/huge_tensor.py", *float64, "--json"])]
     found += [("many-tensors.json", ["bench/many_tensors.py", "--tensors", "1000", "10000", "--json"])]
     found += [("attached.json", ["bench/attached.py", "--json"])]
+    found += [("installed-size.json", ["bench/installed_size.py", "--json"])]
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *FINETUNED.get(m, ()), "--json"]) for m in CALIBRATED]
     found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
     found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
@@ -215,6 +216,23 @@ def many_tensors() -> str:
     head = ("step", *(f"{row['tensors']:,} tensors" for row in rows))
     lines = [(step, *(f"{1e6 * row[step] / row['tensors']:.0f} µs" for row in rows)) for step in steps]
     return table(head, [*lines, ("peak memory", *(f"{row['peak'] / 1e6:.0f} MB" for row in rows))])
+
+
+def installed_size() -> str:
+    """What ``bench/installed_size.py`` measured."""
+    path = FIGURES / "installed-size.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    rows = found["rows"]
+    lines = [
+        (row["package"], row["version"], f"{row['bytes'] / 1e6:.1f} MB", "yes" if row["to_decode"] else "no")
+        for row in rows
+    ]
+    least = sum(row["bytes"] for row in rows if row["to_decode"])
+    sums = (("to decode", least), ("all", sum(row["bytes"] for row in rows)))
+    lines += [(f"**{name}**", "", f"**{n / 1e6:.0f} MB**", "") for name, n in sums]
+    return table(("package", "version", f"{found['system']}, Python {found['python']}", "needed to decode"), lines)
 
 
 def attached() -> str:
@@ -437,6 +455,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "huge-tensor-float64": huge_float64,
     "many-tensors": many_tensors,
     "attached": attached,
+    "installed-size": installed_size,
     "standard": standard,
     "calibrated": calibrated,
     "calibrated-minilm": calibrated_minilm,

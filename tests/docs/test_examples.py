@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ def test_examples_run_and_print_what_the_page_says(page: Path) -> None:
             assert not failed, f"{name(page)}, line {example.line}: {printed}"
             if shown is not None:
                 assert EXAMPLES.steady(printed) == EXAMPLES.steady(shown), f"{name(page)}, line {example.line}"
+
+
+@pytest.mark.parametrize("page", [page for page in WITH_EXAMPLES if page.parent.name == "howto"], ids=name)
+def test_a_page_says_where_its_model_comes_from(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    read = any(re.search(r"(?<![\w/-])(?<!-o )model\.safetensors", code.code) for code in EXAMPLES.examples(text))
+    assert not read or "tutorial.md#a-network" in text
 
 
 def test_the_tutorial_is_among_them() -> None:
