@@ -169,7 +169,7 @@ class PayloadEncoder:
     def _write_group(self, group: PreparedLayer, contexts: Array, workers: Executor | None) -> tuple[Array, int]:
         """Code some block rows. Returns their restarts, RESTART[k], and the quantiser's state after them."""
         if can_code(group):
-            queued = RowQueue(workers).add(group, contexts)
+            queued = RowQueue(workers).add(group, contexts, self._encoder.range)
             restarts = queued.append_to(self._encoder)
             if restarts is not None and queued.rows is not None:
                 return restarts, int(queued.rows["end_state"][-1])
