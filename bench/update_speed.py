@@ -16,9 +16,10 @@ import numpy as np
 from models import minilm, minilm_file
 
 import nncjit
+from nncjit.decoder.stream_decoder import compile_kernels
 
 TARGET = 0.7
-REPEATS = 3
+REPEATS = 5
 
 
 def model(millions: float) -> dict[str, np.ndarray]:
@@ -53,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--millions", type=float, default=1e9, help="millions of weights at the most")
     args = parser.parse_args()
+    compile_kernels()
     base = model(args.millions)
     rng = np.random.default_rng(1)
     new = {

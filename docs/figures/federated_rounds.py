@@ -17,7 +17,7 @@ WAYS = {
     "small": ("updates of about 0.3 %", ORANGE, "-"),
 }
 TASKS = {
-    "digits validation": ("Digits, from a random start", "validation images read correctly, %"),
+    "digits": ("Digits, from a random start", "test images read correctly, %"),
     "charlm": ("Character model, further on prose", "bits per character"),
 }
 
