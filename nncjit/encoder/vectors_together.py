@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nncjit import dtypes
+from nncjit.cabac.layer import Layer
+from nncjit.cabac.narrow_levels import whole
 from nncjit.cabac.short_layers import MOST_LEVELS, PAYLOADS_KERNEL, code_short_payloads, is_short
 from nncjit.encoder.decide import decide, raw_reason, settle
 from nncjit.encoder.decision import Decision
@@ -27,6 +29,8 @@ from nncjit.encoder.plan import Plan
 from nncjit.encoder.unit_encoder import CodedUnit, Outcome, not_grown, plain_header
 from nncjit.model import TensorInfo
 from nncjit.quant.many_vectors import quantise_vectors
+from nncjit.quant.moments import Products
+from nncjit.quant.problem import Problem, solve
 from nncjit.quant.steps import step
 from nncjit.stages import stage, staged
 
@@ -45,9 +49,19 @@ class _Vector(NamedTuple):
     decision: Decision
 
     @property
-    def kind(self) -> tuple[int, str]:
+    def kind(self) -> tuple[int, str, bool]:
         """What vectors that are coded by one call have in common."""
-        return self.decision.unary_length, self.decision.initialisation
+        return self.decision.unary_length, self.decision.initialisation, self.decision.rate_weight > 0.0
+
+    @property
+    def layer(self) -> Layer:
+        """The layer that codes it."""
+        return self.decision.layer(self.info.shape)
+
+    @property
+    def step(self) -> float:
+        """Distance of two levels."""
+        return float(step(self.decision.qp, self.decision.density))
 
 
 @staged("plan")
@@ -74,13 +88,13 @@ def compile_kernels() -> None:
 
 def _is_plain(item: Item, plan: Plan) -> bool:
     """Whether an item is a short vector of which nothing is asked but how fine it shall be."""
-    if len(item.tensors) != 1 or item.block is not None or plan.data.metrics is not None:
+    if len(item.tensors) != 1 or item.block is not None:
         return False
     (tensor,) = item.tensors
     if len(tensor.shape) != 1 or tensor.size > MOST_LEVELS or not plan.is_lossy(tensor.info):
         return False
-    choices = plan.choices[tensor.name]
-    return not (choices.quantising.rate_weight or choices.layout.first_dimension)
+    has_statistics = plan.data.metrics is not None and plan.data.metrics.record(tensor.info) is not None
+    return not (has_statistics or plan.choices[tensor.name].layout.first_dimension)
 
 
 def _decided(bundle: Sequence[Item], places: list[int], plan: Plan) -> list[_Vector]:
@@ -95,18 +109,18 @@ def _decided(bundle: Sequence[Item], places: list[int], plan: Plan) -> list[_Vec
             continue
         settled = settle(info.name, values, measured, plan)
         decision = decide(info.name, info.shape, measured, plan, settled)
-        if is_short(decision.layer(info.shape), decision.initialisation):
-            found.append(_Vector(place, info, values, decision))
+        vector = _Vector(place, info, values, decision)
+        if is_short(vector.layer, decision.initialisation):
+            found.append(vector)
     return found
 
 
 def _coded(vectors: list[_Vector]) -> Iterator[tuple[int, CodedUnit]]:
     """The units of vectors of one kind, each with its place; not of those whose levels are worse than none."""
-    decisions = [vector.decision for vector in vectors]
-    steps = [float(step(decision.qp, decision.density)) for decision in decisions]
-    levels, sums = quantise_vectors([vector.values for vector in vectors], steps)
-    layers = [decision.layer(vector.info.shape) for vector, decision in zip(vectors, decisions, strict=True)]
-    qps, first = [decision.qp for decision in decisions], decisions[0]
+    decisions, layers = [vector.decision for vector in vectors], [vector.layer for vector in vectors]
+    steps, first = [vector.step for vector in vectors], decisions[0]
+    levels, sums = _quantised(vectors, layers, steps)
+    qps = [decision.qp for decision in decisions]
     payloads = code_short_payloads(levels, layers[0], qps, 6 + first.density, first.initialisation)
     for vector, layer, size, found, payload in zip(vectors, layers, steps, sums, payloads, strict=True):
         error = found.error(size)
@@ -114,3 +128,16 @@ def _coded(vectors: list[_Vector]) -> Iterator[tuple[int, CodedUnit]]:
             outcome = Outcome(vector.info, "uniform", size, found.power, error)
             header = plain_header(vector.info.dtype, vector.info.shape, 0, layer).with_name(vector.info.name)
             yield vector.place, CodedUnit(header, payload, (outcome,))
+
+
+def _quantised(
+    vectors: list[_Vector], layers: list[Layer], steps: list[float]
+) -> tuple[list[np.ndarray], list[Products]]:
+    """The levels of vectors of one kind and their sums; those with a rate are problems of their own."""
+    if not vectors[0].decision.rate_weight:
+        return quantise_vectors([vector.values for vector in vectors], steps)
+    found = []
+    for vector, layer, size in zip(vectors, layers, steps, strict=True):
+        rate_weight, exact = vector.decision.rate_weight, vector.decision.exact
+        found.append(solve(Problem(values=vector.values, layer=layer, step=size, rate_weight=rate_weight, exact=exact)))
+    return [whole(solution.levels) for solution in found], [solution.sums for solution in found]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nncjit
+from nncjit.calibrate import Calibration
 from nncjit.encoder import vectors_together
 
 SIZES = (0, 1, 7, 8, 100, 3000, 8193)
@@ -30,12 +31,14 @@ KINDS = {
 OPTIONS = [
     {},
     {"quality": 4.0, "selection": "exact"},
+    {"preset": "tiny"},
+    {"exact": True, "rate_weight": 0.3, "rules": {".* tiny": {"rate_weight": 0.0}}},
     {"profile": 0, "selection": "none", "unary_length": 3},
     {"references": "index", "quantizer": "codebook", "unary_length": "auto"},
     {"rules": {"1.*": {"qp": 20}, "2.*": {"unary_length": 5}, "3.*": "raw", "4.*": {"rate_weight": 1.0}}},
     {"rules": {"1.*": {"group": "a"}, "2.*": "lossless", "3.*": {"first_dimension": 1}, "4.*": {"bits": 6}}},
 ]
-ALONE = [{"preset": "tiny"}, {"selection": "reference"}]
+ALONE = [{"selection": "reference"}]
 """With these, no vector goes together with others."""
 
 
@@ -50,23 +53,52 @@ def model():
     return arrays | {"matrix": random.standard_normal((40, 50), dtype=np.float32), "integers": np.arange(9)}
 
 
-@pytest.mark.parametrize("options", OPTIONS + ALONE, ids=str)
-def test_together_as_alone(model, options, monkeypatch):
-    together = []
+@pytest.fixture(scope="module")
+def statistics(model):
+    """Of the matrix and of one vector."""
+    random = np.random.default_rng(1)
+    calibration = Calibration()
+    calibration.linear("matrix", model["matrix"].shape).add(random.standard_normal((60, 50)), np.ones((60, 40)))
+    calibration.rows("48 plain", (100,)).add(random.standard_normal((1, 100)), np.ones((1, 1)))
+    calibration.end_samples(1, output_power=1.0)
+    return calibration.statistics()
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """How many vectors of each bundle went together."""
+    counts = []
 
     def coded_together(bundle, plan):
         found = original(bundle, plan)
-        together.append(len(found))
+        counts.append(len(found))
         return found
 
     original = vectors_together.coded_together
     monkeypatch.setattr(vectors_together.PAYLOADS_KERNEL, "pays", lambda _: True)
     monkeypatch.setattr(vectors_together, "coded_together", coded_together)
+    return counts
+
+
+def encoded(model, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         stream = nncjit.encode(model, **options)
-        monkeypatch.setattr(vectors_together, "FEWEST", math.inf)
-        alone = nncjit.encode(model, **options)
-    assert stream == alone
-    assert stream.report.tensors == alone.report.tensors
+    return stream, stream.report.tensors
+
+
+@pytest.mark.parametrize("options", OPTIONS + ALONE, ids=str)
+def test_together_as_alone(model, options, together, monkeypatch):
+    found = encoded(model, **options)
     assert (sum(together) > 0) == (options in OPTIONS)
+    monkeypatch.setattr(vectors_together, "FEWEST", math.inf)
+    assert encoded(model, **options) == found
+
+
+def test_vectors_with_statistics_go_alone(model, statistics, together, monkeypatch):
+    found = encoded(model, calibration=statistics)
+    count = sum(together)
+    assert encoded(model)[0] != found[0]
+    assert sum(together) - count == count + 1
+    monkeypatch.setattr(vectors_together, "FEWEST", math.inf)
+    assert encoded(model, calibration=statistics) == found
