@@ -26,6 +26,7 @@ RUNS: tuple[dict[str, Any], ...] = (
     {"quantizer": "codebook"},
     {"bits": 3.0},
     {"scan_order": 4},
+    {"quantizer": "lossless"},
 )
 """Options that together use every kernel of a normal run."""
 
