@@ -240,7 +240,8 @@ class _LayerTable(Table):
         n_contexts = sum(kind["n_contexts"] for kind in kinds)
         n_flags = sum(cursor.layer_job.layer.rows for cursor in cursors if cursor.layer_job.layer.has_row_flags)
         contexts = self.keep(np.empty(n_contexts, dr.CONTEXT), writes=True)
-        skipped = self.keep(np.empty(n_flags, np.uint8), writes=True)
+        self._skipped = np.zeros(n_flags, np.uint8)
+        skipped = self._first_flag = self.keep(self._skipped, writes=True)
         rows = []
         for cursor, kind in zip(cursors, kinds, strict=True):
             layer = cursor.layer_job.layer
@@ -309,6 +310,15 @@ class _LayerTable(Table):
             "bit": cursor.bit,
         }
 
+    def skips(self, segments: Array) -> Array:
+        """Which segments hold skipped rows, bool[n], once the headers are read."""
+        layers = self.records[segments["layer"]]
+        found: Array = layers["n_skipped"] > 0
+        before = np.concatenate([[0], np.cumsum(self._skipped, dtype=np.int64)])
+        flags, rows = layers["skipped"][found] - self._first_flag, segments[found]
+        found[found] = before[flags + rows["stop_row"]] > before[flags + rows["first_row"]]
+        return found
+
     def take_header(self, n: int, job: LayerJob, hdsp: int, qp_delta: int) -> None:
         """Fill in what layer n needs by its header: the history, and what the delivery learns from its qp_delta."""
         delivery, record = job.delivery, self.records[n]
@@ -364,7 +374,7 @@ def _decode_round(cursors: list[_Cursor], workspaces: Workspaces) -> None:
         counts.append(len(found))
     segments = np.zeros(len(positions), dr.SEGMENT)
     segments.view(np.int64).reshape(len(positions), -1)[:, : len(_Position._fields)] = positions
-    decode_segments(table, segments, workspaces)
+    decode_segments(table, segments, table.skips(segments), workspaces)
     _check_segments(cursors, segments)
     last = np.cumsum(counts) - 1
     ends = (segments[name][last].tolist() for name in ("end_range", "end_value", "end_bit"))

@@ -70,18 +70,27 @@ class Workspaces:
         return self._groups
 
 
-def decode_segments(table: Table, segments: Array, workspaces: Workspaces) -> None:
-    """Decode the segments of the layers in a table: SEGMENT[n], which get their ends and faults."""
+def decode_segments(table: Table, segments: Array, skips: Array, workspaces: Workspaces) -> None:
+    """Decode the segments of the layers in a table.
+
+    Parameters
+    ----------
+    table : Table
+        LAYER[..].
+    segments : SEGMENT[n]
+        They get their ends and faults.
+    skips : bool[n]
+        Which of them hold skipped rows.
+    workspaces : Workspaces
+    """
     layers, segment_layer = table.records, segments["layer"]
-    width, n_bits, machine, n_skipped, hdsp = (
-        layers[name][segment_layer] for name in ("width", "n_bits", "machine", "n_skipped", "hdsp")
-    )
+    width, n_bits, machine, hdsp = (layers[name][segment_layer] for name in ("width", "n_bits", "machine", "hdsp"))
     size = width * (segments["stop_row"] - segments["first_row"])
     stop_bit = np.where(segments["next_bit"] >= 0, segments["next_bit"], n_bits)
     bits = stop_bit - segments["bit"]
     rate = bits / np.maximum(size, 1)
     segments["stepped"] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
-    regular = (machine != 0) & (n_skipped == 0) & (hdsp == 0)
+    regular = (machine != 0) & ~skips & (hdsp == 0)
     workers = max(1, min(workspaces.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
     left, half_done = np.ones(len(segments), np.bool_), np.zeros(len(segments), np.bool_)
     jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular, workers, workspaces.lanes)

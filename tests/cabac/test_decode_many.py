@@ -20,7 +20,7 @@ from nncjit.syntax import PayloadType
 
 pytestmark = pytest.mark.kernel
 
-COUNT = 3000 if JIT else 40
+COUNT = 1500 if JIT else 40
 
 
 def any_job(rng: random.Random, unary_length: int) -> tuple[PayloadJob, np.ndarray]:

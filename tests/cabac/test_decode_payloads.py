@@ -62,24 +62,27 @@ def test_layers_of_one_string_read_back(chosen, way, threads):
         np.testing.assert_array_equal(out, from_scan(levels, layer))
 
 
-@pytest.mark.parametrize(("zero_rows", "in_lanes"), [((), True), ((3, 69), False)])
-def test_rows_that_could_be_skipped_but_are_not_do_not_keep_a_layer_from_the_lanes(monkeypatch, zero_rows, in_lanes):
+def test_only_block_rows_with_skipped_rows_are_kept_from_the_lanes(monkeypatch):
     """NNCodec sets row_skip_flag in all layers."""
-    layer, out = Layer.of((70, 64), scan=4), np.empty(70 * 64, np.int32)
-    levels = np.random.default_rng(0).integers(1, 5, (70, 64), np.int32)
-    levels[list(zero_rows)] = 0
-    encoder = PayloadEncoder()
-    encoder.layer(to_scan(levels.reshape(-1), layer), layer, row_skip=True)
-    payload, points = np.frombuffer(encoder.finish(), np.uint8), as_array(encoder.entry_points[0])
+    layer, jobs, wanted = Layer.of((70, 5), scan=4), [], []
+    for zero_rows in ((), (3,), (63,), (64,), (3, 69)):
+        levels = np.random.default_rng(0).integers(1, 5, (70, 5), np.int32)
+        levels[list(zero_rows)] = 0
+        encoder = PayloadEncoder()
+        encoder.layer(to_scan(levels.reshape(-1), layer), layer, row_skip=True)
+        payload, points = np.frombuffer(encoder.finish(), np.uint8), as_array(encoder.entry_points[0])
+        jobs.append(PayloadJob(payload, (LayerJob(layer, np.empty(70 * 5, np.int32), points=points),)))
+        wanted.append(levels.reshape(-1))
     plain: list[bool] = []
 
     def no_lanes(_layers, _segments, _size, _bits, regular, *_):
         plain.extend(regular)
 
     monkeypatch.setattr(lane_supply, "jobs_for_lanes", no_lanes)
-    decode_payloads([PayloadJob(payload, (LayerJob(layer, out, points=points),))])
-    assert plain == [in_lanes, in_lanes]
-    np.testing.assert_array_equal(out, levels.reshape(-1))
+    decode_payloads(jobs)
+    assert plain == [True, True, False, True, False, True, True, False, False, False]
+    for job, levels in zip(jobs, wanted, strict=True):
+        np.testing.assert_array_equal(job.layers[0].out, levels)
 
 
 @MANY
