@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from nncjit.convert.sharded_decompression import decompress_sharded
 from nncjit.decoder.disk_budget import check_disk
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Array
-from nncjit.errors import OptionError
+from nncjit.errors import NncWarning, OptionError
 from nncjit.formats import Writer
 from nncjit.formats.folder_model import is_folder
 from nncjit.jit import threads as thread_counts
@@ -69,7 +70,8 @@ def decompress(
         time). Default: for each tensor, as in `decode`; on disk, what the stream earns, and 256 MiB (for long streams
         1024 times their size) of what it does not, such as constants, ties, and zeros for pruned channels.
     full_size : bool
-        Give pruned tensors the size they had before, with zeros where something was removed.
+        Give pruned tensors the size they had before, with zeros where something was removed. Models with encoded
+        tensors inside have no pruned ones.
     progress : callable or bool, optional
         As in `compress`.
     executor : Executor, optional
@@ -77,7 +79,8 @@ def decompress(
     resume : bool
         Whether to go on where an earlier call was ended, for the files of an index.
     shard_size : int or str, optional
-        Most bytes of one file of a sharded model, for example "2GB", where one stream becomes several files.
+        Most bytes of one file of a sharded model, for example "2GB", where one stream becomes several files. For any
+        other target an `NncWarning` says that it is not used.
     form : str, optional
         "qdq", for ONNX files: matrices and kernels that the stream holds as levels and one step (or one for each row)
         become int8 or int16 with a DequantizeLinear node. An `NncWarning` tells which others stay floats, and why.
@@ -102,10 +105,11 @@ def decompress(
     size = optional("shard_size", Bytes(least=1), shard_size)
     if optional("form", Word("qdq"), form):
         check_form(source, target)
-    if is_encoded_folder(source):
-        return decompress_folder(source, target, threads=threads, max_bytes=max_bytes, shard_size=size)
-    if is_nnef(source):
-        return decompress_nnef(source, target, threads=threads, max_bytes=max_bytes)
+    from_inside = _from_inside(source)
+    if from_inside is not None:
+        _refuse(executor)
+        with reporting(progress, "decompress") as told:
+            return from_inside(source, target, threads=threads, max_bytes=max_bytes, shard_size=size, told=told)
     if is_folder(source):
         with into_folder(source, target, decoded=True) as (inner, made):
             report = decompress(
@@ -120,8 +124,6 @@ def decompress(
                 shard_size=shard_size,
             )
         return replace(report, source=source_name(source), target=source_name(target))
-    if is_encoded(source):
-        return decompress_onnx(source, target, threads=threads, max_bytes=max_bytes)
     if is_index(source):
         with reporting(progress, "decompress") as told:
             job = Job(executor, None, resume, None, threads, told)
@@ -130,9 +132,11 @@ def decompress(
                 from nncjit.convert.merged_decompression import decompress_merged
 
                 return decompress_merged(source, target, threads=threads, max_bytes=allowed, told=told)
+            if size is not None:
+                said = "shard_size is not used: each stream of an index becomes a file of its own"
+                warnings.warn(f"{source}: {said}", NncWarning, stacklevel=2)
             return decompress_sharded(source, target, job, max_bytes=allowed, full_size=full_size)
-    if executor is not None:
-        raise OptionError("an executor decodes the files of an index: the source's name ends with .nnc.index.json")
+    _refuse(executor)
     with as_source(source) as stream, reporting(progress, "decompress") as told:
         reader = StreamReader(stream)
         with stage("parse"):
@@ -170,6 +174,21 @@ def decompress(
             threads=thread_counts.count(threads),
             tensors=tensors,
         )
+
+
+def _from_inside(source: Any) -> Callable[..., DecompressReport] | None:
+    """What decodes the tensors inside a model file or folder; None for a source that is no such model."""
+    if is_encoded_folder(source):
+        return decompress_folder
+    if is_nnef(source):
+        return decompress_nnef
+    return decompress_onnx if is_encoded(source) and not is_folder(source) else None
+
+
+def _refuse(executor: Executor | None) -> None:
+    """For a source that is not in several files."""
+    if executor is not None:
+        raise OptionError("an executor decodes the files of an index: the source's name ends with .nnc.index.json")
 
 
 def _is_one_file(target: Any, *, shard_size: int | None, full_size: bool) -> bool:

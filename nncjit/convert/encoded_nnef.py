@@ -18,7 +18,7 @@ import numpy as np
 
 from nncjit import formats
 from nncjit.convert.hf_layout import new_folder
-from nncjit.convert.tensor_streams import check_fits, decode_as, described, encoded_apart, named_as_container
+from nncjit.convert.tensor_streams import check_fits, decode_as, described, encoded_apart, in_turn, named_as_container
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
@@ -34,6 +34,7 @@ from nncjit.formats.nnef_headers import (
     usual_header,
 )
 from nncjit.model import Model, Tensor, TensorInfo
+from nncjit.progress import Progress
 from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
 
 __all__ = ["compress_nnef", "decompress_nnef", "is_encoded_nnef", "is_nnef"]
@@ -101,10 +102,19 @@ def compress_nnef(source: Any, target: Any, options: Options, execution: Executi
         )
 
 
-def decompress_nnef(source: Any, target: Any, *, threads: int | None, max_bytes: Any) -> DecompressReport:
+def decompress_nnef(
+    source: Any,
+    target: Any,
+    *,
+    threads: int | None = None,
+    max_bytes: Any = None,
+    shard_size: int | None = None,
+    told: Progress | None = None,
+) -> DecompressReport:
     """Decode the tensors inside the .dat files of an NNEF model.
 
-    A target with the suffix of no format is a folder to make, with graph.nnef in it.
+    Arguments are those of `decompress`. A target with the suffix of no format is a folder to make, with graph.nnef in
+    it.
 
     Raises
     ------
@@ -126,8 +136,11 @@ def decompress_nnef(source: Any, target: Any, *, threads: int | None, max_bytes:
         budget = MemoryBudget(max_bytes, compressed, kept=False)
         infos = [_decoded_info(t, headers, budget) if t.name in streams else t.info for t in model]
         metadata, rows = model.metadata | kept_headers(headers), []
-        with _placed(target) as place, formats.create(place, infos, metadata, graphs=model.graphs) as writer:
-            for tensor, info in zip(model, infos, strict=True):
+        with (
+            _placed(target) as place,
+            formats.create(place, infos, metadata, graphs=model.graphs, shard_size=shard_size) as writer,
+        ):
+            for tensor, info in in_turn(model, infos, told):
                 if tensor.name not in streams:
                     writer.put(tensor.name, tensor.read())
                     continue

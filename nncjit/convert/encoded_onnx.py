@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nncjit.convert.tensor_streams import decode_as, encoded_apart, named_as_container
+from nncjit.convert.tensor_streams import decode_as, encoded_apart, in_turn, named_as_container
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
 from nncjit.errors import ModelError
@@ -24,6 +24,7 @@ from nncjit.formats import create, open_model
 from nncjit.formats.onnx_places import Place, graphs, places
 from nncjit.formats.onnx_tensors import TYPES
 from nncjit.model import Graph, Tensor, TensorInfo
+from nncjit.progress import Progress
 from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
 
 SUFFIX = ".nnc.onnx"
@@ -90,8 +91,16 @@ def compress_onnx(source: Any, target: Any, options: Options, execution: Executi
         )
 
 
-def decompress_onnx(source: Any, target: Any, *, threads: int | None, max_bytes: Any) -> DecompressReport:
-    """Decode the tensors inside an ONNX file, and leave out the nodes that would.
+def decompress_onnx(
+    source: Any,
+    target: Any,
+    *,
+    threads: int | None = None,
+    max_bytes: Any = None,
+    shard_size: int | None = None,
+    told: Progress | None = None,
+) -> DecompressReport:
+    """Decode the tensors inside an ONNX file, and leave out the nodes that would. Arguments are those of `decompress`.
 
     Raises
     ------
@@ -116,10 +125,10 @@ def decompress_onnx(source: Any, target: Any, *, threads: int | None, max_bytes:
             proto.opset_import.remove(row)
         infos = [wanted.get(tensor.name, tensor.info) for tensor in model]
         rows = []
-        with create(target, infos, graphs=[Graph("onnx", proto.SerializeToString())]) as writer:
-            for tensor in model:
-                info = wanted.get(tensor.name)
-                if info is None:
+        graphs_now = [Graph("onnx", proto.SerializeToString())]
+        with create(target, infos, graphs=graphs_now, shard_size=shard_size) as writer:
+            for tensor, info in in_turn(model, infos, told):
+                if tensor.name not in wanted:
                     if tensor.same_as is None:
                         writer.put(tensor.name, tensor.read())
                     continue

@@ -11,10 +11,11 @@ from typing import Any
 
 from nncjit import formats
 from nncjit.convert.hf_layout import CONFIG, METHOD, SUFFIX, config_of, new_folder, weights_in, write_rest
-from nncjit.convert.tensor_streams import decode_one, described
+from nncjit.convert.tensor_streams import decode_one, described, in_turn
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.formats.folder_model import is_folder
 from nncjit.model import Tensor, TensorInfo
+from nncjit.progress import Progress
 from nncjit.stream.reports import DecompressReport, TensorReport
 
 __all__ = ["decompress_folder", "is_encoded_folder"]
@@ -38,6 +39,7 @@ def decompress_folder(
     threads: int | None = None,
     max_bytes: int | str | None = None,
     shard_size: int | None = None,
+    told: Progress | None = None,
 ) -> DecompressReport:
     """An ordinary folder, or the weights as one model file, of a folder that `compress_folder` made.
 
@@ -60,8 +62,7 @@ def decompress_folder(
         infos = {tensor.name: _decoded_info(tensor, budget) for tensor in model}
         place = target if folder is None else folder / weights.name
         with formats.create(place, list(infos.values()), model.metadata, shard_size=shard_size) as writer:
-            for tensor in model:
-                info = infos[tensor.name]
+            for tensor, info in in_turn(model, list(infos.values()), told):
                 if info.same_as is None:
                     writer.put(info.name, _decoded(tensor, info, threads, max_bytes))
         if folder is not None:

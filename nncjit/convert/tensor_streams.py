@@ -6,7 +6,7 @@ behind a head of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from tempfile import TemporaryFile
@@ -21,6 +21,7 @@ from nncjit.encoder.options import Options
 from nncjit.errors import BitstreamError, ModelError, OptionError
 from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.option_values import Bytes, optional
+from nncjit.progress import Progress
 from nncjit.remote import is_url
 from nncjit.stream.data_units import StreamReader
 from nncjit.stream.reports import TensorReport
@@ -128,6 +129,18 @@ def decode_as(data: bytes, info: TensorInfo, *, threads: int | None = None, max_
         raise ModelError(f"{info.name}: {error}") from None
     check_fits(info, dtype, storage.shape)
     return storage
+
+
+def in_turn(
+    tensors: Iterable[Tensor], infos: Sequence[TensorInfo], told: Progress | None
+) -> Iterator[tuple[Tensor, TensorInfo]]:
+    """The tensors of a container with what each is when it is decoded; tells how far they are."""
+    done, total = 0, sum(info.size for info in infos)
+    for tensor, info in zip(tensors, infos, strict=True):
+        yield tensor, info
+        done += info.size
+        if told is not None:
+            told(done, total, info.name)
 
 
 def check_fits(info: TensorInfo, dtype: str, shape: tuple[int, ...]) -> None:

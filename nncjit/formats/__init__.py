@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from types import ModuleType
 from typing import Any
 
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.files import check_readable
 from nncjit.formats.tensor_writer import Store, Writer
 from nncjit.model import Graph, Model, TensorInfo
@@ -150,8 +151,8 @@ def create(
     graphs : sequence of Graph
         What the tensors are part of. Formats that hold whole networks need theirs; the others have no place for it.
     shard_size : int
-        Bytes of one file of a sharded model. By default a tensor goes to the file that `TensorInfo.shard` names, where
-        all of them have one, and otherwise files hold up to 5 GB.
+        Bytes of one file of a sharded model; of no use for others, which an `NncWarning` says. By default a tensor goes
+        to the file that `TensorInfo.shard` names, where all of them have one, and otherwise files hold up to 5 GB.
     fsync : bool
         Wait until all data are on the disk.
 
@@ -167,6 +168,9 @@ def create(
     if any(graph.format == getattr(module, "NETWORK", None) for graph in graphs):
         module = importlib.import_module("nncjit.formats.torch_archive")
     write = partial(_sent, module.write) if is_url(path) else module.write
+    if shard_size is not None and not os.fspath(path).lower().endswith(".index.json"):
+        said = "shard_size is not used: the name of a model in several files ends with .safetensors.index.json"
+        warnings.warn(f"{path}: {said}", NncWarning, stacklevel=2)
     if hasattr(module, "GRAPH"):
         graph = next((graph for graph in graphs if graph.format == module.GRAPH and not graph.quantization), None)
         if graph is None:

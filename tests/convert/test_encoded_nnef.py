@@ -69,7 +69,9 @@ def net(tmp_path):
 
 def there_and_back(net, **options):
     report = nncjit.compress(net / "net", net / "net.nnc.nnef", **options)
-    nncjit.decompress(net / "net.nnc.nnef", net / "back")
+    told = []
+    nncjit.decompress(net / "net.nnc.nnef", net / "back", progress=lambda *x: told.append(x))
+    assert told[-1][0] == told[-1][1]
     return report, contents(net / "net.nnc.nnef"), contents(net / "back")
 
 

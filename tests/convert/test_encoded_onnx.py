@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from model_files import refusal
@@ -9,6 +11,7 @@ from model_files import refusal
 import nncjit
 from nncjit.cli.main import main
 from nncjit.errors import OptionError
+from nncjit.formats import open_model
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -85,6 +88,20 @@ def test_files_run_as_they_are_and_become_ordinary_ones_again(folder, options):
         assert [node.op_type for node in got.graph.node] == [node.op_type for node in wanted.graph.node]
         assert {t.name for t in got.graph.initializer} == {t.name for t in wanted.graph.initializer}
         assert [o.domain for o in got.opset_import] == [o.domain for o in wanted.opset_import]
+
+
+def test_progress_is_told_and_what_is_not_used_is_said(folder):
+    nncjit.compress(folder / "m.onnx", folder / "m.nnc.onnx")
+    told = []
+    with pytest.warns(nncjit.NncWarning, match="shard_size is not used"):
+        nncjit.decompress(folder / "m.nnc.onnx", folder / "b.onnx", shard_size=1, progress=lambda *x: told.append(x))
+    done, total, names = zip(*told, strict=True)
+    with open_model(folder / "m.onnx") as model:
+        assert set(names) == set(model.names)
+    assert sorted(done) == list(done)
+    assert done[-1] == total[0] > 0
+    with ThreadPoolExecutor(1) as executor, pytest.raises(nncjit.OptionError, match="an executor decodes the files of"):
+        nncjit.decompress(folder / "m.nnc.onnx", folder / "b.onnx", executor=executor)
 
 
 def test_what_is_coded(folder):

@@ -72,7 +72,8 @@ def test_decoding_goes_on_where_it_was_ended(streams, tmp_path, monkeypatch):
         nncjit.decompress(streams, target)
     state = status_of(target)
     assert (len(state.done), state.complete, state.at_work) == (2, False, False)
-    nncjit.decompress(streams, target)
+    with pytest.warns(nncjit.NncWarning, match="shard_size is not used"):
+        nncjit.decompress(streams, target, shard_size="1GB")
     assert len(made) == 3 + len(state.missing)
     assert status_of(target).complete
 

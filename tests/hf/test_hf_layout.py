@@ -175,6 +175,9 @@ def test_some_tensors_only(plain, tmp_path):
     compress_folder(plain, tmp_path / "small", rules={".*self_attn.*": "raw"})
     with open_model(tmp_path / "small" / "model.safetensors") as weights:
         names = weights.names
+    told = []
+    nncjit.decompress(tmp_path / "small", tmp_path / "back", progress=lambda *x: told.append(x))
+    assert (len(told), told[-1][0]) == (len(names), told[-1][1])
     assert "model.layers.0.self_attn.q_proj.weight" in names
     assert "model.layers.0.mlp.up_proj.weight_nnc" in names
     assert not load(tmp_path / "small")[1]["missing_keys"]
