@@ -23,7 +23,7 @@ import numpy as np
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, os_errors
 from nncjit.model import TensorInfo
-from nncjit.updates.chain_state import Array, ChainState, Parameter
+from nncjit.updates.chain_state import Array, ChainState, Parameter, Reader
 from nncjit.updates.keeping import KINDS, Kind, kept_with
 
 FACTS, LOCK, SUFFIX = "chain.json", "lock", ".array"
@@ -234,7 +234,7 @@ class Change:
             and getattr(parameter, kind.field) is getattr(before, kind.field)
         }
 
-        def store(kind: Kind, array: Array) -> Array:
+        def store(kind: Kind, array: Array) -> Reader:
             file = _File(f"{parameter.number}-{kind.field}-{self._generation}{SUFFIX}", array.dtype.str, array.shape)
             path = self._folder.path / file.name
             with os_errors(path), path.open("wb") as out:
@@ -242,7 +242,7 @@ class Change:
                 out.flush()
                 os.fsync(out.fileno())
             files[kind.field] = file
-            return _mapped(path, file)
+            return partial(_unpacked, path, file, kind, parameter.n_levels)  # mapped while it is read
 
         kept = kept_with(parameter, before, store)
         with self._lock:

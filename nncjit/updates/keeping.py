@@ -51,24 +51,26 @@ KINDS = (
 )
 
 
-def kept_with(parameter: Parameter, before: Parameter | None, store: Callable[[Kind, Array], Array]) -> Parameter:
+def kept_with(parameter: Parameter, before: Parameter | None, store: Callable[[Kind, Array], Reader]) -> Parameter:
     """A parameter all of whose arrays are in the keeping of `store`; those that it shares with `before` stay there.
 
     Parameters
     ----------
     store : callable
-        Gets an array, packed, and gives back the array that will be read from now on.
+        Gets an array, packed, and gives back what reads it from now on, unpacked.
     """
     readers: dict[str, Any] = {}
+    digest = parameter.value_sha256
     for kind in KINDS:
         read: Reader | None = getattr(parameter, kind.field)
         if read is None or (before is not None and getattr(before, kind.field) is read):
             continue
-        held = store(kind, kind.pack(read()))
-        readers[kind.field] = partial(kind.unpack, held, parameter.n_levels)
-    digest = parameter.value_sha256
+        array = read()
+        readers[kind.field] = store(kind, kind.pack(array))
+        if kind.field == "read" and digest is None:
+            digest = value_digest(array)
     if digest is None:
-        digest = value_digest(readers.get("read", parameter.read)())
+        digest = value_digest(parameter.read())
     if parameter.release is not None:
         parameter.release()
     return replace(parameter.with_hashes(), value_sha256=digest, release=None, **readers)
@@ -77,9 +79,9 @@ def kept_with(parameter: Parameter, before: Parameter | None, store: Callable[[K
 def kept_in_memory(parameter: Parameter, before: Parameter | None = None) -> Parameter:
     """A parameter whose arrays are its own and cannot be written to."""
 
-    def store(kind: Kind, array: Array) -> Array:
+    def store(kind: Kind, array: Array) -> Reader:
         own = array.copy() if kind.field == "read" else array
         own.flags.writeable = False
-        return own
+        return partial(kind.unpack, own, parameter.n_levels)
 
     return kept_with(parameter, before, store)
