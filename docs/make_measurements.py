@@ -65,10 +65,12 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
     ]
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
+    found += [("packed.json", ["bench/packed.py", "--json"])]
     found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "1", "--json"])]
     found += [("huge-tensor.json", ["bench/huge_tensor.py", "--gigabytes", "0.3", "--json"])]
     float64 = ["--gigabytes", "4.5", "--dtype", "float64", "--no-whole"]
     found += [("huge-tensor-float64.json", ["bench/huge_tensor.py", *float64, "--json"])]
+    found += [("onnx-memory.json", ["bench/onnx_memory.py", "--json"])]
     found += [("many-tensors.json", ["bench/many_tensors.py", "--tensors", "1000", "10000", "--json"])]
     found += [("attached.json", ["bench/attached.py", "--json"])]
     found += [("installed-size.json", ["bench/installed_size.py", "--json"])]
@@ -192,6 +194,28 @@ def huge_tensor() -> str:
     found = json.loads(path.read_text("utf-8"))
     head = ("the tensor is taken", "peak memory: encode", "decode")
     return table(head, [(row["way"], *(f"{row[w]['peak'] / 1e6:.0f} MB" for w in WAYS_THERE)) for row in found["rows"]])
+
+
+def onnx_memory() -> str:
+    """What ``bench/onnx_memory.py`` measured."""
+    path = FIGURES / "onnx-memory.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    sizes = f"{found['bytes'] / 1e9:.2f} GB of float32 in tensors of {found['tensor_bytes'] / 1e6:.0f} MB"
+    took = " and ".join(f"{found[w]['peak'] / 1e6:.0f} MB of memory to {w}" for w in WAYS_THERE)
+    return f"{sizes} take {took} ({100 * found['coded_bytes'] / found['bytes']:.1f} % of their size)."
+
+
+def packed() -> str:
+    """What ``bench/packed.py`` measured."""
+    path = FIGURES / "packed.json"
+    if not path.exists():
+        return ""
+    head = ("levels", "nncjit", "zstd 19", "entropy")
+    coders = ("nncjit", "zstd", "entropy")
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    return table(head, [(row["title"], *(f"{100 * row[c] / row['bytes']:.2f} %" for c in coders)) for row in rows])
 
 
 def huge_float64() -> str:
@@ -450,9 +474,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "measurements": whole_model,
     "whole-model": whole_model,
     "lossless": lossless,
+    "packed": packed,
     "large-model": large_model,
     "huge-tensor": huge_tensor,
     "huge-tensor-float64": huge_float64,
+    "onnx-memory": onnx_memory,
     "many-tensors": many_tensors,
     "attached": attached,
     "installed-size": installed_size,
