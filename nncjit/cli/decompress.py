@@ -43,7 +43,8 @@ def run(args: Namespace) -> None:
     from nncjit.stream.stream_index import is_index
 
     plain = ".onnx" if args.form else ".safetensors"
-    suffix = ".safetensors.index.json" if is_index(args.source) else plain
+    several = is_index(args.source) or args.shard_size is not None
+    suffix = ".safetensors.index.json" if several else plain
     target = named_target(args.output, args.source, suffix)
     with (
         executor_of(args) as executor,

@@ -52,6 +52,8 @@ def _check_direction(source: Path, *, decoded: bool) -> None:
 
 def _derived_folder(source: Path, suffix: str, *, dry_run: bool) -> Path:
     """``llama-nnc`` for the folder ``llama``, and ``llama-model`` back."""
+    if suffix == ".html":
+        return resolved(source).with_name(resolved(source).name + suffix)
     stem = resolved(source).name.removesuffix("-nnc")
     target = resolved(source).with_name(f"{stem}-{'nnc' if suffix == '.nnc' else 'model'}")
     if target.exists() and not dry_run:

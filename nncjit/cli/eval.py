@@ -25,6 +25,7 @@ from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
 from nncjit.cli.pipes import behind_pipe
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import resolved
+from nncjit.formats.folder_model import read_from
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def run(args: Namespace) -> None:
     if rival is None:
         note(args, "NNCodec is not here to compare with; --rival PYTHON names an interpreter that has it")
     with (
-        behind_pipe(model, streams=False) as path,
+        behind_pipe(read_from(model), streams=False) as path,
         progress_bar("eval", quiet=args.quiet or args.json == "-") as progress,
     ):
         request = Request(

@@ -108,10 +108,11 @@ def decompress(
     from_inside = _from_inside(source)
     if from_inside is not None:
         _refuse(executor)
+        _refuse_inside(source, full_size=full_size or None, form=form)
         with reporting(progress, "decompress") as told:
             return from_inside(source, target, threads=threads, max_bytes=max_bytes, shard_size=size, told=told)
     if is_folder(source):
-        with into_folder(source, target, decoded=True) as (inner, made):
+        with into_folder(source, target, decoded=True, in_shards=size is not None) as (inner, made):
             report = decompress(
                 inner,
                 made,
@@ -189,6 +190,13 @@ def _refuse(executor: Executor | None) -> None:
     """For a source that is not in several files."""
     if executor is not None:
         raise OptionError("an executor decodes the files of an index: the source's name ends with .nnc.index.json")
+
+
+def _refuse_inside(source: Any, **arguments: Any) -> None:
+    """Refuse arguments that a model with streams inside has no use for."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise OptionError(f"{source_name(source)}: holds streams inside: {name} cannot be used")
 
 
 def _is_one_file(target: Any, *, shard_size: int | None, full_size: bool) -> bool:

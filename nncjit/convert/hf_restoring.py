@@ -60,7 +60,8 @@ def decompress_folder(
         original = sum(tensor.nbytes for tensor in model)
         budget = MemoryBudget(max_bytes, original, kept=False)
         infos = {tensor.name: _decoded_info(tensor, budget) for tensor in model}
-        place = target if folder is None else folder / weights.name
+        index = weights.name if weights.name.endswith(".index.json") else "model.safetensors.index.json"
+        place = target if folder is None else folder / (weights.name if shard_size is None else index)
         with formats.create(place, list(infos.values()), model.metadata, shard_size=shard_size) as writer:
             for tensor, info in in_turn(model, list(infos.values()), told):
                 if info.same_as is None:

@@ -36,7 +36,9 @@ class FolderPair(NamedTuple):
 
 
 @contextmanager
-def into_folder(source: Any, target: Any, *, decoded: bool = False, writes: bool = True) -> Iterator[FolderPair]:
+def into_folder(
+    source: Any, target: Any, *, decoded: bool = False, in_shards: bool = False, writes: bool = True
+) -> Iterator[FolderPair]:
     """The model file of a folder and the one to make of it; when the block ends well, all other files are copied.
 
     Parameters
@@ -47,6 +49,8 @@ def into_folder(source: Any, target: Any, *, decoded: bool = False, writes: bool
         A folder, which is made where it does not exist. A path with the suffix of a file is the one file to make.
     decoded : bool
         Whether a model is made of a stream.
+    in_shards : bool
+        Whether that model shall be in several files, even if it was in one.
     writes : bool
         False for a dry run.
 
@@ -68,7 +72,7 @@ def into_folder(source: Any, target: Any, *, decoded: bool = False, writes: bool
         return
     if resolved(target) == resolved(source):
         raise OptionError(f"{target}: the target is the source")
-    suffix = (".safetensors.index.json" if _is_sharded(found) else ".safetensors") if decoded else ".nnc"
+    suffix = (".safetensors.index.json" if in_shards or _is_sharded(found) else ".safetensors") if decoded else ".nnc"
     with os_errors(target):
         if writes:
             target.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from nncjit.bits import as_source
 from nncjit.convert.decompression import tensor_infos
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_units
+from nncjit.formats.folder_model import read_from
 from nncjit.model import Graph, Model, Tensor
 from nncjit.stream.data_units import DataUnit, StreamReader
 from nncjit.stream.stream_index import is_index, streams_of
@@ -34,7 +35,8 @@ def open_any(source: Any, *, threads: int | None = None, max_bytes: int | str | 
     Parameters
     ----------
     source : path, bytes-like, binary file, or mapping of str to array_like
-        What has the suffix of a known format is a model file; other paths, bytes and files are streams.
+        What has the suffix of a known format is a model file; other paths, bytes and files are streams. Of a folder,
+        the model in it.
     threads : int, optional
         Threads that decode a tensor; default: all cores that the process may use.
     max_bytes : int or str, optional
@@ -47,6 +49,7 @@ def open_any(source: Any, *, threads: int | None = None, max_bytes: int | str | 
     ModelError
         The file cannot be read, or a mapping holds what is no array.
     """
+    source = read_from(source)
     if isinstance(source, str | PathLike):
         if formats.is_known(source):
             return formats.open_model(source)

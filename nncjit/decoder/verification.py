@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Executor
+from dataclasses import replace
 from os import fspath
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from nncjit.bits import Source, as_source
 from nncjit.decoder.checksums import crc32_of
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_units
-from nncjit.errors import BitstreamError, ModelError
+from nncjit.errors import BitstreamError, ModelError, OptionError
+from nncjit.formats.folder_model import read_from
 from nncjit.jit import threads as thread_counts
 from nncjit.progress import Progress, reporting
 from nncjit.stream.data_units import StreamReader
@@ -59,9 +61,13 @@ def verify(
     """
     started = time.perf_counter()
     check_executor(executor)
+    name, source = source_name(source), read_from(source, decoded=True)
     if is_index(source):
         with reporting(progress, "verify") as told:
-            return _verify_all(source, executor, (threads, max_bytes), told, started)
+            found = _verify_all(source, executor, (threads, max_bytes), told, started)
+            return replace(found, source=name)
+    if executor is not None:
+        raise OptionError("an executor verifies the files of an index: the source's name ends with .nnc.index.json")
     with as_source(source) as stream, reporting(progress, "verify") as told:
         reader = StreamReader(stream)
         units = list(reader.data_units())
@@ -76,7 +82,7 @@ def verify(
                 told(done, max(done, total), item.part.name)
         tensors = with_tied_rows(rows, reader)
         return DecompressReport(
-            source=source_name(source),
+            source=name,
             target="",
             original_bytes=sum(row.original_bytes for row in tensors),
             compressed_bytes=stream.size,

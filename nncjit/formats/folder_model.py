@@ -9,7 +9,7 @@ from typing import Any
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import os_errors
 
-__all__ = ["STATES", "is_folder", "model_in"]
+__all__ = ["STATES", "is_folder", "model_in", "read_from"]
 
 PREFERRED = (
     "*.nnc.index.json", "*.nnc", "*.safetensors.index.json", "model.safetensors", "*.safetensors",
@@ -29,6 +29,11 @@ def is_folder(path: Any) -> bool:
         return isinstance(path, str | PathLike) and Path(path).is_dir()
     except ValueError:  # no file can have this name
         return False
+
+
+def read_from(source: Any, *, decoded: bool = False) -> Any:
+    """The model file of a folder, as `model_in` finds it; anything else as it is."""
+    return model_in(Path(source), decoded=decoded) if is_folder(source) else source
 
 
 def model_in(folder: Path, *, decoded: bool = False) -> Path:

@@ -21,6 +21,7 @@ from nncjit.decoder.inspection import Inspection, inspect
 from nncjit.decoder.random_access import open as open_stream
 from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
+from nncjit.formats.folder_model import read_from
 from nncjit.report.memory import in_child
 from nncjit.stages import Cost, Recorder, recording
 
@@ -122,14 +123,15 @@ def profile(
     NncError
         What `nncjit.compress` and `nncjit.decompress` raise.
     """
+    name, source = fspath(source), read_from(source)
     keywords = Options.of(options, {}).keywords()
     if not formats.is_known(source) and (keywords or calibration is not None):
         given = ", ".join([*keywords, *(["calibration"] if calibration is not None else [])])
         raise OptionError(f"{fspath(source)}: is a stream, which is only decoded: {given} cannot be used")
     if calibration is not None:
         keywords["calibration"] = fspath(calibration)
-    with tempfile.TemporaryDirectory(prefix="nncjit-profile-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="nncjit-profile-") as made:
+        folder = Path(made)
         there = None
         stream, encoding = fspath(source), Recorder()
         if formats.is_known(source):
@@ -140,7 +142,7 @@ def profile(
         tensors = _tensors(stream, found, encoding)
     by_size = sorted(tensors, key=lambda row: (-row.bytes, row.name))
     kinds = _kinds(found)
-    return Profile(fspath(source), there, back, kinds, found.original_bytes, tuple(by_size))
+    return Profile(name, there, back, kinds, found.original_bytes, tuple(by_size))
 
 
 def _way(

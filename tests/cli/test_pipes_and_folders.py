@@ -264,3 +264,30 @@ def test_wrong_files_of_rules_are_one_line(folder, run, text, words):
     assert code in (1, 2)
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_every_verb_that_reads_a_model_takes_its_folder(folder, run):
+    hugging_face(folder / "llama")
+    nncjit.compress("llama", "llama-nnc")
+    assert run("verify llama-nnc")[1].startswith("OK: llama-nnc\n")
+    assert run("diff llama llama-nnc --all")[1].splitlines()[-1].startswith("llama, llama-nnc: ")
+    assert run("report llama-nnc --against llama -q") == (0, "", "")
+    assert (folder / "llama-nnc.html").exists()
+    assert run("eval llama --grid bits=4 --rival none -q --json found.json") == (0, "", "")
+    assert json.loads((folder / "found.json").read_text())["model"] == "llama"
+
+
+def test_a_folder_comes_back_in_several_files_where_that_is_asked_for(folder, run):
+    (folder / "one").mkdir()
+    save_file(WEIGHTS, folder / "one" / "model.safetensors")
+    nncjit.compress("one", "one-nnc")
+    assert run("decompress one-nnc -o back --shard-size 200 -q") == (0, "", "")
+    assert len(list((folder / "back").glob("*.safetensors"))) == 2
+    nncjit.compress("m.safetensors", "m.nnc")
+    assert run("decompress m.nnc --shard-size 200 -q") == (0, "", "")
+    assert (folder / "m.safetensors.index.json").exists()
+    for target in ("x.npz", "x.safetensors"):
+        code, _, err = run(f"decompress m.nnc -o {target} --shard-size 200")
+        assert (code, err.count("\n")) == (0, 1)
+        assert "shard_size is not used" in err
+    assert run("verify m.nnc --workers 2")[0] == 2
