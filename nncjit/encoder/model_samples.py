@@ -81,8 +81,10 @@ class PartSample:
         decision = decide(part.name, self.shape, part.measured, plan, self.layout.settled, part.given)
         if decision not in self._known:
             matrix = quantise(part.values, decision, metric=part.metric)
-            error = self.share * part.gain * matrix.error
-            loss = self.share * (matrix.loss or part.loss_weight * matrix.error) if part.is_felt else 0.0
+            error, loss = matrix.error, matrix.loss or part.loss_weight * matrix.error
+            if not part.is_felt:
+                error, loss = error if part.metric is None else loss, 0.0
+            error, loss = self.share * part.gain * error, self.share * loss
             self._known[decision] = Cost(estimate(matrix, self.share), error, loss)
         return self._known[decision]
 

@@ -22,7 +22,6 @@ from nncjit.encoder.decision import GivenStep
 from nncjit.encoder.default_steps import default_step, trellis_step
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
-from nncjit.encoder.quantise import energy
 from nncjit.encoder.unit_layout import FloatPart, Parts
 from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import DAMPING, factorise
@@ -145,6 +144,7 @@ def why_not_transformed(info: TensorInfo, measured: Measured, plan: Plan) -> str
     changed = reducing.zeros or reducing.pattern or reducing.unify or info.name in plan.zero_counts
     reasons = {
         "it is constant": measured.is_constant,
+        "its mean is larger than its spread": measured.is_offset,
         "another quantiser was asked for": choices.quantising.quantizer not in ("trellis", "auto"),
         "its step was given": plan.has_qp(info.name, info.shape),
         "weights are changed first": bool(changed),
@@ -218,7 +218,7 @@ def transformed_table(name: str, wanted: np.ndarray, transform: Transform, plan:
         inputs = replace(inputs.times(metric.mean_cost), uneven=True)
     step_h = STEP * math.sqrt(lam / (HIGH_RATE * inputs.mean_cost()))
     given = GivenStep(step=step_h, rate_weight=RATE_WEIGHT, with_targets=True)
-    gain = energy(g) / rank
+    gain = 1.0 if metric.is_felt else 2.0 * len(g)
     found = yield FloatPart("H", name, h, measure(h), gain=gain, metric=inputs, given=given, is_felt=metric.is_felt)
     return _multiplied(compose(g, found.values(h.shape), wanted.shape, name=name), scale, name)
 
@@ -241,10 +241,10 @@ def _turned(wanted: np.ndarray, transform: Transform) -> tuple[np.ndarray, Doubl
 
 
 def _columns(g: np.ndarray, step: float) -> int:
-    """How many leading columns of G are coded, at least one."""
+    """How many leading columns of G are coded: at least two, as no blocks are scanned in a single one."""
     counts = np.count_nonzero(np.abs(g) > np.float32(DEAD_ZONE * step), axis=0)
     used = np.flatnonzero(counts >= FEWEST_LEVELS)
-    return int(used[-1]) + 1 if used.size else 1
+    return max(int(used[-1]) + 1, 2) if used.size else 2
 
 
 def _fitted(g: np.ndarray, wanted: np.ndarray, exact: Doubles, metric: TableMetric) -> tuple[np.ndarray, np.ndarray]:

@@ -44,7 +44,8 @@ class FloatPart:
     reference: np.ndarray | None = None
     """What the decoded values are measured against where a reduction changed them."""
     gain: float = 1.0
-    """What a squared error of this part adds to the squared error of the tensor, about."""
+    """What a squared error of this part adds to the squared error of the tensor, about; of a part with a metric that is
+    not felt, what its loss adds."""
     overwrite: bool = False
     """Whether the values may be lost."""
     metric: InputMetric | None = None
