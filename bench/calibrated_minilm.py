@@ -28,7 +28,7 @@ from bench.zoo import layers, minilm, passages
 from nncjit.calibrate import Statistics
 
 AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.25)
-TRANSFORMED = (1.15, 0.95, 0.75, 0.5, 0.35)
+TRANSFORMED = (1.15, 0.95, 0.75, 0.5, 0.37)
 CALIBRATED = (1.1, 0.9, 0.7, 0.5, 0.42, 0.35, 0.3)
 QUERIES_AND_KEYS = r".*\.(query|key)\.weight"
 """Their noise is felt less than that of values, here and in the character model: they may have twice the step."""

@@ -22,6 +22,7 @@ from nncjit.encoder.decision import GivenStep
 from nncjit.encoder.default_steps import default_step, trellis_step
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
+from nncjit.encoder.quantise import MOST_ERROR, energy
 from nncjit.encoder.unit_layout import FloatPart, Parts
 from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import DAMPING, factorise
@@ -248,13 +249,19 @@ def _columns(g: np.ndarray, step: float) -> int:
 
 
 def _fitted(g: np.ndarray, wanted: np.ndarray, exact: Doubles, metric: TableMetric) -> tuple[np.ndarray, np.ndarray]:
-    """H of least loss beside this G, float32[r, c], and G' f G, float32[r, r]."""
+    """H of least loss beside this G, float32[r, c], and G' f G, float32[r, r].
+
+    Without statistics, H restores the table's gain, as the steps of other matrices do (`nncjit.encoder.quantise`).
+    """
     from scipy import linalg  # here, because a decoder should not need SciPy
 
     weighted = metric.weighted(g)
     products = (weighted.T @ g).astype(np.float64)
     ridge = RIDGE * max(products.trace(), 1e-30) / len(products)
     damped = products + ridge * np.eye(len(products))
-    right = (weighted.T @ wanted).astype(np.float64) + ridge * exact
-    fitted = linalg.solve(damped, right, assume_a="pos")
+    right = (weighted.T @ wanted).astype(np.float64)
+    fitted = linalg.solve(damped, right + ridge * exact, assume_a="pos")
+    if not metric.is_felt:
+        kept = float(np.vdot(right, fitted))
+        fitted *= min(energy(wanted) / (len(wanted) * kept), 1 + MOST_ERROR) if kept > 0 else 1.0
     return np.ascontiguousarray(fitted, np.float32), products.astype(np.float32)
