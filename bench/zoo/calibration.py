@@ -53,6 +53,8 @@ class Task(NamedTuple):
     """Samples of the validation split: more where a measure counts hits."""
     unseen: Callable[[], Iterator[Batch]] | None = None
     """A validation split that is not drawn as training's data are."""
+    samples: int = SAMPLES
+    """Samples of its statistics."""
     tuned_on: Callable[[int, int], Iterator[Batch]] | None = None
     """What fine-tuning draws where it may not have all that training has."""
 
@@ -150,7 +152,7 @@ def _psnr(outputs: np.ndarray, images: np.ndarray) -> np.ndarray:
 
 _of_pictures = Task(_pictures, _hits, unseen=_chosen_pictures, tuned_on=partial(_pictures, part=TUNED_ON))
 TASKS = {
-    "vgg": _of_pictures,
+    "vgg": _of_pictures._replace(samples=4 * SAMPLES),
     "resnet": _of_pictures,
     "mobilenet": _of_pictures,
     "audio": Task(_scenes, _hits, validation=1024),
@@ -175,11 +177,11 @@ def merged(name: str) -> dict[str, np.ndarray]:
     return {key: tensor.numpy() for key, tensor in state.items()}
 
 
-def collect(name: str, samples: int = SAMPLES, probes: int = 2, **keywords: Any) -> Calibration:
-    """Statistics of a network whose norms are merged."""
+def collect(name: str, samples: int | None = None, probes: int = 2, **keywords: Any) -> Calibration:
+    """Statistics of a network whose norms are merged, by default of its task's number of samples."""
     task = TASKS[name]
     state = {key: torch.from_numpy(array) for key, array in merged(name).items()}
-    batches = [x for x, _ in inputs_of(name, samples)]
+    batches = [x for x, _ in inputs_of(name, samples or task.samples)]
     output = "logits" if task.logits else (lambda y: y)
     return calibrate(state, batches, output=output, forward=lambda w, x: run(name, w, x), probes=probes, **keywords)
 
@@ -208,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.zoo.calibration", description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(TASKS))
     parser.add_argument("output", type=Path, metavar="STATS.safetensors")
-    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--samples", type=int)
     parser.add_argument("--widest-block", type=int, default=4096)
     args = parser.parse_args()
     torch.set_num_threads(1)
