@@ -7,9 +7,9 @@ percent of the main measure on the validation split, and then half a step beyond
 the limit if it does so by at least one standard error, of sample after sample beside what the original makes of it. The
 smallest such point is chosen, and is measured on the test set, which nothing is chosen on.
 
-"as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples (`vgg`: 4096). "vectors anew": after that,
-`match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels, so many steps for each point
-of the curve, on from the point before.
+"as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples (`vgg`: 4096). "vectors
+anew": after that, `match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels, so many
+steps for each point of the curve, on from the point before.
 """
 
 from __future__ import annotations
