@@ -85,6 +85,9 @@ CASES = [
     (np.zeros((600, 600)), {}),
     (np.where(normal(600, 600) > 3, np.nan, 1), {}),
     (normal(600, 600), {"qp": 4}),
+    (1e-3 * normal(600, 600), {"qp": 8}),
+    (1e-3 * normal(600, 600), {"qp": 8, "quantizer": "uniform", "rate_weight": 0.5}),
+    (np.where(np.arange(600)[:, None] == 599, normal(600, 600), 0), {"qp": -30}),
 ]
 
 
