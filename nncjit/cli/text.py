@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from nncjit.progress import ellipsis
 from nncjit.wording import bits, count, decibels, seconds, shape, size, threads, three_digits
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ __all__ = [
 ]
 
 
+GAP = "  "
+"""Between columns of a table."""
+NAME_WIDTH = 24
+"""Columns that names keep in a table, however narrow the terminal."""
 NARROWEST = 11
 """Columns of text, also where the terminal says that it has fewer; those of argparse."""
 
@@ -47,6 +53,9 @@ def paragraphs(text: str) -> str:
 def table(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,), head: bool = True) -> str:
     """Rows as aligned columns, the columns `left` to the left and the others to the right.
 
+    On a terminal that is too narrow, the first column of a table with a head, which holds names, loses their middles;
+    in a file or pipe names are whole.
+
     Parameters
     ----------
     rows : iterable of equally long sequences of str
@@ -55,6 +64,8 @@ def table(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,), head: bo
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if head:
+        widths[0] = min(widths[0], max(_columns() - sum(widths[1:]) - len(GAP) * (len(widths) - 1), NAME_WIDTH))
+        cells = [[ellipsis(row[0], widths[0]), *row[1:]] for row in cells]
         cells.insert(1, ["-" * width for width in widths])
     return "\n".join(_line(row, widths, left) for row in cells)
 
@@ -83,4 +94,12 @@ def tensor_table(tensors: Iterable[TensorReport]) -> str:
 
 def _line(row: Sequence[str], widths: Sequence[int], left: Sequence[int]) -> str:
     cells = (cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-    return "  ".join(cells).rstrip()
+    return GAP.join(cells).rstrip()
+
+
+def _columns() -> int:
+    """Of the terminal; as good as endless where output goes elsewhere."""
+    try:
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    except ValueError:  # standard output is closed
+        return sys.maxsize

@@ -60,3 +60,19 @@ def test_columns_are_aligned():
     assert text.table([("name", "size"), ("a", "1"), ("long name", "1000")]) == (
         "name       size\n---------  ----\na             1\nlong name  1000"
     )
+
+
+def test_on_a_narrow_terminal_names_lose_their_middles(monkeypatch):
+    rows = [("tensor", "size"), ("model.layers.0." + "x" * 500 + ".weight", "12 KB"), ("b", "1 KB")]
+    whole = text.table(rows)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = text.table(rows).splitlines()
+    assert {len(line) for line in lines[1:]} == {60}
+    assert "…" in lines[2]
+    assert lines[2].startswith("model.layers.0.")
+    assert "xxx.weight  12 KB" in lines[2]
+    monkeypatch.setenv("COLUMNS", "10")
+    assert max(map(len, text.table(rows).splitlines())) == text.NAME_WIDTH + len("  12 KB")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    assert text.table(rows) == whole
