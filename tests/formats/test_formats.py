@@ -175,6 +175,9 @@ def test_what_was_read_is_free_to_change(tmp_path, suffix):
 @pytest.mark.parametrize("name", ["model.xyz", "model", "model.nnc", "safetensors", "model.safetensors.json"])
 def test_an_unknown_suffix_names_the_known_ones(tmp_path, name):
     assert not is_known(name)
+    with pytest.raises(ModelError, match="no such file"):  # what is not there is told first
+        open_model(tmp_path / name)
+    (tmp_path / name).write_bytes(b"words")
     for use in (lambda: open_model(tmp_path / name), lambda: create(tmp_path / name, [])):
         with pytest.raises(OptionError, match=r"the suffix is not one of \.safetensors, .*\.npz, \.pt, ") as caught:
             use()
