@@ -297,6 +297,7 @@ def test_blocks_are_made_of_roles(tmp_path):
     assert all("BI" in tools[name] for name in ("cw", "tw", "fw", "mw"))
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect without:nncjit.NncWarning")
 def test_a_batch_norm_whose_scale_is_shared_is_in_no_block(tmp_path):
     model = network()
     model.graph.node.append(helper.make_node("Identity", ["g"], ["g2"]))
