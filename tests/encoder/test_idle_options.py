@@ -35,6 +35,7 @@ OTHER: dict[str, Any] = {
     "unify": 0.9,
     "block_shape": "2x2",
     "rank": 4,
+    "transform_tables": True,
     "scale_rows": True,
     "first_dimension": 1,
     "join": "j",
@@ -51,7 +52,7 @@ OTHER: dict[str, Any] = {
 }
 """A value of each option that changes what it can."""
 
-MAY_AGREE = {"exact", "compatible", "only", "references", "max_unit_bytes"}
+MAY_AGREE = {"exact", "transform_tables", "compatible", "only", "references", "max_unit_bytes"}
 """Options whose result may be the same: a search that finds the same, a limit that is kept anyway."""
 
 
