@@ -25,7 +25,6 @@ from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
 from nncjit.cli.pipes import behind_pipe
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import resolved
-from nncjit.formats.folder_model import read_from
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -86,6 +85,7 @@ def run(args: Namespace) -> None:
     """Evaluate one model."""
     _check_contradictions(args)
     from nncjit.encoder.options import Options
+    from nncjit.formats.folder_model import read_from
     from nncjit.report.evaluate import Request, evaluate
     from nncjit.report.grid import series
     from nncjit.report.rival import parse_qps
