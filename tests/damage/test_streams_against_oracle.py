@@ -81,6 +81,7 @@ def random_options(rng):
     return options | goal
 
 
+@pytest.mark.filterwarnings("ignore:.* has no effect without:nncjit.NncWarning")  # options are drawn at random
 @pytest.mark.parametrize("seed", range(60))
 def test_the_oracle_reads_what_the_package_writes(seed):
     rng = random.Random(seed)
