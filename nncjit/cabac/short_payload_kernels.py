@@ -48,7 +48,7 @@ def _encode_payload(batch, payload):
     elif batch.selection == SIMULATED:
         simulate(layer.simulation, layer.binariser)
     count = choose(batch.layer, 0 if batch.selection == FIRST_OF_ALL else 1)
-    if not write_codes(batch.encoder, layer.codes, count, 0):
+    if not write_codes(batch.encoder, layer.codes, count, np.int64(0)):
         return 0
     if not encode_intervals(layer.run, layer.binariser, batch.encoder):
         return 0
