@@ -77,7 +77,8 @@ def test_whole_blocks_go_those_of_least_mean_first(values, share, data):
     for corner in np.ndindex(*(-(-n // b) for n, b in zip(view.shape, block, strict=True))):
         place = tuple(slice(c * b, (c + 1) * b) for c, b in zip(corner, block, strict=True))
         places.append(place)
-        means.append(np.float32(np.abs(view[place]).astype(np.float64).mean()))
+        magnitudes = np.abs(view[place]).astype(np.float32)  # importance is ranked as float32
+        means.append(np.float32(magnitudes.astype(np.float64).mean()))
         empty.append(not view[place].any())
     for at in naive_least(means, empty, round(share * len(places))):
         want[places[at]] = 0
