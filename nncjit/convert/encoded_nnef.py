@@ -89,17 +89,7 @@ def compress_nnef(source: Any, target: Any, options: Options, execution: Executi
                     name = tensor.name
                     inside = np.frombuffer(streams.read(name), np.uint8) if name in sizes else tensor.read()
                     writer.put(name, inside)
-            encoded, rows = streams.encoded, streams.rows(model, sizes)
-        return CompressReport(
-            source=fspath(source),
-            target=fspath(target),
-            original_bytes=sum(tensor.nbytes for tensor in model),
-            compressed_bytes=_bytes_of(place),
-            seconds=time.perf_counter() - started,
-            threads=encoded.threads,
-            tensors=rows,
-            snr=encoded.snr,
-        )
+        return streams.report((source, target), model, _bytes_of(place), started, sizes)
 
 
 def decompress_nnef(

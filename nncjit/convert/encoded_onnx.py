@@ -78,17 +78,7 @@ def compress_onnx(source: Any, target: Any, options: Options, execution: Executi
                         writer.put(tensor.name + _SET_OF_BYTES, data)
                     elif tensor.same_as is None:
                         writer.put(tensor.name, tensor.read())
-            encoded = streams.encoded
-        return CompressReport(
-            source=fspath(source),
-            target=fspath(target),
-            original_bytes=sum(tensor.nbytes for tensor in model),
-            compressed_bytes=Path(target).stat().st_size,
-            seconds=time.perf_counter() - started,
-            threads=encoded.threads,
-            tensors=streams.rows(model),
-            snr=encoded.snr,
-        )
+        return streams.report((source, target), model, Path(target).stat().st_size, started)
 
 
 def decompress_onnx(

@@ -114,21 +114,11 @@ def compress_folder(
         execution = Execution(threads=threads, progress=report)
         with encoded_apart(coded, chosen, execution, folder) as streams:
             _write_weights(folder / weights.name, model, streams)
-            encoded = streams.encoded
         parameters = sorted({tensor.name.rpartition(".")[2] for tensor in coded})
         said = {"quant_method": METHOD, "dequantize": True, "parameters": parameters, "to_load": HINT}
         write_rest(source, folder, config | {"quantization_config": said})
         written = sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(".safetensors"))
-        return CompressReport(
-            source=str(source),
-            target=str(target),
-            original_bytes=sum(tensor.nbytes for tensor in model),
-            compressed_bytes=written,
-            seconds=time.perf_counter() - started,
-            threads=encoded.threads,
-            tensors=streams.rows(model),
-            snr=encoded.snr,
-        )
+        return streams.report((source, target), model, written, started)
 
 
 def config_of(source: Path) -> dict[str, Any]:

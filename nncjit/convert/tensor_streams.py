@@ -6,6 +6,7 @@ behind a head of its own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
@@ -24,7 +25,7 @@ from nncjit.option_values import Bytes, optional
 from nncjit.progress import Progress
 from nncjit.remote import is_url
 from nncjit.stream.data_units import StreamReader
-from nncjit.stream.reports import TensorReport
+from nncjit.stream.reports import CompressReport, TensorReport
 from nncjit.syntax import Context, MpsPayload, QuantizationMethod, StrHeader, Unit, UnitType, write_unit
 
 
@@ -58,12 +59,38 @@ class TensorStreams:
         unit = self._units[name]
         return _head(unit.context) + bytes(self._source.read(unit.offset, unit.offset + unit.size))
 
-    def rows(self, tensors: Iterable[Tensor], names: Collection[str] | None = None) -> tuple[TensorReport, ...]:
-        """A row for each tensor of a model; those that have no stream, or are not in `names`, stay as they were."""
+    def report(
+        self, paths: tuple[Any, Any], model: Model, n_bytes: int, started: float, names: Collection[str] | None = None
+    ) -> CompressReport:
+        """What became of a model that has these streams inside.
+
+        Parameters
+        ----------
+        paths : (source, target)
+        model : Model
+            Its tensors that have no stream, or are not in `names`, stay as they were.
+        n_bytes : int
+            Of the target.
+        started : float
+            When the work began, by `time.perf_counter`.
+        names : collection of str, optional
+            The tensors whose streams were used; None: all.
+        """
+        source, target = map(fspath, paths)
         coded = {row.name: row for row in self.encoded.tensors if names is None or row.name in names}
-        return tuple(
+        rows = (
             coded.get(t.name) or TensorReport(t.name, t.shape, t.dtype, "as it was", None, t.nbytes, t.nbytes)
-            for t in tensors
+            for t in model
+        )
+        return CompressReport(
+            source=source,
+            target=target,
+            original_bytes=sum(tensor.nbytes for tensor in model),
+            compressed_bytes=n_bytes,
+            seconds=time.perf_counter() - started,
+            threads=self.encoded.threads,
+            tensors=tuple(rows),
+            snr=self.encoded.snr,
         )
 
 
