@@ -3,9 +3,10 @@
 Small tensors go in bundles: the block rows of a bundle are coded together, which fills the lanes of vectors. A matrix
 of few long rows would leave half of the lanes empty, so a bundle has the weights of several. Bundles are coded side by
 side, one a thread, those of tiny tensors meanwhile by the caller. The pieces of a large tensor are spread over the same
-threads, behind the small ones that came before it, and so are those of the last bundle: nothing follows that the other
-threads could do meanwhile. Only the caller's thread hands out work and waits, so a pool of any size cannot block
-itself.
+threads, behind what came before it, and so are those of the last bundle: nothing follows that the other threads could
+do meanwhile. Another large tensor is begun beside it where both fit in memory, since a tensor has steps that one thread
+takes alone: of a model of matrices of four to twelve million weights, 1.5 of 2 cores were at work. Whoever waits for
+shared pieces does some of them, so a pool of any size cannot block itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 LARGE = 1 << 22
-"""Weights from which a tensor gets all threads for itself."""
+"""Weights from which a tensor's pieces are spread over all threads."""
 TINY = 1 << 13
 """Weights below which a tensor is the caller's own: most of its time goes into Python, of which one thread runs at a
 time, so that handing it out would only make the threads wait for each other."""
@@ -24,6 +25,8 @@ BUNDLE, MOST_BUNDLED = 1 << 22, 256
 """Weights and tensors of a bundle: its last tensor is the one that reaches them."""
 IN_FLIGHT = 3 << 22
 """Weights of small tensors that may be read and not yet handed on: two bundles, whatever their last tensors are."""
+LARGE_IN_FLIGHT = 3 << 23
+"""The same where a large tensor is to be begun. A larger one is alone, and the caller's own."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -68,21 +71,16 @@ def in_order(
     in_flight = 0
     try:
         for item, size, is_last in _until_last(items):
-            while waiting and (waiting[0][0].done() or (size < LARGE and in_flight + size > IN_FLIGHT)):
-                future, done = waiting.popleft()
-                in_flight -= done
-                yield future.result()
-            if size >= LARGE or (is_last and size >= TINY):
-                # its pieces queue behind the small ones, so that no thread waits for these
-                waiting.append((_done(work, item, pool), size))
-                while waiting:
-                    yield waiting.popleft()[0].result()
-                in_flight = 0
-            elif size < TINY:
-                waiting.append((_done(work, item, None), 0))
+            most = LARGE_IN_FLIGHT if size >= LARGE else IN_FLIGHT
+            while waiting and (waiting[0][0].done() or in_flight + size > most):
+                in_flight -= waiting[0][1]
+                yield waiting.popleft()[0].result()  # under no name, which would keep it while the next are coded
+            workers = pool if size >= LARGE or (is_last and size >= TINY) else None
+            if size < TINY or size > LARGE_IN_FLIGHT:
+                waiting.append((_done(work, item, workers), size))
             else:
-                waiting.append((pool.submit(work, item, None), size))
-                in_flight += size
+                waiting.append((pool.submit(work, item, workers), size))
+            in_flight += size
         while waiting:
             yield waiting.popleft()[0].result()
     finally:

@@ -121,3 +121,24 @@ def test_the_first_fault_in_order_is_raised(monkeypatch, last):
 
     with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="first"):
         list(in_order([("first", 5), ("last", last)], work, executor))
+
+
+def test_large_items_are_begun_side_by_side_and_those_beyond_the_memory_alone(monkeypatch):
+    monkeypatch.setattr(pipeline, "LARGE", 10)
+    monkeypatch.setattr(pipeline, "LARGE_IN_FLIGHT", 20)
+    both, busy = threading.Barrier(2, timeout=10), []
+
+    def work(item, workers):
+        busy.append(item)
+        assert workers is executor
+        if item == "huge":
+            assert busy == ["huge"]
+            assert threading.current_thread() is threading.main_thread()
+        else:
+            both.wait()
+        busy.remove(item)
+        return item
+
+    with ThreadPoolExecutor(2) as executor:
+        items = [("first", 10), ("second", 10), ("huge", 21), ("third", 10), ("fourth", 10)]
+        assert list(in_order(items, work, executor)) == ["first", "second", "huge", "third", "fourth"]
