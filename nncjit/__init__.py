@@ -43,7 +43,7 @@ _HOMES = {
     "verify": "nncjit.decoder.verification",
 }
 
-_PACKAGES = {"calibrate", "flower", "hf", "onnx", "reduce", "torch", "zarr"}
+_PACKAGES = {"calibrate", "flower", "hf", "onnx", "reduce", "torch", "updates", "zarr"}
 """Packages that are public as attributes and imported when they are first used."""
 
 __all__ = [

@@ -1,4 +1,5 @@
-"""List the tensors of an .nnc file or a model file, how each is coded and its size; with --units all units.
+"""List the tensors of an .nnc file or a model file, how each is coded and its size; with --units all units. Of the
+folder of a session of updates: what it keeps of each tensor.
 
 Only headers are read, so this is fast for files of any size.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
@@ -23,7 +26,9 @@ VALUE_WIDTH = 60
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=path_or_url, metavar="FILE", help="the .nnc file, or a model file or folder")
+    parser.add_argument(
+        "source", type=path_or_url, metavar="FILE", help="the .nnc file, a model file or folder, or a session's folder"
+    )
     parser.add_argument("--units", action="store_true", help="list every unit and what its header says")
     add_output(parser)
 
@@ -31,7 +36,14 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Inspect one file."""
     import nncjit
+    from nncjit.updates.chain_folder import ChainFolder
 
+    if isinstance(args.source, Path) and ChainFolder.is_at(args.source):
+        from nncjit.cli import session_text
+        from nncjit.updates import inspect_session
+
+        show(args, inspect_session(args.source), partial(session_text.describe, tensors=True))
+        return
     with behind_pipe(args.source) as source:
         found = nncjit.inspect(source)
     if source is not args.source:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from nncjit import __version__
@@ -152,6 +153,10 @@ def parse(argv: Sequence[str]) -> Namespace:
     if verb is not None and verb not in VERBS:
         parser.error(f"there is no verb {verb!r}{did_you_mean(verb, VERBS)}")
     args, unknown = parser.parse_known_args(argv)
+    if getattr(args, "rest", None) and not any(word.startswith("-") for word in unknown):
+        # argparse ends a list that may be empty at the first option, whatever comes behind that
+        setattr(args, args.rest, [*getattr(args, args.rest), *map(Path, unknown)])
+        unknown = []
     if unknown:
         known = options_of(verb or "")
         word = next((word for word in unknown if word.startswith("-")), unknown[0])

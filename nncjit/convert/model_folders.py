@@ -15,7 +15,7 @@ from nncjit.files import atomic_write, os_errors, resolved
 from nncjit.formats.folder_model import STATES, model_in
 from nncjit.stream.data_units import StreamReader
 
-__all__ = ["FolderPair", "into_folder"]
+__all__ = ["STEM", "FolderPair", "copy_rest", "into_folder"]
 
 STEM = "model"
 """Of the model file that is written, as loaders look for it."""
@@ -78,9 +78,20 @@ def into_folder(
             target.mkdir(parents=True, exist_ok=True)
     yield FolderPair(found, target / f"{STEM}{suffix}")
     if writes:
-        with os_errors(target):
-            left = (*WEIGHTS, *NNEF) if found.name.endswith(".nnef") else WEIGHTS
-            _copy_others(source, target, resolved(target), left)
+        copy_rest(source, target, found)
+
+
+def copy_rest(source: Path, target: Path, model: Path) -> None:
+    """Copy the files of a folder that are no models into another one, which exists. `model` is what its model is in.
+
+    Raises
+    ------
+    ModelError
+        A file cannot be copied.
+    """
+    with os_errors(target):
+        left = (*WEIGHTS, *NNEF) if model.name.endswith(".nnef") else WEIGHTS
+        _copy_others(source, target, resolved(target), left)
 
 
 def _is_sharded(stream: Path) -> bool:

@@ -8,13 +8,16 @@ of factors. What is not earned so is allowed in moderation, since constants are 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 from nncjit.cabac.layer import Contexts
 from nncjit.option_values import Bytes, optional
 from nncjit.stream.data_units import DataUnit
+
+Item = TypeVar("Item")
 
 BINS_PER_BYTE = 1416
 """Most bins that a byte of payload can hold: 8 / log2(511 / 509)."""
@@ -106,17 +109,37 @@ class MemoryBudget:
 
     def batches(self, units: Iterable[DataUnit]) -> Iterator[list[DataUnit]]:
         """The units in batches that take a bounded amount of memory, each charged."""
-        batch: list[DataUnit] = []
-        weights = workspace = 0
-        for opened in units:
+
+        def room_of(opened: DataUnit) -> tuple[int, int]:
             self.charge(opened)
-            weights, workspace = weights + opened.weights, workspace + _workspace_weights(opened)
-            if batch and (weights > self._batch_weights or workspace > BATCH_WORKSPACE):
-                yield batch
-                batch, weights, workspace = [], opened.weights, _workspace_weights(opened)
-            batch.append(opened)
-        if batch:
+            return opened.weights, workspace_weights(opened)
+
+        return in_batches(units, room_of, self._batch_weights)
+
+
+def in_batches(
+    items: Iterable[Item], room_of: Callable[[Item], tuple[int, int]], most_weights: int
+) -> Iterator[list[Item]]:
+    """Items in batches that take a bounded amount of memory; one larger item is a batch of its own.
+
+    Parameters
+    ----------
+    items : iterable
+    room_of : callable
+        The weights of an item, and those that the contexts take with which it is decoded; called once for each.
+    most_weights : int
+    """
+    batch: list[Item] = []
+    weights = workspace = 0
+    for item in items:
+        own, beside = room_of(item)
+        weights, workspace = weights + own, workspace + beside
+        if batch and (weights > most_weights or workspace > BATCH_WORKSPACE):
             yield batch
+            batch, weights, workspace = [], own, beside
+        batch.append(item)
+    if batch:
+        yield batch
 
 
 def unearned_share(opened: DataUnit) -> float:
@@ -126,7 +149,7 @@ def unearned_share(opened: DataUnit) -> float:
     return max(0.0, 1.0 - BINS_PER_BYTE * opened.unit.size / elements) if elements else 0.0
 
 
-def _workspace_weights(opened: DataUnit) -> int:
+def workspace_weights(opened: DataUnit) -> int:
     """Memory of a unit's contexts while it is decoded, in weights."""
     unary_length = (opened.unit.inputs.cabac_unary_length_minus1 or 0) + 1
     return WEIGHTS_PER_CONTEXT * Contexts.for_unary_length(unary_length).total * len(opened.parts)

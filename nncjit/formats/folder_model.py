@@ -21,6 +21,12 @@ STREAMS = "*.nnc"
 """How the patterns of streams begin."""
 STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
 """Files of a training run that are no models."""
+NOT_MODELS = {
+    "saved_model.pb": "is a SavedModel, whose variables nncjit does not read: save the model as .keras",
+    "chain.json": "is the folder of a session of updates: `nncjit apply FOLDER -o MODEL` writes its model, "
+    "`nncjit inspect` and `nncjit.updates.inspect_session` show it",
+}
+"""What a folder is that holds no model file but one of these."""
 
 
 def is_folder(path: Any) -> bool:
@@ -54,6 +60,7 @@ def model_in(folder: Path, *, decoded: bool = False) -> Path:
         if found:
             names = ", ".join(path.name for path in found[:4])
             raise OptionError(f"{folder}: holds {len(found)} models ({names}), name one of them")
-    if (folder / "saved_model.pb").exists():
-        raise ModelError(f"{folder}: is a SavedModel, whose variables nncjit does not read: save the model as .keras")
+    for name, said in NOT_MODELS.items():
+        if (folder / name).exists():
+            raise ModelError(f"{folder}: {said}")
     raise ModelError(f"{folder}: holds no model file ({', '.join(PREFERRED)})")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from nncjit.syntax import MAX_DIMENSIONS, MAX_ELEMENTS
@@ -24,7 +25,9 @@ class UpdateMetadata:
     base: bytes
     """The first `DIGEST_BYTES` of the digest of the model that it builds on."""
     tags: bytes = b""
-    """`TAG_BYTES` of the digest of each tensor of that model, by name in Unicode's order; or nothing."""
+    """`TAG_BYTES` of a hash of each tensor of that model, by name in Unicode's order; or nothing."""
+    types: tuple[tuple[str, int], ...] = ()
+    """The dtypes of these tensors in runs: (dtype, tensors in a row); nothing where all are float32."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """New name -> name in that model."""
     gone: tuple[str, ...] = ()
@@ -34,12 +37,19 @@ class UpdateMetadata:
     texts: Mapping[str, str] | None = None
     """The metadata of the model; None where it has not changed."""
 
+    @staticmethod
+    def runs_of(dtypes: Iterable[str]) -> tuple[tuple[str, int], ...]:
+        """`types` of these dtypes."""
+        runs = tuple((dtype, len(list(same))) for dtype, same in groupby(dtypes))
+        return () if all(dtype == "float32" for dtype, _ in runs) else runs
+
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
         content = {
             "number": self.number,
             "base": self.base.hex(),
             "tags": self.tags.hex(),
+            "types": [list(run) for run in self.types],
             "renamed": dict(self.renamed),
             "gone": list(self.gone),
             "reshaped": {name: list(shape) for name, shape in self.reshaped.items()},
@@ -60,7 +70,7 @@ class UpdateMetadata:
         except (ValueError, TypeError):
             return None
         renamed, reshaped = content.get("renamed", {}), content.get("reshaped", {})
-        gone, texts = content.get("gone", []), content.get("texts")
+        gone, texts, types = content.get("gone", []), content.get("texts"), content.get("types", [])
         fine = (
             1 <= number <= MAX_NUMBER
             and len(digest) == DIGEST_BYTES
@@ -70,18 +80,44 @@ class UpdateMetadata:
             and all(isinstance(name, str) for name in gone)
             and isinstance(reshaped, dict)
             and all(map(_is_shape, reshaped.values()))
+            and isinstance(types, list)
+            and all(map(_is_run, types))
             and (texts is None or _is_text_mapping(texts))
         )
         if not fine:
             return None
         shapes = {name: tuple(shape) for name, shape in reshaped.items()}
         return cls(
-            number=number, base=digest, tags=tags, renamed=renamed, gone=tuple(gone), reshaped=shapes, texts=texts
+            number=number,
+            base=digest,
+            tags=tags,
+            types=tuple((dtype, count) for dtype, count in types),
+            renamed=renamed,
+            gone=tuple(gone),
+            reshaped=shapes,
+            texts=texts,
         )
+
+    def dtype_of(self, number: int) -> str | None:
+        """The dtype of a tensor of that model, counted in the order of the names; None where it is not known."""
+        if not self.types:
+            return "float32"
+        for dtype, count in self.types:
+            if number < count:
+                return dtype
+            number -= count
+        return None
 
 
 def _is_text_mapping(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
+def _is_run(value: Any) -> bool:
+    match value:
+        case [str(_), int(count)]:
+            return not isinstance(count, bool) and 0 < count <= MAX_ELEMENTS
+    return False
 
 
 def _is_shape(value: Any) -> bool:

@@ -7,15 +7,20 @@ two values have a difference and no bit is ever lost.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from nncjit import dtypes
 from nncjit.cabac.layer import MAX_LEVEL
+from nncjit.quant.work_sharing import PIECE
 from nncjit.stream.integer_limbs import peak
 
 Array = np.ndarray[Any, Any]
+
+GLANCE = 1 << 10
+"""Elements that are compared at first."""
 
 
 def difference(new: Array, base: Array, dtype: str) -> Array:
@@ -83,3 +88,15 @@ def _folded(patterns: Array, unsigned: np.dtype[Any], signed: np.dtype[Any]) -> 
     below = patterns.view(signed) >> (8 * signed.itemsize - 1)
     turned: Array = patterns ^ (below.view(unsigned) >> 1)
     return turned
+
+
+def are_equal(one: Array, other: Array) -> bool:
+    """Whether two storage arrays of one shape have the same bits. Where they differ, one mostly sees it at once."""
+    a, b = _bits(one), _bits(other)
+    starts = (0, *range(GLANCE, a.size, PIECE))
+    return all(np.array_equal(a[i:j], b[i:j]) for i, j in pairwise((*starts, a.size)))
+
+
+def _bits(storage: Array) -> Array:
+    """The values as unsigned integers, of complex128 two each, so that NaN is equal to itself and 0 not to -0."""
+    return np.ascontiguousarray(storage).reshape(-1).view(f"u{min(storage.dtype.itemsize, 8)}")

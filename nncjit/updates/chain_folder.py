@@ -7,9 +7,7 @@ files that it does not name any more go. So the folder is at one update or at th
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,27 +20,14 @@ import numpy as np
 
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, os_errors
-from nncjit.model import TensorInfo
+from nncjit.model import Graph, TensorInfo
+from nncjit.updates.array_files import SUFFIX, ArrayFile, is_array
 from nncjit.updates.chain_state import Array, ChainState, Parameter, Reader
 from nncjit.updates.keeping import KINDS, Kind, kept_with
 
-FACTS, LOCK, SUFFIX = "chain.json", "lock", ".array"
+FACTS, LOCK = "chain.json", "lock"
 FORMAT = 1
-_ARRAY = re.compile(r"\d+-[a-z]+-\d+\.array")
 _HASHES = ("unit_sha256", "unit_sha512", "value_sha256")
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """An array in the folder."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(slots=True)
@@ -61,8 +46,10 @@ class ChainFolder:
     path: Path
     state: ChainState
     about: dict[str, Any]
-    files: dict[int, dict[str, _File]] = field(default_factory=dict)
+    files: dict[int, dict[str, ArrayFile]] = field(default_factory=dict)
     """By parameter_id and field."""
+    graph_files: tuple[ArrayFile, ...] = ()
+    """Of the graphs of the state, which stay as they are."""
     generation: int = 0
     """How often it has changed."""
 
@@ -83,6 +70,7 @@ class ChainFolder:
         made = cls(folder, ChainState(parameters={}, tied={}, order=()), about)
         with made.transaction() as change:
             kept = {name: change.keep(parameter) for name, parameter in state.parameters.items()}
+            made.graph_files = tuple(change.keep_graph(k, graph) for k, graph in enumerate(state.graphs))
             change.commit(state.with_parameters(kept))
         return made
 
@@ -104,7 +92,7 @@ class ChainFolder:
                 raise ModelError(f"{folder}: holds a session of format {facts['format']}, this reads {FORMAT}")
             opened = cls(folder, ChainState(parameters={}, tied={}, order=()), dict(facts["about"]))
             opened.take(facts)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"{folder / FACTS}: is damaged ({type(error).__name__}: {error})") from None
         return opened
 
@@ -136,10 +124,10 @@ class ChainFolder:
         parameters = {}
         for row in facts["parameters"]:
             info = TensorInfo(row["name"], tuple(row["shape"]), row["dtype"], shard=row["shard"])
-            files = {key: _File(f["name"], f["dtype"], tuple(f["shape"])) for key, f in row["files"].items()}
+            files = {key: ArrayFile.of(file) for key, file in row["files"].items()}
             number, n_levels = int(row["number"]), int(row["n_levels"])
             readers: dict[str, Any] = {
-                kind.field: self._reader(info.name, files[kind.field], kind, n_levels)
+                kind.field: self._reader(info, files[kind.field], kind, n_levels)
                 for kind in KINDS
                 if kind.field in files
             }
@@ -148,6 +136,17 @@ class ChainFolder:
                 info=info, number=number, depth=int(row["depth"]), n_levels=n_levels, **hashes, **readers
             )
             self.files[number] = files
+        rows = facts.get("graphs", [])
+        self.graph_files = tuple(ArrayFile.of(row["file"]) for row in rows)
+        for file in self.graph_files:
+            file.check(self.path, "graph")
+        graphs = (
+            Graph(str(row["format"]), file.mapped(self.path).tobytes(), bool(row["quantization"]))
+            for row, file in zip(rows, self.graph_files, strict=True)
+        )
+        names = [*parameters, *facts["tied"]]
+        if sorted(facts["order"]) != sorted(names) or not parameters.keys() >= set(facts["tied"].values()):
+            raise ValueError("its lists of tensors differ")
         self.generation = int(facts["generation"])
         self.state = ChainState(
             parameters=parameters,
@@ -156,19 +155,18 @@ class ChainFolder:
             texts=dict(facts["texts"]),
             number=int(facts["number"]),
             next_parameter=int(facts["next_parameter"]),
+            rebased=bool(facts.get("rebased", False)),
+            graphs=tuple(graphs),
         )
 
-    def _reader(self, name: str, file: _File, kind: Kind, n_levels: int) -> Any:
-        path = self.path / file.name
-        if Path(file.name).name != file.name or not file.name.endswith(SUFFIX):
-            raise ModelError(f"{self.path}: {name}: {file.name!r} is no file of a session")
-        with os_errors(path):
-            size = path.stat().st_size
-        if size != file.size:
-            raise ModelError(f"{path}: {name}: has {size} bytes, must have {file.size}: the session is damaged")
-        return partial(_unpacked, path, file, kind, n_levels)
+    def _reader(self, info: TensorInfo, file: ArrayFile, kind: Kind, n_levels: int) -> Any:
+        file.check(self.path, info.name)
+        if not kind.fits(np.dtype(file.dtype), file.shape, info, n_levels):
+            raise ModelError(f"{self.path}: {info.name}: {file.name} is no {kind.field} of it: the session is damaged")
+        return partial(_unpacked, self.path, file, kind, n_levels)
 
-    def facts(self, state: ChainState, files: dict[int, dict[str, _File]], generation: int) -> bytes:
+    def facts(self, state: ChainState, files: dict[int, dict[str, ArrayFile]], generation: int) -> bytes:
+        """What the file of facts says of a state."""
         rows = [
             {
                 "name": p.name,
@@ -191,6 +189,11 @@ class ChainFolder:
             "tied": dict(state.tied),
             "order": list(state.order),
             "texts": dict(state.texts),
+            "rebased": state.rebased,
+            "graphs": [
+                {"format": graph.format, "quantization": graph.quantization, "file": asdict(file)}
+                for graph, file in zip(state.graphs, self.graph_files, strict=True)
+            ],
             "about": self.about,
             "parameters": rows,
         }
@@ -201,14 +204,15 @@ class ChainFolder:
         with _locked(self.path):
             with suppress(OSError):
                 (self.path / FACTS).unlink()
-            self.files = {}
+            self.files, self.graph_files = {}, ()
             self._tidy()
 
     def _tidy(self) -> None:
         """Remove the files that are not named."""
         named = {file.name for files in self.files.values() for file in files.values()}
+        named |= {file.name for file in self.graph_files}
         for path in self.path.glob(f"*{SUFFIX}"):
-            if path.name not in named and _ARRAY.fullmatch(path.name):
+            if path.name not in named and is_array(path.name):
                 with suppress(OSError):
                     path.unlink()
 
@@ -218,7 +222,7 @@ class Change:
 
     def __init__(self, folder: ChainFolder, generation: int) -> None:
         self._folder, self._generation = folder, generation
-        self._files: dict[int, dict[str, _File]] = {}
+        self._files: dict[int, dict[str, ArrayFile]] = {}
         self._before = {p.number: p for p in folder.state.parameters.values()}
         self._lock = threading.Lock()
 
@@ -235,19 +239,21 @@ class Change:
         }
 
         def store(kind: Kind, array: Array) -> Reader:
-            file = _File(f"{parameter.number}-{kind.field}-{self._generation}{SUFFIX}", array.dtype.str, array.shape)
-            path = self._folder.path / file.name
-            with os_errors(path), path.open("wb") as out:
-                out.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-                out.flush()
-                os.fsync(out.fileno())
+            home = self._folder.path
+            file = ArrayFile.written(home, parameter.number, kind.field, self._generation, array)
             files[kind.field] = file
-            return partial(_unpacked, path, file, kind, parameter.n_levels)  # mapped while it is read
+            return partial(_unpacked, home, file, kind, parameter.n_levels)  # mapped while it is read
 
         kept = kept_with(parameter, before, store)
         with self._lock:
             self._files[parameter.number] = files
         return kept
+
+    def keep_graph(self, number: int, graph: Graph) -> ArrayFile:
+        """Put a graph into the folder."""
+        return ArrayFile.written(
+            self._folder.path, number, "graph", self._generation, np.frombuffer(graph.data, np.uint8)
+        )
 
     def commit(self, state: ChainState) -> None:
         """Make the folder hold this state, of parameters that `keep` gave back."""
@@ -259,18 +265,11 @@ class Change:
 
 def _is_left_over(name: str) -> bool:
     """Whether a file may be of a session whose beginning was interrupted."""
-    return name == LOCK or _ARRAY.fullmatch(name) is not None or (name[:1] == "." and name.endswith(".tmp"))
+    return name == LOCK or is_array(name) or (name[:1] == "." and name.endswith(".tmp"))
 
 
-def _unpacked(path: Path, file: _File, kind: Kind, n_levels: int) -> Array:
-    return kind.unpack(_mapped(path, file), n_levels)
-
-
-def _mapped(path: Path, file: _File) -> Array:
-    if not file.size:
-        return np.empty(file.shape, file.dtype)
-    with os_errors(path):
-        return np.asarray(np.memmap(path, file.dtype, "r", shape=file.shape))
+def _unpacked(folder: Path, file: ArrayFile, kind: Kind, n_levels: int) -> Array:
+    return kind.unpack(file.mapped(folder), n_levels)
 
 
 @contextmanager

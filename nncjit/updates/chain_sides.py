@@ -16,16 +16,18 @@ from typing import Any, Self, Unpack
 
 import numpy as np
 
-from nncjit import dtypes, formats
+from nncjit import dtypes
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
 from nncjit.errors import ModelError
-from nncjit.model import Model, TensorInfo
+from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.progress import Progress, reporting
+from nncjit.updates import bit_patterns
 from nncjit.updates.chain_folder import ChainFolder
 from nncjit.updates.chain_state import Array, ChainState, Parameter
 from nncjit.updates.keeping import kept_in_memory
 from nncjit.updates.model_sources import AnyModel, AnyPath, opened_model
+from nncjit.updates.new_model import new_model
 from nncjit.updates.update_decoder import opened_updates
 from nncjit.updates.update_encoder import EncodedUpdate, encode_update
 from nncjit.updates.update_options import UpdateKeywords, UpdateOptions
@@ -79,17 +81,25 @@ class _Side:
         }
         return {name: stored[self._state.tied.get(name, name)] for name in self._state.order}
 
-    def save(self, target: AnyPath) -> None:
+    def save(self, target: AnyPath, *, like: AnyPath | None = None) -> None:
         """Write the model to a file of any known format, tensor by tensor.
+
+        Parameters
+        ----------
+        target : path
+            A format that holds whole networks needs a graph: that of the file that the side began with, or of `like`.
+            A name without suffix is a new folder, where `like` is a folder.
+        like : path, optional
+            A model whose graph the file gets, or a folder whose other files go along.
 
         Raises
         ------
         OptionError
             The target has an unknown suffix.
         ModelError
-            The target cannot be written.
+            There is no graph, or the target cannot be written.
         """
-        _save(self._state, target)
+        _save(self._state, target, like)
 
     def discard(self) -> None:
         """Remove what the folder of this side holds, if it has one."""
@@ -105,9 +115,12 @@ class _Side:
         Raises
         ------
         ModelError
-            A tensor is missing, or has another shape or dtype.
+            A tensor is missing or new, or has another shape or dtype.
         """
         new = {tensor.name: tensor for tensor in Model.from_mapping(model)}
+        for name in new:
+            if name not in self._state.parameters and name not in self._state.tied:
+                raise ModelError(f"{name}: is in the model to start from, not in that of this {self.KIND}")
         with self._change() as (keep, commit):
             kept = {}
             for name, parameter in self._state.parameters.items():
@@ -117,7 +130,18 @@ class _Side:
                     info = parameter.info
                     raise ModelError(f"{name}: is {info.dtype}{list(info.shape)}, the model to start from {have}")
                 kept[name] = keep(replace(parameter, read=tensor.read, value_sha256=None))
+            self._check_ties(new)
             commit(replace(self._state, parameters=kept, rebased=True))
+
+    def _check_ties(self, new: Mapping[str, Tensor]) -> None:
+        """Refuse values of a tied tensor that are not those of the tensor that it is tied to."""
+        for name, twin in self._state.tied.items():
+            tensor, other = new.get(name), new[twin]
+            if tensor is None or tensor.same_as == twin or other.same_as == name:
+                continue
+            fits = (tensor.shape, tensor.dtype) == (other.shape, other.dtype)
+            if not fits or not bit_patterns.are_equal(tensor.read(), other.read()):
+                raise ModelError(f"{name}: is tied to {twin}, the model to start from has other values in it")
 
     @contextmanager
     def _change(self) -> Iterator[tuple[Keep, Commit]]:
@@ -294,10 +318,15 @@ class Receiver(_Side):
         return self.arrays()
 
     def go_on(
-        self, updates: Sequence[Any], target: AnyPath | None = None, *, progress: Progress | bool | None = None
+        self,
+        updates: Sequence[Any],
+        target: AnyPath | None = None,
+        *,
+        like: AnyPath | None = None,
+        progress: Progress | bool | None = None,
     ) -> None:
-        """`apply` for models that do not fit into memory: write the model to a file on request. The receiver goes on
-        only when the file is complete.
+        """`apply` for models that do not fit into memory: write the model to a file on request, as `save` does. The
+        receiver goes on only when the file is complete.
         """
         with ExitStack() as files, reporting(progress, "apply") as told, self._change() as (keep, commit):
             application = opened_updates(
@@ -309,12 +338,12 @@ class Receiver(_Side):
             )
             state = application.run(keep, goes_on=True, threads=self._threads, progress=told)
             if target is not None:
-                _save(state, target)
+                _save(state, target, like)
             commit(state)
 
 
-def _save(state: ChainState, target: AnyPath) -> None:
-    with formats.create(target, state.infos(), state.texts) as writer:
+def _save(state: ChainState, target: AnyPath, like: AnyPath | None) -> None:
+    with new_model(target, state, like) as writer:
         for name, parameter in state.parameters.items():
             writer.put(name, np.asarray(parameter.read()))
 

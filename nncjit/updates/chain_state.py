@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nncjit.model import Model, TensorInfo
+from nncjit.model import Graph, Model, TensorInfo
 from nncjit.stream.update_metadata import DIGEST_BYTES, TAG_BYTES
 
 Array = np.ndarray[Any, Any]
@@ -93,6 +93,8 @@ class ChainState:
     """parameter_id of the next new tensor."""
     rebased: bool = False
     """Whether other values were taken for the model since the latest update."""
+    graphs: tuple[Graph, ...] = ()
+    """What the tensors are part of, as the file of the base has it; updates leave it alone."""
 
     @classmethod
     def of(cls, model: Model) -> ChainState:
@@ -107,6 +109,7 @@ class ChainState:
             order=tuple(model.names),
             texts=model.metadata,
             next_parameter=len(parameters),
+            graphs=model.graphs,
         )
 
     def restarted(self) -> ChainState:
@@ -225,6 +228,11 @@ def model_digest(infos: Mapping[str, TensorInfo], digests: Mapping[str, bytes], 
     return whole.digest()[:DIGEST_BYTES]
 
 
-def tags_of(digests: Mapping[str, bytes]) -> bytes:
+def tag_of(info: TensorInfo, digest: bytes) -> bytes:
+    """What tells a tensor of a base from others, and what it becomes: a few bytes of a hash of all that it is."""
+    return hashlib.sha256(f"{info.name}\0{info.dtype}\0{list(info.shape)}\0".encode() + digest).digest()[:TAG_BYTES]
+
+
+def tags_of(infos: Mapping[str, TensorInfo], digests: Mapping[str, bytes]) -> bytes:
     """The tags of the tensors of a model."""
-    return b"".join(digests[name][:TAG_BYTES] for name in sorted(digests))
+    return b"".join(tag_of(infos[name], digests[name]) for name in sorted(digests))

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from nncjit import dtypes
+from nncjit.model import TensorInfo
 from nncjit.updates.chain_state import Array, Parameter, Reader, value_digest
 
 
@@ -40,14 +42,34 @@ class Kind:
     pack: Callable[[Array], Array]
     unpack: Callable[[Array, int], Array]
     """Gets what `pack` gave, and the number of levels."""
+    fits: Callable[[np.dtype[Any], tuple[int, ...], TensorInfo, int], bool]
+    """Whether what `pack` gave may have this type and shape, of a tensor with so many levels."""
+    words: str
+    """What it is."""
+
+
+def _is_storage(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, n_levels: int) -> bool:  # noqa: ARG001
+    return (dtype, shape) == (dtypes.find(info.dtype).storage, info.shape)
+
+
+def _is_float32(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, n_levels: int) -> bool:  # noqa: ARG001
+    return (dtype, shape) == (np.float32, info.shape)
+
+
+def _are_levels(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, n_levels: int) -> bool:  # noqa: ARG001
+    return dtype.kind == "i" and shape == (n_levels,)
+
+
+def _are_marks(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, n_levels: int) -> bool:  # noqa: ARG001
+    return (dtype, shape) == (np.uint8, (-(-n_levels // 8),))
 
 
 KINDS = (
-    Kind("read", lambda values: values, lambda values, _: values),
-    Kind("levels", narrowed, lambda narrow, _: as_levels(narrow)),
-    Kind("touched", np.packbits, as_marks),
-    Kind("change", lambda change: change, lambda change, _: change),
-    Kind("residual", lambda residual: residual, lambda residual, _: residual),
+    Kind("read", lambda values: values, lambda values, _: values, _is_storage, "values"),
+    Kind("levels", narrowed, lambda narrow, _: as_levels(narrow), _are_levels, "levels"),
+    Kind("touched", np.packbits, as_marks, _are_marks, "history"),
+    Kind("change", lambda change: change, lambda change, _: change, _is_float32, "prediction"),
+    Kind("residual", lambda residual: residual, lambda residual, _: residual, _is_float32, "left over"),
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -17,16 +16,17 @@ import numpy as np
 from nncjit import formats
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
-from nncjit.errors import NncWarning, OptionError
+from nncjit.errors import OptionError
 from nncjit.files import atomic_write, resolved
+from nncjit.formats.folder_model import is_folder
 from nncjit.jit import threads as thread_counts
-from nncjit.model import Model
 from nncjit.progress import Progress, reporting
 from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
 from nncjit.updates.chain_folder import ChainFolder
 from nncjit.updates.chain_sides import Receiver, Sender
 from nncjit.updates.chain_state import Array, ChainState, Parameter
 from nncjit.updates.model_sources import AnyPath, model_path, opened_model
+from nncjit.updates.new_model import new_model
 from nncjit.updates.update_decoder import opened_updates
 from nncjit.updates.update_encoder import EncodedUpdate, encode_update
 from nncjit.updates.update_options import UpdateKeywords, UpdateOptions
@@ -87,7 +87,6 @@ def update_files(
             done = session.update_into(file, new, progress=progress, ready=files.close, **changes)
         else:
             before, after = files.enter_context(opened_model(base)), files.enter_context(opened_model(new))
-            _check_graphs(before, after)
             told = files.enter_context(reporting(progress, "update"))
             chosen = UpdateOptions.of_one_update(options, keywords)
             done = encode_update(ChainState.of(before), after, file, chosen, Execution(threads=threads, progress=told))
@@ -100,6 +99,7 @@ def apply_files(
     target: AnyPath | None,
     *,
     keep: AnyPath | None = None,
+    like: AnyPath | None = None,
     base_model_id: str | None = None,
     threads: int | None = None,
     max_bytes: int | None = None,
@@ -113,11 +113,14 @@ def apply_files(
         A model file of any known format, an NNC file, a folder with one of them, or the folder of a `Receiver`, which
         then goes on to the model after the last update.
     updates : sequence of path
-        In their order.
+        In their order; none, where the model that a receiver has is wanted.
     target : path or None
-        A file of any known format; None where the folder of a receiver is all that is wanted.
+        A file of any known format; a new folder, where `base` is a folder; None where the folder of a receiver is all
+        that is wanted. What the container of `base` holds beside tensors, a graph or other files, stays.
     keep : path, optional
         A new folder for a `Receiver` that starts from `base` and has had these updates.
+    like : path, optional
+        A model whose graph the new one gets instead, or a folder whose other files go along.
     base_model_id, threads, max_bytes, progress : optional
         As in `nncjit.apply`.
 
@@ -130,7 +133,9 @@ def apply_files(
     """
     started = time.perf_counter()
     if target is not None:
-        _check_target(target, (base, *updates))
+        _check_target(target, (base, *updates, like))
+    if like is None and is_folder(base) and not ChainFolder.is_at(base):
+        like = base
     receiver: Receiver | None = None
     if ChainFolder.is_at(base):
         if keep is not None:
@@ -141,7 +146,10 @@ def apply_files(
             receiver = Receiver(model, folder=keep, base_model_id=base_model_id, threads=threads, max_bytes=max_bytes)
     if receiver is not None:
         with _begun(receiver) if keep is not None else nullcontext():
-            receiver.go_on(updates, target, progress=progress)
+            if updates or target is None or keep is not None:
+                receiver.go_on(updates, target, like=like, progress=progress)
+            else:
+                receiver.save(target, like=like)
         infos = receiver.infos
     elif target is None:
         raise OptionError("no target is given")
@@ -152,7 +160,7 @@ def apply_files(
             application = opened_updates(state, updates, files, max_bytes=max_bytes, base_model_id=base_model_id)
             infos = application.infos
             told = files.enter_context(reporting(progress, "apply"))
-            writer = files.enter_context(formats.create(target, infos, application.texts, graphs=model.graphs))
+            writer = files.enter_context(new_model(target, application.states[-1], like))
 
             def put(parameter: Parameter) -> Parameter:
                 writer.put(parameter.name, np.asarray(parameter.read()))
@@ -206,10 +214,3 @@ def _check_target(target: AnyPath, others: Sequence[Any]) -> None:
         model = other if ChainFolder.is_at(other) else model_path(other)
         if resolved(target) in (resolved(other), resolved(model)):
             raise OptionError(f"{os.fspath(target)}: the target is one of the files to read, which are never changed")
-
-
-def _check_graphs(base: Model, new: Model) -> None:
-    """Tell of a graph that the receiver will not have: an update holds tensors, and what they are part of stays."""
-    if new.graphs and base.graphs and list(new.graphs) != list(base.graphs):
-        reason = "the new model has another graph than the base, whose own stays: an update holds tensors only"
-        warnings.warn(reason, NncWarning, stacklevel=3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from nncjit.bits import Source, as_source
-from nncjit.decoder.memory_budget import MemoryBudget
+from nncjit.decoder.memory_budget import BATCH_WEIGHTS, MemoryBudget, in_batches, workspace_weights
 from nncjit.encoder.pipeline import in_order
-from nncjit.errors import OptionError
+from nncjit.errors import OptionError, UpdateError
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
 from nncjit.progress import Progress
@@ -25,8 +25,8 @@ from nncjit.updates.update_reader import OpenUpdate
 Keep = Callable[[Parameter], Parameter]
 """Takes a tensor as it is in the end, from any thread, and gives it back in the form in which it is kept."""
 
-BATCH = 1 << 23
-"""Weights of the tensors that are decoded together, unless one has more."""
+BATCH = BATCH_WEIGHTS // 2
+"""Weights of the tensors that are decoded together, unless one has more: what they are added to is in memory, too."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,14 @@ class _Lineage:
     """As it is kept."""
 
     @property
+    def room(self) -> tuple[int, int]:
+        """Weights of the tensor where it has most, and of the contexts with which it is decoded."""
+        workspace = (workspace_weights(unit.opened) for unit in self.units if unit is not None)
+        return self.size, max(workspace, default=0)
+
+    @property
     def size(self) -> int:
+        """Weights of the tensor where it has most."""
         return max(p.info.size for p in self.stages if p is not None)
 
     def advance(self, i: int) -> None:
@@ -108,11 +115,6 @@ class Application:
         """The tensors after the last update, tied ones too."""
         return self.states[-1].infos()
 
-    @property
-    def texts(self) -> Mapping[str, str]:
-        """The metadata of the model after the last update."""
-        return self.states[-1].texts
-
     def run(
         self, keep: Keep, *, goes_on: bool, threads: int | None = None, progress: Progress | None = None
     ) -> ChainState:
@@ -146,7 +148,7 @@ class Application:
             unit.wants_levels = goes_on
         kept: dict[str, Parameter] = {}
         with thread_counts.pool(threads) as pool:
-            for some in _batches(lineages):
+            for some in in_batches(lineages, lambda lineage: lineage.room, BATCH):
                 for i in range(1, len(self.states)):
                     units = [lineage.units[i] for lineage in some]
                     with naming(self.updates[i - 1].label):
@@ -205,20 +207,6 @@ class Application:
             update.check_base(infos, digests, self.states[i].tied)
 
 
-def _batches(lineages: Iterable[_Lineage]) -> Iterator[list[_Lineage]]:
-    """The lineages, as many at a time as may be in memory."""
-    batch: list[_Lineage] = []
-    weights = 0
-    for lineage in lineages:
-        if batch and weights + lineage.size > BATCH:
-            yield batch
-            batch, weights = [], 0
-        batch.append(lineage)
-        weights += lineage.size
-    if batch:
-        yield batch
-
-
 def _each(lineages: Sequence[_Lineage], work: Callable[[_Lineage], None], pool: Executor | None) -> None:
     """Do something with lineages on the threads of a pool."""
     for _ in in_order(((one, one.size) for one in lineages), lambda one, _: work(one), pool):
@@ -258,10 +246,13 @@ def opened_updates(
         if isinstance(data, str | os.PathLike):
             label = os.fspath(data)
         with naming(label):
-            update = OpenUpdate.of(source, states[-1], label)
+            update = OpenUpdate.of(source, states[-1], label, base_model_id)
             update.charge(MemoryBudget(max_bytes, source.size))
             base = update.base_form(states[-1])
-            after, decoding = update.after(base, base_model_id=base_model_id, max_bytes=max_bytes)
+            try:
+                after, decoding = update.after(base, max_bytes)
+            except UpdateError as error:
+                raise (error if opened else update.explained(base, error)) from None
         states[-1] = base
         opened.append(update)
         states.append(after)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import BinaryIO
 
 from nncjit import dtypes
@@ -26,27 +26,16 @@ from nncjit.stream.metadata_unit import ModelMetadata
 from nncjit.stream.reports import TensorReport, tied_row
 from nncjit.stream.update_metadata import DIGEST_BYTES, TAG_BYTES, UpdateMetadata
 from nncjit.updates.chain_state import ChainState, Parameter, after_unit, model_digest, tags_of, value_digest
+from nncjit.updates.size_search import to_size
 from nncjit.updates.structure import Structure, default_order, names_by_index
 from nncjit.updates.tensor_application import decoded_alone
-from nncjit.updates.tensor_coding import Received, TensorCoder, TensorUpdate
+from nncjit.updates.tensor_coding import TensorCoder
+from nncjit.updates.tensor_update import Received, TensorUpdate, are_comparable
 from nncjit.updates.update_options import UpdateOptions
 from nncjit.updates.update_writer import Node, UpdateWriter, parameter_set
 
 Keep = Callable[[Parameter], Parameter]
 """Takes a tensor as it is after an update, and gives it back in the form in which it is kept."""
-
-ATTEMPTS, CLOSE = 5, 0.02
-"""Encodings at the most for a size, and how near below it one must come."""
-LEAST_SCALE, MOST_SCALE, HALVINGS = 2.0**-10, 2.0**10, 9
-"""Of the steps, where a size is looked for."""
-REFINEMENTS = 4
-"""Encodings at the most by which the weight of bits comes nearer to a size."""
-RATE_SCALES = (1.0, 0.4, 0.1, 0.0)
-"""Factors on the weight of bits that are tried for a size."""
-BEYOND = 1.1
-"""Factor from step to step where the estimate does not lead below a size."""
-JUMP = 0.1
-"""By how much an estimate may miss a size, beyond which bits weigh too much for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +84,14 @@ def encode_update(
     """
     started = time.perf_counter()
     structure = Structure.of(state, new, options.renamed)
+    if new.graphs and state.graphs and new.graphs != state.graphs:
+        reason = "the new model has another graph than the base, whose own stays: an update holds tensors only"
+        warnings.warn(reason, NncWarning, stacklevel=3)
     with thread_counts.pool(execution.threads) as pool:
-        job = _Job(state, new, structure, options, execution, pool, keep)
+        job = UpdateJob(state, new, structure, options, execution, pool, keep)
         plan = job.plan
         goal = options.target_bytes(sum(t.size for t in new), sum(t.nbytes for t in new))
-        written = job.run(plan, file) if goal is None else _to_size(job, plan, file, goal)
+        written = job.run(plan, file) if goal is None else to_size(job, plan, file, goal)
         after = job.after(written) if keep is not None else state
     snr = decibels(written.power, written.error) if written.power else None
     rows = tuple(_rows(new, written))
@@ -108,7 +100,7 @@ def encode_update(
 
 
 @dataclass(slots=True)
-class _Written:
+class Written:
     """What one encoding came to."""
 
     tensors: list[TensorUpdate] = field(default_factory=list)
@@ -131,7 +123,7 @@ class _Written:
 
 
 @dataclass(frozen=True)
-class _Job:
+class UpdateJob:
     """Encodings of one new model."""
 
     state: ChainState
@@ -175,25 +167,21 @@ class _Job:
 
     def _difference(self, tensor: Tensor, plan: Plan) -> Tensor:
         origin = self.structure.origins[tensor.name]
-        comparable = origin is not None and (origin.info.dtype, len(origin.info.shape)) == (
-            tensor.dtype,
-            len(tensor.shape),
-        )
-        if origin is None or not comparable or dtypes.find(tensor.dtype).kind != "f":
+        if origin is None or not are_comparable(tensor.info, origin) or dtypes.find(tensor.dtype).kind != "f":
             return replace(tensor, shape=(), dtype="int8", part=None)  # takes no part
 
         coder = TensorCoder(plan, self.options)
-        return replace(tensor, dtype="float32", read=lambda: coder.wanted(tensor, origin), part=None)
+        return replace(tensor, dtype="float32", read=lambda: coder.difference(tensor, origin), part=None)
 
     def _stored(self) -> list[Tensor]:
         return [tensor for tensor in self.new if tensor.same_as is None]
 
-    def run(self, plan: Plan, file: BinaryIO) -> _Written:
+    def run(self, plan: Plan, file: BinaryIO) -> Written:
         """One encoding."""
         file.seek(0)
         file.truncate()
         coder = self.coder(plan)
-        written, names = _Written(), self._names_by_index()
+        written, names = Written(), self._names_by_index()
         writer = UpdateWriter(
             file,
             parameter_set(
@@ -273,10 +261,14 @@ class _Job:
         complete = len(digests) == len(state.parameters)
         infos = {name: p.info for name, p in state.parameters.items()}
         tied = {t.name: t.same_as for t in self.new if t.same_as is not None}
+        tags = b""
+        if not self.options.compact:
+            tags = tags_of(infos, digests) if complete else bytes(TAG_BYTES * len(infos))
         update = UpdateMetadata(
             number=state.number + 1,
             base=model_digest(infos, digests, state.tied) if complete else bytes(DIGEST_BYTES),
-            tags=b"" if self.options.compact else tags_of(digests) if complete else bytes(TAG_BYTES * len(infos)),
+            tags=tags,
+            types=() if self.options.compact else UpdateMetadata.runs_of(infos[name].dtype for name in sorted(infos)),
             renamed=structure.renamed,
             gone=structure.gone,
             reshaped=structure.reshaped,
@@ -292,7 +284,7 @@ class _Job:
             update=update,
         )
 
-    def after(self, written: _Written) -> ChainState:
+    def after(self, written: Written) -> ChainState:
         """What the receiver will have."""
         return ChainState(
             parameters=written.kept,
@@ -301,6 +293,7 @@ class _Job:
             texts=dict(self.new.metadata),
             number=self.state.number + 1,
             next_parameter=max([self.state.next_parameter, *(n + 1 for n in self._numbers.values())]),
+            graphs=self.state.graphs,
         )
 
     def _after(self, update: TensorUpdate, number: int, density: int) -> Parameter:
@@ -327,84 +320,7 @@ class _Job:
         )
 
 
-def _to_size(job: _Job, plan: Plan, file: BinaryIO, goal: float) -> _Written:
-    """The encoding whose size comes nearest to the goal without being more than it, where there is one.
-
-    Bits fall with the scale of the steps. They are estimated on samples; what an encoding comes to in fact corrects the
-    estimate for the next. Where bits weigh much they fall all at once, from too many to none: then they weigh less.
-    """
-    coder = job.coder(plan)
-    curves = [coder.sampled_bits(t, job.structure.origins[t.name]) for t in job.new if t.same_as is None]
-
-    def estimated(rated: Plan, scale: float) -> float:
-        return sum(curve(replace(rated, scale=scale)) for curve in curves) / 8
-
-    rated, scale = plan, MOST_SCALE
-    for rate_scale in RATE_SCALES:
-        rated = replace(plan, rate_scale=rate_scale)
-        scale = _solved(partial(estimated, rated), goal)
-        if abs(estimated(rated, scale) - goal) < JUMP * goal:
-            break
-    aimed, tried = goal, dict[float, int]()
-    while scale not in tried and len(tried) < ATTEMPTS:
-        written = job.run(replace(rated, scale=scale), file)
-        tried[scale] = written.size
-        if _meets(written.size, goal):
-            return written
-        aimed = max(aimed + 0.995 * goal - written.size, aimed / 4)
-        scale = _solved(partial(estimated, rated), aimed)
-    for _ in range(ATTEMPTS):  # the estimate has a jump there: on from the largest step, to be below in any case
-        if min(tried.values()) <= goal or max(tried) >= MOST_SCALE:
-            break
-        scale = max(tried) * BEYOND
-        tried[scale] = job.run(replace(rated, scale=scale), file).size
-    found = [(size, replace(rated, scale=scale)) for scale, size in tried.items()]
-    if min(tried.values()) > goal:  # what has no target is not larger than it then is, and hardly anything is smaller
-        found += [(job.run(other, file).size, other) for other in (plan, replace(plan, scale=MOST_SCALE))]
-    size, best = min(found, key=lambda one: (one[0] > goal, abs(one[0] - goal)))
-    written = _filled(job, best, file, size, goal)
-    if not (1 - 5 * CLOSE) * goal <= written.size <= goal:
-        reason = f"{written.overhead} bytes are head and checks" if written.size > goal else "no step comes nearer"
-        warnings.warn(f"size is {goal:.0f}, reached {written.size}: {reason}", NncWarning, stacklevel=4)
-    return written
-
-
-def _filled(job: _Job, plan: Plan, file: BinaryIO, size: int, goal: float) -> _Written:
-    """The encoding by a plan, or, where that leaves much of the goal, by one whose bits weigh less.
-
-    Steps are powers of 2^(1/4) or so, and where one matrix is most of a model its size jumps from each to the next. The
-    weight of bits has no steps.
-    """
-    weight, lighter, heavier = plan.rate_scale, 0.0, plan.rate_scale
-    for _ in range(REFINEMENTS if size < (1 - CLOSE) * goal and heavier else 0):
-        weight = (lighter + heavier) / 2
-        written = job.run(replace(plan, rate_scale=weight), file)
-        if _meets(written.size, goal):
-            return written
-        if written.size > goal:
-            lighter = weight
-        else:
-            heavier = weight
-    return job.run(replace(plan, rate_scale=heavier), file)
-
-
-def _meets(size: int, goal: float) -> bool:
-    return (1 - CLOSE) * goal <= size <= goal
-
-
-def _solved(estimated: Callable[[float], float], goal: float) -> float:
-    """The scale of the steps at which an update has about so many bytes."""
-    low, high = math.log2(LEAST_SCALE), math.log2(MOST_SCALE)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if estimated(2.0**middle) > goal:
-            low = middle
-        else:
-            high = middle
-    return math.exp2(high)
-
-
-def _rows(new: Model, written: _Written) -> Iterator[TensorReport]:
+def _rows(new: Model, written: Written) -> Iterator[TensorReport]:
     """A row for each tensor."""
     rows = {}
     for update in written.tensors:

@@ -13,13 +13,18 @@ from nncjit.errors import BitstreamError, UpdateError
 from nncjit.model import TensorInfo
 from nncjit.stream import metadata_unit
 from nncjit.stream.data_units import DataUnit, StreamReader
-from nncjit.stream.update_metadata import TAG_BYTES, UpdateMetadata
+from nncjit.stream.update_metadata import UpdateMetadata
 from nncjit.syntax import Context, MpsPayload, ParentNodeIdType, UnitType, read_units
 from nncjit.updates import bit_patterns
-from nncjit.updates.chain_state import ChainState, Parameter, model_digest
+from nncjit.updates.base_difference import KnownBase
+from nncjit.updates.chain_state import ChainState, Parameter, value_digest
 from nncjit.updates.common_part import fitted
 from nncjit.updates.structure import default_order, names_by_index
 from nncjit.updates.tensor_application import AppliedUnit
+
+
+class OtherParentError(UpdateError):
+    """A unit names another parent by its hash, which says all there is to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,11 @@ class OpenUpdate:
     """None: of another writer, which says nothing beside the standard's own syntax."""
     label: str
     """What errors name."""
+    had: int
+    """Updates before it."""
 
     @classmethod
-    def of(cls, source: Source, state: ChainState, label: str) -> OpenUpdate:
+    def of(cls, source: Source, state: ChainState, label: str, base_model_id: str | None = None) -> OpenUpdate:
         """Read the headers of an update to a state, and its checksum.
 
         Raises
@@ -44,28 +51,31 @@ class OpenUpdate:
         BitstreamError
             It is damaged or cut off.
         UpdateError
-            It is not the next update of its chain, or a unit holds several tensors.
+            It is a whole model, says that it belongs to another model, is not the next update of its chain, or has a
+            unit of several tensors.
         """
         mps, metadata = _head(source)
         if metadata is not None and metadata.number > 1:
             _check_number(state, metadata.number)
         names = names_by_index(state, metadata.renamed if metadata is not None else {})
-        reader = StreamReader(source, context=Context(element_names=names))
+        try:
+            reader, found = _units(source, Context(element_names=names))
+        except BitstreamError:
+            _units(source, Context())  # where it is not damaged, indices are beyond the names
+            said = f"the base of the update has more tensors than this model, which has {len(names)}"
+            raise UpdateError(said) from None
+        _check_kind(mps, base_model_id)
         units: dict[str, DataUnit] = {}
-        for opened in reader.data_units():
+        for opened in found:
             results = opened.results()
             if len(results) != 1 or len(opened.parts) != 1:
                 raise UpdateError(f"{opened.path}: a unit of an update holds one tensor, this one {len(opened.parts)}")
             if results[0].name in units:
                 raise UpdateError(f"{results[0].name}: the update has two units for it")
             units[results[0].name] = opened
-        if reader.crc32 is not None:
-            check_crc32(source, *reader.crc32)
-        return cls(units, mps, reader, metadata, label)
+        return cls(units, mps, reader, metadata, label, state.number)
 
-    def after(
-        self, state: ChainState, *, base_model_id: str | None, max_bytes: int | None
-    ) -> tuple[ChainState, dict[str, AppliedUnit]]:
+    def after(self, state: ChainState, max_bytes: int | None) -> tuple[ChainState, dict[str, AppliedUnit]]:
         """The state after the update, of which nothing is decoded yet, and what decodes the tensors that have a unit.
 
         Raises
@@ -73,11 +83,6 @@ class OpenUpdate:
         UpdateError
             It does not fit the state; the error names tensor and rule.
         """
-        said = self.mps.base_model_id
-        if base_model_id is not None and said != base_model_id:
-            raise UpdateError(f"base_model_id is {said!r}, the model is {base_model_id!r}")
-        if not self.mps.mps_parent_signalling_enabled_flag:
-            raise UpdateError("the stream is a whole model, not an update: decompress it instead")
         parameters, units, free = {}, dict[str, AppliedUnit](), state.next_parameter
         for name, origin in self._lineages(state):
             opened = self.units.get(name)
@@ -107,21 +112,29 @@ class OpenUpdate:
         UpdateError
             Names a tensor that is another, where the update tells.
         """
-        said = self.metadata
-        if said is None or model_digest(infos, digests, tied) == said.base:
-            return
-        have = model_digest(infos, digests, tied).hex()
-        head = f"the update is for the model {said.base.hex()}, this is {have}"
-        names = sorted(digests)
-        tags = [said.tags[i : i + TAG_BYTES] for i in range(0, len(said.tags), TAG_BYTES)]
-        if len(tags) == len(names):
-            for name, tag in zip(names, tags, strict=True):
-                if digests[name][:TAG_BYTES] != tag:
-                    raise UpdateError(f"{name}: has other values than in the base of the update: {head}")
-            raise UpdateError(f"{head}: names, types, shapes or ties of its tensors differ")
-        if tags:
-            raise UpdateError(f"{head}: that has {len(tags)} tensors, this {len(names)}")
-        raise UpdateError(head)
+        if self.metadata is not None:
+            reason = self.known_base(self.metadata).difference(infos, digests, tied)
+            if reason is not None:
+                raise UpdateError(reason)
+
+    def known_base(self, said: UpdateMetadata) -> KnownBase:
+        """What is known of the base, beside what the metadata say: names and shapes from units, names from changes."""
+        shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys((*said.renamed.values(), *said.gone))
+        for name, opened in self.units.items():
+            if opened.unit.header.parent_node_id_present_flag:
+                shapes[said.renamed.get(name, name)] = None if name in said.reshaped else opened.parts[0].shape
+        for name in said.reshaped:
+            shapes.setdefault(said.renamed.get(name, name), None)
+        return KnownBase(said, shapes, self.reader.model_metadata.tied, self.had)
+
+    def explained(self, state: ChainState, error: UpdateError) -> UpdateError:
+        """The error, or, where the state is not the base of the update at all, one that says why."""
+        if self.metadata is None or isinstance(error, OtherParentError):
+            return error
+        infos = {name: parameter.info for name, parameter in state.parameters.items()}
+        digests = {name: p.value_sha256 or value_digest(p.read()) for name, p in state.parameters.items()}
+        reason = self.known_base(self.metadata).difference(infos, digests, state.tied)
+        return error if reason is None else UpdateError(reason)
 
     def charge(self, budget: MemoryBudget) -> None:
         """Account for all units before anything is allocated for them."""
@@ -218,7 +231,7 @@ class OpenUpdate:
             (said,) = header.parent
             found = origin.parent_hash(algorithm)
             if said != found:
-                raise UpdateError(
+                raise OtherParentError(
                     f"{name}: builds on {algorithm} {said.hex()}, {have}, whose {algorithm} is {found.hex()}"
                 )
         if header.temporal_context_modeling_flag and origin.depth:
@@ -247,7 +260,17 @@ class OpenUpdate:
             texts=texts,
             number=state.number + 1,
             next_parameter=free,
+            graphs=state.graphs,
         )
+
+
+def _units(source: Source, context: Context) -> tuple[StreamReader, list[DataUnit]]:
+    """All data units, and the reader of them, which has checked what there is of checksums."""
+    reader = StreamReader(source, context=context)
+    units = list(reader.data_units())
+    if reader.crc32 is not None:
+        check_crc32(source, *reader.crc32)
+    return reader, units
 
 
 def _head(source: Source) -> tuple[MpsPayload, UpdateMetadata | None]:
@@ -267,6 +290,15 @@ def _head(source: Source) -> tuple[MpsPayload, UpdateMetadata | None]:
     if mps is None:
         raise BitstreamError("has no parameter set", bit=8 * source.size)
     return mps, None
+
+
+def _check_kind(mps: MpsPayload, base_model_id: str | None) -> None:
+    """Refuse a whole model, and an update that says that it belongs to another model."""
+    said = mps.base_model_id
+    if base_model_id is not None and said != base_model_id:
+        raise UpdateError(f"base_model_id is {said!r}, the model is {base_model_id!r}")
+    if not mps.mps_parent_signalling_enabled_flag:
+        raise UpdateError("the stream is a whole model, not an update: decompress it instead")
 
 
 def _check_number(state: ChainState, number: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import nncjit
 from nncjit.syntax import read_units
+from nncjit.updates import Receiver, Sender
 
 BASE = {"w": np.linspace(-1, 1, 2000, dtype=np.float32).reshape(50, 40), "b": np.ones(5, np.float32)}
 NEW = {"w": BASE["w"] + np.float32(0.01) * np.sin(np.arange(2000, dtype=np.float32)).reshape(50, 40), "b": BASE["b"]}
@@ -28,20 +29,73 @@ def test_another_base_is_refused_by_name(data):
         nncjit.apply(BASE | {"b": BASE["b"] + 1}, data)
 
 
-@pytest.mark.parametrize(
-    ("base", "said"),
-    [
-        ({"b": BASE["b"]}, "^w: a difference to a tensor that the model does not have"),
-        (BASE | {"w": BASE["w"].T.copy()}, r"^w: a difference of shape \[50, 40\] to a tensor of shape \[40, 50\]"),
-        (BASE | {"w": BASE["w"].reshape(-1)}, r"^w: a difference of shape \[50, 40\] to a tensor of shape \[2000\]"),
-        (BASE | {"w": np.zeros((50, 40), np.int32)}, "^w: a difference of float32 to a tensor of int32"),
-        (BASE | {"w": BASE["w"].astype(np.float16)}, "^w: has other values"),
-        (BASE | {"more": BASE["b"].copy()}, "that has 2 tensors, this 3|the model has parameter 2 at depth 0"),
-    ],
-)
-def test_what_cannot_be_matched_is_refused(data, base, said):
+OTHER_BASES = {
+    "missing": ({"b": BASE["b"]}, "^w: is missing, it is in the base of the update: the update is for the model"),
+    "missing, untouched": ({"w": BASE["w"]}, "^a tensor is missing that the base of the update has first in the order"),
+    "renamed": ({"v": BASE["w"], "b": BASE["b"]}, "^w: is missing"),
+    "renamed, untouched": ({"w": BASE["w"], "c": BASE["b"]}, "^c: has other values, or another name or shape,"),
+    "unexpected, first": (
+        BASE | {"a": BASE["b"].copy()},
+        "^a: is unexpected, the base of the update has 2 tensors",
+    ),
+    "unexpected, between": (BASE | {"more": BASE["b"].copy()}, "^more: is unexpected"),
+    "unexpected, last": (BASE | {"x": BASE["b"].copy()}, "^x: is unexpected"),
+    "shape": (BASE | {"w": BASE["w"].T.copy()}, r"^w: has shape \[40, 50\], in the base of the update \[50, 40\]"),
+    "rank": (BASE | {"w": BASE["w"].reshape(-1)}, r"^w: has shape \[2000\], in the base of the update \[50, 40\]"),
+    "shape, untouched": (BASE | {"b": BASE["b"].reshape(5, 1)}, "^b: has other values, or another name or shape,"),
+    "integers": (BASE | {"w": np.zeros((50, 40), np.int32)}, "^w: has dtype int32, in the base of the update float32"),
+    "half": (BASE | {"w": BASE["w"].astype(np.float16)}, "^w: has dtype float16, in the base of the update float32"),
+    "dtype, untouched": (BASE | {"b": BASE["b"].astype(np.int8)}, "^b: has dtype int8, in the base of the update flo"),
+    "tied": (BASE | {"x": BASE["w"]}, "^other tensors share their memory than in the base of the update"),
+    "all": ({}, "^w: is missing"),
+}
+
+
+@pytest.mark.parametrize(("base", "said"), OTHER_BASES.values(), ids=OTHER_BASES)
+def test_another_base_is_refused_by_tensor_and_rule(data, base, said):
     with pytest.raises(nncjit.UpdateError, match=said):
         nncjit.apply(base, data)
+    with pytest.raises(nncjit.UpdateError, match=said):
+        Receiver(base).apply(data)
+
+
+@pytest.mark.parametrize(("base", "said"), OTHER_BASES.values(), ids=OTHER_BASES)
+def test_a_compact_update_refuses_another_base_too(base, said):
+    data = nncjit.update(BASE, NEW, compact=True)
+    with pytest.raises(nncjit.UpdateError, match=r"the update is for the model|has more tensors than this model"):
+        nncjit.apply(base, data)
+
+
+def test_tied_tensors_are_told_from_tensors_of_their_own():
+    twins, apart = BASE | {"x": BASE["w"]}, BASE | {"x": BASE["w"].copy()}
+    data = nncjit.update(twins, {"w": NEW["w"], "b": NEW["b"], "x": NEW["w"]})
+    with pytest.raises(nncjit.UpdateError, match=r"^x: is a tensor of its own, in the base .* it is tied to w"):
+        nncjit.apply(apart, data)
+    data = nncjit.update(apart, {"w": NEW["w"], "b": NEW["b"], "x": NEW["w"] + 1})
+    with pytest.raises(nncjit.UpdateError, match=r"^x: is tied to w, in the base .* it is a tensor of its own"):
+        nncjit.apply(twins, data)
+
+
+def test_types_of_a_base_are_told_where_they_are_not_float32():
+    base = {f"t{k}": np.ones(40, dtype) * k for k, dtype in enumerate((np.float16, np.float16, np.int64, np.float32))}
+    data = nncjit.update(base, {name: array + array.dtype.type(1) for name, array in base.items()})
+    said = nncjit.inspect(data).update
+    assert said.types == (("float16", 2), ("int64", 1), ("float32", 1))
+    assert [said.dtype_of(k) for k in range(5)] == ["float16", "float16", "int64", "float32", None]
+    with pytest.raises(nncjit.UpdateError, match=r"^t1: has dtype float32, in the base of the update float16"):
+        nncjit.apply(base | {"t1": np.ones(40, np.float32)}, data)
+
+
+def test_what_is_refused_is_refused_in_a_session_that_has_gone_on():
+    sender, receiver = Sender(BASE), Receiver(BASE)
+    receiver.apply(sender.update(NEW))
+    other = Receiver(BASE | {"more": BASE["b"].copy()})
+    second = sender.update(BASE)
+    with pytest.raises(nncjit.UpdateError, match="this is update 2 of its chain"):
+        other.apply(second)
+    receiver.rebase(receiver.arrays() | {"b": BASE["b"] + 1})
+    with pytest.raises(nncjit.UpdateError, match=r"^b: has other values"):
+        receiver.apply(second)
 
 
 def test_an_update_twice_or_out_of_order_is_refused(data):

@@ -179,6 +179,12 @@ def test_another_model_to_start_from_must_fit(base):
         sender.rebase(base | {"w": base["w"].T})
     with pytest.raises(nncjit.ModelError, match="has none"):
         sender.rebase({"w": base["w"]})
+    with pytest.raises(nncjit.ModelError, match=r"^more: is in the model to start from, not in that of this sender"):
+        sender.rebase(base | {"more": base["w"]})
+    twins = Sender({"w": base["w"], "twin": base["w"]})
+    twins.rebase({"w": base["w"], "twin": base["w"].copy()})
+    with pytest.raises(nncjit.ModelError, match=r"^twin: is tied to w, the model to start from has other values in it"):
+        twins.rebase({"w": base["w"], "twin": base["w"] + 1})
 
 
 def test_arrays_of_a_side_cannot_be_written_to(base):

@@ -199,8 +199,43 @@ def test_a_graph_stays_that_of_the_base(models, capsys):
     assert capsys.readouterr().err == ""
     assert run("apply 0.onnx u.nnc -o back.onnx -q") == 0
     assert onnx.load("back.onnx").graph == onnx.load("1.onnx").graph
-    assert run("update 0.onnx 2.onnx -o u.nnc -q") == 0
+    assert run("update 0.onnx 2.onnx -o u2.nnc -q") == 0
     assert "another graph than the base" in capsys.readouterr().err
+    assert run("apply 0.onnx u.nnc --keep session -q") == 0  # a session keeps the graph
+    assert run("update 1.onnx 0.onnx -o u3.nnc --lossless -q") == 0
+    assert run("apply session u3.nnc -o back0.onnx -q") == 0
+    assert onnx.load("back0.onnx").graph == onnx.load("0.onnx").graph
+    assert nncjit.updates.inspect_session("session").graphs == ("onnx",)
+    assert run("update 0.onnx 1.onnx --keep sender -o u4.nnc -q") == run("update sender 2.onnx -o u5.nnc -q") == 0
+    assert "another graph than the base" in capsys.readouterr().err
+    assert run("apply week0.safetensors u.nnc -o no.onnx") == 1
+    nncjit.updates.Receiver({"w": models[0]["w"]}, folder="plain")
+    assert run("apply plain u.nnc -o no.onnx") == 1
+    assert "needs the ONNX graph of the network, and there is none: name a file that has it" in capsys.readouterr().err
+    assert run("apply plain u.nnc -o back1.onnx --like 2.onnx -q") == 0
+    back, wanted = onnx.load("back1.onnx").graph, onnx.load("2.onnx").graph
+    assert (back.node, back.initializer[0].name) == (wanted.node, "w")
+    assert onnx.numpy_helper.to_array(back.initializer[0]).tobytes() == models[1]["w"].tobytes()
+
+
+def test_a_folder_becomes_a_folder(models, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    (tmp_path / "week0.safetensors").rename("folder/model.safetensors")
+    assert run("update folder week1.safetensors -o u.nnc --lossless -q") == 0
+    assert run("apply folder u.nnc -o new -q") == 0
+    assert (tmp_path / "new" / "config.json").read_text() == "{}"
+    same("new/model.safetensors", models[1])
+    assert run("apply folder u.nnc -o new") == 1
+    assert "new: exists already" in capsys.readouterr().err
+    assert run("apply folder u.nnc --keep session -o second -q") == 0
+    same("second/model.safetensors", models[1])
+    assert run("apply session -o third") == 2
+    assert "name a file of a known format, or that folder as `like`" in capsys.readouterr().err
+    assert run("apply session -o third --like folder -q") == 0
+    assert sorted(path.name for path in (tmp_path / "third").iterdir()) == ["config.json", "model.safetensors"]
+    assert run("apply folder u.nnc -o folder") == 2
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_is_hashed_of_a_base_is_what_is_built_on(models):
