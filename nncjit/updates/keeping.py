@@ -53,7 +53,7 @@ def _is_storage(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, 
 
 
 def _is_float32(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, n_levels: int) -> bool:  # noqa: ARG001
-    return (dtype, shape) == (np.float32, info.shape)
+    return (dtype, shape) == (np.dtype(np.float32), info.shape)
 
 
 def _are_levels(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, n_levels: int) -> bool:  # noqa: ARG001
@@ -61,7 +61,7 @@ def _are_levels(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, 
 
 
 def _are_marks(dtype: np.dtype[Any], shape: tuple[int, ...], info: TensorInfo, n_levels: int) -> bool:  # noqa: ARG001
-    return (dtype, shape) == (np.uint8, (-(-n_levels // 8),))
+    return (dtype, shape) == (np.dtype(np.uint8), (-(-n_levels // 8),))
 
 
 KINDS = (

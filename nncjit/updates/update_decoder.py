@@ -239,7 +239,8 @@ def opened_updates(
     BitstreamError, UpdateError
         An update is damaged, or does not fit.
     """
-    opened, states, units = [], [state], []
+    opened: list[OpenUpdate] = []
+    states, units = [state], []
     for i, data in enumerate(updates):
         source: Source = files.enter_context(as_source(data))
         label = f"update {i + 1} of {len(updates)}" if len(updates) > 1 else "the update"
