@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nncjit.calibrate.alike_layers import leaning, mean_of_a_token
 from nncjit.calibrate.input_sums import InputSums
 from nncjit.calibrate.statistics_file import Arrays, Statistics, write
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK, TensorRecord
@@ -44,6 +45,7 @@ class Calibration:
         self._inputs: dict[str, InputSums] = {}
         self._tables: dict[str, TableSums] = {}
         self._unreached: dict[str, tuple[int, ...]] = {}
+        self._alike: list[tuple[str, ...]] = []
 
     def linear(self, name: str, shape: tuple[int, ...], *, axis: int = 1) -> InputSums:
         """The sums of a linear layer, made when first asked for.
@@ -55,7 +57,8 @@ class Calibration:
         shape : tuple of int
             Of the weight.
         axis : int
-            Its dimension of inputs: 1 for [out, in], 0 for [in, out].
+            Its dimension of inputs: 1 for [out, in], 0 for [in, out]. Of layers that are stacked in one tensor, and
+            share a metric: 2 for [layers, out, in], 1 for [layers, in, out].
 
         Raises
         ------
@@ -100,6 +103,12 @@ class Calibration:
         sums = self._tables.setdefault(name, fresh)
         self._check_same(sums.record, fresh.record, other=self._inputs.get(name))
         return sums
+
+    def alike(self, names: Sequence[str]) -> None:
+        """Say that linear layers of one shape are alike, as the experts of one mixture are: the fewer tokens one of
+        them saw, the more its metric leans on those of the others. One that no sample reached still has none.
+        """
+        self._alike.append(tuple(names))
 
     def unreached(self, name: str, shape: tuple[int, ...]) -> None:
         """Say that no sample has reached a weight of the model so far; forgotten where sums of it are collected."""
@@ -156,8 +165,13 @@ class Calibration:
 
     def arrays(self) -> Iterator[Arrays]:
         """What the file will hold, weight by weight."""
+        tokens: dict[str, Array | None] = {}
+        for names in self._alike:
+            known = (self._inputs[name].finish(self.samples) for name in names if name in self._inputs)
+            tokens |= dict.fromkeys(names, mean_of_a_token(known))
         for name, sums in self._inputs.items():
-            yield Arrays(*sums.finish(self.samples))
+            record, metric = sums.finish(self.samples)
+            yield Arrays(record, leaning(record, metric, tokens.get(name)))
             self._tell(name, sums)
         for name, table in self._tables.items():
             energy = (table.energy / max(self.samples, 1)).astype(np.float32)

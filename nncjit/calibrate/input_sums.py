@@ -37,16 +37,16 @@ def mixed(coherent: Array, tokenwise: Array | None) -> Array:
     return np.float32(COHERENT_SHARE) * coherent + np.float32((1 - COHERENT_SHARE) * scale) * tokenwise
 
 
-def trace_ratio(coherent: Array, tokenwise: Array) -> float:
-    """Trace of the coherent part divided by that of the token-wise one; 0 where that is 0."""
-    below = _trace(tokenwise)
-    return _trace(coherent) / below if below > 0 else 0.0
-
-
-def _trace(blocks: Array) -> float:
+def trace(blocks: Array) -> float:
     """Of blocks [b, n, n], or of a diagonal [n]."""
     diagonal = blocks if blocks.ndim == 1 else np.einsum("bii->bi", blocks)
     return float(diagonal.sum(dtype=np.float64))
+
+
+def trace_ratio(coherent: Array, tokenwise: Array) -> float:
+    """Trace of the coherent part divided by that of the token-wise one; 0 where that is 0."""
+    below = trace(tokenwise)
+    return trace(coherent) / below if below > 0 else 0.0
 
 
 class InputSums:
@@ -90,7 +90,8 @@ class InputSums:
         )
 
     def add(self, x: Array, g: Array) -> None:
-        """Add one sample; one whose numbers are not finite is left out and counted in `dropped`.
+        """Add one sample; one whose numbers are not finite is left out and counted in `dropped`. Of stacked layers,
+        what one of them saw of it.
 
         Parameters
         ----------
@@ -148,12 +149,12 @@ class InputSums:
     def finish(self, all_samples: int) -> tuple[TensorRecord, Array]:
         """The record, and the metric as the mean over all samples, whether they reached the weight or not."""
         ratio = trace_ratio(self.coherent, self.tokenwise) if self.tokenwise is not None else 1.0
-        metric = mixed(self.coherent, self.tokenwise) / np.float32(max(all_samples, 1))
+        metric = mixed(self.coherent, self.tokenwise) / np.float32(max(all_samples, 1) * self.record.layers)
         return counted(self.record, self.samples, self.tokens, ratio), metric
 
     def resume(self, record: TensorRecord, metric: Array, all_samples: int) -> None:
         """Start from a metric that `finish` gave: its trace and counts go on, its two parts are no more told apart."""
-        total = metric * np.float32(all_samples)
+        total = metric * np.float32(all_samples * self.record.layers)
         self.coherent += total
         if self.tokenwise is not None and record.ratio:
             self.tokenwise += total / np.float32(record.ratio)

@@ -2,8 +2,9 @@
 
 The *inputs* of a weight are the numbers that one of its outputs is a weighted sum of: columns of a linear layer,
 channels times kernel taps of a convolution. The metric is one positive matrix over the inputs, cut into diagonal blocks
-of equal size; a layer in groups has blocks of its own for each of them. Of vectors (biases, norms) and of weights
-whose use is not understood, no more is known than what an error in each row along the first dimension costs.
+of equal size; a layer in groups has blocks of its own for each of them. Linear layers that are stacked in one tensor
+[layers, ...], as some mixtures of experts have them, share the mean of their metrics. Of vectors (biases, norms) and of
+weights whose use is not understood, no more is known than what an error in each row along the first dimension costs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class TensorRecord:
     """Of the weight, by which it is recognised."""
     axis: int = 1
     """The weight's dimension of inputs (table: of columns). The other one of the first two counts outputs (rows); those
-    from the third on are kernel taps."""
+    from the third on are kernel taps. Of stacked layers, the first dimension is left out of this."""
     groups: int = 1
     block: int = 0
     """Inputs of one block of the metric; 0: only its diagonal is known."""
@@ -50,14 +51,15 @@ class TensorRecord:
     def __post_init__(self) -> None:
         whole: tuple[object, ...] = (self.axis, self.groups, self.block, self.samples, self.tokens, *self.shape)
         fits = (
-            self.kind in get_args(Kind)
+            type(self.name) is str
+            and self.kind in get_args(Kind)
             and all(type(value) is int and value >= 0 for value in whole)
             and len(self.shape) >= (1 if self.kind == "rows" else 2)
             and 0 not in self.shape
-            and self.axis < 2
+            and self.is_stacked <= self.axis < 2 + self.is_stacked
             and self.groups >= 1
             and (self.kind == "convolution" or self.groups == 1)
-            and (self.kind in ("convolution", "rows") or len(self.shape) == 2)
+            and (self.kind in ("convolution", "rows") or len(self.shape) == 2 + self.is_stacked)
             and (self.kind != "rows" or self.axis == self.block == 0)
             and math.isfinite(self.ratio)
             and self.ratio >= 0
@@ -66,9 +68,19 @@ class TensorRecord:
             raise ModelError(f"{self.name}: its record contradicts itself: {asdict(self)}")
 
     @property
+    def is_stacked(self) -> bool:
+        """Whether these are several linear layers in one tensor."""
+        return self.kind == "linear" and len(self.shape) == 3
+
+    @property
+    def layers(self) -> int:
+        """Linear layers in the tensor, or 1."""
+        return self.shape[0] if self.is_stacked else 1
+
+    @property
     def taps(self) -> int:
         """Inputs side by side in the weight's memory: the size of a convolution's kernel."""
-        return 1 if self.kind == "rows" else math.prod(self.shape[2:])
+        return math.prod(self.shape[2:]) if self.kind == "convolution" else 1
 
     @property
     def inputs(self) -> int:
@@ -80,7 +92,7 @@ class TensorRecord:
         """Outputs of one group; rows of a table."""
         if self.kind == "rows":
             return 1
-        return self.shape[1 - self.axis] // (self.groups if self.axis == 1 else 1)
+        return self.shape[1 + 2 * self.is_stacked - self.axis] // (self.groups if self.axis == 1 else 1)
 
     @property
     def blocks(self) -> int:

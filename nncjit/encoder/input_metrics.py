@@ -115,5 +115,8 @@ class Metrics:
     def output_power(self) -> float:
         """Mean squared norm of the output."""
         if not self.statistics.output_power:
-            raise OptionError("the statistics do not tell the power of the output, which a loss is relative to")
+            raise OptionError(
+                "the statistics do not tell the power of the output, which steps and losses are relative to "
+                "(output_power of Calibration.end_samples)"
+            )
         return self.statistics.output_power

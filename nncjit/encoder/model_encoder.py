@@ -176,6 +176,9 @@ def encode_model(
     snr = targets.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
     loss = targets.relative_loss(written.loss, plan)
+    if loss is not None and loss > 1 and not aims:
+        said = f"by the statistics, the output's error is {loss:.3g} times its power: too coarse, or of another model"
+        warnings.warn(said, NncWarning, stacklevel=3)
     return Encoded(written.in_order_of(model), written.size, snr, loss, seconds, thread_counts.count(execution.threads))
 
 

@@ -24,6 +24,7 @@ from nncjit.torch.calibration_inputs import MEASURED, as_in_use, call, to_device
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
 from nncjit.torch.calibration_outputs import Output, probe_of, select
 from nncjit.torch.calibration_partial import Partial
+from nncjit.torch.calibration_parts import WeightParts
 from nncjit.torch.calibration_uses import Use, WeightUses, no_parts
 
 __all__ = ["calibrate"]
@@ -48,6 +49,7 @@ def calibrate(
     widest_block: int = WIDEST_BLOCK,
     seed: int = 0,
     names: Mapping[str, str] | None = None,
+    parts: Mapping[str, Tensor] | None = None,
     resume: str | os.PathLike[str] | None = None,
     save_every: int = 50,
     progress: Progress | bool | None = None,
@@ -78,6 +80,10 @@ def calibrate(
     seed : int
     names : mapping of str to str, optional
         Names of weights in the model file, by their names in the network. Weights that it leaves out are not collected.
+    parts : mapping of str to Tensor, optional
+        Matrices of the model file that the network holds in larger tensors, as experts or fused projections, by their
+        names in the file: views ``weight.detach()[k]`` of whole rows. They have statistics of their own, and matrices
+        that lie in the same places of a stack of three dimensions count as alike (`nncjit.calibrate`).
     resume : path, optional
         A file that is written every `save_every` batches and gone on from if it exists; deleted at the end. The batches
         must be the same, in the same order.
@@ -104,7 +110,7 @@ def calibrate(
     if type(widest_block) is not int or widest_block < 16:
         raise OptionError(f"widest_block is {widest_block!r}, must be 16 or more")
     fisher = output == "logits" if fisher is None else fisher
-    collector = _Collector(model, forward or call, output, fisher, probes, autocast, widest_block, seed)
+    collector = _Collector(model, forward or call, output, fisher, probes, autocast, widest_block, seed, parts or {})
     partial = None if resume is None else Partial(resume, collector.facts())
     total = len(batches) if isinstance(batches, Sized) else 0
     done = 0
@@ -140,12 +146,15 @@ class _Collector:
         autocast: torch.dtype | None,
         widest_block: int,
         seed: int,
+        parts: Mapping[str, Tensor],
     ) -> None:
         model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
         self._model, self._forward, self._output, self._fisher = model, forward, output, fisher
         self._probes, self._autocast, self._widest, self._seed = probes, autocast, widest_block, seed
         self.weights = weights_of(model)
         self._first = next(iter(self.weights.values()))
+        self._stacks = WeightParts(self.weights, parts)
+        self.weights = self._stacks.weights
         self._device = self._first.device
         self.moments: dict[str, WeightMoments] = {}
         self.samples, self.power = 0, 0.0
@@ -187,15 +196,18 @@ class _Collector:
             self._forward(self._model, to_device(batch, self._model))
         for kind in _KINDS:
             for use, _ in uses:
-                if use.kind == kind and use.name not in self.moments:
+                if use.kind == kind and use.name not in self.moments and use.name not in self._stacks.replaced:
                     self._begin(use).positions = kind == "table" and not use.by_gradient and is_positions(use.x)
                     if use.by_gradient:
                         self._unseen[use.name] = self.weights[use.name]
+        for use in self._stacks.unused(self.moments):
+            self._begin(use)
         changing = [use for use, version in uses if use.x._version != version]  # noqa: SLF001
         self._copied = {use.name for use in changing}
         untold = {use.bias for use in changing}  # a gradient for it would need the product's input as it was
         for name, weight in self.weights.items():
-            if name not in self.moments and weight.ndim and name not in untold and not MEASURED.search(name):
+            told = name in self.moments or name in untold or name in self._stacks.parts or name in self._stacks.replaced
+            if not told and weight.ndim and not MEASURED.search(name):
                 matrix = weight.ndim == 2 and min(weight.shape) > 1
                 self._unseen[name] = weight
                 self._begin(Use(name, weight, no_parts, "linear" if matrix else "rows"))
@@ -272,11 +284,15 @@ class _Collector:
         loss = "1 - cosine of the embedding" if self._output == "embedding" else loss
         calibration = Calibration(loss=loss, widest_block=self._widest)
         calibration.end_samples(self.samples, output_power=self.power)
+        names = {name: said for name, said in names.items() if name not in self._stacks.replaced}
+        names |= {name: name for name in self._stacks.parts}
         for name, moments in self.moments.items():
             if not torch.isfinite(moments.metric).all():
                 raise ModelError(f"{name}: the network's gradients are not finite there; try without half precision")
             if moments.samples and name in names:
                 moments.into(calibration, names[name])
+        for alike in self._stacks.alike():
+            calibration.alike(alike)
         reached = {name for name, moments in self.moments.items() if moments.samples}
         missing = [name for name, weight in self.weights.items() if weight.ndim > 1 and name not in reached]
         missing = [name for name in missing if name in names]

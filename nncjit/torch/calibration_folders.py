@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nncjit import dtypes, formats
 from nncjit.errors import ModelError, OptionError
 from nncjit.extras import require
 from nncjit.files import check_readable, os_errors
 from nncjit.progress import Progress
 from nncjit.torch.calibration import calibrate
+from nncjit.torch.calibration_parts import found_by_values
 
 if TYPE_CHECKING:
     from nncjit.calibrate import Calibration
+    from nncjit.model import Model
 
 __all__ = ["calibrate_folder", "passages", "random_tokens"]
 
@@ -136,6 +139,7 @@ def calibrate_folder(
     else:
         chosen = np.random.default_rng(seed).permutation(len(texts))[:samples]
         tokens = loaded.tokenise([texts[k] for k in chosen], length)
+    names, parts = loaded.names()
     return calibrate(
         loaded.model,
         loaded.batches(tokens, batch),
@@ -143,7 +147,8 @@ def calibrate_folder(
         forward=loaded.forward,
         probes=probes,
         seed=seed,
-        names=loaded.names(),
+        names=names,
+        parts=parts,
         resume=resume,
         progress=progress,
     )
@@ -243,27 +248,41 @@ class _Folder:
         logits = result.logits
         return logits * mask[:, :, None] if logits.ndim == 3 else logits
 
-    def names(self) -> dict[str, str] | None:
-        """Names of the network's weights -> names in the folder's files, which may leave out or add a prefix.
+    def names(self) -> tuple[dict[str, str] | None, dict[str, Any]]:
+        """Names of the network's weights -> names in the folder's files, which may leave out or add a prefix; and
+        matrices of the files that the network holds in larger tensors, such as experts, as views by name.
 
-        Weights that the files do not hold are left out; None where there are no files to look at.
+        Weights that the files do not hold are left out. None, and no matrices, where there are no files to look at.
         """
-        from nncjit import formats
-
         files = [self._path / name for name in ("model.safetensors.index.json", "model.safetensors")]
         file = next((path for path in files if path.is_file()), None)
         if file is None:
-            return None
+            return None, {}
         with formats.open_model(file) as model:
             there = set(model.names)
-        prefix = f"{self.model.base_model_prefix}."
-        found = {}
-        for name, _ in self.model.named_parameters():
-            spellings = (name, prefix + name, name.removeprefix(prefix))
-            known = next((spelling for spelling in spellings if spelling in there), None)
-            if known is not None:
-                found[name] = known
-        return found
+            prefix = f"{self.model.base_model_prefix}."
+            found, others = {}, {}
+            for name, weight in self.model.named_parameters():
+                spellings = (name, prefix + name, name.removeprefix(prefix))
+                known = next((spelling for spelling in spellings if spelling in there), None)
+                if known is not None:
+                    found[name] = known
+                elif weight.ndim > 1:
+                    others[name] = weight
+            unknown = sorted(there.difference(found.values()))
+            parts = found_by_values(self._matrices(model, unknown), others) if others else {}
+        whole = {(weight.data_ptr(), weight.numel()): name for name, weight in others.items()}
+        for name, view in parts.items():
+            renamed = whole.get((view.data_ptr(), view.numel()))
+            if renamed is not None:
+                found[renamed] = name
+        return found, {name: view for name, view in parts.items() if name not in found.values()}
+
+    def _matrices(self, model: Model, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Matrices of floats."""
+        for tensor in (model[name] for name in names):
+            if len(tensor.shape) == 2 and tensor.info.size and dtypes.find(tensor.dtype).kind == "f":
+                yield tensor.name, self._torch.from_numpy(dtypes.to_float32(tensor.read(), tensor.dtype))
 
 
 class _Batches:

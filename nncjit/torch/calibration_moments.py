@@ -40,7 +40,8 @@ class WeightMoments:
 
     def __init__(self, use: Use, shape: tuple[int, ...], device: torch.device, widest_block: int) -> None:
         self.kind, self.positions = use.kind, False
-        axis = 0 if use.inputs_first or use.kind == "rows" else 1
+        stacked = use.kind == "linear" and len(shape) == 3
+        axis = (0 if use.inputs_first or use.kind == "rows" else 1) + stacked
         record = TensorRecord(name=use.name, kind=use.kind, shape=shape, axis=axis, groups=use.groups)
         self.record = TensorRecord(
             name=use.name,
@@ -60,7 +61,8 @@ class WeightMoments:
     def can_add(self, use: Use) -> bool:
         """Whether the use is of this kind: a table may be a linear layer too, but not with its dimensions swapped."""
         kinds = (use.kind, self.kind) in ((self.kind, self.kind), ("linear", "table"))
-        return kinds and use.inputs_first == (self.record.axis == 0) and use.groups == self.record.groups
+        inputs_first = self.record.axis == self.record.is_stacked
+        return kinds and use.inputs_first == inputs_first and use.groups == self.record.groups
 
     def state(self) -> dict[str, Tensor]:
         """The sums by name."""

@@ -53,6 +53,16 @@ class Use:
     """Of a transposed convolution: numbers of the kernel at each pair of channels, counted as outputs in a `Part`."""
 
 
+class _Place(NamedTuple):
+    """A weight that a matrix [outputs, inputs] is, or is made of."""
+
+    name: str
+    inputs_first: bool
+    """Whether the weight is [inputs, outputs]."""
+    outputs: slice = slice(None)
+    """Those of the matrix that the weight gives."""
+
+
 class WeightUses(TorchFunctionMode):
     """Tells `see` of every use of one of `weights`, with the output, and passes on the output that `see` returns."""
 
@@ -72,10 +82,9 @@ class WeightUses(TorchFunctionMode):
                 return _attention_inside(*args, **kwargs)
         y = func(*args, **kwargs)
         find = _FINDERS.get(func)
-        if find is None:
-            return y
-        use = find(self, args, kwargs)
-        return y if use is None else self._see(use, y)
+        for use in () if find is None else find(self, args, kwargs):
+            y = self._see(use, y)
+        return y
 
     def name_of(self, weight: Tensor | None) -> str | None:
         """The name of a whole weight."""
@@ -86,20 +95,36 @@ class WeightUses(TorchFunctionMode):
                 return name
         return None
 
-    def matrix_of(self, matrix: Tensor) -> tuple[str, bool] | None:
-        """The weight that a matrix [outputs, inputs] is, or is rows of, and whether the weight is [inputs, outputs]."""
+    def places_of(self, matrix: Tensor) -> list[_Place]:
+        """The weight that a matrix [outputs, inputs] is, or is rows of, or the weights that it holds one upon another.
+
+        Of three dimensions, a weight is matrices in a stack, and the matrix is one of them. Such a weight is not told
+        where its matrices are known, too.
+        """
+        flat: list[_Place] = []
+        stacked: list[_Place] = []
         for name, whole in self._by_storage.get(_storage(matrix), ()):
-            if whole.ndim != 2 or not whole.is_contiguous():
-                continue
-            rows, columns = whole.shape
-            first, offset = divmod(int(matrix.storage_offset()) - int(whole.storage_offset()), max(1, columns))
-            if not 0 <= first < rows or offset:
-                continue
-            if _are_rows(matrix, columns) and first + len(matrix) <= rows:
-                return name, False
-            if _are_rows(matrix.T, columns) and first == 0 and matrix.shape[1] == rows:
-                return name, True
+            if whole.ndim in (2, 3) and whole.is_contiguous():
+                place = _place(name, whole, matrix)
+                (flat if whole.ndim == 2 else stacked).extend([] if place is None else [place])
+        return flat or stacked[:1]
+
+
+def _place(name: str, whole: Tensor, matrix: Tensor) -> _Place | None:
+    """How a matrix lies in a weight of the same memory, or the weight in it."""
+    rows, columns = whole.shape[-2:]
+    first, offset = divmod(int(matrix.storage_offset()) - int(whole.storage_offset()), max(1, columns))
+    if offset:
         return None
+    if _are_rows(matrix, columns):
+        n = len(matrix)
+        if whole.ndim == 2 and first <= 0 and rows - first <= n:
+            return _Place(name, False, slice(-first, rows - first))
+        layer = first // rows
+        inside = first >= 0 and (layer + 1) * rows * columns <= whole.numel() and first + n <= (layer + 1) * rows
+        return _Place(name, False) if inside else None
+    whole_layer = matrix.shape[1] == rows and first % rows == 0 and 0 <= first * columns < whole.numel()
+    return _Place(name, True) if whole_layer and _are_rows(matrix.T, columns) else None
 
 
 def _storage(tensor: Any) -> int:
@@ -122,34 +147,48 @@ _attention_inside = types.FunctionType(
 """Attention as PyTorch computes it, without its question whether a mode is active: what it calls is seen instead."""
 
 
-def _linear(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+def _linear(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
     bound = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
     return _product(mode, bound["input"], bound["weight"], mode.name_of(bound.get("bias")))
 
 
-def _times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+def _times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
     """Input times [inputs, outputs]."""
     x, weight = (*args, *kwargs.values())[:2]
     fit = isinstance(weight, Tensor) and isinstance(x, Tensor) and weight.ndim == 2 and x.ndim > 0
-    return _product(mode, x, weight.T) if fit and x.shape[-1] == len(weight) else None
+    return _product(mode, x, weight.T) if fit and x.shape[-1] == len(weight) else []
 
 
-def _plus_times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+def _plus_times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
     bound = dict(zip(("input", "mat1", "mat2"), args, strict=False)) | kwargs
     return _times(mode, (bound["mat1"], bound["mat2"]), {})
 
 
-def _product(mode: WeightUses, x: Tensor, matrix: Tensor, bias: str | None = None) -> Use | None:
-    """The use of a matrix [outputs, inputs]."""
-    found = mode.matrix_of(matrix)
-    if found is None:
-        return None
-    name, inputs_first = found
+def _product(
+    mode: WeightUses, x: Tensor, matrix: Tensor, bias: str | None = None, rows: slice = slice(None)
+) -> list[Use]:
+    """The uses of a matrix [outputs, inputs], by these rows of the input."""
 
-    def parts(x: Tensor, g: Tensor, samples: int) -> Iterator[Part]:
-        yield Part(by_sample(x, samples)[None], by_sample(g, samples)[None])
+    def uses() -> Iterator[Use]:
+        for name, inputs_first, outputs in mode.places_of(matrix):
 
-    return Use(name, x, parts, inputs_first=inputs_first, bias=bias)
+            def parts(x: Tensor, g: Tensor, samples: int, outputs: slice = outputs) -> Iterator[Part]:
+                yield Part(by_sample(x[rows], samples)[None], by_sample(g[rows][..., outputs], samples)[None])
+
+            yield Use(name, x, parts, inputs_first=inputs_first, bias=bias)
+
+    return list(uses())
+
+
+def _products_by_rows(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
+    """Rows of the input, in order, times the matrices [layers, inputs, outputs] that they are sent to."""
+    bound = dict(zip(("input", "mat2", "offs"), args, strict=False)) | kwargs
+    x, matrices, ends = bound["input"], bound["mat2"], bound.get("offs")
+    if x.ndim != 2 or matrices.ndim != 3 or ends is None:
+        return []
+    bounds = [0, *ends.tolist()]
+    by_layer = zip(matrices, bounds, bounds[1:], strict=False)
+    return [use for m, a, b in by_layer if b > a for use in _product(mode, x, m.T, rows=slice(a, b))]
 
 
 def by_sample(t: Tensor, samples: int) -> Tensor:
@@ -163,13 +202,13 @@ def by_sample(t: Tensor, samples: int) -> Tensor:
     return t.reshape(1, -1, t.shape[-1])
 
 
-def _convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+def _convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     bound = dict(zip(names, args, strict=False)) | kwargs
     weight = bound["weight"]
     name = mode.name_of(weight)
     if name is None:
-        return None
+        return []
     kernel = tuple(weight.shape[2:])
     shape = _Window(kernel, *(_each(bound.get(k, 1), len(kernel)) for k in ("stride", "dilation")))
     padding, groups = shape.padding(bound.get("padding", 0)), bound.get("groups", 1)
@@ -181,17 +220,17 @@ def _convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]
             yield Part(patches, places)
 
     bias = mode.name_of(bound.get("bias"))
-    return Use(name, bound["input"], parts, "convolution", groups=groups, bias=bias)
+    return [Use(name, bound["input"], parts, "convolution", groups=groups, bias=bias)]
 
 
-def _transposed_convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+def _transposed_convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
     """A linear layer from the input's channels to the taps of all outputs, at each place of the input."""
     names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
     bound = dict(zip(names, args, strict=False)) | kwargs
     weight = bound["weight"]
     name = mode.name_of(weight)
     if name is None:
-        return None
+        return []
     kernel = tuple(weight.shape[2:])
     shape = _Window(kernel, *(_each(bound.get(k, 1), len(kernel)) for k in ("stride", "dilation")))
     padding, groups = shape.padding(bound.get("padding", 0)), bound.get("groups", 1)
@@ -202,7 +241,7 @@ def _transposed_convolution(mode: WeightUses, args: tuple[Any, ...], kwargs: dic
             yield Part(places, shape.patches(g, padding, groups, at_most=tuple(x.shape[2:])))
 
     kind: dict[str, Any] = {"inputs_first": True, "groups": groups, "taps": math.prod(kernel)}
-    return Use(name, bound["input"], parts, "convolution", **kind, bias=mode.name_of(bound.get("bias")))
+    return [Use(name, bound["input"], parts, "convolution", **kind, bias=mode.name_of(bound.get("bias")))]
 
 
 def _pieces(x: Tensor, g: Tensor, ndim: int, taps: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -259,7 +298,7 @@ def _each(value: Any, n: int) -> tuple[int, ...]:
     return tuple(value) if len(value) == n else (value[0],) * n
 
 
-def _embedding(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+def _embedding(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
     bound = dict(zip(("input", "weight"), args, strict=False)) | kwargs
     name = mode.name_of(bound["weight"])
 
@@ -267,13 +306,13 @@ def _embedding(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         ids, gradients = by_sample(x[..., None], samples), by_sample(g, samples)
         yield Part(ids[None], gradients[None])
 
-    return None if name is None else Use(name, bound["input"], parts, "table")
+    return [] if name is None else [Use(name, bound["input"], parts, "table")]
 
 
-def _embedding_bag(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Use | None:
+def _embedding_bag(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
     bound = dict(zip(("input", "weight"), args, strict=False)) | kwargs
     name = mode.name_of(bound["weight"])
-    return None if name is None else Use(name, bound["input"], no_parts, "table", by_gradient=True)
+    return [] if name is None else [Use(name, bound["input"], no_parts, "table", by_gradient=True)]
 
 
 def no_parts(*_: Any) -> Iterator[Part]:
@@ -281,14 +320,14 @@ def no_parts(*_: Any) -> Iterator[Part]:
     return iter(())
 
 
-def _rows_by_number(mode: WeightUses, args: tuple[Any, ...], _: dict[str, Any]) -> Use | None:
+def _rows_by_number(mode: WeightUses, args: tuple[Any, ...], _: dict[str, Any]) -> list[Use]:
     """Indexing of a table by integers."""
     table, index = args
     by_number = isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
-    return _embedding(mode, (index, table), {}) if by_number and table.ndim == 2 else None
+    return _embedding(mode, (index, table), {}) if by_number and table.ndim == 2 else []
 
 
-_Finder = Callable[[WeightUses, tuple[Any, ...], dict[str, Any]], Use | None]
+_Finder = Callable[[WeightUses, tuple[Any, ...], dict[str, Any]], list[Use]]
 _FINDERS: dict[Any, _Finder] = {
     functional.linear: _linear,
     functional.embedding: _embedding,
@@ -296,6 +335,7 @@ _FINDERS: dict[Any, _Finder] = {
     Tensor.__getitem__: _rows_by_number,
     **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm), _times),
     **dict.fromkeys((torch.addmm, Tensor.addmm), _plus_times),
+    torch._grouped_mm: _products_by_rows,  # noqa: SLF001 - what functional.grouped_mm calls
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),
     **dict.fromkeys((torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), _transposed_convolution),
 }

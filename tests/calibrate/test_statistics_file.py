@@ -73,6 +73,52 @@ def test_going_on_is_as_if_it_had_never_stopped(tmp_path):
     assert np.array_equal(found["words"].uses(), first["words"].uses() + second["words"].uses())
 
 
+def test_layers_in_one_tensor_share_the_mean_of_their_metrics(tmp_path):
+    rng = np.random.default_rng(3)
+    calibration, alone = Calibration(), [Calibration(), Calibration()]
+    for k in (0, 1, 1):
+        x, g = draw(rng, 5, 6), draw(rng, 5, 4)
+        calibration.linear("w", (2, 4, 6), axis=2).add(x, g)
+        alone[k].linear("w", (4, 6)).add(x, g)
+    for each in (calibration, *alone):
+        each.end_samples(3)
+    calibration.save(tmp_path / "s.safetensors", precision="float32")
+    with Statistics.open(tmp_path / "s.safetensors") as found:
+        record = found["w"].record
+        assert (record.inputs, record.outputs, record.layers, record.taps) == (6, 4, 2, 1)
+        one, two = (each.statistics()["w"].metric() for each in alone)
+        assert np.trace(found["w"].metric()[0]) == pytest.approx(np.trace((one + two)[0]) / 2, rel=1e-4)
+        going_on = Calibration()
+        going_on.merge(found)
+    again, whole = (each.statistics()["w"].metric() for each in (going_on, calibration))
+    assert np.allclose(again, whole, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ModelError, match="contradicts itself"):
+        calibration.linear("v", (2, 4, 6), axis=0)
+
+
+def test_a_layer_that_few_tokens_reached_leans_on_those_that_are_alike():
+    rng = np.random.default_rng(4)
+    mixing = draw(rng, 24, 24)
+    calibration = Calibration()
+    for name, tokens in (("a", 4000), ("b", 4000), ("few", 6), ("none", 0)):
+        layer = calibration.linear(name, (8, 24))
+        for _ in range(tokens // 2):
+            layer.add(draw(rng, 2, 24) @ mixing, draw(rng, 2, 8))
+    calibration.end_samples(4003)
+    own = {name: found.metric()[0] for name, found in calibration.statistics().items()}
+    calibration.alike(["a", "b", "few", "none"])
+    mixed = {name: found.metric()[0] for name, found in calibration.statistics().items()}
+    true = 2 * mixing.T @ mixing / 4003
+
+    def off(metric):
+        return np.linalg.norm(metric / np.trace(metric) - true / np.trace(true))
+
+    assert off(mixed["few"]) < off(own["few"]) / 3
+    assert np.allclose(mixed["a"], own["a"], rtol=0, atol=0.02 * own["a"].max())
+    assert np.trace(mixed["few"]) < 2 * np.trace(own["few"])
+    assert not mixed["none"].any()
+
+
 def test_a_table_sums_the_gradients_of_a_sample_by_row():
     rng = np.random.default_rng(3)
     sums = TableSums.of("t", (5, 3))
@@ -149,6 +195,7 @@ def _described(key, value):
         (_described("tensors", [3]), "not the record"),
         (_described("output_power", -1), "no samples"),
         (_described("kind", "other"), "contradicts itself"),
+        (_described("name", 5), "contradicts itself"),
         (_described("shape", [4]), "contradicts itself"),
         (_described("axis", 7), "contradicts itself"),
         (_described("block", True), "contradicts itself"),

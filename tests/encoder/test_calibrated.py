@@ -87,6 +87,26 @@ def test_both_layouts_of_a_weight_are_coded_alike(case):
     assert np.abs(decoded["fc"] - decoded["keras"].T).max() < 1.5
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_layers_in_one_tensor_are_coded_with_feedback(tmp_path, axis):
+    rng = np.random.default_rng(2)
+    stack, calibration = draw(rng, 3, OUT, IN), Calibration()
+    mixing = draw(rng, IN, IN) * np.geomspace(0.1, 4, IN).astype(np.float32)
+    shape = (3, OUT, IN) if axis == 2 else (3, IN, OUT)
+    for _ in range(40):
+        calibration.linear("stack", shape, axis=axis).add(draw(rng, 6, IN) @ mixing, draw(rng, 6, OUT))
+        calibration.end_samples(1, output_power=1e4)
+    weights = {"stack": stack if axis == 2 else np.ascontiguousarray(stack.swapaxes(1, 2))}
+    report = nncjit.compress(weights, tmp_path / "m.nnc", calibration=calibration.statistics(), bits=3)
+    assert report.tensors[0].tool == "feedback + LS"
+    x, errors = draw(rng, 500, IN) @ mixing, []
+    for data in ((tmp_path / "m.nnc").read_bytes(), nncjit.encode(weights, bits=3)):
+        found = nncjit.decode(data)["stack"]
+        assert found.shape == shape
+        errors.append(np.square(x @ (found if axis == 1 else found.swapaxes(1, 2)) - x @ stack.swapaxes(1, 2)).mean())
+    assert errors[0] < 0.6 * errors[1]
+
+
 @pytest.mark.parametrize("name", ["fc", "keras"])
 def test_the_decoder_finds_levels_times_step_times_factors_exactly(case, name):
     weights, statistics = case
@@ -128,6 +148,17 @@ def test_a_dry_run_is_near(case, tmp_path):
 
 def test_the_default_loses_about_what_it_aims_at(case, tmp_path):
     assert 0.004 < reported(case, tmp_path).loss < 0.03
+
+
+def test_statistics_that_expect_an_error_as_large_as_the_output_are_told():
+    rng = np.random.default_rng(0)
+    calibration = Calibration()
+    x = draw(rng, 20, IN)
+    x[:, 3] *= 1e12
+    calibration.linear("fc", (OUT, IN)).add(x, draw(rng, 20, OUT))
+    calibration.end_samples(1, output_power=1.0)
+    with pytest.warns(NncWarning, match="by the statistics, the output's error is .* times its power"):
+        nncjit.encode({"fc": draw(rng, OUT, IN)}, calibration=calibration.statistics())
 
 
 def test_every_tensor_says_how_it_was_coded(case, tmp_path):

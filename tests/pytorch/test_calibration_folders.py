@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+import nncjit  # noqa: E402
 from nncjit import ModelError, OptionError  # noqa: E402
 from nncjit.calibrate import Statistics  # noqa: E402
 from nncjit.cli.main import main  # noqa: E402
@@ -49,6 +50,20 @@ def gpt(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """Its file has a matrix for each expert, the network has them in stacks."""
+    folder = tmp_path_factory.mktemp("mixture")
+    config = transformers.MixtralConfig(
+        vocab_size=len(WORDS), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=1, max_position_embeddings=16,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.MixtralForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
 def weights(folder):
     from safetensors import safe_open
 
@@ -71,6 +86,21 @@ def test_a_language_model_has_statistics_under_the_names_of_its_file(gpt):
     assert stats.loss == "divergence of the outputs, in nats"
     blocks = [name for name in stats if name.endswith("c_fc.weight")]
     assert [stats[name].record.axis for name in blocks] == [0]
+
+
+def test_each_expert_has_statistics_under_its_name_in_the_file(mixture, tmp_path):
+    calibration = calibrate_folder(mixture, TEXTS * 4, batch=4)
+    stats = calibration.statistics()
+    assert {name: stats[name].record.shape for name in stats} == weights(mixture)
+    experts = [name for name in stats if ".experts." in name]
+    assert len(experts) == 12
+    tokens = {name.split(".")[-3]: stats[name].record.tokens for name in experts}
+    assert len(set(tokens.values())) > 1
+    assert all(stats[name].record.tokens == tokens[name.split(".")[-3]] for name in experts)
+    calibration.save(tmp_path / "s.safetensors")
+    report = nncjit.compress(mixture / "model.safetensors", tmp_path / "m.nnc", calibration=tmp_path / "s.safetensors")
+    coded = {row.name: row for row in report.tensors}
+    assert {coded[name].tool for name in experts if tokens[name.split(".")[-3]]} == {"feedback + LS"}
 
 
 def test_padding_changes_nothing(bert):

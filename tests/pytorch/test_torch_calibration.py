@@ -267,26 +267,78 @@ def test_bags_of_rows_are_tables(mode, sparse):
 
 
 class Stacked(nn.Module):
-    """Experts in one tensor, and a product that is not understood."""
+    """Experts in one tensor, of which only two are used, and a product that is not understood."""
 
-    def __init__(self):
+    def __init__(self, *, inputs_first=False):
         super().__init__()
         torch.manual_seed(0)
         self.up, self.mix = nn.Parameter(torch.randn(3, 5, 4)), nn.Bilinear(5, 5, 2)
+        if inputs_first:
+            self.up = nn.Parameter(self.up.detach().mT.contiguous())
+        self.inputs_first = inputs_first
 
     def forward(self, x):
-        y = torch.stack([functional.linear(x, up) for up in self.up[:2]]).sum(0).tanh()
+        if self.inputs_first:
+            y = sum(x @ self.up[k] for k in range(2)).tanh()
+        else:
+            y = sum(functional.linear(x, self.up[k]) for k in range(2)).tanh()
         return self.mix(y, y)
+
+
+@pytest.mark.parametrize("inputs_first", [False, True])
+def test_experts_in_one_tensor_share_a_metric(inputs_first):
+    model, x = Stacked(inputs_first=inputs_first), torch.randn(N, 4)
+    stats = calibrate(model, [x], output=itself).statistics()
+    record = stats["up"].record
+    assert (record.kind, record.axis) == ("linear", 2 - inputs_first)
+    assert (record.inputs, record.outputs, record.layers) == (4, 5, 3)
+    g = sample_gradients(model, "up", x, itself)
+    g = g.mT if inputs_first else g
+    expected = torch.einsum("neoi,neoj->ij", g, g) / 5 / N / 3
+    torch.testing.assert_close(metric(stats, "up")[0], expected, rtol=1e-3, atol=1e-6)
 
 
 def test_of_other_weights_the_cost_of_each_row_is_known():
     model, batches = Stacked(), [torch.randn(1, 4) for _ in range(10)]
     stats = calibrate(model, batches, output=itself).statistics()
-    for name in ("up", "mix.weight"):
-        rows = torch.cat([sample_gradients(model, name, x, itself, seed=k) for k, x in enumerate(batches)])
-        assert stats[name].record.kind == "rows"
-        torch.testing.assert_close(metric(stats, name), rows.square().mean((0, 2, 3)), rtol=1e-3, atol=1e-9)
-    assert stats["up"].diagonal()[2] == 0  # no input goes there
+    rows = torch.cat([sample_gradients(model, "mix.weight", x, itself, seed=k) for k, x in enumerate(batches)])
+    assert stats["mix.weight"].record.kind == "rows"
+    torch.testing.assert_close(metric(stats, "mix.weight"), rows.square().mean((0, 2, 3)), rtol=1e-3, atol=1e-9)
+
+
+def test_parts_of_a_weight_have_statistics_of_their_own():
+    model, x = Stacked(), torch.randn(N, 4)
+    up = model.up.detach()
+    parts = {f"{k}.{half}": up[k, rows] for k in range(3) for half, rows in (("a", slice(2)), ("b", slice(2, 5)))}
+    with pytest.warns(NncWarning, match="no statistics of 2.a and 1 more"):
+        stats = calibrate(model, [x], output=itself, parts=parts).statistics()
+    assert "up" not in stats
+    assert (stats["2.a"].record.samples, stats["1.b"].record.samples, stats["1.b"].record.tokens) == (0, N, N)
+    g = sample_gradients(model, "up", x, itself)
+    for k, half, rows in ((0, "a", slice(2)), (0, "b", slice(2, 5)), (1, "b", slice(2, 5))):
+        both = [torch.einsum("noi,noj->ij", *(2 * [g[:, e, rows]])) / g[:, e, rows].shape[1] / N for e in (0, 1)]
+        wanted = both[k] + 4 * (both[0] + both[1]) / (2 * N)  # as many tokens more as inputs, all alike
+        wanted *= (both[k].trace() + (both[0] + both[1]).trace() / (2 * N)) / wanted.trace()
+        torch.testing.assert_close(metric(stats, f"{k}.{half}")[0], wanted, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ModelError, match="x: is no matrix of rows"):
+        calibrate(model, [x], output=itself, parts={"x": torch.zeros(2, 4)})
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this PyTorch has no such product")
+def test_products_of_sorted_rows_and_a_stack():
+    x, ends = torch.randn(N, 4), torch.tensor([2, 2, N], dtype=torch.int32)
+
+    def grouped(w, x):
+        return torch._grouped_mm(x, w["up"].mT, offs=ends)
+
+    def one_by_one(w, x):
+        return torch.cat([functional.linear(x[:2], w["up"][0]), functional.linear(x[2:], w["up"][2])])
+
+    weights = {"up": torch.randn(3, 8, 4)}
+    one, other = (calibrate(weights, [x], output=itself, forward=f).statistics() for f in (grouped, one_by_one))
+    torch.testing.assert_close(metric(one, "up"), metric(other, "up"), rtol=1e-4, atol=1e-6)
+    assert one["up"].record == other["up"].record
 
 
 def test_logits_of_many_places_count_each():
