@@ -142,6 +142,7 @@ def decompress(
         reader = StreamReader(stream)
         with stage("parse"):
             units = list(reader.data_units())
+        reader.warn_of_update(source_name(source))
         budget = MemoryBudget(max_bytes, stream.size, kept=False)
         rebuilder = reader.rebuilder(full_size, budget.left)
         infos = tensor_infos(units, reader, rebuilder)

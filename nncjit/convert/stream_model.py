@@ -19,6 +19,7 @@ from nncjit.decoder.stream_decoder import decode_units
 from nncjit.formats.folder_model import read_from
 from nncjit.model import Graph, Model, Tensor
 from nncjit.stream.data_units import DataUnit, StreamReader
+from nncjit.stream.reports import source_name
 from nncjit.stream.stream_index import is_index, streams_of
 
 __all__ = ["open_any"]
@@ -63,6 +64,7 @@ def open_any(source: Any, *, threads: int | None = None, max_bytes: int | str | 
             stream = stack.enter_context(as_source(each))
             reader = StreamReader(stream)
             tensors += _tensors(reader, partial(MemoryBudget, max_bytes, stream.size), threads)
+            reader.warn_of_update(source_name(each))
             metadata |= reader.model_metadata.metadata
             graphs += reader.graphs()
         return Model(tensors, metadata, close=stack.pop_all().close, graphs=graphs)

@@ -68,6 +68,7 @@ class NncFile:
         """The tensors of a stream."""
         reader = StreamReader(source)
         held = {part.name: (part, opened) for opened in reader.data_units() for part in opened.results()}
+        reader.warn_of_update(self._name)
         self._held |= reader.with_ties(held)
         self._metadata |= reader.model_metadata.metadata
         self._readers.append(reader)

@@ -27,6 +27,7 @@ from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
 from nncjit.option_values import Bytes, check_flags, optional, shown
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
+from nncjit.stream.reports import source_name
 from nncjit.stream.stream_index import AnyPath, is_index, read_index, streams_of
 from nncjit.stream.unit_parts import Part
 
@@ -116,6 +117,8 @@ def decode(
         found = {
             item.part.name: item for item in decode_units(units, budget, threads=threads, parts=parts, state=after)
         }
+    if state is None:
+        reader.warn_of_update(source_name(data))
     rebuilder = reader.rebuilder(full_size, budget.left)
     storages = {name: rebuilder.rebuild(name, item.storage) for name, item in found.items()}
     arrays = reader.with_ties({name: dtypes.as_array(s, found[name].part.dtype) for name, s in storages.items()})

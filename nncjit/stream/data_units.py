@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from nncjit import dtypes
 from nncjit.bits import Source
-from nncjit.errors import BitstreamError, ModelError
+from nncjit.errors import BitstreamError, ModelError, NncWarning
 from nncjit.model import Graph
 from nncjit.stream import (
     float_pieces,
@@ -230,6 +231,7 @@ class StreamReader:
         """(checksum, offset of the unit that holds it): of all bytes before that offset."""
         self.pruning: Unit | None = None
         """The unit that says what was removed from the tensors."""
+        self._has_parents = False
         self._graph_units: dict[int, Unit] = {}
 
     def __iter__(self) -> Iterator[Unit]:
@@ -249,6 +251,7 @@ class StreamReader:
     def open(self, unit: Unit) -> DataUnit:
         """What a data unit holds; see `open_unit`."""
         opened = open_unit(unit)
+        self._has_parents = self._has_parents or bool(unit.header.parent_node_id_present_flag)
         norms = self.model_metadata.folded
         if not norms:
             return opened
@@ -265,6 +268,18 @@ class StreamReader:
             They are deflated and damaged, or inflate beyond the limit.
         """
         return tuple(map(graph_units.graph_of, self._graph_units.values()))
+
+    def warn_of_update(self, name: str) -> None:
+        """Say so where the stream is an update, whose base the caller does not have: differences are no model.
+
+        Parameters
+        ----------
+        name : str
+            Of the stream, whose data units have been read.
+        """
+        if self._has_parents or self.model_metadata.update is not None:
+            said = "is an update: without its base it gives differences, not the model (`nncjit apply BASE UPDATE`)"
+            warnings.warn(f"{name}: {said}", NncWarning, stacklevel=3)
 
     def rebuilder(self, full_size: bool, max_bytes: int) -> Rebuilder:
         """What gives pruned tensors their full size, if that is wanted and they take no more than `max_bytes`."""

@@ -11,7 +11,7 @@ from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import decode_units
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.stream.data_units import StreamReader
-from nncjit.stream.reports import CompressReport
+from nncjit.stream.reports import CompressReport, source_name
 from nncjit.torch.module_loading import Loaded, ModuleLoader
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ def load_file(
     place = torch_device(device)
     with as_source(file) as source:
         reader = StreamReader(source)
-        return reader.with_ties(dict(_tensors(reader, place, threads, max_bytes, kept=True)))
+        tensors = dict(_tensors(reader, place, threads, max_bytes, kept=True))
+        reader.warn_of_update(source_name(file))
+        return reader.with_ties(tensors)
 
 
 def load_model(
@@ -154,6 +156,7 @@ def load_model(
     with as_source(file) as source:
         reader = StreamReader(source)
         shapes = {part.name: part.shape for opened in reader.data_units() for part in opened.results()}
+        reader.warn_of_update(source_name(file))
         loaded = loader.check(reader.with_ties(shapes), strict=strict)
         ties = reader.model_metadata.tied
         for name, tensor in _tensors(reader, torch_device("cpu"), threads, max_bytes, kept=False):

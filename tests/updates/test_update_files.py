@@ -265,3 +265,24 @@ def test_what_is_hashed_of_a_base_is_what_is_built_on(models):
         opened_updates(ChainState.of(base), [file.getvalue()], files).run(keep, goes_on=False)
     assert set(counts.values()) == {1}
     assert all(found[name].tobytes() == array.tobytes() for name, array in new.items())
+
+
+READERS = {
+    "decode": nncjit.decode,
+    "open": lambda path: nncjit.open(path).close(),
+    "decompress": lambda path: nncjit.decompress(path, "back.npz"),
+    "diff": lambda path: nncjit.diff(path, "week0.safetensors"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_whoever_takes_an_update_for_a_model_is_told(models, reader):
+    assert run("update week0.safetensors week1.safetensors -o u1.nnc -q") == 0
+    with pytest.warns(nncjit.NncWarning, match=r"u1.nnc: is an update: .*differences, not the model"):
+        READERS[reader]("u1.nnc")
+
+
+def test_the_base_of_an_update_is_no_update(models, capsys):
+    assert run("update week0.safetensors week1.safetensors -o u1.nnc -q") == 0
+    run("update u1.nnc week2.safetensors -o u2.nnc -q")
+    assert "u1.nnc: is an update" in capsys.readouterr().err
