@@ -38,8 +38,8 @@ FEWEST = 4
 """Vectors for which it pays to go together."""
 
 
-class _Vector(NamedTuple):
-    """A vector that is going to be coded."""
+class ShortVector(NamedTuple):
+    """A vector that is going to be coded with others of its kind."""
 
     place: int
     """In its bundle."""
@@ -97,7 +97,7 @@ def _is_plain(item: Item, plan: Plan) -> bool:
     return not (has_statistics or plan.choices[tensor.name].layout.first_dimension)
 
 
-def _decided(bundle: Sequence[Item], places: list[int], plan: Plan) -> list[_Vector]:
+def _decided(bundle: Sequence[Item], places: list[int], plan: Plan) -> list[ShortVector]:
     """The vectors at these places that are short and quantised, each with its decision."""
     tensors = [bundle[place].tensors[0] for place in places]
     with stage("read"):
@@ -109,35 +109,40 @@ def _decided(bundle: Sequence[Item], places: list[int], plan: Plan) -> list[_Vec
             continue
         settled = settle(info.name, values, measured, plan)
         decision = decide(info.name, info.shape, measured, plan, settled)
-        vector = _Vector(place, info, values, decision)
+        vector = ShortVector(place, info, values, decision)
         if is_short(vector.layer, decision.initialisation):
             found.append(vector)
     return found
 
 
-def _coded(vectors: list[_Vector]) -> Iterator[tuple[int, CodedUnit]]:
+def _coded(vectors: list[ShortVector]) -> Iterator[tuple[int, CodedUnit]]:
     """The units of vectors of one kind, each with its place; not of those whose levels are worse than none."""
-    decisions, layers = [vector.decision for vector in vectors], [vector.layer for vector in vectors]
-    steps, first = [vector.step for vector in vectors], decisions[0]
-    levels, sums = _quantised(vectors, layers, steps)
-    qps = [decision.qp for decision in decisions]
-    payloads = code_short_payloads(levels, layers[0], qps, 6 + first.density, first.initialisation)
-    for vector, layer, size, found, payload in zip(vectors, layers, steps, sums, payloads, strict=True):
-        error = found.error(size)
+    levels, sums = quantised(vectors)
+    payloads = coded(vectors, levels)
+    for vector, found, payload in zip(vectors, sums, payloads, strict=True):
+        error = found.error(vector.step)
         if error <= found.power:
-            outcome = Outcome(vector.info, "uniform", size, found.power, error)
-            header = plain_header(vector.info.dtype, vector.info.shape, 0, layer).with_name(vector.info.name)
+            outcome = Outcome(vector.info, "uniform", vector.step, found.power, error)
+            header = plain_header(vector.info.dtype, vector.info.shape, 0, vector.layer).with_name(vector.info.name)
             yield vector.place, CodedUnit(header, payload, (outcome,))
 
 
-def _quantised(
-    vectors: list[_Vector], layers: list[Layer], steps: list[float]
-) -> tuple[list[np.ndarray], list[Products]]:
+def quantised(vectors: list[ShortVector]) -> tuple[list[np.ndarray], list[Products]]:
     """The levels of vectors of one kind and their sums; those with a rate are problems of their own."""
     if not vectors[0].decision.rate_weight:
-        return quantise_vectors([vector.values for vector in vectors], steps)
+        return quantise_vectors([vector.values for vector in vectors], [vector.step for vector in vectors])
     found = []
-    for vector, layer, size in zip(vectors, layers, steps, strict=True):
+    for vector in vectors:
         rate_weight, exact = vector.decision.rate_weight, vector.decision.exact
-        found.append(solve(Problem(values=vector.values, layer=layer, step=size, rate_weight=rate_weight, exact=exact)))
+        problem = Problem(
+            values=vector.values, layer=vector.layer, step=vector.step, rate_weight=rate_weight, exact=exact
+        )
+        found.append(solve(problem))
     return [whole(solution.levels) for solution in found], [solution.sums for solution in found]
+
+
+def coded(vectors: list[ShortVector], levels: list[np.ndarray]) -> list[bytes]:
+    """The payloads of vectors of one kind."""
+    first = vectors[0].decision
+    qps = [vector.decision.qp for vector in vectors]
+    return code_short_payloads(levels, vectors[0].layer, qps, 6 + first.density, first.initialisation)

@@ -260,6 +260,16 @@ class NduHeader(Table):
         values["topology_elem_id"] = name
         return header
 
+    def at_node(self, node: tuple[int, int, int], **parent: Any) -> NduHeader:
+        """The header of a unit at another node, (device_id, parameter_id, put_node_depth), with these fields of a
+        parent; without them it has none.
+        """
+        header = object.__new__(NduHeader)
+        values = header.__dict__
+        values.update(self.__dict__, node_id_present_flag=1, parent_node_id_present_flag=int(bool(parent)), **parent)
+        values["device_id"], values["parameter_id"], values["put_node_depth"] = node
+        return header
+
     @property
     def node(self) -> tuple[int, int, int] | None:
         """(device_id, parameter_id, put_node_depth), or None."""

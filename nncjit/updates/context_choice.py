@@ -20,7 +20,8 @@ def with_contexts(
     matrix: QuantisedMatrix, origin: Parameter, options: UpdateOptions
 ) -> tuple[QuantisedMatrix, Reference]:
     """The matrix as the child of its parent, with the context tools that pay."""
-    layer = matrix.layer._replace(parent=1)
+    layer = matrix.layer
+    layer = layer._replace(parent=int(layer.has_row_flags))  # without these flags, a parent makes no difference
     plain = replace(matrix, layer=layer)
     known = origin.levels is not None and origin.n_levels == layer.size and layer.profile == 1
     if not known or origin.levels is None or origin.touched is None:

@@ -18,7 +18,7 @@ from nncjit import dtypes
 from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.cabac.scan import from_scan
 from nncjit.encoder.code import estimate
-from nncjit.encoder.decide import DEFAULT_UNARY_LENGTH, Settled, decide_integers, scan_order_of
+from nncjit.encoder.decide import DEFAULT_UNARY_LENGTH, Settled, scan_order_of
 from nncjit.encoder.decision import Decision
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.measure import Measured
@@ -137,8 +137,9 @@ class TensorCoder:
         return energy(values), int(np.count_nonzero(values))
 
     def difference(self, tensor: Tensor, origin: Parameter) -> Array:
-        """What is to be said of a tensor that can be a difference: float32."""
-        return self._wanted(tensor, origin).difference
+        """What is to be said of a tensor that can be a difference, float32; zeros where it has to be exact."""
+        wanted = self._wanted(tensor, origin)
+        return wanted.difference if wanted.is_finite else np.zeros_like(wanted.difference)
 
     def _wanted(self, tensor: Tensor, origin: Parameter) -> Wanted:
         base = fitted(origin.read(), tensor.shape)
@@ -180,7 +181,7 @@ class TensorCoder:
         )
         whole = self._whole_instead(tensor, wanted, matrix, origin, workers)
         if whole is not None:
-            tiny = self._is_tiny(info, whole.unit)
+            tiny = self.is_tiny(info, whole.unit)
             return _done(self._as_wanted(tensor, wanted, base, origin) if tiny else whole)
         if not matrix.levels.any():
             return _done(self._left_alone(info, wanted, base, origin))
@@ -200,7 +201,7 @@ class TensorCoder:
     ) -> TensorUpdate:
         """A difference whose coding was begun."""
         info, unit = tensor.info, begun.finish()
-        if self._is_tiny(info, unit):
+        if self.is_tiny(info, unit):
             return self._as_wanted(tensor, wanted, base, origin)
         header = replace(  # a difference is float32, whatever it is to
             unit.header,
@@ -213,20 +214,19 @@ class TensorCoder:
             origin,
             "difference",
             replace(unit, header=header),
-            partial(self._received, info, wanted, base, matrix),
+            lambda: self.received(info, wanted, base, from_scan(matrix.levels, matrix.layer), matrix.step),
             wanted.power,
             matrix.error,
         )
 
-    def _received(self, info: TensorInfo, wanted: Wanted, base: Array, matrix: QuantisedMatrix) -> Received:
-        """A tensor after the difference that a matrix says."""
-        levels = from_scan(matrix.levels, matrix.layer)
-        change = (levels.astype(np.float32) * np.float32(matrix.step)).reshape(info.shape)
+    def received(self, info: TensorInfo, wanted: Wanted, base: Array, levels: Array, step: float) -> Received:
+        """A tensor after a difference; the levels are in raster order."""
+        change = (levels.astype(np.float32) * np.float32(step)).reshape(info.shape)
         if wanted.predicted is not None:
             change = change + wanted.predicted
         return Received(added(base, change, info.dtype), levels, change, self._left_over(wanted, change))
 
-    def _is_tiny(self, info: TensorInfo, unit: CodedUnit | None) -> bool:
+    def is_tiny(self, info: TensorInfo, unit: CodedUnit | None) -> bool:
         """Whether a tensor's own values take hardly more than this unit."""
         allowed = self.plan.options.stream.compatible is None
         return allowed and unit is not None and info.nbytes <= len(unit.payload) + EXACT_COSTS
@@ -256,18 +256,20 @@ class TensorCoder:
         asked = choices.quantising.quantizer
         constant = is_constant(measured)
         dependent = matrix and asked in ("trellis", "auto") and not constant
-        quantizer = "trellis" if dependent else "uniform"
         length = choices.coding.unary_length
         if length == "auto" or (self.options.compact and length == DEFAULT_UNARY_LENGTH):
             length = IMPLIED_UNARY_LENGTH
-        settled = Settled(
-            "trellis" if quantizer == "trellis" else "uniform", length, scan_order_of(info.shape, choices)
-        )
-        return replace(
-            decide_integers(info.name, plan, settled),
+        return Decision(
+            quantizer="trellis" if dependent else "uniform",
             qp=qp_of(info, measured, plan, self.spread, trellis=dependent),
+            density=plan.density,
+            keeps="qp",
             rate_weight=0.0 if constant else choices.quantising.rate_weight * plan.rate_scale,
             exact=choices.quantising.exact,
+            unary_length=length,
+            scan_order=scan_order_of(info.shape, choices),
+            initialisation=choices.coding.selection,
+            profile=plan.options.stream.profile,
         )
 
     def _whole_instead(

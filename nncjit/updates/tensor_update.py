@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from nncjit.encoder.unit_encoder import CodedUnit
@@ -40,10 +40,14 @@ class TensorUpdate:
     """Sum of squares of the new values, where something is lost."""
     error: float = 0.0
 
+    def without_received(self) -> TensorUpdate:
+        """The same when what the receiver will have is not needed any more."""
+        return TensorUpdate(self.info, self.origin, self.tool, self.unit, None, self.power, self.error)
+
     def without_arrays(self) -> TensorUpdate:
         """The same for a report."""
-        unit = None if self.unit is None else replace(self.unit, payload=b"")
-        return replace(self, unit=unit, received=None)
+        unit = None if self.unit is None else CodedUnit(self.unit.header, b"", self.unit.outcomes)
+        return TensorUpdate(self.info, self.origin, self.tool, unit, None, self.power, self.error)
 
 
 def are_comparable(info: TensorInfo, origin: Parameter) -> bool:

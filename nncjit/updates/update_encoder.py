@@ -26,6 +26,7 @@ from nncjit.stream.metadata_unit import ModelMetadata
 from nncjit.stream.reports import TensorReport, tied_row
 from nncjit.stream.update_metadata import DIGEST_BYTES, TAG_BYTES, UpdateMetadata
 from nncjit.updates.chain_state import ChainState, Parameter, after_unit, model_digest, tags_of, value_digest
+from nncjit.updates.differences_together import Pair, coded_together
 from nncjit.updates.size_search import to_size
 from nncjit.updates.structure import Structure, default_order, names_by_index
 from nncjit.updates.tensor_application import decoded_alone
@@ -217,22 +218,31 @@ class UpdateJob:
         numbers = self._numbers
 
         def work(bundle: list[Tensor], workers: Executor | None) -> list[tuple[TensorUpdate, bytes, Parameter | None]]:
-            queue, begun = RowQueue(workers), []
-            for tensor in bundle:
-                origin = self.structure.origins[tensor.name]
-                held = None if origin is None else origin.read()  # what is hashed is what is built on
-                digest = b"" if origin is None or held is None else origin.value_sha256 or value_digest(held)
-                begun.append((digest, coder.begin(tensor, origin, held, workers, queue)))
-            return [finished(digest, finish()) for digest, finish in begun]
+            queue = RowQueue(workers)
+            pairs = [self._pair(tensor) for tensor in bundle]  # what is hashed is what is built on
+            digests = [_digest_of(pair) for pair in pairs]
+            together = coded_together(pairs, coder)
+            begun = [
+                None if k in together else coder.begin(tensor, origin, held, workers, queue)
+                for k, (tensor, origin, held) in enumerate(pairs)
+            ]
+            del pairs
+            return [
+                finished(digests[k], together.pop(k) if finish is None else finish()) for k, finish in enumerate(begun)
+            ]
 
         def finished(digest: bytes, update: TensorUpdate) -> tuple[TensorUpdate, bytes, Parameter | None]:
             kept = None
             if self.keep is not None:
                 kept = self.keep(self._after(update, numbers[update.info.name], coder.plan.density))
-            return replace(update, received=None), digest, kept
+            return update if update.received is None else update.without_received(), digest, kept
 
         for coded in in_order(bundled((tensor, tensor.size) for tensor in self._stored()), work, self.pool):
             yield from coded
+
+    def _pair(self, tensor: Tensor) -> Pair:
+        origin = self.structure.origins[tensor.name]
+        return Pair(tensor, origin, None if origin is None else origin.read())
 
     def _node(self, update: TensorUpdate) -> Node:
         origin = update.origin
@@ -318,6 +328,13 @@ class UpdateJob:
         return after_unit(
             origin, info, number, lambda: unit.payload, received.values, received.levels, change, received.residual
         )
+
+
+def _digest_of(pair: Pair) -> bytes:
+    """Of what the receiver has of a tensor; empty where that is nothing."""
+    if pair.origin is None or pair.held is None:
+        return b""
+    return pair.origin.value_sha256 or value_digest(pair.held)
 
 
 def _rows(new: Model, written: Written) -> Iterator[TensorReport]:

@@ -45,20 +45,14 @@ class Node:
 
     def header(self, header: NduHeader) -> NduHeader:
         """The header of a unit at this node."""
-        fields: dict[str, Any] = {
-            "device_id": self.device,
-            "parameter_id": self.parameter,
-            "put_node_depth": self.depth,
-            "node_id_present_flag": None,
-            "parent_node_id_present_flag": None,
-        }
+        fields: dict[str, Any] = {}
         if self.parent is not None:
             fields["parent_node_id_type"] = PARENT_TYPES[self.parents]
             if self.parents == "ids":
                 fields["parent_device_id"] = self.device
             else:
                 fields[f"parent_node_payload_{self.parents}"] = self.parent.parent_hash(self.parents)
-        return replace(header, **fields)
+        return header.at_node((self.device, self.parameter, self.depth), **fields)
 
 
 class UpdateWriter:

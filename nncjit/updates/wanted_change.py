@@ -82,6 +82,10 @@ class Wanted:
         """Of the difference."""
         return moments(self.difference, self.workers)
 
+    def know(self, of_new: Moments, of_difference: Moments) -> None:
+        """Take moments that were found elsewhere."""
+        self.__dict__.update(of_new=of_new, of_difference=of_difference)
+
     @property
     def power(self) -> float:
         """Sum of squares of the new values."""
