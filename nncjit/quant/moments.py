@@ -14,7 +14,7 @@ from nncjit.cabac import narrow_levels
 from nncjit.cabac.narrow_levels import Levels, NarrowLevels
 from nncjit.jit import address
 from nncjit.quant import moments_kernels as kernels
-from nncjit.quant.flat_arrays import flat_floats, flat_levels
+from nncjit.quant.flat_arrays import Floats, flat_floats, flat_levels
 from nncjit.quant.value_source import Values, as_floats, windows
 from nncjit.quant.work_sharing import PIECE, run_pieces
 
@@ -71,9 +71,38 @@ def moments(values: np.ndarray | Values, workers: Executor | None = None) -> Mom
     parts: list[Any] = []
     for window in windows(flat, flat.size, PIECE, workers):
         parts += run_pieces(partial(_moments, address(window.floats)), window.floats.size, workers)
+    return _of_parts(flat.size, parts)
+
+
+def difference_moments(
+    new: Floats, base: Floats, difference: Floats, workers: Executor | None = None
+) -> tuple[Moments, Moments]:
+    """Fill `difference` with what `new` has more than `base`; the moments of `new` and of the difference, as `moments`
+    finds them, while both are in the cache.
+
+    Parameters
+    ----------
+    new, base, difference : float32[n]
+        1-D and contiguous.
+    workers : Executor, optional
+    """
+    at_new, at_difference = address(new), address(difference, writes=True)
+
+    def piece(start: int, stop: int) -> tuple[Any, Any]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(new[start:stop], base[start:stop], out=difference[start:stop])
+        return _moments(at_new, start, stop), _moments(at_difference, start, stop)
+
+    parts = run_pieces(piece, new.size, workers)
+    first, second = zip(*parts, strict=True) if parts else ((), ())
+    return _of_parts(new.size, list(first)), _of_parts(new.size, list(second))
+
+
+def _of_parts(size: int, parts: list[Any]) -> Moments:
+    """The moments from the sums of the pieces."""
     total, power, peak, bad = _sums(parts, 4)
     peak = peak if len(parts) == 1 else max((part[2] for part in parts), default=0.0)
-    return Moments.of_sums(flat.size, total, power, peak, bad)
+    return Moments.of_sums(size, total, power, peak, bad)
 
 
 def _moments(source: int, start: int, stop: int) -> Any:

@@ -20,9 +20,9 @@ def with_contexts(
     matrix: QuantisedMatrix, origin: Parameter, options: UpdateOptions
 ) -> tuple[QuantisedMatrix, Reference]:
     """The matrix as the child of its parent, with the context tools that pay."""
-    layer = matrix.layer
-    layer = layer._replace(parent=int(layer.has_row_flags))  # without these flags, a parent makes no difference
-    plain = replace(matrix, layer=layer)
+    layer = matrix.layer._replace(parent=1)
+    # without row flags, a parent alone makes no difference, and a short layer is coded faster without one
+    plain = replace(matrix, layer=layer._replace(parent=int(layer.has_row_flags)))
     known = origin.levels is not None and origin.n_levels == layer.size and layer.profile == 1
     if not known or origin.levels is None or origin.touched is None:
         return plain, Reference()
@@ -34,7 +34,7 @@ def with_contexts(
     tried = []
     for t in (False, True) if temporal == "auto" else (bool(temporal),):
         for h in (False, True) if history == "auto" else (bool(history),):
-            candidate = replace(matrix, layer=layer._replace(temporal=int(t)))
+            candidate = replace(matrix, layer=layer._replace(temporal=1)) if t else plain
             tried.append((candidate, Reference(base if t else None, touched if h else None)))
     return tried[0] if len(tried) == 1 else min(tried, key=_sampled_cost)
 

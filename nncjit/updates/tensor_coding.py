@@ -178,6 +178,7 @@ class TensorCoder:
             decision,
             reference=None if difference is wanted.difference else wanted.difference,
             workers=workers,
+            overwrite=difference is wanted.difference and not self.options.carry,  # then nobody looks at it again
         )
         whole = self._whole_instead(tensor, wanted, matrix, origin, workers)
         if whole is not None:

@@ -13,7 +13,7 @@ from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import reduced
 from nncjit.model import TensorInfo
-from nncjit.quant.moments import Moments, moments
+from nncjit.quant.moments import Moments, difference_moments, moments
 from nncjit.updates.chain_state import Array, Parameter
 from nncjit.updates.common_part import fitted
 from nncjit.updates.update_options import UpdateOptions
@@ -54,7 +54,10 @@ class Wanted:
         workers : Executor, optional
         """
         carried = origin.residual() if options.carry and origin.residual is not None else None
+        predicts = options.predict and origin.change is not None
         values = dtypes.to_float32(new, info.dtype)
+        if info.dtype != "float64" and carried is None and not predicts and origin.info.shape == info.shape:
+            return cls._plain(values, dtypes.to_float32(base, info.dtype), workers)
         with np.errstate(over="ignore", invalid="ignore"):
             if info.dtype == "float64":
                 difference = (new - base).astype(np.float32)
@@ -63,7 +66,7 @@ class Wanted:
             if carried is not None:
                 difference = difference + fitted(carried, info.shape)
             predicted = None
-            if options.predict and origin.change is not None:
+            if predicts and origin.change is not None:
                 predicted = fitted(origin.change(), info.shape)
                 difference = difference - predicted
         before = origin.info.shape
@@ -71,6 +74,15 @@ class Wanted:
         if before != info.shape:
             common = tuple(slice(0, min(a, b)) for a, b in zip(before, info.shape, strict=True))
         return cls(values, np.ascontiguousarray(difference, np.float32), predicted, common, workers)
+
+    @classmethod
+    def _plain(cls, new: Array, base: Array, workers: Executor | None) -> Wanted:
+        new, base = np.ascontiguousarray(new), np.ascontiguousarray(base)
+        difference = np.empty_like(new)
+        found = difference_moments(new.reshape(-1), base.reshape(-1), difference.reshape(-1), workers)
+        wanted = cls(new, difference, None, None, workers)
+        wanted.know(*found)
+        return wanted
 
     @cached_property
     def of_new(self) -> Moments:
