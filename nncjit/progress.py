@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from nncjit.errors import OptionError
+from nncjit.terminal_text import ellipsis, showable
 
-__all__ = ["Progress", "ellipsis", "progress_bar", "reporting"]
+__all__ = ["Progress", "progress_bar", "reporting"]
 
 Progress = Callable[[int, int, str], object]
 """Called with the weights (or batches) done, how many there are in all, and what is at work: a tensor's name."""
@@ -68,7 +69,7 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
         if done < bar.n:  # something else begins: its time is its own
             bar.reset(total)
         bar.total = total
-        bar.set_postfix_str(ellipsis(name, NAME_WIDTH), refresh=False)
+        bar.set_postfix_str(ellipsis(showable(name, sys.stderr), NAME_WIDTH, sys.stderr), refresh=False)
         bar.update(done - bar.n)
 
     clock = threading.Thread(target=beat, name="nncjit progress", daemon=True)
@@ -79,11 +80,3 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
         ended.set()
         clock.join()
         bar.close()
-
-
-def ellipsis(text: str, width: int) -> str:
-    """`text`, its middle left out where it is longer than `width`: both ends of a tensor's name tell most."""
-    if len(text) <= width:
-        return text
-    front = (width - 1) // 2
-    return f"{text[:front]}…{text[len(text) - (width - 1 - front) :]}"

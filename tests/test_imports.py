@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "errors": "",
     "extras": "errors",
     "option_values": "reduce errors",
-    "progress": "errors",
+    "terminal_text": "",
+    "progress": "terminal_text errors",
     "wording": "",
     "tasks": "errors",
     "stages": "",
@@ -49,10 +50,10 @@ MAY_IMPORT = {
     "onnx": "convert formats extras errors",
     "flower": "updates errors",
     "demo": "errors",
-    "report": "convert encoder decoder stream formats bits wording progress option_values model files dtypes stages "
-    "errors",
-    "cli": "__init__ remote wording report demo torch updates convert encoder decoder calibrate stream formats reduce "
-    "progress option_values dtypes stages files extras jit errors",
+    "report": "convert encoder decoder stream formats reduce bits wording progress option_values model files dtypes "
+    "stages errors",
+    "cli": "__init__ remote wording terminal_text report demo torch updates convert encoder decoder calibrate stream "
+    "formats reduce progress option_values dtypes stages files extras jit errors",
     "__main__": "cli",
     "__init__": "report torch updates convert encoder decoder model errors",
 }

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from nncjit.progress import ellipsis
+from nncjit.terminal_text import columns, ellipsis, ljust, printable, rjust, showable
 from nncjit.wording import bits, count, decibels, seconds, shape, size, threads, three_digits
 
 if TYPE_CHECKING:
@@ -38,11 +38,6 @@ NARROWEST = 11
 """Columns of text, also where the terminal says that it has fewer; those of argparse."""
 
 
-def printable(text: str) -> str:
-    """`text` on one line, with all that could move the cursor or colour the terminal shown as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def paragraphs(text: str) -> str:
     """`text` filled to the terminal's width; paragraphs with indented lines, such as examples, stay as they are."""
     width = max(shutil.get_terminal_size().columns - 2, NARROWEST)  # as argparse does for everything else
@@ -61,11 +56,11 @@ def table(rows: Iterable[Sequence[str]], *, left: Sequence[int] = (0,), head: bo
     rows : iterable of equally long sequences of str
         With `head`, the first one names the columns and is underlined.
     """
-    cells = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells = [[showable(cell, sys.stdout) for cell in row] for row in rows]
+    widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
     if head:
-        widths[0] = min(widths[0], max(_columns() - sum(widths[1:]) - len(GAP) * (len(widths) - 1), NAME_WIDTH))
-        cells = [[ellipsis(row[0], widths[0]), *row[1:]] for row in cells]
+        widths[0] = min(widths[0], max(_room() - sum(widths[1:]) - len(GAP) * (len(widths) - 1), NAME_WIDTH))
+        cells = [[ellipsis(row[0], widths[0], sys.stdout), *row[1:]] for row in cells]
         cells.insert(1, ["-" * width for width in widths])
     return "\n".join(_line(row, widths, left) for row in cells)
 
@@ -93,12 +88,14 @@ def tensor_table(tensors: Iterable[TensorReport]) -> str:
 
 
 def _line(row: Sequence[str], widths: Sequence[int], left: Sequence[int]) -> str:
-    cells = (cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+    cells = (
+        (ljust if k in left else rjust)(cell, width) for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
     return GAP.join(cells).rstrip()
 
 
-def _columns() -> int:
-    """Of the terminal; as good as endless where output goes elsewhere."""
+def _room() -> int:
+    """Columns of the terminal; as good as endless where output goes elsewhere."""
     try:
         return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     except ValueError:  # standard output is closed
