@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nncjit.encoder import float_piece_encoder_kernels as kernels
-from nncjit.jit import Table, address, aligned_zeros
+from nncjit.jit import Table, address, aligned_zeros, processor
 from nncjit.jit.threads import share
 from nncjit.stages import stage
 from nncjit.stream.float_pieces import CODES, FORMATS, PIECE, SMALLEST, packed_lengths
@@ -58,5 +58,6 @@ def _encode(words: Array, fields: FloatFields) -> bytes:
     work.records["words"], work.records["n_values"] = work.keep(words), words.size
     work.records["word_bytes"], work.records["mantissa_bits"] = words.itemsize, fields.mantissa_bits
     work.records["symbol_bits"], work.records["out"] = fields.exponent_bits, work.keep(out, writes=True)
-    n_bytes = kernels.encode_piece(work.address, address(space, writes=True))
+    encode = kernels.encode_piece_in_vectors if processor.has_wide_vectors() else kernels.encode_piece
+    n_bytes = encode(work.address, address(space, writes=True))
     return out[:n_bytes].tobytes()

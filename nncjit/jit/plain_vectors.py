@@ -60,6 +60,10 @@ def store_low_bytes(p, x):
     store_vector(p, (x & 255).astype(np.uint8))
 
 
+def store_low_halves(p, x):
+    store_vector(p, (x & 0xFFFF).astype(np.uint16))
+
+
 def gather(p, index):
     return np.array([_memory(p + 4 * int(k), np.uint32, 1)[0] for k in index], np.uint32)
 
@@ -121,6 +125,10 @@ def as_bytes(x):
 
 
 def to_float(x):
+    return x.astype(np.float32)
+
+
+def unsigned_to_float(x):
     return x.astype(np.float32)
 
 

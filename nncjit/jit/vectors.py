@@ -150,6 +150,12 @@ def store_low_bytes(builder, p, x):
     llvm_ir.store(builder, p, I64(0), builder.trunc(x, ir.VectorType(I8, 16)))
 
 
+@operation(types.void, ADDRESS, WORDS)
+def store_low_halves(builder, p, x):
+    """The low half of each word: 16 uint16."""
+    llvm_ir.store(builder, p, I64(0), builder.trunc(x, ir.VectorType(I16, 16)))
+
+
 @operation(WORDS, ADDRESS, WORDS)
 def gather(builder, p, index):
     """The uint32 at elements `index` of the array at p."""
@@ -241,6 +247,12 @@ def as_bytes(builder, x):
 def to_float(builder, x):
     """The nearest float32."""
     return builder.sitofp(x, FLOATS.ir)
+
+
+@operation(FLOATS, WORDS)
+def unsigned_to_float(builder, x):
+    """The nearest float32 of numbers without a sign."""
+    return builder.uitofp(x, FLOATS.ir)
 
 
 @operation(INTS, FLOATS)

@@ -16,7 +16,7 @@ from nncjit.encoder import float_piece_encoder, unit_contents
 from nncjit.encoder.float_piece_encoder import split_in_pieces
 from nncjit.formats import Writer
 from nncjit.jit import JIT, processor
-from nncjit.stream.float_pieces import CHUNK, FORMATS, PIECE, SMALLEST, FloatPieces
+from nncjit.stream.float_pieces import CHUNK, CODES, FORMATS, PIECE, SMALLEST, FloatPieces
 
 RNG = np.random.default_rng(0)
 WEIGHTS = (0.02 * RNG.standard_normal(PIECE + CHUNK + 5)).astype(np.float32)
@@ -35,6 +35,24 @@ def test_all_ways_give_the_same(stream, wide, threads, monkeypatch):
     assert bytes(nncjit.encode({"w": WEIGHTS}, preset="lossless", threads=threads)) == bytes(stream)
     monkeypatch.setattr(processor, "has_wide_vectors", lambda: wide)
     assert nncjit.decode(stream, threads=threads)["w"].tobytes() == WEIGHTS.tobytes()
+
+
+@pytest.mark.parametrize("dtype", CODES)
+@pytest.mark.parametrize("size", [1, 31, 2064, 2 * CHUNK + 7, PIECE + 16])
+def test_vectors_write_the_same_bytes(dtype, size, monkeypatch):
+    if JIT and not processor.has_wide_vectors():
+        pytest.skip("needs AVX-512")
+    rng, kind = np.random.default_rng(size), FORMATS[CODES[dtype]].words
+    bits = 8 * kind.itemsize
+    for words in (
+        rng.integers(0, 1 << bits, size),  # all symbols
+        rng.geometric(0.3, size) << (bits - 8),  # frequent and rare ones, and zeros behind them
+        np.full(size, 1 << (bits - 3)),  # one symbol
+    ):
+        monkeypatch.setattr(processor, "has_wide_vectors", lambda: True)
+        tail = split_in_pieces(words.astype(kind), dtype, None).tail
+        monkeypatch.setattr(processor, "has_wide_vectors", lambda: False)
+        assert split_in_pieces(words.astype(kind), dtype, None).tail == tail
 
 
 def test_it_takes_about_its_entropy(stream):

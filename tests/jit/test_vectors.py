@@ -23,7 +23,7 @@ def operators(source, out):
     v.store_vector(out + 256, v.select((s >= -3) & (x > 5) | (x == 0), 0xFFFFFFFF, y))
     f = v.to_float(s >> 8)
     v.store_vector(out + 320, v.to_int(f / v.repeat_float(np.float32(1.5)) * 2 + f - 1))
-    v.store_vector(out + 384, v.select(f < 4, f, v.repeat_float(np.float32(0.1))))
+    v.store_vector(out + 384, v.select(f < 4, f + v.unsigned_to_float(y), v.repeat_float(np.float32(0.1))))
     v.store_vector(out + 448, (v.halves(x) >> (v.halves(y) & 15)) + 3)
 
 
@@ -69,6 +69,7 @@ def memory(source, out):
     v.store_low_bytes(out + 256, x)
     v.store_vector(out + 272, v.load_bytes_as_words(source + 3))
     v.store_vector(out + 336, v.columns_of_bytes(v.load_bytes(source)))
+    v.store_low_halves(out + 400, x)
     bytes_ = v.load_bytes(source)
     v.store_vector(out + 448, bytes_)
     v.store_packed_bytes(out + 448, bytes_, bytes_ > 127)
