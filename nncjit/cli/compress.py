@@ -9,18 +9,18 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_encoder, add_output, encoder_options, note, path_or_url, show
 from nncjit.cli.default_target import expanded, in_folder, named_target
 from nncjit.cli.executors import add_executor, executor_of
 from nncjit.cli.pipes import behind_pipe, through_file
+from nncjit.cli.pruning import add_pruning, check_pruning, pruning_of
 from nncjit.errors import OptionError
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
-    from nncjit.reduce import Pruning
     from nncjit.stream.reports import CompressReport
 
 NOT_FOR_FOLDERS = (
@@ -61,11 +61,7 @@ def configure(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="a model file with the importance of each weight beside its magnitude, for --zeros and --pattern",
     )
-    prune = parser.add_argument_group("pruning")
-    prune.add_argument("--prune", type=Path, metavar="FILE.json", help="groups of channels that stay or go together")
-    prune.add_argument("--prune-share", type=float, metavar="S", help="share to remove (default 0.25)")
-    prune.add_argument("--prune-scope", metavar="WHAT", help="a share of each group (default), or of the model")
-    prune.add_argument("--prune-by", metavar="HOW", help="importance: l1, l2 (default) or gamma")
+    add_pruning(parser)
     add_executor(parser)
     parser.add_argument("--shard-bytes", metavar="SIZE", help="bytes of the original in one of several files: 2GB")
     parser.add_argument("--plan", type=Path, metavar="FILE.json", help="what is decided before: written or followed")
@@ -88,7 +84,7 @@ def _compress(args: Namespace) -> None:
         return
     target = named_target(args.output, args.source, ".nnc", dry_run=args.dry_run)
     options = nncjit.Options(**encoder_options(args))
-    pruning = _pruning(args)
+    check_pruning(args)
     with (
         executor_of(args) as executor,
         progress_bar("compress", quiet=args.quiet) as progress,
@@ -101,7 +97,7 @@ def _compress(args: Namespace) -> None:
             options,
             threads=args.threads,
             progress=progress,
-            pruning=pruning,
+            pruning=pruning_of(args, source),
             calibration=args.calibration,
             sensitivity=args.sensitivity,
             dry_run=args.dry_run,
@@ -115,26 +111,6 @@ def _compress(args: Namespace) -> None:
     show(args, report, lambda report: describe(report, tensors=args.tensors))
     if args.dry_run:
         note(args, "dry run: sizes are estimates, nothing was written")
-
-
-def _pruning(args: Namespace) -> Pruning | None:
-    """What ``--prune`` and the arguments beside it ask for.
-
-    Raises
-    ------
-    OptionError
-        One of those is given without it.
-    """
-    given: dict[str, Any] = {name: getattr(args, f"prune_{name}") for name in ("share", "scope", "by")}
-    told = [name for name, value in given.items() if value is not None]
-    if args.prune is not None:
-        from nncjit.cli.pruning import pruning_of
-
-        share = 0.25 if given["share"] is None else given["share"]
-        return pruning_of(args.source, args.prune, share, given["scope"] or "group", given["by"] or "l2")
-    if told:
-        raise OptionError(f"--prune-{told[0]} needs --prune: the channels that it is about")
-    return None
 
 
 def _metadata(words: list[str]) -> dict[str, str] | None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from nncjit.cli import text
 from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
 from nncjit.cli.pipes import behind_pipe
+from nncjit.cli.pruning import add_pruning, check_pruning, pruning_of
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import resolved
 from nncjit.progress import progress_bar
@@ -68,6 +69,7 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_threads(how)
     add_choices(parser)
+    add_pruning(parser)
     rival = parser.add_argument_group("beside NNCodec")
     rival.add_argument(
         "--rival", metavar="PYTHON", help="an interpreter that can import nncodec; 'none': do not look for it"
@@ -91,6 +93,7 @@ def run(args: Namespace) -> None:
     from nncjit.report.rival import parse_qps
 
     _check_outputs(args)
+    check_pruning(args)
     if not 0 <= args.tolerated <= 100:
         raise OptionError(f"--loss is {args.tolerated:g}, must be 0..100 percent")
     curves = series(args.grid, Options(**encoder_options(args)))
@@ -111,6 +114,7 @@ def run(args: Namespace) -> None:
             rival_qps=qps,
             memory=args.memory,
             threads=args.threads,
+            pruning=pruning_of(args, path),
         )
         found = evaluate(request, progress)
     _deliver(args, replace(found, model=str(model)))
@@ -242,19 +246,16 @@ def point_table(found: Evaluation) -> str:
     task, factors = found.original.task_seconds is not None, any(point.factored_seconds for point in found.points)
     head = ["", "options", "size", "of original", "bits/weight", *names, "encode", "decode"]
     head += ["task"] * task + ["with factors"] * factors
-    original = found.original.measures
-    whole = [
-        "original",
-        "",
-        text.size(found.original_bytes),
-        "100 %",
-        f"{8 * found.original_bytes / found.weights:.2f}",
-    ]
-    whole += [_value(original.get(name)) for name in names] + ["", ""]
-    whole += [_seconds(found.original.task_seconds)] * task + [""] * factors
-    rows = [head, whole]
-    if memory:
-        rows = [[*head, "memory"], [*whole, _memory(None, None, found.original.task_peak)]]
+    rows = [[*head, "memory"] if memory else head]
+    uncoded = [("original", found.original, found.original_bytes)]
+    if found.pruned is not None:
+        uncoded.append(("pruned", found.pruned, found.pruned.bytes))
+    for label, measured, n_bytes in uncoded:
+        row = [label, "", text.size(n_bytes), f"{text.three_digits(100 * n_bytes / found.original_bytes)} %"]
+        row += [f"{8 * n_bytes / found.weights:.2f}"]
+        row += [_value(measured.measures.get(name)) for name in names] + ["", ""]
+        row += [_seconds(measured.task_seconds)] * task + [""] * factors
+        rows.append([*row, _memory(None, None, measured.task_peak)] if memory else row)
     for point in found.points:
         row = [point.curve, grid.describe(point.options)]
         row += [text.size(point.bytes), f"{text.three_digits(point.ratio)} %", f"{point.bits_per_weight:.2f}"]

@@ -19,10 +19,12 @@ from nncjit.encoder.model_encoder import encode
 from nncjit.encoder.options import Options
 from nncjit.errors import ModelError, OptionError
 from nncjit.model import TensorInfo
+from nncjit.reduce import Pruning
 from nncjit.report import metrics
-from nncjit.report.evaluation import SNR, Evaluation, Measured, Point
+from nncjit.report.evaluation import SNR, Evaluation, Measured, Point, Pruned
 from nncjit.report.grid import Series
 from nncjit.report.memory import in_child
+from nncjit.report.pruned_model import full_size, plain_pruning, shrunk
 from nncjit.report.rival import RIVAL, Rival, back_from_rival, first_qp, fit_for_rival
 from nncjit.report.task import Task
 from nncjit.report.task_run import plain, read_arrays
@@ -63,6 +65,8 @@ class Request:
     """Whether to measure peak memory, in a process for each figure."""
     threads: int | None = None
     """Threads at work; None: all cores that the process may use."""
+    pruning: Pruning | None = None
+    """Channels that are removed at all points."""
 
 
 def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
@@ -80,6 +84,7 @@ def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
     if not any(array.dtype.kind == "f" and array.size for array in original.values()):
         raise ModelError(f"{request.model}: it holds no floats, so there is no quality to trade for size")
     reference, seconds = _quality(original, original, request.task)
+    pruned = None if request.pruning is None else _pruned(request, original, shrunk(original, request.pruning))
     _warm(request.curves)
     total = sum(len(curve.points) for curve in request.curves)
     total += 0 if request.rival is None else len(request.rival_qps or range(RIVAL_POINTS))
@@ -106,23 +111,26 @@ def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
         weights=totals.weights,
         original_bytes=totals.n_bytes,
         original=Measured(reference, seconds, _task_peak(request, request.model) if request.memory else None),
+        pruned=pruned,
         points=tuple(points),
     )
 
 
 def _ours(request: Request, original: Arrays, options: Options, folder: Path, totals: _Totals) -> Point:
     target = folder / "model.nnc"
-    report = compress(request.model, target, options, threads=request.threads)
+    report = compress(request.model, target, options, threads=request.threads, pruning=request.pruning)
     started = time.perf_counter()
     found = {name: plain(array) for name, array in decode(target, threads=request.threads).items()}
     decode_seconds = time.perf_counter() - started
-    measures, task_seconds = _quality(original, found, request.task)
+    whole = full_size(found, request.pruning)
+    measures, task_seconds = _quality(original, whole, request.task, found)
     factors = _factors(target, found, request)
-    seconds_of_factors = None if factors is None else _quality(original, found, request.task, factors)[1]
+    seconds_of_factors = None if factors is None else _quality(original, whole, request.task, factors)[1]
     peaks: dict[str, int | None] = {}
     if request.memory:
         back, source = folder / "back.safetensors", str(request.model)
-        there = in_child("nncjit:compress", source, target, threads=request.threads, **options.keywords())
+        keywords = {"threads": request.threads, "pruning": plain_pruning(request.pruning), **options.keywords()}
+        there = in_child("nncjit.report.pruned_model:compress_pruned", source, target, **keywords)
         again = in_child("nncjit:decompress", target, back, threads=request.threads)
         peaks = {"encode_peak": there.peak_bytes, "decode_peak": again.peak_bytes}
         peaks["task_peak"] = _task_peak(request, back)
@@ -141,6 +149,17 @@ def _ours(request: Request, original: Arrays, options: Options, folder: Path, to
         factored_seconds=seconds_of_factors,
         **peaks,
     )
+
+
+def _pruned(request: Request, original: Arrays, kept: Arrays) -> Pruned:
+    """The model with fewer channels, before it is coded."""
+    measures, seconds = _quality(original, full_size(kept, request.pruning), request.task, kept)
+    peak = None
+    if request.memory:
+        with tempfile.TemporaryDirectory(prefix="nncjit-eval-") as folder:
+            peak = _task_peak(request, _saved(kept, Path(folder) / "pruned.safetensors"))
+    totals = _Totals.of(kept)
+    return Pruned(measures, seconds, peak, weights=totals.weights, bytes=totals.n_bytes)
 
 
 def _factors(stream: Path, found: Arrays, request: Request) -> Arrays | None:

@@ -48,6 +48,14 @@ class Measured:
     """Peak memory of a separate process that only does that."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pruned(Measured):
+    """Those of the model without the channels that are removed, before it is coded."""
+
+    weights: int = 0
+    bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One setting of a coder and its results. Sizes in bytes, times in seconds."""
@@ -87,6 +95,8 @@ class Evaluation:
     weights: int
     original_bytes: int
     original: Measured
+    pruned: Pruned | None = None
+    """None where no channels are removed."""
     points: tuple[Point, ...] = field(repr=False)
 
     @property

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import nncjit
 from nncjit.demo import digits
 from nncjit.errors import ModelError
+from nncjit.reduce import Axis, Group, channel_scores, plan_pruning
 from nncjit.report import metrics
 from nncjit.report.evaluate import Request, evaluate
 from nncjit.report.evaluation import Evaluation, Measured, Point
@@ -106,14 +107,44 @@ def test_factors_are_used_as_such_where_the_task_takes_them():
     assert plain.task_peak is None
 
 
-@pytest.mark.slow
-def test_memory_of_inference_is_that_of_a_process_which_does_nothing_else():
+def digits_pruned(share):
+    """Half of the hidden neurons of the digits network, or another share."""
+    weights = load_file(digits.MODEL)
+    members = (Axis("hidden.weight", 0), Axis("hidden.bias", 0), Axis("output.weight", 1))
+    groups = [Group("hidden", 128, members)]
+    return plan_pruning(weights, groups, channel_scores(weights, groups), share=share)
+
+
+def test_a_pruned_model_is_used_with_the_shapes_that_it_has():
     request = Request(
-        model=digits.MODEL, curves=series(["bits=3"], RANKED), task=load("nncjit.demo.digits"), memory=True
+        model=digits.MODEL,
+        curves=series(["bits=3"]),
+        task=load("nncjit.demo.digits"),
+        pruning=digits_pruned(0.5),
     )
     found = evaluate(request)
     (point,) = found.points
-    for peak in (found.original.task_peak, point.task_peak, point.factored_peak):
+    gone = 64 * (512 + 1 + 10)
+    assert found.pruned.weights == found.weights - gone
+    assert found.pruned.bytes == found.original_bytes - 4 * gone
+    assert found.pruned.measures["top1"] > 50
+    assert math.isfinite(found.pruned.measures["snr"])
+    assert point.measures["snr"] < found.pruned.measures["snr"]
+    assert point.bits_per_weight == pytest.approx(3, rel=0.02)
+
+
+@pytest.mark.slow
+def test_memory_of_inference_is_that_of_a_process_which_does_nothing_else():
+    request = Request(
+        model=digits.MODEL,
+        curves=series(["bits=3"], RANKED),
+        task=load("nncjit.demo.digits"),
+        memory=True,
+        pruning=digits_pruned(0.1),
+    )
+    found = evaluate(request)
+    (point,) = found.points
+    for peak in (found.original.task_peak, found.pruned.task_peak, point.task_peak, point.factored_peak):
         assert 10e6 < peak < point.encode_peak
 
 
