@@ -20,7 +20,7 @@ from nncjit.files import check_readable
 if TYPE_CHECKING:
     from nncjit.reduce import Group, Pruning
 
-DEFAULTS = {"share": 0.25, "scope": "group", "by": "l2"}
+DEFAULTS: dict[str, Any] = {"share": 0.25, "scope": "group", "by": "l2"}
 """What the arguments beside ``--prune`` are where they are not given."""
 
 
