@@ -116,7 +116,10 @@ class UnitSample:
         """Bits that a coarser scale would not save."""
         if not self.parts:
             return self.cost(plan).bits
-        fixed = sum(s.cost(plan).bits for s in self.parts if not plan.gives(s.part.name, s.shape))
+        try:
+            fixed = sum(s.cost(plan).bits for s in self.parts if not plan.gives(s.part.name, s.shape))
+        except UnfitStepError:
+            return self.count * self._raw.bits
         return self.count * (self.header_bits + fixed)
 
     def cost(self, plan: Plan) -> Cost:
@@ -127,14 +130,18 @@ class UnitSample:
     def _own_cost(self, plan: Plan) -> Cost:
         if not self.parts:
             return Cost(self.fixed_bits + self.header_bits, 0.0)
-        raw = Cost(8.0 * sum(info.nbytes for info in self.infos) + self.header_bits * len(self.infos), 0.0)
         try:
             costs = [sample.cost(plan) for sample in self.parts]
         except UnfitStepError:
-            return raw
+            return self._raw
         bits, error = sum(c.bits for c in costs) + self.header_bits, sum(c.error for c in costs) + self.lost
         coded = Cost(bits, error, sum(c.loss for c in costs))
-        return coded if coded.bits < raw.bits else raw
+        return coded if coded.bits < self._raw.bits else self._raw
+
+    @property
+    def _raw(self) -> Cost:
+        """Of the tensors stored as they are, as those of a unit are for which no step fits."""
+        return Cost(8.0 * sum(info.nbytes for info in self.infos) + self.header_bits * len(self.infos), 0.0)
 
 
 def take_samples(
