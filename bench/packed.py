@@ -2,26 +2,61 @@
 
     python bench/packed.py [--json FILE.json]
 
-Normally distributed weights, quantised in the ways of the formats: GPTQ and AWQ pack four bits into words, with a scale
-and a zero point for each group of 128; QDQ models of ONNX have int8 with a scale for each row or for the tensor. The
-entropy is that of all levels of a tensor, each by itself, with one distribution for them: no coder that adapts takes
-much less, as long as levels are independent.
+Normally distributed weights whose columns have different sizes, quantised in the ways of the formats. GPTQ and AWQ pack
+four bits into words, with a scale and a zero point for each group of 128; bitsandbytes and MXFP4 pack them into bytes;
+QDQ models of ONNX have int8 with a scale for each row or for the tensor; float8 has a scale for each row; GGUF has
+blocks of levels and scales. The entropy is that of all levels of a tensor, each by itself, with one distribution for
+them: no coder that adapts takes much less, as long as levels are independent. Of GGUF it is the sum over the planes of
+its blocks.
 """
 
 from __future__ import annotations
 
 import argparse
+import struct
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import ml_dtypes
 import numpy as np
 import zstandard
 from saved_figures import save_or_print
 
 import nncjit
+from nncjit.formats import gguf_blocks
 
 ROWS, COLUMNS, GROUP = 4096, 2048, 128
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 """Column of each nibble of a word."""
+NF4 = np.array(
+    [
+        *(-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0),
+        *(0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.723, 1),
+    ],
+    np.float32,
+)
+"""Values of bitsandbytes' four bits."""
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+"""Magnitudes of the floats of MXFP4."""
+
+
+class Case(NamedTuple):
+    """A tensor, or several that belong together, as they are stored."""
+
+    title: str
+    stored: dict[str, np.ndarray]
+    levels: list[np.ndarray]
+    """What the entropy counts."""
+
+
+def made_weights() -> np.ndarray:
+    """Inputs x outputs."""
+    rng = np.random.default_rng(0)
+    weights = 0.02 * rng.standard_normal((ROWS, COLUMNS), np.float32)
+    weights *= np.exp(rng.normal(0, 0.3, COLUMNS)).astype(np.float32)
+    return weights
 
 
 def four_bits(weights: np.ndarray, *, asymmetric: bool) -> np.ndarray:
@@ -48,9 +83,111 @@ def awq(levels: np.ndarray) -> np.ndarray:
     return np.bitwise_or.reduce(words << (4 * np.arange(8, dtype=np.uint32)), axis=2).view(np.int32)
 
 
+def in_bytes(codes: np.ndarray) -> np.ndarray:
+    """Two codes of four bits in a byte."""
+    flat = codes.reshape(-1, 2).astype(np.uint8)
+    return flat[:, 0] | flat[:, 1] << 4
+
+
 def int8(weights: np.ndarray, axis: int | None) -> np.ndarray:
     """Levels -127 to 127."""
     return np.rint(127 * weights / np.abs(weights).max(axis=axis, keepdims=True)).astype(np.int8)
+
+
+def nearest(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Index of the nearest value of an ascending grid."""
+    return np.searchsorted((grid[1:] + grid[:-1]) / 2, values)
+
+
+def mxfp4(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of sign and magnitude, and the exponent of each block of 32, biased."""
+    blocks = weights.reshape(-1, 32)
+    exponent = np.floor(np.log2(np.abs(blocks).max(1))) - 2
+    scaled = blocks / np.exp2(exponent)[:, None]
+    return nearest(np.abs(scaled), E2M1) | (scaled < 0) << 3, (exponent + 127).astype(np.uint8)
+
+
+def tensors(weights: np.ndarray) -> Iterator[Case]:
+    """Tensors of safetensors and ONNX files."""
+    plain, shifted = four_bits(weights, asymmetric=False), four_bits(weights, asymmetric=True)
+    order = np.argsort(np.random.default_rng(1).random(ROWS))
+    yield Case("GPTQ, 4 bits, symmetric", {"layer.qweight": gptq(plain)}, [plain])
+    yield Case("GPTQ, 4 bits, symmetric, in another order", {"layer.qweight": gptq(plain[order])}, [plain])
+    yield Case("GPTQ, 4 bits, asymmetric", {"layer.qweight": gptq(shifted)}, [shifted])
+    yield Case("AWQ, 4 bits", {"layer.qweight": awq(shifted)}, [shifted])
+    rows = np.ascontiguousarray(weights.T)
+    scaled = rows.reshape(-1, 64)
+    absmax = np.abs(scaled).max(1, keepdims=True)
+    codes = nearest(scaled / absmax, NF4)
+    yield Case("bitsandbytes, NF4", {"layer.weight": in_bytes(codes), "layer.weight.absmax": absmax}, [codes])
+    codes, exponents = mxfp4(rows)
+    stored = {"layer.down_proj_blocks": in_bytes(codes), "layer.down_proj_scales": exponents}
+    yield Case("MXFP4 in bytes", stored, [codes, exponents])
+    for title, axis in (("int8, a scale for each row", 1), ("int8, one scale", None)):
+        yield Case(
+            title, {"layer.weight": int8(rows, axis), "layer.weight_scale": np.ones(1, np.float32)}, [int8(rows, axis)]
+        )
+    scale = np.abs(rows).max(1, keepdims=True) / 448
+    floats = (rows / scale).astype(ml_dtypes.float8_e4m3fn)
+    yield Case(
+        "float8 e4m3, a scale for each row",
+        {"layer.weight": floats, "layer.weight_scale": scale},
+        [floats.view(np.uint8)],
+    )
+
+
+def levels_of(weights: np.ndarray, block: gguf_blocks.BlockType) -> dict[str, np.ndarray]:
+    """The planes of a block type with the nearest levels of a grid for each 16 or 32 weights, and scales of its own."""
+    planes = block.unpack(np.zeros((weights.size // block.weights, block.n_bytes), np.uint8))
+    bits = int(block.name[1])
+    grain = 16 if block.name in ("Q2_K", "Q3_K", "Q6_K") else 32
+    groups = weights.reshape(-1, grain)
+    if ".minima" in planes or ".m_high" in planes:  # from the lowest value to the highest
+        low = np.minimum(groups.min(1, keepdims=True), 0)
+        step = (groups.max(1, keepdims=True) - low) / (2**bits - 1)
+        codes = np.rint((groups - low) / step)
+    else:
+        low, step = None, np.abs(groups).max(1, keepdims=True) / 2 ** (bits - 1)
+        codes = np.rint(groups / step) + 2 ** (bits - 1)
+    codes = codes.clip(0, 2**bits - 1)
+    middle = 0 if block.name == "Q2_K" else 2 ** (bits - 1)
+    planes[""] = (codes - middle).astype(np.int16).astype(planes[""].dtype).reshape(planes[""].shape)
+    for key, values in ((".scales", step), (".minima", low)):
+        if key in planes:
+            shared = values.reshape(len(planes[key]), -1)
+            most = np.abs(shared).max(1, keepdims=True)
+            top = {"Q2_K": 15, "Q3_K": 31, "Q6_K": 127}.get(block.name, 63)
+            planes[key] = np.rint(np.abs(shared) / most * top).astype(planes[key].dtype)
+            step, low = (most / top, low) if key == ".scales" else (step, most / top)
+    for name, values in (("d", step), ("m", low), ("dmin", low)):
+        if f".{name}_high" in planes:
+            octets = np.ascontiguousarray(values, np.float16).view(np.uint8).reshape(-1, 2)
+            planes[f".{name}_low"], planes[f".{name}_high"] = octets[:, :1], octets[:, 1:]
+    return planes
+
+
+def gguf_planes(weights: np.ndarray, block: gguf_blocks.BlockType) -> dict[str, np.ndarray]:
+    """The planes of any block type."""
+    if block.name == "MXFP4":
+        codes, exponents = mxfp4(weights)
+        return {"": gguf_blocks.levels_of_codes(codes.astype(np.uint8), 4), ".e": exponents[:, None]}
+    if block.name == "Q8_0":
+        groups = weights.reshape(-1, 32)
+        step = np.abs(groups).max(1, keepdims=True) / 127
+        raw = np.concatenate(
+            [step.astype(np.float16).view(np.uint8), np.rint(groups / step).astype(np.int8).view(np.uint8)], 1
+        )
+        return block.unpack(raw)
+    return levels_of(weights, block)
+
+
+def gguf_file(kind: int, blocks: np.ndarray, columns: int) -> bytes:
+    """A file with one tensor."""
+    name = b"blk.0.w"
+    rows = blocks.nbytes // gguf_blocks.BLOCK_TYPES[kind].n_bytes * gguf_blocks.BLOCK_TYPES[kind].weights // columns
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q", len(name)) + name
+    head += struct.pack("<IQQIQ", 2, columns, rows, kind, 0)
+    return head + bytes(-len(head) % 32) + blocks.tobytes()
 
 
 def entropy(levels: np.ndarray) -> float:
@@ -59,20 +196,10 @@ def entropy(levels: np.ndarray) -> float:
     return float(-(counts * np.log2(counts / levels.size)).sum()) / 8
 
 
-def tensors() -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
-    """What is coded, under the name that tells what it is, and its levels."""
-    rng = np.random.default_rng(0)
-    weights = 0.02 * rng.standard_normal((ROWS, COLUMNS), np.float32)
-    weights *= np.exp(rng.normal(0, 0.3, COLUMNS)).astype(np.float32)
-    plain, shifted = four_bits(weights, asymmetric=False), four_bits(weights, asymmetric=True)
-    rows, whole = int8(weights.T, 1), int8(weights.T, None)
-    return {
-        "GPTQ, 4 bits, symmetric": ("layer.qweight", gptq(plain), plain),
-        "GPTQ, 4 bits, asymmetric": ("layer.qweight", gptq(shifted), shifted),
-        "AWQ, 4 bits": ("layer.qweight", awq(shifted), shifted),
-        "int8, a scale for each row": ("layer.weight", rows, rows),
-        "int8, one scale": ("layer.weight", whole, whole),
-    }
+def row_of(title: str, stored: bytes, coded: int, planes: list[np.ndarray], beside: int = 0) -> dict[str, object]:
+    """A row of the table; `beside` are bytes that the entropy of the planes does not count."""
+    row = {"title": title, "bytes": len(stored), "nncjit": coded, "zstd": len(zstandard.compress(stored, 19))}
+    return row | {"entropy": sum(map(entropy, planes)) + beside}
 
 
 def main() -> None:
@@ -80,13 +207,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the rows")
     arguments = parser.parse_args()
-    rows = []
-    for title, (name, stored, levels) in tensors().items():
-        stream = nncjit.encode({name: stored}, quantizer="lossless")
-        assert np.array_equal(nncjit.decode(stream)[name], stored)
-        row = {"title": title, "bytes": stored.nbytes, "nncjit": len(stream)}
-        row["zstd"] = len(zstandard.compress(stored.tobytes(), 19))
-        rows.append(row | {"entropy": entropy(levels)})
+    weights, rows = made_weights(), []
+    for title, arrays, levels in tensors(weights):
+        stream = nncjit.encode(arrays, quantizer="lossless")
+        back = nncjit.decode(stream)
+        assert all(back[name].tobytes() == array.tobytes() for name, array in arrays.items())
+        floats = sum(array.nbytes for array in arrays.values() if array.dtype == np.float32)
+        rows.append(row_of(title, b"".join(a.tobytes() for a in arrays.values()), len(stream), levels, floats))
+    columns = np.ascontiguousarray(weights.T)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "m.gguf")
+        for kind, block in gguf_blocks.BLOCK_TYPES.items():
+            planes = gguf_planes(columns, block)
+            data = gguf_file(kind, np.ascontiguousarray(block.pack(planes)), ROWS)
+            path.write_bytes(data)
+            report = nncjit.compress(path, path.with_suffix(".nnc"))
+            nncjit.decompress(path.with_suffix(".nnc"), path.with_name("back.gguf"))
+            assert path.with_name("back.gguf").read_bytes() == data
+            rows.append(row_of(f"GGUF, {block.name}", data, report.compressed_bytes, list(planes.values())))
     save_or_print({"rows": rows}, arguments.json)
 
 

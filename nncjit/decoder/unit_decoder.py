@@ -7,6 +7,7 @@ converted afterwards: integers in limbs, and integers that a foreign stream code
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from nncjit.stream import float_pieces, integer_limbs
 from nncjit.stream.data_units import DataUnit
 from nncjit.stream.float_pieces import FloatPieces
 from nncjit.stream.float_planes import FloatPlanes
+from nncjit.stream.integer_pieces import IntegerPieces, IntegerSymbols
 from nncjit.stream.integer_planes import IntegerPlanes
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import CodebookSyntax, PayloadType
@@ -45,9 +47,11 @@ class UnitDecoding:
     arrays: list[Array]
     """Storage arrays of the parts; instead int32 limbs of integers in limbs, float32 values of integers with a step."""
     job: PayloadJob | None = None
-    """None for RAW_FLOAT, and for floats in pieces."""
+    """None for RAW_FLOAT, and for tensors in pieces."""
     pieces: PiecesJob | None = None
-    """Instead of a job, for floats in pieces."""
+    """Instead of a job, for tensors in pieces."""
+    symbols: IntegerPieces | None = None
+    """What makes integers of the words of these pieces, which are bytes."""
     planes: FloatPlanes | IntegerPlanes | None = None
     """The other bits of floats whose exponents are coded, or of integers whose high bits are."""
     levels: list[Array | None] = field(default_factory=list)
@@ -58,6 +62,9 @@ class UnitDecoding:
         pairs = zip(self.opened.parts, self.arrays, strict=True)
         if self.opened.limbs is not None:
             return [(part, integer_limbs.join(array, self.opened.limbs)) for part, array in pairs]
+        if self.symbols is not None:
+            with _told(self.opened):
+                return [(part, self.symbols.join(array)) for part, array in pairs]
         if self.pieces is not None:
             return [(part, array.view(dtypes.find(part.dtype).storage)) for part, array in pairs]
         if isinstance(self.planes, FloatPlanes):
@@ -96,14 +103,12 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
         A raw payload has not the size that the dimensions ask for, or no parameter set gives a qp_density.
     """
     unit = opened.unit
+    if opened.pieces is not None:
+        kept = state is not None and state.wants(unit, opened.parts[0])
+        return _in_pieces(opened, None, opened.parts[0].shape, kept=kept)
     payload = np.frombuffer(unit.payload(), np.uint8)
     if unit.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return UnitDecoding(opened, [_raw(opened, opened.parts[0], payload)])
-    if opened.pieces is not None:
-        with _told(opened):
-            pieces = FloatPieces.parse(payload, opened.pieces, opened.parts[0].size)
-        kept = state is not None and state.wants(unit, opened.parts[0])
-        return _in_pieces(opened, pieces, opened.parts[0].shape, kept=kept)
     layers = [_layer(opened, part) for part in opened.parts]
     decoding, jobs = UnitDecoding(opened, []), []
     decoding.planes = _planes(opened, payload)
@@ -126,11 +131,19 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
     return decoding
 
 
-def _in_pieces(opened: DataUnit, pieces: FloatPieces, shape: tuple[int, ...], *, kept: bool = False) -> UnitDecoding:
-    """A tensor in pieces, or some of them; its levels are zeros."""
-    words = np.empty(shape, pieces.fields.words)
-    levels: list[Array | None] = [np.zeros(words.size, np.int32)] if kept else []
-    return UnitDecoding(opened, [words], pieces=PiecesJob(pieces, words), levels=levels)
+def _in_pieces(opened: DataUnit, chosen: range | None, shape: tuple[int, ...], *, kept: bool = False) -> UnitDecoding:
+    """A tensor in pieces, or some of them, and no others are read; its levels are zeros."""
+    unit, size, symbols = opened.unit, opened.parts[0].size, None
+    with _told(opened):
+        if isinstance(opened.pieces, IntegerSymbols):
+            symbols = IntegerPieces.read(unit.payload, unit.payload_size, opened.pieces, size, chosen)
+            pieces, words = symbols.pieces, np.empty((*shape, opened.pieces.per_value), np.uint8)
+        else:
+            assert opened.pieces is not None
+            pieces = FloatPieces.read(unit.payload, unit.payload_size, opened.pieces, size, chosen)
+            words = np.empty(shape, pieces.fields.words)
+    levels: list[Array | None] = [np.zeros(math.prod(shape), np.int32)] if kept else []
+    return UnitDecoding(opened, [words], pieces=PiecesJob(pieces, words), symbols=symbols, levels=levels)
 
 
 def decoded_with(opened: DataUnit, elements: range) -> range | None:
@@ -159,7 +172,7 @@ def _elements_together(opened: DataUnit) -> int | None:
     if opened.results() != opened.parts or opened.parts != (part,):
         return None
     if opened.pieces is not None:
-        return float_pieces.PIECE
+        return float_pieces.PIECE // _symbols_of_a_value(opened)
     otherwise = opened.limbs or opened.floats or opened.integers
     if otherwise or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
         return None
@@ -173,11 +186,9 @@ def prepare_elements(opened: DataUnit, elements: range, coded: bytes | memoryvie
     """
     (part,) = opened.parts
     if opened.pieces is not None:
-        chosen = range(elements.start // float_pieces.PIECE, float_pieces.count_pieces(elements.stop))
-        unit = opened.unit
-        with _told(opened):
-            pieces = FloatPieces.read(unit.payload, unit.payload_size, opened.pieces, part.size, chosen)
-        return _in_pieces(opened, pieces, (len(elements),))
+        first, stop = (_symbols_of_a_value(opened) * end for end in (elements.start, elements.stop))
+        chosen = range(first // float_pieces.PIECE, float_pieces.count_pieces(stop))
+        return _in_pieces(opened, chosen, (len(elements),))
     layer = _layer(opened, part)
     width = layer.size // layer.rows
     rows = range(elements.start // width, elements.stop // width)
@@ -189,6 +200,11 @@ def prepare_elements(opened: DataUnit, elements: range, coded: bytes | memoryvie
     block_rows = range(rows.start // layer.block_side, -(-rows.stop // layer.block_side))
     job = LayerJob(layer, array, _qp_bits(opened), made, points, block_rows=block_rows)
     return UnitDecoding(opened, [array], _payload_job(opened, payload, [job]))
+
+
+def _symbols_of_a_value(opened: DataUnit) -> int:
+    """That stand in pieces."""
+    return opened.pieces.per_value if isinstance(opened.pieces, IntegerSymbols) else 1
 
 
 def _payload_job(opened: DataUnit, payload: Array, jobs: list[LayerJob]) -> PayloadJob:

@@ -40,16 +40,19 @@ def split_parts(
     part: Callable[[int, int], Array], shape: tuple[int, ...], dtype: str, workers: Executor | None
 ) -> Split:
     """The same for a tensor of which a function gives some elements, so that it need not be in memory."""
-    fields = FORMATS[CODES[dtype]]
+    tail = code_pieces(part, math.prod(shape), FORMATS[CODES[dtype]], workers)
+    return Split(np.zeros(shape, np.int32), tail, CODES[dtype])
+
+
+def code_pieces(part: Callable[[int, int], Array], size: int, fields: FloatFields, workers: Executor | None) -> bytes:
+    """The pieces of so many values, of which a function gives some, and their lengths."""
     found: list[bytes] = []
-    size = math.prod(shape)
     for start in range(0, size, AT_ONCE):
         with stage("read"):
             words = np.ascontiguousarray(part(start, min(start + AT_ONCE, size))).reshape(-1).view(fields.words)
         tasks = [partial(_encode, words[at : at + PIECE], fields) for at in range(0, words.size, PIECE)]
         found += share(tasks, workers)
-    tail = b"".join([*found, packed_lengths([len(piece) for piece in found])])
-    return Split(np.zeros(shape, np.int32), tail, CODES[dtype])
+    return b"".join([*found, packed_lengths([len(piece) for piece in found])])
 
 
 def _encode(words: Array, fields: FloatFields) -> bytes:

@@ -41,8 +41,9 @@ def can_hold(storage: np.ndarray) -> bool:
     return integer_limbs.peak(storage) <= MAX_LEVEL
 
 
-def best_limbs(info: TensorInfo, storage: np.ndarray, plan: Plan) -> Limbs | None:
-    """How to split an integer tensor whose values cannot be levels; None where its own bytes are smaller.
+def best_limbs(info: TensorInfo, storage: np.ndarray, plan: Plan) -> tuple[Limbs | None, float]:
+    """How to split an integer tensor whose values cannot be levels, None where its own bytes are smaller; and the bits
+    that it takes.
 
     Parameters
     ----------
@@ -58,7 +59,9 @@ def best_limbs(info: TensorInfo, storage: np.ndarray, plan: Plan) -> Limbs | Non
     sample = runs(storage.reshape(-1), SAMPLE)
     bits = {limbs: _sampled_bits(info.name, sample, limbs, plan) for limbs in integer_limbs.WAYS}
     best = min(bits, key=bits.__getitem__)
-    return best if bits[best] < 8 * sample.nbytes else None
+    if bits[best] >= 8 * sample.nbytes:
+        return None, 8.0 * storage.nbytes
+    return best, bits[best] * storage.size / sample.size
 
 
 def level_matrix(

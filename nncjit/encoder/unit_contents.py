@@ -47,7 +47,7 @@ from nncjit.encoder.grouping import Item
 from nncjit.encoder.huge_tensors import HugeTensor, by_block_rows
 from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.integer_coding import best_limbs, by_cost, can_hold
-from nncjit.encoder.integer_splits import smaller_split
+from nncjit.encoder.integer_splits import smaller_pieces, smaller_split
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import energy, quantise
@@ -139,9 +139,9 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return RawContents(info, storage, "")
     kind = dtypes.find(info.dtype).kind
     if kind == "o":
-        return RawContents(info, storage, NOT_QUANTISED)
+        return _opaque(info, storage, plan, workers)
     if kind != "f":
-        return _integers(info, storage, plan)
+        return _integers(info, storage, plan, workers)
     if plan.wants_lossless(info):
         settled = settle_integers(info.name, info.shape, plan)
         return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), split(storage, info.dtype))
@@ -297,22 +297,33 @@ def _by_parts(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents 
     return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), pieces)
 
 
-def _integers(info: TensorInfo, storage: np.ndarray, plan: Plan) -> IntegerContents | ExactContents | RawContents:
-    """The values themselves, their high bits, or their limbs, as levels."""
+def _opaque(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: Executor | None) -> ExactContents | RawContents:
+    """Codes that nobody computes with: in pieces where they are of four bits or powers of two, else as they are."""
+    as_they_are = RawContents(info, storage, NOT_QUANTISED)
+    if plan.options.stream.compatible is not None:
+        return as_they_are
+    return smaller_pieces(info, storage, 8.0 * storage.nbytes, plan, workers) or as_they_are
+
+
+def _integers(
+    info: TensorInfo, storage: np.ndarray, plan: Plan, workers: Executor | None
+) -> IntegerContents | ExactContents | RawContents:
+    """The values themselves, their high bits, or their limbs, as levels; or in pieces."""
     limbs = None
     if not can_hold(storage):
-        limbs = best_limbs(info, storage, plan)
+        limbs, bits = best_limbs(info, storage, plan)
+        found = smaller_pieces(info, storage, bits, plan, workers)
+        if found is not None:
+            return found
         if limbs is None:
             return RawContents(info, storage, NOT_SMALLER)
     levels = integer_limbs.split(storage, limbs) if limbs else storage.astype(np.int32, copy=False)
     settled = settle_integers(info.name, levels.shape, plan, limbs.bits if limbs else 0)
     if limbs is None:
         settled = by_cost(info, levels, plan, settled)
-        found = smaller_split(info, storage, plan, settled)
+        found = smaller_split(info, storage, plan, settled, workers)
         if found is not None:
-            high, settled = found
-            layout = UnitLayout(infos=(info,), shape=info.shape, settled=settled)
-            return ExactContents(layout, high, "its lowest bits are stored as they are")
+            return found
     layout = UnitLayout(infos=(info,), shape=levels.shape, settled=settled)
     reason = f"words are split into {levels.shape[0]} limbs of {limbs.bits} bits" if limbs else ""
     return IntegerContents(layout, levels, limbs, reason)

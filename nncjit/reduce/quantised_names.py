@@ -1,4 +1,5 @@
-"""Tensors of quantised models whose names say that they go with integers: GPTQ, AWQ, compressed-tensors, bitsandbytes.
+"""Tensors of quantised models whose names say that they go with integers: GPTQ, AWQ, compressed-tensors, bitsandbytes,
+HQQ, Quanto, and the blocks of MXFP4.
 
 Scales decide what levels mean. An error in one of them is an error in a whole row or block, and what was gained by it
 would be next to nothing.
@@ -14,14 +15,16 @@ from nncjit.model import TensorInfo
 
 __all__ = ["QuantisedNames", "quantised_names"]
 
-LEVELS = ("qweight", "qzeros", "weight", "weight_packed", "in_proj_weight")
+LEVELS = ("qweight", "qzeros", "weight", "weight_packed", "in_proj_weight", "W_q", "_data")
 """Last part of the names of levels, which are integers or floats of eight bits."""
 SCALES = (
     "scales", "scale", "weight_scale", "weight_scale_inv", "weight_global_scale", "weight_zero_point", "input_scale",
     "input_global_scale", "output_scale", "absmax", "quant_map", "nested_absmax", "nested_quant_map", "SCB", "zeros",
-    "k_scale", "v_scale",
+    "k_scale", "v_scale", "weight_scale_2", "zero", "_scale", "_shift",
 )  # fmt: skip
 """Last part of the names of floats that stand beside them, or below them."""
+BLOCKS, BLOCK_SCALES = "_blocks", "_scales"
+"""How names of MXFP4's codes end, and those of their exponents, which are bytes, too."""
 
 
 class QuantisedNames(NamedTuple):
@@ -46,7 +49,15 @@ def quantised_names(infos: Iterable[TensorInfo]) -> QuantisedNames:
                 scales.add(info.name)
                 levels |= beside
     floats = {name for name in levels if find(candidates[name].dtype).kind == "f"}
-    return QuantisedNames(frozenset(scales | floats), frozenset(levels - floats))
+    return QuantisedNames(frozenset(scales | floats), frozenset(levels - floats | _blocks(infos)))
+
+
+def _blocks(infos: Iterable[TensorInfo]) -> set[str]:
+    """Blocks of MXFP4 and their exponents."""
+    named = {info.name for info in infos if info.dtype == "uint8"}
+    stems = {name.removesuffix(BLOCKS) for name in named if name.endswith(BLOCKS)}
+    whole = [stem for stem in stems if stem + BLOCK_SCALES in named]
+    return {stem + end for stem in whole for end in (BLOCKS, BLOCK_SCALES)}
 
 
 def _levels_in(infos: Iterable[TensorInfo]) -> Iterator[TensorInfo]:

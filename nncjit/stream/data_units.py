@@ -17,6 +17,7 @@ from nncjit.stream import (
     float_planes,
     graph_units,
     integer_limbs,
+    integer_pieces,
     integer_planes,
     metadata_unit,
     tensor_mapping,
@@ -26,6 +27,8 @@ from nncjit.stream.unit_parts import Part
 from nncjit.syntax import Context, ParameterTypes, PayloadType, TopologyFormat, Unit, UnitType, read_units
 
 T = TypeVar("T")
+
+_PIECES = float_pieces.FORMATS | integer_pieces.FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,8 @@ class DataUnit:
     """What the leading coded dimension holds where it is the limbs of integers."""
     floats: float_planes.FloatFields | None = None
     """The fields of floats of which only the exponents are coded, and the other bits follow."""
-    pieces: float_planes.FloatFields | None = None
-    """The same where they are in pieces, and nothing is coded beside them."""
+    pieces: float_planes.FloatFields | integer_pieces.IntegerSymbols | None = None
+    """What stands in pieces, where nothing is coded beside them."""
     integers: integer_planes.IntegerFields | None = None
     """The fields of integers of which only the high bits are coded, and the other bits follow."""
     folded: metadata_unit.FoldedNorm | None = None
@@ -66,7 +69,8 @@ class DataUnit:
         for part in self.parts:
             dtype = dtypes.find(part.dtype)
             converted = dtype.kind != "f" or len(self.parts) > 1 or self.floats is not None
-            coded += part.size * (dtype.itemsize + 4 * converted)
+            symbols = self.pieces if isinstance(self.pieces, integer_pieces.IntegerSymbols) else None
+            coded += part.size * (dtype.itemsize + (symbols.per_value if symbols else 4 * converted))
         roles = {part.role: part for part in self.parts}
         if "LS" in roles:
             coded += 8 * roles["G" if "G" in roles else "W"].size  # in float32, before and after
@@ -144,12 +148,12 @@ def open_unit(unit: Unit) -> DataUnit:
     if limbs and (header.first_tensor_dimension_shift or len(unit.names) > 1):
         raise _error(unit, "integers in limbs cannot be joined or have their dimensions moved")
     floats = float_planes.FORMATS.get(code) if code is not None else None
-    pieces = float_pieces.FORMATS.get(code) if code is not None else None
+    pieces = _PIECES.get(code) if code is not None else None
     if (floats or pieces) and (
         payload_type != PayloadType.INT or header.first_tensor_dimension_shift or len(unit.names) > 1
     ):
-        raise _error(unit, f"data format {code} is for one float tensor without loss")
-    if dtypes.find(dtype).kind == "o" and payload_type != PayloadType.RAW_FLOAT:
+        raise _error(unit, f"data format {code} is for one tensor without loss")
+    if dtypes.find(dtype).kind == "o" and payload_type != PayloadType.RAW_FLOAT and not pieces:
         raise _error(unit, f"data format {code} is for values that are stored as they are")
     integers = integer_planes.FORMATS.get(code) if code is not None else None
     if integers and (payload_type != PayloadType.INT or header.first_tensor_dimension_shift or len(unit.names) > 1):
@@ -172,8 +176,8 @@ def _dtype(unit: Unit, code: int | None, payload_type: int) -> str:
         return integer_limbs.FORMATS[code].dtype
     if code in float_planes.FORMATS:
         return float_planes.FORMATS[code].dtype
-    if code in float_pieces.FORMATS:
-        return float_pieces.FORMATS[code].dtype
+    if code in _PIECES:
+        return _PIECES[code].dtype
     if code in integer_planes.FORMATS:
         return integer_planes.FORMATS[code].dtype
     try:

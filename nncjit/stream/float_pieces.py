@@ -66,15 +66,10 @@ class FloatPieces:
     """Which piece of the tensor is the first one here."""
 
     @classmethod
-    def parse(cls, payload: Array, fields: FloatFields, size: int) -> FloatPieces:
-        """All, from the payload of a unit of `size` values; see `read`."""
-        return cls.read(lambda start, stop: payload[start:stop], payload.size, fields, size, range(count_pieces(size)))
-
-    @classmethod
     def read(
-        cls, read: Callable[[int, int], Any], n_bytes: int, fields: FloatFields, size: int, chosen: range
+        cls, read: Callable[[int, int], Any], n_bytes: int, fields: FloatFields, size: int, chosen: range | None = None
     ) -> FloatPieces:
-        """Some pieces of a unit of `size` values.
+        """Some pieces of a unit of `size` values, or all.
 
         Parameters
         ----------
@@ -84,8 +79,8 @@ class FloatPieces:
             Of the payload.
         fields : FloatFields
         size : int
-        chosen : range
-            Which pieces, step 1.
+        chosen : range, optional
+            Which pieces, step 1; None: all.
 
         Raises
         ------
@@ -93,6 +88,7 @@ class FloatPieces:
             The payload is too short.
         """
         left = n_bytes - _LENGTH.itemsize * count_pieces(size)
+        chosen = range(count_pieces(size)) if chosen is None else chosen
         if left < 0:
             raise ModelError("is cut off in the lengths of its pieces")
         lengths = np.frombuffer(read(left, n_bytes), _LENGTH).astype(np.int64)

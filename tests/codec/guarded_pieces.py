@@ -1,6 +1,7 @@
 """Decode damaged pieces of floats beside pages that may not be touched: ``guarded_pieces.py SIDE COUNT``."""
 
 import sys
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -22,6 +23,10 @@ def damaged(rng, pieces):
     return FloatPieces(pieces.fields, data, np.array([data.size]))
 
 
+def slice_of(tail, start, stop):
+    return tail[start:stop]
+
+
 def sound_pieces(rng):
     for dtype in ("bfloat16", "float32", "float8_e5m2"):
         fields = FORMATS[CODES[dtype]]
@@ -29,7 +34,7 @@ def sound_pieces(rng):
             words = rng.integers(0, 1 << 8 * fields.words.itemsize, size).astype(fields.words)
             words[: size // 2] &= fields.words.type(3 << fields.mantissa_bits)
             tail = split_in_pieces(words, dtype, None).tail
-            yield FloatPieces.parse(np.frombuffer(tail, np.uint8), fields, size), words
+            yield FloatPieces.read(partial(slice_of, tail), len(tail), fields, size), words
 
 
 def main():

@@ -78,6 +78,10 @@ def tail_of_few():
     return split_in_pieces(WEIGHTS[:SMALLEST], "float32", None).tail
 
 
+def pieces_in(tail):
+    return FloatPieces.read(lambda start, stop: tail[start:stop], len(tail), FORMATS[106], SMALLEST)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -89,12 +93,12 @@ def tail_of_few():
 )
 def test_what_is_no_list_of_pieces_is_refused(damage, said):
     with pytest.raises(nncjit.ModelError, match=said):
-        FloatPieces.parse(np.frombuffer(damage(tail_of_few()), np.uint8), FORMATS[106], SMALLEST)
+        pieces_in(damage(tail_of_few()))
 
 
 @pytest.mark.parametrize(("at", "byte", "said"), [(0, 25, "leaves out"), (0, 255, "leaves out"), (1, 255, "add up")])
 def test_what_is_no_piece_is_refused(at, byte, said):
-    data = FloatPieces.parse(np.frombuffer(tail_of_few(), np.uint8), FORMATS[106], SMALLEST).data.copy()
+    data = pieces_in(tail_of_few()).data.copy()
     data[at] = byte
     pieces = FloatPieces(FORMATS[106], data, np.array([data.size]))
     (fault,) = decode_float_pieces([PiecesJob(pieces, np.empty(SMALLEST, np.uint32))], 1)
