@@ -60,7 +60,15 @@ def compress_onnx(source: Any, target: Any, options: Options, execution: Executi
         found = {place.name: place for place in places(proto)}
         apart = {path: graph for path, graph in graphs(proto) if hasattr(graph, "initializer")}
         options.warn_where_none_is_coded(model.names)
-        coded = [t for t in model if options.codes(t.name) and _can_be_coded(t, found[t.name], apart)]
+        taken = {place.local for place in found.values()}
+        taken |= {name for graph in apart.values() for node in graph.node for name in (*node.input, *node.output)}
+        coded = [
+            t
+            for t in model
+            if options.codes(t.name)
+            and _can_be_coded(t, found[t.name], apart)
+            and found[t.name].local + _SET_OF_BYTES not in taken
+        ]
         options.choices(tensor.name for tensor in model)  # a rule that holds for none is refused
         with encoded_apart(coded, options, execution, Path(target).resolve().parent) as streams:
             for tensor in coded:

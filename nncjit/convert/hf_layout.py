@@ -20,6 +20,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from nncjit import dtypes, formats
+from nncjit.convert.model_folders import copy_rest
 from nncjit.convert.tensor_streams import TensorStreams, encoded_apart
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
@@ -40,8 +41,6 @@ METHOD = "nnc"
 HINT = "pip install nncjit, and import nncjit.hf before from_pretrained"
 
 _INDEX, _SINGLE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".onnx")
-"""Files of a folder that are not copied."""
 _EXPERTS = ".experts."
 """Of these, loaders merge many tensors into one: all of them must be streams, or none."""
 
@@ -116,7 +115,7 @@ def compress_folder(
             _write_weights(folder / weights.name, model, streams)
         parameters = sorted({tensor.name.rpartition(".")[2] for tensor in coded})
         said = {"quant_method": METHOD, "dequantize": True, "parameters": parameters, "to_load": HINT}
-        write_rest(source, folder, config | {"quantization_config": said})
+        write_rest(source, folder, weights, config | {"quantization_config": said})
         written = sum(path.stat().st_size for path in folder.iterdir() if path.name.endswith(".safetensors"))
         return streams.report((source, target), model, written, started)
 
@@ -174,12 +173,10 @@ def _write_weights(path: Path, model: Model, streams: TensorStreams) -> None:
                 writer.put(tensor.name, tensor.read())
 
 
-def write_rest(source: Path, folder: Path, config: dict[str, Any]) -> None:
+def write_rest(source: Path, folder: Path, weights: Path, config: dict[str, Any]) -> None:
     """config.json, and all files that are no weights."""
+    copy_rest(source, folder, weights)
     with os_errors(folder):
-        for path in sorted(source.iterdir()):
-            if path.is_file() and path.name != CONFIG and not path.name.endswith(_WEIGHTS):
-                shutil.copy2(path, folder / path.name)
         text = json.dumps(config, indent=2, ensure_ascii=False)
         (folder / CONFIG).write_text(f"{text}\n", encoding="utf-8")
 

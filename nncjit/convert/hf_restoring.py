@@ -67,7 +67,9 @@ def decompress_folder(
                 if info.same_as is None:
                     writer.put(info.name, _decoded(tensor, info, threads, max_bytes))
         if folder is not None:
-            write_rest(source, folder, {key: value for key, value in config.items() if key != "quantization_config"})
+            write_rest(
+                source, folder, weights, {key: value for key, value in config.items() if key != "quantization_config"}
+            )
     rows = (TensorReport(i.name, i.shape, i.dtype, "", None, i.size, i.nbytes) for i in infos.values())
     return DecompressReport(
         source=str(source),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -10,20 +11,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nncjit.bits import as_source
-from nncjit.errors import OptionError
+from nncjit.errors import NncWarning, OptionError
 from nncjit.files import atomic_write, os_errors, resolved
 from nncjit.formats.folder_model import STATES, model_in
 from nncjit.stream.data_units import StreamReader
 
 __all__ = ["STEM", "FolderPair", "copy_rest", "into_folder"]
 
-STEM = "model"
-"""Of the model file that is written, as loaders look for it."""
+STEM, ADAPTER = "model", "adapter_model"
+"""Of the model file that is written, as loaders look for it; the second, where that is an adapter (LoRA)."""
 WEIGHTS = (
     ".safetensors", ".bin", ".pt", ".pth", ".npz", ".onnx", ".gguf", ".h5", ".keras", ".msgpack", ".ot",
     ".nnc", ".index.json",
 )  # fmt: skip
 """Suffixes of what is not copied: the model, and the same model in other formats."""
+OTHER_FORMS = (STEM, "pytorch_model", "tf_model", "flax_model", "rust_model", "consolidated")
+"""How names of the same model in other formats begin."""
 NNEF = (".nnef", ".dat", ".quant")
 """Suffixes of the files that make an NNEF model."""
 
@@ -76,22 +79,10 @@ def into_folder(
     with os_errors(target):
         if writes:
             target.mkdir(parents=True, exist_ok=True)
-    yield FolderPair(found, target / f"{STEM}{suffix}")
+    stem = ADAPTER if found.name.startswith(f"{ADAPTER}.") else STEM
+    yield FolderPair(found, target / f"{stem}{suffix}")
     if writes:
         copy_rest(source, target, found)
-
-
-def copy_rest(source: Path, target: Path, model: Path) -> None:
-    """Copy the files of a folder that are no models into another one, which exists. `model` is what its model is in.
-
-    Raises
-    ------
-    ModelError
-        A file cannot be copied.
-    """
-    with os_errors(target):
-        left = (*WEIGHTS, *NNEF) if model.name.endswith(".nnef") else WEIGHTS
-        _copy_others(source, target, resolved(target), left)
 
 
 def _is_sharded(stream: Path) -> bool:
@@ -104,22 +95,54 @@ def _is_sharded(stream: Path) -> bool:
         return bool(reader.model_metadata.shards)
 
 
-def _copy_others(source: Path, target: Path, outermost: Path, left: tuple[str, ...]) -> None:
-    """Copy what is neither hidden nor ends like one of those `left` out, folders included, but no links to folders:
-    these may lead in circles.
+def copy_rest(source: Path, target: Path, model: Path) -> None:
+    """Copy what is neither hidden nor a model, folders included, but no links to folders: these may lead in circles.
+
+    An adapter beside the model goes along as it is. A warning names tensors that stay behind, unless they are those of
+    the model in another format.
+
+    Parameters
+    ----------
+    source : Path
+        A folder.
+    target : Path
+        The folder that gets them.
+    model : Path
+        The file in the source that is converted, or its index.
     """
+    is_left = (*WEIGHTS, *NNEF) if model.name.endswith(".nnef") else WEIGHTS
+    adapters = () if model.name.startswith(ADAPTER) else tuple(source.glob(f"{ADAPTER}.*"))
+    with os_errors(target):
+        left = _copy(source, target, resolved(target), is_left, adapters)
+    forms = (*OTHER_FORMS, model.name.partition(".")[0])
+    strangers = [path.relative_to(source).as_posix() for path in left if not path.name.startswith(forms)]
+    if strangers and not model.name.endswith(".nnef"):
+        more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
+        said = f"{', '.join(strangers[:3])}{more}: not copied, tensors that are not in {model.name}"
+        warnings.warn(f"{source}: {said}", NncWarning, stacklevel=2)
+
+
+def _copy(
+    source: Path, target: Path, outermost: Path, is_left: tuple[str, ...], adapters: tuple[Path, ...] = ()
+) -> list[Path]:
+    """Copy all files but those whose names end so; these are returned."""
+    left = []
     for path in sorted(source.iterdir()):
         if path.name.startswith(".") or (path.is_dir() and (path.is_symlink() or path.resolve() == outermost)):
             continue
         if path.is_dir():
             files = [inner for inner in path.rglob("*") if inner.is_file()]
-            if files and not any(_goes_along(inner, left) for inner in files):
+            if files and not any(_goes_along(inner, is_left) for inner in files):
+                left += files
                 continue
             (target / path.name).mkdir(exist_ok=True)
-            _copy_others(path, target / path.name, outermost, left)
-        elif path.is_file() and _goes_along(path, left):
+            left += _copy(path, target / path.name, outermost, is_left)
+        elif path.is_file() and (path in adapters or _goes_along(path, is_left)):
             with path.open("rb") as old, atomic_write(target / path.name) as new:
                 shutil.copyfileobj(old, new)
+        elif path.is_file():
+            left.append(path)
+    return left
 
 
 def _goes_along(path: Path, left: tuple[str, ...]) -> bool:

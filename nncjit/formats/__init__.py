@@ -45,6 +45,7 @@ _MODULES = {
     ".nnef.tar.gz": "nnef_archive",
     ".nnef.tar": "nnef_archive",
     ".keras": "keras",
+    ".weights.json": "keras_shards",
     ".h5": "keras",
     ".hdf5": "keras",
 }

@@ -14,7 +14,7 @@ __all__ = ["STATES", "is_folder", "model_in", "read_from"]
 PREFERRED = (
     "*.nnc.index.json", "*.nnc", "*.safetensors.index.json", "model.safetensors", "*.safetensors",
     "pytorch_model.bin.index.json", "pytorch_model.bin", "*.pt", "*.pth", "*.npz", "*.onnx", "*.gguf",
-    "*.keras", "*.h5", "*.nnef", "*.nnef.tgz", "*.nnef.tar.gz", "*.nnef.tar",
+    "*.keras", "*.weights.json", "*.h5", "*.nnef", "*.nnef.tgz", "*.nnef.tar.gz", "*.nnef.tar",
 )  # fmt: skip
 """Model files in the order in which one is chosen."""
 STREAMS = "*.nnc"

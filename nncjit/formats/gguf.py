@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from nncjit.dtypes import DTYPES
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, NncWarning
 from nncjit.files import atomic_write, os_errors, read_at, reserve, write_at
 from nncjit.formats.gguf_blocks import BLOCK_TYPES, PLAIN, WHOLE, BlockType
 from nncjit.formats.gguf_header import Entry, Header, parse
@@ -57,6 +58,9 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa:
         size = os.fstat(file.fileno()).st_size
         pieces = _pieces(header)
         _check_ends(pieces, header, size)
+        if header.parts > 1:
+            said = f"{path}: is file {header.part + 1} of {header.parts} of a model, and holds only its own tensors"
+            warnings.warn(said, NncWarning, stacklevel=2)
         recent = _Recent()
         tensors = [tensor for piece in pieces for tensor in _tensors(path, file, header, piece, recent)]
         graph = Graph(GRAPH, data + _SIZE.pack(size))

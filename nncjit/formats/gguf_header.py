@@ -19,7 +19,8 @@ MAX_DEPTH = 4
 """Arrays of arrays."""
 
 _ALIGNMENT_KEY = b"general.alignment"
-_STRING, _ARRAY, _UINT32 = 8, 9, 4
+_SPLIT_KEYS = {b"split.no": 0, b"split.count": 1}
+_STRING, _ARRAY, _UINT16, _UINT32 = 8, 9, 2, 4
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Type of a value -> its bytes."""
 
@@ -47,6 +48,10 @@ class Header(NamedTuple):
     entries: tuple[Entry, ...]
     data_start: int
     alignment: int
+    part: int = 0
+    """Which file of its model this is, from 0 on."""
+    parts: int = 1
+    """Files of the model."""
 
 
 class _EndError(Exception):
@@ -65,7 +70,7 @@ class _Reader:
             raise _EndError
         return self._data[start : self.at]
 
-    def number(self, code: Literal["I", "Q"]) -> int:
+    def number(self, code: Literal["H", "I", "Q"]) -> int:
         return int(struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0])
 
     def text(self) -> bytes:
@@ -124,7 +129,7 @@ def _parse(reader: _Reader) -> Header:
         said = "a big-endian file" if version & 0xFFFF == 0 else f"version {version}"
         raise ModelError(f"is {said}, nncjit reads versions 2 and 3, little-endian")
     n_tensors, n_values = reader.number("Q"), reader.number("Q")
-    alignment = DEFAULT_ALIGNMENT
+    alignment, split = DEFAULT_ALIGNMENT, [0, 1]
     for _ in range(n_values):
         key = reader.text()
         kind = reader.number("I")
@@ -132,12 +137,14 @@ def _parse(reader: _Reader) -> Header:
             alignment = reader.number("I")
             if not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
                 raise ModelError(f"is damaged: general.alignment is {alignment}, must be a power of two")
+        elif key in _SPLIT_KEYS and kind == _UINT16:
+            split[_SPLIT_KEYS[key]] = reader.number("H")
         else:
             reader.skip(kind)
     entries = tuple(_entry(reader) for _ in range(n_tensors))
     reader.take(-reader.at % alignment if entries else 0)
     _check(entries, alignment)
-    return Header(entries, reader.at, alignment)
+    return Header(entries, reader.at, alignment, *split)
 
 
 def _entry(reader: _Reader) -> Entry:

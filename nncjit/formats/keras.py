@@ -28,7 +28,7 @@ from nncjit.formats.tensor_writer import Store
 from nncjit.formats.zip_members import ZipMembers, check_name
 from nncjit.model import Graph, Model, Role, Tensor, TensorInfo
 
-__all__ = ["GRAPH", "KEEPS_METADATA", "read", "write"]
+__all__ = ["GRAPH", "KEEPS_METADATA", "NO_MODEL", "PARTS", "check_all_placed", "read", "tensors_in", "write"]
 
 GRAPH = "tensorflow"
 """The graph that `write` needs."""
@@ -81,7 +81,7 @@ def _hdf5(file: BinaryIO, size: int, stack: ExitStack) -> Model:
         text = config["data"].pop().encode("utf-8", "surrogateescape")
     layers = classes_in(text)
     parts = {"form": _HDF5, "trees": {"": tree}}
-    return Model(_tensors(datasets, tree, "", layers), {PARTS: json.dumps(parts)}, graphs=[Graph(GRAPH, text)])
+    return Model(tensors_in(datasets, tree, "", layers), {PARTS: json.dumps(parts)}, graphs=[Graph(GRAPH, text)])
 
 
 def _archive(archive: ZipMembers, stack: ExitStack) -> Model:
@@ -99,7 +99,7 @@ def _archive(archive: ZipMembers, stack: ExitStack) -> Model:
         opened = stack.enter_context(open_hdf5(file))
         prefix = "" if len(files) == 1 else f"{name}/"
         parts["trees"][name], datasets = survey(opened, file, archive.size(name), prefix)
-        tensors += _tensors(datasets, parts["trees"][name], prefix, layers)
+        tensors += tensors_in(datasets, parts["trees"][name], prefix, layers)
     if _ABOUT in archive:
         parts["about"] = archive.read(_ABOUT, MAX_CONFIG).decode("utf-8", "surrogateescape")
     for name in archive.names:
@@ -109,7 +109,19 @@ def _archive(archive: ZipMembers, stack: ExitStack) -> Model:
     return Model(tensors, {PARTS: json.dumps(parts)}, graphs=[Graph(GRAPH, text or NO_MODEL)])
 
 
-def _tensors(datasets: list[Dataset], tree: Tree, prefix: str, layers: Mapping[str, Layer]) -> Iterator[Tensor]:
+def tensors_in(datasets: list[Dataset], tree: Tree, prefix: str, layers: Mapping[str, Layer]) -> Iterator[Tensor]:
+    """The tensors of an HDF5 file with their roles.
+
+    Parameters
+    ----------
+    datasets : list of Dataset
+    tree : Tree
+        What `survey` found beside them.
+    prefix : str
+        What their names start with.
+    layers : mapping of str to Layer
+        Of the configuration, by name.
+    """
     for dataset in datasets:
         info = dataset.info
         path = info.name.removeprefix(prefix)
@@ -157,7 +169,7 @@ def write(
                 h5 = stack.enter_context(open_hdf5(target, "w", ordered=bool(tree.get("ordered"))))
                 opened[name] = target, h5
                 made |= rebuild(h5, tree, named, "" if len(parts["trees"]) == 1 else f"{name}/")
-            _check_all_placed(named, {*made, *parts["members"]})
+            check_all_placed(named, {*made, *parts["members"]})
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
 
@@ -179,7 +191,8 @@ def write(
                 _zip(file, parts["members"], said | assets, {name: source for name, (source, _) in opened.items()})
 
 
-def _check_all_placed(names: Mapping[str, TensorInfo], places: Set[str]) -> None:
+def check_all_placed(names: Mapping[str, TensorInfo], places: Set[str]) -> None:
+    """Refuse tensors of which the tree has no dataset."""
     for name in names:
         if name not in places:
             raise ModelError(f"tensor {name}: has no place in the file's tree")
@@ -201,7 +214,7 @@ def _parts_of(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict
         raise ModelError(f"{path}: what the stream says of the Keras file contradicts itself")
     wanted = _ARCHIVE if os.fspath(path).lower().endswith(_SUFFIX) else _HDF5
     if form != wanted:
-        names = {_ARCHIVE: "a .keras archive", _HDF5: "an HDF5 file (.h5)"}
+        names = {_ARCHIVE: "a .keras archive", _HDF5: "an HDF5 file (.h5)", "shards": "several files (.weights.json)"}
         raise ModelError(f"{path}: the model was {names.get(form, 'something else')}, and can become one again")
     return {"form": form, "trees": trees, "members": members, "about": about}
 

@@ -47,8 +47,9 @@ Array = np.ndarray[Any, Any]
 
 MAX_GRAPH = 1 << 28
 
-_VARIABLE = re.compile(r"=\s*variable\b(?:\s*<[^>]*>)?\s*\(([^)]*)\)")
-_LABEL = re.compile(r"""\blabel\s*=\s*(?:'([^'\n]*)'|"([^"\n]*)")""")
+_VARIABLE = re.compile(r"""=\s*variable\b(?:\s*<[^>]*>)?\s*\(((?:'[^'\n]*'|"[^"\n]*"|[^)'"])*)\)""")
+_LABEL = re.compile(r"""(?:\blabel\s*=\s*|,\s*)(?:'([^'\n]*)'|"([^"\n]*)")""")
+"""By its name, or as the second argument."""
 _QUOTED_HASH = re.compile(r"""'[^'\n]*'|"[^"\n]*"|#[^\n]*""")
 
 

@@ -1,10 +1,12 @@
-"""nncjit for ONNX: the operator that decodes tensors inside a NAME.nnc.onnx, for ONNX's reference evaluator.
+"""nncjit for ONNX: models with coded tensors in ONNX's reference evaluator and in onnxruntime.
 
-``ReferenceEvaluator("net.nnc.onnx", new_ops=[nncjit.onnx.Decode])`` runs such a file as it is.
+``ReferenceEvaluator("net.nnc.onnx", new_ops=[nncjit.onnx.Decode])`` runs a file with encoded tensors inside as it is.
+``nncjit.onnx.inference_session("net.nnc")`` makes a session of onnxruntime, of a stream or of such a file.
 """
 
 from __future__ import annotations
 
 from nncjit.onnx.reference_operator import Decode
+from nncjit.onnx.runtime_session import inference_session
 
-__all__ = ["Decode"]
+__all__ = ["Decode", "inference_session"]

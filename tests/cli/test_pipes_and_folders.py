@@ -209,6 +209,28 @@ def test_folders_without_a_model_or_with_two_say_so(folder, run):
     assert "the target is the source" in run("compress llama -o llama")[2]
 
 
+def test_adapters_go_along_and_tensors_that_stay_behind_are_named(folder, run):
+    hugging_face(folder / "llama")
+    for name in ("adapter_model", "projector"):
+        save_file(WEIGHTS, folder / "llama" / f"{name}.safetensors")
+    (folder / "llama" / "pytorch_model.bin").write_bytes(b"the same model in another format")
+    code, _, err = run("compress llama -o nnc -q")
+    assert code == 0
+    assert "llama: projector.safetensors: not copied, tensors that are not in model.safetensors.index.json" in err
+    assert "pytorch_model" not in err
+    assert tree(folder / "nnc") == ["adapter_model.safetensors", "config.json", "extra/tokenizer.txt", "model.nnc"]
+
+
+def test_an_adapter_alone_keeps_its_name(folder, run):
+    (folder / "lora").mkdir()
+    (folder / "lora" / "adapter_config.json").write_text("{}")
+    save_file(WEIGHTS, folder / "lora" / "adapter_model.safetensors")
+    assert run("compress lora -o nnc -q") == (0, "", "")
+    assert tree(folder / "nnc") == ["adapter_config.json", "adapter_model.nnc"]
+    assert run("decompress nnc -o back -q") == (0, "", "")
+    assert tree(folder / "back") == tree(folder / "lora")
+
+
 def test_shards_of_pytorch_are_read(folder, run):
     torch = pytest.importorskip("torch")
     (folder / "old").mkdir()

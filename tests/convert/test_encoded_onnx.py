@@ -184,3 +184,24 @@ def test_damaged_files_are_refused(folder, reason):
     damage(folder / "m.nnc.onnx", HOSTILE[reason])
     assert reason in refusal(lambda: nncjit.decompress(folder / "m.nnc.onnx", folder / "back.onnx"))
     assert not (folder / "back.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["m.nnc.onnx", "m.nnc"])
+def test_onnxruntime_runs_them(folder, name):
+    runtime = pytest.importorskip("onnxruntime")
+    nncjit.compress(folder / "m.onnx", folder / name, quality=20)
+    nncjit.decompress(folder / name, folder / "back.onnx")
+    x = {"x": np.random.default_rng(1).standard_normal((16, 48)).astype(np.float32)}
+    sessions = nncjit.onnx.inference_session(folder / name), runtime.InferenceSession(str(folder / "back.onnx"))
+    assert np.array_equal(*(session.run(None, x)[0] for session in sessions))
+
+
+def test_a_name_that_is_taken_is_not_given_to_bytes(folder):
+    proto = onnx.load(folder / "m.onnx")
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["w.nnc" if name == "h" else name for name in names]
+    onnx.save(proto, folder / "taken.onnx")
+    nncjit.compress(folder / "taken.onnx", folder / "taken.nnc.onnx", quantizer="raw")
+    onnx.checker.check_model(str(folder / "taken.nnc.onnx"))
+    assert "w" in [tensor.name for tensor in onnx.load(folder / "taken.nnc.onnx").graph.initializer]

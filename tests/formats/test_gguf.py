@@ -223,3 +223,11 @@ def test_tensors_that_do_not_fit_the_header_are_refused(tmp_path):
         broken = [nncjit.Graph("gguf", data)]
         (tmp_path / "m.nnc").write_bytes(nncjit.encode(arrays, graphs=broken))
         assert "back.gguf" in refusal(lambda: nncjit.decompress(tmp_path / "m.nnc", tmp_path / "back.gguf"))
+
+
+def test_a_part_of_a_model_says_so(tmp_path):
+    split = [("split.no", value(2, struct.pack("<H", 0))), ("split.count", value(2, struct.pack("<H", 3)))]
+    path = tmp_path / "m-00001-of-00003.gguf"
+    path.write_bytes(gguf_file([blocks_of(2)], [*VALUES, *split]))
+    with pytest.warns(nncjit.NncWarning, match="is file 1 of 3 of a model"), open_model(path) as model:
+        assert "w" in model.names

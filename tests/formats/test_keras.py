@@ -56,6 +56,62 @@ def test_files_of_weights_alone_come_back(tmp_path):
         assert made.tree_of(a) == made.tree_of(b)
 
 
+def sharded(folder, stem="a"):
+    """As ``save_weights(..., max_shard_size=...)`` writes it: a group may be in two files, the index has the first."""
+    groups = {0: ["layers/conv2d/vars/0", "layers/conv2d/vars/1", "layers/dense/vars/0"], 1: ["optimizer/vars/1"]}
+    weight_map = {}
+    for k, names in groups.items():
+        shard = f"{stem}_{k:05}.weights.h5"
+        with h5py.File(folder / shard, "w") as file:
+            for name in names:
+                file[name] = made.ARRAYS[name]
+                weight_map.setdefault(f"/{name.rpartition('/')[0]}", shard)
+            file["layers" if k == 0 else "optimizer"].attrs["name"] = "x"
+    index = {"metadata": {"total_size": 1234}, "weight_map": weight_map}
+    (folder / f"{stem}.weights.json").write_text(json.dumps(index))
+    return folder / f"{stem}.weights.json"
+
+
+def test_weights_in_several_files_come_back_in_several_files(tmp_path):
+    index = sharded(tmp_path)
+    (tmp_path / "again").mkdir()
+    nncjit.compress(index, tmp_path / "m.nnc", preset="lossless")
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "again" / "b.weights.json")
+    for k in range(2):
+        files = tmp_path / f"a_{k:05}.weights.h5", tmp_path / "again" / f"b_{k:05}.weights.h5"
+        with h5py.File(files[0]) as a, h5py.File(files[1]) as b:
+            assert made.tree_of(a) == made.tree_of(b)
+    said = [json.loads(path.read_text()) for path in (index, tmp_path / "again" / "b.weights.json")]
+    renamed = {group: name.replace("a_", "b_") for group, name in said[0]["weight_map"].items()}
+    assert said[1] == said[0] | {"weight_map": renamed}
+    assert "several files" in refusal(lambda: nncjit.decompress(tmp_path / "m.nnc", tmp_path / "b.h5"))
+    (tmp_path / "c_00001.weights.h5").touch()
+    assert "is no part of" in refusal(lambda: nncjit.decompress(tmp_path / "m.nnc", tmp_path / "c.weights.json"))
+    made.weights_h5(tmp_path / "one.h5")
+    nncjit.compress(tmp_path / "one.h5", tmp_path / "one.nnc")
+    assert "was one file" in refusal(lambda: nncjit.decompress(tmp_path / "one.nnc", tmp_path / "d.weights.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"/layers/dense/vars": "a_00007.weights.h5"}, "a_00007.weights.h5"),
+        ({"/layers/none/vars": "a_00000.weights.h5"}, "/layers/none/vars is not in a_00000"),
+        ({"/layers/dense/vars": "../a_00000.weights.h5"}, "no .h5 file beside the index"),
+        ({"/layers/dense/vars": 7}, "no .h5 file beside the index"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_files_is_refused(tmp_path, change, words):
+    index = sharded(tmp_path)
+    said = json.loads(index.read_text())
+    said["weight_map"] |= change
+    index.write_text(json.dumps(said))
+    assert words in refusal(lambda: open_model(index))
+    for text in ("[]", "{", '{"weight_map": {}}'):
+        index.write_text(text)
+        assert str(index) in refusal(lambda: open_model(index))
+
+
 def test_the_configuration_is_the_topology_and_the_optimizer_is_exact(tmp_path):
     made.keras_archive(tmp_path / "a.keras")
     back, report = there_and_back(tmp_path, tmp_path / "a.keras")

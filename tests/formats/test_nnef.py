@@ -12,6 +12,7 @@ from model_files import refusal
 
 import nncjit
 from nncjit.formats import open_model
+from nncjit.formats.nnef import labels
 
 RNG = np.random.default_rng(0)
 
@@ -203,3 +204,11 @@ def test_tensors_that_do_not_fit_the_graph_are_refused(tmp_path):
         (tmp_path / "m.nnc").write_bytes(nncjit.encode(changed, graphs=graphs))
         assert reason in refusal(lambda: nncjit.decompress(tmp_path / "m.nnc", tmp_path / "graph.nnef"))
     assert not (tmp_path / "graph.nnef").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", ["shape = [1], label = 'a(1)/b'", "label='a(1)/b', shape=[1]", "[1], 'a(1)/b'", '[1],"a(1)/b"']
+)
+def test_labels_are_found_as_writers_may_give_them(arguments):
+    text = f"version 1.0; graph g(x) -> (y) {{ w = variable<scalar>({arguments}); y = add(x, w); }}"
+    assert labels(text.encode()) == ["a(1)/b"]
