@@ -313,7 +313,7 @@ class StreamReader:
         crc32 = metadata_unit.checksum_in(content)
         if crc32 is not None:
             self.crc32 = crc32, unit.offset
-        else:
+        elif not self.model_metadata.closed:  # a later one is a closing unit that is damaged
             self.model_metadata = metadata_unit.ModelMetadata.of(content)
 
 

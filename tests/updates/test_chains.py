@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import nncjit
+from nncjit.syntax import read_units
 from nncjit.updates import Receiver, Sender
 
 TOOLS = (
@@ -202,8 +203,8 @@ def test_both_sides_hold_the_same_bits_after_each_update(tmp_path_factory, data)
 
 def refused(update, earlier, draw):
     """What must not be applied in the place of an update: earlier ones, and this one damaged or cut."""
-    data = bytearray(update)
-    place = draw(st.integers(0, len(data) - 1))
+    data, *_, closing = bytearray(update), *read_units(update)
+    place = draw(st.integers(0, closing.offset - 1))
     data[place] ^= 1 << draw(st.integers(0, 7))
     return [bytes(data), update[:place], *([draw(st.sampled_from(earlier))] if earlier else [])]
 

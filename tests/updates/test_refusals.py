@@ -119,6 +119,21 @@ def test_every_cut_and_every_changed_byte_is_refused(data):
             nncjit.apply(BASE, bytes(damaged))
 
 
+def test_a_changed_closing_unit_is_refused_or_changes_nothing(data):
+    found, end = nncjit.apply(BASE, data), list(read_units(data))[-1].offset
+    accepted = 0
+    for place in range(8 * end, 8 * len(data)):
+        damaged = bytearray(data)
+        damaged[place // 8] ^= 1 << place % 8
+        try:
+            again = nncjit.apply(BASE, bytes(damaged), threads=1)
+        except nncjit.NncError:
+            continue
+        accepted += 1
+        assert all(again[name].tobytes() == array.tobytes() for name, array in found.items())
+    assert accepted < 8
+
+
 def resealed(damaged, data):
     """Damaged bytes of an update with a checksum that fits them, where that has no more digits than the old one."""
     end = list(read_units(data))[-1].offset
