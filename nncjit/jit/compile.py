@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from numba import config, njit, prange
+from numba import config, njit
 
 from nncjit.jit import numba_internals
 from nncjit.jit.cache import KernelCache
 
-__all__ = ["JIT", "KERNELS", "helper", "inlined", "is_ready", "kernel", "parallel_kernel", "prange"]
+__all__ = ["JIT", "KERNELS", "helper", "inlined", "is_ready", "kernel"]
 
 JIT = not config.DISABLE_JIT
 """False when kernels run as plain Python (``NUMBA_DISABLE_JIT=1``)."""
@@ -18,19 +18,18 @@ _CACHES: dict[Any, KernelCache] = {}
 
 _options = numba_internals.options
 _compile = njit(nogil=True, error_model="numpy", **_options())
-_compile_parallel = njit(nogil=True, parallel=True, error_model="numpy", **_options())
 _compile_helper = njit(nogil=True, error_model="numpy", **_options(python=False))
 _compile_inlined = njit(nogil=True, error_model="numpy", **_options(python=False, inline=True))
 
 
-def kernel(function: Any) -> Any:
-    """Compiled on its first call, kept on disk, without the GIL."""
+def kernel(function: Any, name: str = "") -> Any:
+    """Compiled on its first call, kept on disk, without the GIL.
+
+    One that is made by a function, of others that it gets, needs a `name`: the cache knows kernels by module and name.
+    """
+    if name:
+        function.__name__ = function.__qualname__ = name
     return _kept(_compile(function))
-
-
-def parallel_kernel(function: Any) -> Any:
-    """A `kernel` whose `prange` runs on many threads."""
-    return _kept(_compile_parallel(function))
 
 
 def helper(function: Any) -> Any:
@@ -52,6 +51,7 @@ def _kept(compiled: Any) -> Any:
     if JIT:
         _CACHES[compiled] = KernelCache(compiled.py_func)
         numba_internals.set_cache(compiled, _CACHES[compiled])
+        numba_internals.compile_once(compiled)
         KERNELS.append(compiled)
     return compiled
 
@@ -59,5 +59,6 @@ def _kept(compiled: Any) -> Any:
 def _not_for_python(compiled: Any) -> Any:
     """It has no wrapper for calls from Python, which takes a quarter of the time to compile: refuse them."""
     if JIT:
+        numba_internals.compile_once(compiled)
         numba_internals.refuse_calls(compiled, f"{compiled.__name__} is a helper: only kernels can call it")
     return compiled

@@ -7,8 +7,11 @@ says what that costs, and everything else goes on. Results are the same with any
 
 from __future__ import annotations
 
+import gc
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -17,14 +20,22 @@ import llvmlite.binding
 import numba
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 WORKER = (types.int64, types.int64)
-"""The arguments of a kernel that is called by its address."""
+"""The arguments of a kernel that runs as a worker."""
 
 
 _DECLARED = re.compile(r"^(?:declare .*?|)@\"?((?!llvm\.)[\w.$]+)\"?(?:\(| = external)", re.MULTILINE)
 """A function or variable that LLVM code takes from elsewhere."""
+
+
+_PASSES = (
+    ("untyped_passes", ("TranslateByteCode", "FixupArgs", "IRProcessing", "GenericRewrites", "ReconstructSSA")),
+    ("typed_passes", ("NopythonTypeInference", "PreLowerStripPhis", "IRLegalization", "AnnotateTypes")),
+    ("typed_passes", ("NativeLowering", "NoPythonBackend")),
+)
+"""What Numba does with a function, by its modules. Left out is what kernels have no use for: closures and contexts,
+exceptions, functions and loops over tuples that Numba inlines itself, array expressions."""
 
 
 class Feature(NamedTuple):
@@ -61,27 +72,30 @@ FEATURES = {
         ("_compile_for_args", "_insert"),
         "kernels take longer to compile",
     ),
+    "few passes": Feature(
+        (
+            "core.compiler.Compiler.compile_extra",
+            "core.compiler.Compiler.define_pipelines",
+            *(f"core.{module}.{name}.run_pass" for module, names in _PASSES for name in names),
+        ),
+        (),
+        "kernels take longer to compile",
+    ),
+    "one signature": Feature((), ("get_call_template",), "kernels take longer to compile"),
     "helpers as parts": Feature(
         (
             "core.codegen.JITCodeLibrary._finalize_dynamic_globals",
             "core.codegen.JITCodeLibrary._finalize_final_module",
             "core.codegen.JITCodeLibrary._optimize_final_module",
             "core.codegen.JITCodeLibrary.codegen",
-            "core.compiler.Compiler.define_pipelines",
         ),
         (),
         "kernels take longer to compile",
     ),
     "no C wrapper": Feature(("core.cpu.CPUTargetOptions.no_cfunc_wrapper",), (), "kernels take longer to compile"),
     "forced inlining": Feature(("core.cpu.CPUTargetOptions.forceinline",), (), "kernels are slower"),
-    "calls by address": Feature(
-        (
-            "core.codegen.JITCodeLibrary.get_pointer_to_function",
-            "core.cpu.CPUContext.call_conv",
-            "core.funcdesc.FunctionDescriptor.llvm_func_name",
-        ),
-        ("compile", "overloads"),
-        "kernels share their work among Python's threads only, which start later",
+    "compiled beforehand": Feature(
+        (), ("compile", "overloads"), "threads that begin a kernel together wait for each other while it is compiled"
     ),
     "fork guard": Feature(
         ("core.compiler_lock.global_compiler_lock.acquire", "core.compiler_lock.global_compiler_lock.release"),
@@ -134,14 +148,30 @@ def options(*, python: bool = True, inline: bool = False) -> dict[str, Any]:
         "forceinline": inline and "forced inlining" in AVAILABLE,
     }
     found: dict[str, Any] = {name: True for name, chosen in wanted.items() if chosen}
-    if "no_cpython_wrapper" in found and "helpers as parts" in AVAILABLE:
-        found["pipeline_class"] = _compiler_of_parts()
+    as_part = "no_cpython_wrapper" in found and "helpers as parts" in AVAILABLE
+    if as_part or "few passes" in AVAILABLE:
+        found["pipeline_class"] = _compiler(as_part=as_part)
     return found
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Python does not look for garbage: a compiler makes so many objects that looking at them takes a fifth of its
+    time. Numba's lock lets one thread compile at a time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 @cache
-def _compiler_of_parts() -> Any:
-    """The compiler of functions that only kernels call: LLVM sees them as parts of these kernels, and never alone.
+def _compiler(*, as_part: bool) -> Any:
+    """The compiler of kernels, or of functions that only kernels call: LLVM sees these as parts of kernels, and never
+    alone.
 
     Numba makes machine code of each function that it compiles, and of all that the function calls, which half of the
     time goes into.
@@ -167,13 +197,45 @@ def _compiler_of_parts() -> Any:
         def get_pointer_to_function(self, _name: str) -> int:
             return 0
 
-    class CompilerOfParts(numba.core.compiler.Compiler):  # type: ignore[misc]
-        """Compiles as usual, but into a `Part`."""
+    class Compiler(numba.core.compiler.Compiler):  # type: ignore[misc]
+        """Compiles as usual, perhaps into a `Part`."""
 
-        def __init__(self, typing_context: Any, target_context: Any, _library: None, *more: Any) -> None:
-            super().__init__(typing_context, target_context, Part(target_context.codegen(), "part"), *more)
+        def __init__(self, typing_context: Any, target_context: Any, library: Any, *more: Any) -> None:
+            if as_part:
+                library = Part(target_context.codegen(), "part")
+            super().__init__(typing_context, target_context, library, *more)
 
-    return CompilerOfParts
+    class QuickCompiler(Compiler):
+        """Leaves out what can be left out."""
+
+        def compile_extra(self, function: Any) -> Any:
+            with _uncollected():
+                return super().compile_extra(function)
+
+        def define_pipelines(self) -> Any:
+            manager = numba.core.compiler_machinery.PassManager("kernel")
+            for module, names in _PASSES:
+                for name in names:
+                    manager.add_pass(getattr(getattr(numba.core, module), name), name)
+            manager.finalize()
+            return [manager]
+
+    return QuickCompiler if "few passes" in AVAILABLE else Compiler
+
+
+def compile_once(dispatcher: Any) -> None:
+    """Have a function that kernels call compiled for the types of its arguments, and not for values that they may have.
+
+    Numba compiles a function that is called with a constant for this constant.
+    """
+    if "one signature" not in AVAILABLE:
+        return
+    original, general = dispatcher.get_call_template, numba.types.unliteral
+
+    def get_call_template(args: Any, named: Any) -> Any:
+        return original(tuple(map(general, args)), {name: general(kind) for name, kind in named.items()})
+
+    dispatcher.get_call_template = get_call_template
 
 
 def refuse_calls(dispatcher: Any, message: str) -> None:
@@ -215,34 +277,13 @@ def from_parts(target_context: Any, parts: Any, symbols: set[str]) -> Any:
     return numba.core.compiler.CompileResult._rebuild(target_context, *parts)
 
 
-# How machine code is called, and which pointers it has
+# When kernels are compiled, and which pointers they have
 
 
 def compile_worker(kernel: Any) -> None:
     """Compile a kernel for its arguments as a worker, or leave it to the first call."""
-    if "calls by address" in AVAILABLE and WORKER not in kernel.overloads:
+    if "compiled beforehand" in AVAILABLE and WORKER not in kernel.overloads:
         kernel.compile(WORKER)
-
-
-def code_address(kernel: Any) -> int:
-    """The address of a kernel's machine code, for `call_worker`."""
-    compile_worker(kernel)
-    compiled = kernel.overloads[WORKER]
-    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return address
-
-
-@intrinsic
-def call_worker(context, function, argument, k):  # type: ignore[no-untyped-def]
-    """Call the kernel at an address, from a kernel."""
-
-    def generate(context, builder, _signature, args):  # type: ignore[no-untyped-def]
-        convention = context.call_conv
-        kernel = builder.inttoptr(args[0], pointer_to(convention.get_function_type(types.none, WORKER)))
-        convention.call_function(builder, kernel, types.none, WORKER, args[1:])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, *WORKER), generate
 
 
 def fork_guard() -> Any:

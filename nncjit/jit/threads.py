@@ -1,11 +1,9 @@
-"""Threads: how many, and how a kernel runs on them without harm to anyone else in the process.
+"""Threads: how many, and how kernels run on them without harm to anyone else in the process.
 
-Numba's threading layers have limits. *workqueue* aborts the process when two threads enter it at once, also where the
-other one runs a parallel function of the user's own. GNU OpenMP aborts a process that was forked after its first use.
-And OpenMP's threads wait by spinning, which costs dear where cores are shared (measured beside 5 busy processes on
-2 cores: 30 million weights a second, 48 on Python's threads). So `run` takes the `prange` road on a layer for many
-callers (OpenMP, TBB), in a process that is no fork, on a machine with cores to spare. Anywhere else the same kernel,
-which holds no GIL, runs on Python's threads; that takes some 0.1 ms longer.
+Kernels hold no GIL, so Python's own threads run them side by side. Numba has threads too. Starting those takes some 0.1
+ms less, but their driver takes a second to compile and a third of a second to load. They also differ: *workqueue*
+aborts the process when two threads enter it at once, GNU OpenMP one that was forked after its first use, and threads of
+OpenMP wait by spinning, which costs dear where cores are shared.
 """
 
 from __future__ import annotations
@@ -17,11 +15,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import numba
-
 from nncjit.jit import numba_internals
-from nncjit.jit.compile import JIT, parallel_kernel, prange
-from nncjit.jit.numba_internals import call_worker
+from nncjit.jit.compile import JIT
 from nncjit.option_values import THREADS, checked, parsed
 
 Result = TypeVar("Result")
@@ -52,14 +47,22 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+class Pool(ThreadPoolExecutor):
+    """An executor that tells how many threads it has."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads, thread_name_prefix="nncjit")
+        self.threads = threads
+
+
 @contextmanager
-def pool(threads: int | None = None) -> Iterator[ThreadPoolExecutor | None]:
+def pool(threads: int | None = None) -> Iterator[Pool | None]:
     """An executor of `count(threads)` threads for kernels that hold no GIL; None for one thread."""
     number = count(threads)
     if number == 1:
         yield None
         return
-    executor = ThreadPoolExecutor(number, thread_name_prefix="nncjit")
+    executor = Pool(number)
     try:
         yield executor
     finally:
@@ -68,11 +71,13 @@ def pool(threads: int | None = None) -> Iterator[ThreadPoolExecutor | None]:
 
 def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> list[Result]:
     """The results of the tasks, in order. The caller works too, so that a pool whose threads all wait here cannot lock
-    up. After an error, whoever meets it, no further task begins.
+    up. After an error, whoever meets it, no further task begins. The error that is raised is that of the first task
+    that has one, since those before it have begun.
     """
     if workers is None or len(tasks) < 2:
         return [task() for task in tasks]
     results: dict[int, Result] = {}
+    errors: dict[int, Exception] = {}
     waiting = deque(enumerate(tasks))
 
     def help_out() -> None:
@@ -83,6 +88,9 @@ def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> li
                 return
             try:
                 results[k] = task()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised below
+                waiting.clear()
+                errors[k] = error
             except BaseException:
                 waiting.clear()
                 raise
@@ -94,6 +102,8 @@ def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> li
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
+    if errors:
+        raise errors[min(errors)]
     return [results[k] for k in range(len(tasks))]
 
 
@@ -109,18 +119,13 @@ def run(kernel: Any, argument: int, workers: int) -> None:
     workers : int
     """
     if workers > 1 and JIT:
-        if _layer.carries(workers):
-            before = numba.get_num_threads()
-            numba.set_num_threads(max(before, workers))  # of this thread only
-            try:
-                _fan_out(numba_internals.code_address(kernel), argument, workers)
-            finally:
-                numba.set_num_threads(before)
-            return
         numba_internals.compile_worker(kernel)
         try:
-            with ThreadPoolExecutor(workers) as executor:
-                list(executor.map(kernel, [argument] * workers, range(workers)))
+            with ThreadPoolExecutor(workers - 1) as executor:
+                others = [executor.submit(kernel, argument, k) for k in range(1, workers)]
+                kernel(argument, 0)
+            for other in others:
+                other.result()
         except RuntimeError:  # no thread can be started: the interpreter is ending, or a limit is reached
             pass
         else:
@@ -129,60 +134,8 @@ def run(kernel: Any, argument: int, workers: int) -> None:
         kernel(argument, k)
 
 
-@parallel_kernel
-def _fan_out(function, argument, workers):  # type: ignore[no-untyped-def]
-    """The one `prange`. It knows the kernel by its address, so that neither is compiled into the other."""
-    for k in prange(workers):
-        call_worker(function, argument, k)
-
-
-class _ThreadingLayer:
-    """What this process may ask of Numba's threading layer."""
-
-    def __init__(self) -> None:
-        # Who loads this module with the layer already running may be a fork of the process that started it.
-        self._doubtful = _running_layer() is not None
-        self._name: str | None = None
-
-    def carries(self, workers: int) -> bool:
-        """Whether `prange` is safe and fast here, and can have so many threads."""
-        if self._doubtful or workers > numba.config.NUMBA_NUM_THREADS or self.is_crowded():
-            return False
-        if self._name is None:
-            self._name = self._start()
-        return self._name in ("omp", "tbb")
-
-    def _start(self) -> str:
-        if "calls by address" not in numba_internals.AVAILABLE:
-            return "none"
-        try:
-            numba.get_num_threads()  # starts the layer
-        except Exception:  # noqa: BLE001 - whatever stops Numba, a layer that is not there, say
-            return "none"
-        return _running_layer() or "none"
-
-    def is_crowded(self) -> bool:
-        """Whether more work than cores has been waiting for them in the last minute."""
-        return hasattr(os, "getloadavg") and os.getloadavg()[0] > _usable_cores() + 1
-
-    def forked(self) -> None:
-        self._doubtful = True
-
-
-def _running_layer() -> str | None:
-    """The name of Numba's threading layer, once it is running."""
-    try:
-        name: str = numba.threading_layer()
-    except ValueError:
-        return None
-    return name
-
-
-_layer = _ThreadingLayer()
-
 if hasattr(os, "register_at_fork"):
     guard = numba_internals.fork_guard()
     if guard is not None:
         # The child of a parent that was compiling on another thread would wait for Numba's lock for ever.
         os.register_at_fork(before=guard.acquire, after_in_parent=guard.release, after_in_child=guard.release)
-    os.register_at_fork(after_in_child=_layer.forked)

@@ -73,10 +73,9 @@ def test_a_part_that_is_missing_turns_its_feature_off_and_says_so(monkeypatch, n
 PROBE = """
     import os
     from jit.test_raw_memory import test_floats_blocks_and_counters
-    from jit.test_threads import WANT, squares, threads
+    from jit.test_threads import WANT, squares
     from nncjit.jit import helper, inlined, kernel
     from nncjit.jit.compile import KERNELS
-    threads._layer.is_crowded = bool
 
     @helper
     def double(x):

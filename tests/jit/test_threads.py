@@ -1,13 +1,14 @@
-"""Parallel kernels: the same result beside other threads, after a fork, with any setting; and none is changed."""
+"""Workers: the same result beside other threads and after a fork."""
 
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+from functools import partial
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 
@@ -42,7 +43,7 @@ def in_process(code, **environment):
     """Run a program that can import this package and `squares`; its output."""
     places = [str(Path(nncjit.__file__).parent.parent), str(Path(__file__).parent)]
     environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(places)}
-    code = "from test_threads import *\nthreads._layer.is_crowded = bool\n" + textwrap.dedent(code)
+    code = "from test_threads import *\n" + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, env=environment
     )
@@ -50,15 +51,9 @@ def in_process(code, **environment):
     return done.stdout.strip()
 
 
-@pytest.fixture(params=[False, True], ids=["prange", "pool"])
-def crowded(request, monkeypatch):
-    """Both ways to run workers side by side."""
-    monkeypatch.setattr(threads._layer, "is_crowded", lambda: request.param)
-
-
 @pytest.mark.kernel
 @pytest.mark.parametrize("workers", [1, 2, 3, 7, 40])
-def test_all_workers_together_do_the_work_once(workers, crowded):
+def test_all_workers_together_do_the_work_once(workers):
     np.testing.assert_array_equal(squares(workers), WANT)
 
 
@@ -83,22 +78,12 @@ def test_a_pool_has_that_many_threads_and_is_none_for_one():
     with threads.pool(1) as pool:
         assert pool is None
     with threads.pool(3) as pool:
-        assert pool._max_workers == 3
+        assert pool.threads == 3
     with pytest.raises(RuntimeError, match="shutdown"):
         pool.submit(int)
 
 
-def test_settings_of_numba_stay_as_the_user_left_them(crowded):
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        np.testing.assert_array_equal(squares(2), WANT)
-        assert numba.get_num_threads() == 1
-    finally:
-        numba.set_num_threads(before)
-
-
-def test_many_threads_may_run_kernels_at_once(crowded):
+def test_many_threads_may_run_kernels_at_once():
     results = [None] * 4
 
     def caller(n):
@@ -112,19 +97,15 @@ def test_many_threads_may_run_kernels_at_once(crowded):
     assert results == [True] * 4
 
 
-@pytest.mark.parametrize("layer", ["default", "omp", "workqueue", "tbb"])
-def test_any_threading_layer_will_do_also_one_that_is_not_there(layer):
-    code = """
-        assert (squares(2) == WANT).all()
-        callers = [threading.Thread(target=squares) for _ in range(3)]
-        [one.start() for one in callers], [one.join() for one in callers]
-        print((squares(2) == WANT).all())
-    """
-    assert in_process(code, NUMBA_THREADING_LAYER=layer) == "True"
+@pytest.mark.parametrize("wrong", [(3,), (5, 3), (7, 3, 5)])
+def test_the_error_of_the_first_task_that_has_one_is_raised(wrong):
+    def task(k):
+        if k in wrong:
+            time.sleep(0.01 * (k == min(wrong)))
+            raise ValueError(k)
 
-
-def test_more_threads_than_numba_has_are_still_used():
-    assert in_process("print((squares(4) == WANT).all())", NUMBA_NUM_THREADS="1") == "True"
+    with threads.pool(4) as pool, pytest.raises(ValueError, match=str(min(wrong))):
+        threads.share([partial(task, k) for k in range(20)], pool)
 
 
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -144,37 +125,6 @@ def test_a_forked_child_runs_kernels_after_its_parent_did():
 
 
 @posix
-def test_a_child_that_loads_the_package_itself_is_careful_too():
-    code = """
-        import os, numba, numpy as np
-        @numba.njit(parallel=True)
-        def total(x):
-            s = 0.0
-            for k in numba.prange(x.size):
-                s += x[k]
-            return s
-        total(np.ones(100))
-        child = os.fork()
-        if child == 0:
-            from test_threads import WANT, squares, threads
-            threads._layer.is_crowded = bool
-            os._exit(0 if (squares(2) == WANT).all() else 1)
-        print(os.waitpid(child, 0)[1])
-    """
-    places = [str(Path(nncjit.__file__).parent.parent), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env=environment,
-    )
-    assert done.stdout.strip() == "0", done.stderr[-2000:]
-
-
-@posix
 def test_a_fork_while_another_thread_compiles_does_not_hang():
     code = """
         import time
@@ -186,7 +136,7 @@ def test_a_fork_while_another_thread_compiles_does_not_hang():
         for _ in range(5):
             child = os.fork()
             if child == 0:
-                numba.njit(lambda x: x + 2)(1)
+                njit(lambda x: x + 2)(1)
                 os._exit(0 if (squares(2) == WANT).all() else 1)
             assert os.waitpid(child, 0)[1] == 0
             time.sleep(0.01)
@@ -214,7 +164,6 @@ def test_at_the_end_of_the_interpreter_kernels_still_run():
     code = """
         import atexit
         from concurrent.futures import thread
-        threads._layer.forked()
         squares(2)
         atexit.register(lambda: print((squares(2) == WANT).all()))
     """
