@@ -180,7 +180,7 @@ SHORT_LAYER = np.dtype(
         ("signalled", "i8"),  # int64[n_signalled], see `layer.signalled_contexts`
         ("n_signalled", "i8"),
         ("select", "i8"),  # the context of a choice's first bin
-        ("has_row_flags", "i8"),
+        ("flag_code", "i8"),  # that of hdsp_flag and row_skip_flag, 0 for none
         ("places", "i8"),  # int64[INITIALISATION_COUNT], where the cost of each initialisation stands in a TOTAL
         ("choice_cost", "i8"),  # what an initialisation other than 0 costs more, in units of 2^-15 bit
         ("initial_words", "i8"),  # uint32[INITIALISATION_COUNT]

@@ -126,7 +126,7 @@ class PayloadEncoder:
         self._settle()
         skipped = skipped_rows(levels, layer, row_skip)
         if skipped is None and is_short(layer, selection):
-            faults = write_short_layer(self._encoder, levels, layer, selection)
+            faults = write_short_layer(self._encoder, levels, layer, selection, base, history if hdsp else None)
             check_faults(faults, levels, layer)
             self._restarts.append(_NO_RESTARTS)
             return

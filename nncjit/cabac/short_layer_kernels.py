@@ -40,17 +40,19 @@ def _to_start(binariser):
 
 
 @kernel
-def begin(layer, levels, size, limit):
+def begin(layer, levels, base, history, size, limit):
     """Set the records of a short layer to its start.
 
-    layer  : address of a SHORT_LAYER
-    levels : address of int32[size]
-    size   : int
-    limit  : int     that of the simulation
+    layer   : address of a SHORT_LAYER
+    levels  : address of int32[size]
+    base    : address of int32[size], the base levels, or 0
+    history : address of int8[size], or 0
+    size    : int
+    limit   : int     that of the simulation
     """
     work = view_short_layer(layer)
     binariser, simulation, run = view_binariser(work.binariser), view_simulation(work.simulation), view_run(work.run)
-    binariser.levels = levels
+    binariser.levels, binariser.base_levels, binariser.history = levels, base, history
     _to_start(binariser)
     zero_bytes(work.totals, TOTAL_BYTES * work.n_contexts)
     simulation.limit, simulation.index = limit, 0
@@ -75,8 +77,8 @@ def choose(layer, simulated):
     for k in range(work.n_contexts):
         store_32(contexts, k, load_u32(words, 0))
     codes = work.codes
-    if work.has_row_flags:
-        store_16(codes, 0, BYPASS | 1 << 11)  # row_skip_flag 0
+    if work.flag_code:
+        store_16(codes, 0, work.flag_code)
         codes += 2
     for k in range(work.n_signalled):
         context = load_i64(signalled, k)

@@ -17,7 +17,7 @@ import numpy as np
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.encoder.sampling import runs
-from nncjit.quant import many_vectors
+from nncjit.quant import small_arrays
 from nncjit.quant.moments import Moments, grain, moments
 
 SUSPICIOUS_PEAK = 16.0
@@ -81,10 +81,15 @@ def measure(values: np.ndarray | HugeTensor, workers: Executor | None = None, fo
     return Measured(found, found.std)
 
 
-def measure_vectors(vectors: Sequence[np.ndarray]) -> list[Measured]:
-    """Measure vectors of float32, float32[n] each, by one call of a kernel; see `measure`."""
-    found = many_vectors.measure_vectors(vectors, LOST_BELOW, MOST_LOST)
-    return [Measured(known, known.rms, least) for known, least in found]
+def measure_small(arrays: Sequence[np.ndarray]) -> list[Measured]:
+    """Measure many small arrays of float32, C-contiguous, by one call of a kernel; see `measure`."""
+    vectors = [not is_matrix(values.shape) for values in arrays]
+    flat = [values.reshape(-1) for values in arrays]
+    sums = small_arrays.measure_arrays(flat, vectors, LOST_BELOW, MOST_LOST)
+    return [
+        Measured(found, found.rms, least) if is_vector else measure(values, found=found)
+        for values, is_vector, (found, least) in zip(arrays, vectors, sums, strict=True)
+    ]
 
 
 def _clipped_spread(values: np.ndarray | HugeTensor) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit.cabac.lane_encoder import RowQueue, compile_rows
 from nncjit.calibrate import Statistics, opened
-from nncjit.encoder import targets, vectors_together
+from nncjit.encoder import small_tensors, targets
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.idle_options import warn_of_idle
@@ -299,7 +299,7 @@ def compile_kernels() -> None:
     together.
     """
     compile_rows()
-    vectors_together.compile_kernels()
+    small_tensors.compile_kernels()
 
 
 def estimate_model(model: Model, options: Options, execution: Execution = EXECUTION, data: Data = NO_DATA) -> Encoded:
@@ -384,13 +384,15 @@ def _coded(items: list[Item], plan: Plan, pool: Executor | None) -> Iterator[tup
     def work(bundle: list[Item], workers: Executor | None) -> list[tuple[Item, list[CodedUnit] | Group]]:
         queue = RowQueue(workers)
         coded: dict[int, list[CodedUnit] | Group] = {}
-        coded.update(vectors_together.coded_together(bundle, plan))
-        begun = {}
-        for k, item in enumerate(bundle):
-            if k not in coded:
-                with stage("plan", next(item.all_tensors).name):
-                    begun[k] = _begin(item, plan, workers, queue)
-        for k, finish in begun.items():
+        coded.update(small_tensors.coded_together(bundle, plan))
+
+        def begin(item: Item) -> Callable[[], list[CodedUnit] | Group]:
+            with stage("plan", next(item.all_tensors).name):
+                return _begin(item, plan, workers, queue)
+
+        left = [k for k in range(len(bundle)) if k not in coded]
+        begun = thread_counts.share([partial(begin, bundle[k]) for k in left], workers)
+        for k, finish in zip(left, begun, strict=True):
             with stage("plan", next(bundle[k].all_tensors).name):
                 coded[k] = finish()
         return [(item, coded[k]) for k, item in enumerate(bundle)]

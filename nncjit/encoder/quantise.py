@@ -123,22 +123,26 @@ def quantise(
         inputs=metric,
         reference=None if reference is None else to_scan(reference, layer, workers=workers),
     )
-    solution = solve(problem, workers)
-    qp = _signalled_qp(decision, step, solution, ordered)
+    return matrix_of(problem, solve(problem, workers), decision)
+
+
+def matrix_of(problem: Problem, solution: Solution, decision: Decision) -> QuantisedMatrix:
+    """A matrix that is quantised: zeros instead of levels that are worse than these, and the qp to signal."""
+    qp = _signalled_qp(decision, problem.step, solution, problem.values)
     signalled = float(steps.step(qp, decision.density))
     sums = solution.reference_sums
-    if metric is None and sums.error(signalled) > sums.power:  # worse than nothing
+    if problem.inputs is None and sums.error(signalled) > sums.power:  # worse than nothing
         solution = solution.zeros()
         sums = solution.reference_sums
     return QuantisedMatrix(
         solution.levels,
-        layer,
+        problem.layer,
         decision,
         qp,
         sums.power,
         sums.error(signalled),
         loss=solution.loss,
-        fed_back=metric is not None,
+        fed_back=problem.inputs is not None,
     )
 
 

@@ -247,14 +247,14 @@ def _outcomes(
     layout, last = contents.layout, matrices[-1]
     if composed is None:
         (info,) = layout.infos
-        yield Outcome(info, _tool(last), last.step, last.power, last.error, reason, last.loss or 0.0)
+        yield Outcome(info, tool_of(last), last.step, last.power, last.error, reason, last.loss or 0.0)
         return
     original = contents.original
     assert original is not None
     tool = "joined"
     if layout.block is not None:
         types = _types(roles)
-        tool = " + ".join([_tool(last), *(t.name or "" for t in ParameterTypes if t & types)])
+        tool = " + ".join([tool_of(last), *(t.name or "" for t in ParameterTypes if t & types)])
         loss = sum(matrix.loss or 0.0 for matrix in matrices)
         if contents.table is not None:
             loss = contents.table.loss(original - composed)
@@ -268,7 +268,8 @@ def _outcomes(
         yield Outcome(info, tool, last.step, energy(original[here]), energy(original[here] - composed[here]))
 
 
-def _tool(matrix: QuantisedMatrix) -> str:
+def tool_of(matrix: QuantisedMatrix) -> str:
+    """What a report calls the quantiser of a matrix."""
     if matrix.fed_back:
         return "feedback"
     return "codebook" if matrix.book is not None else "trellis" if matrix.layer.dq else "uniform"

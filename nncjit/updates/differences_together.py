@@ -1,4 +1,4 @@
-"""Differences of the short vectors of a bundle, measured and coded together, as `encoder.vectors_together` does it for
+"""Differences of the short vectors of a bundle, measured and coded together, as `encoder.small_tensors` does it for
 whole models: a model can have thousands of vectors, for which Python's calls take most of the time.
 
 A vector that turns out to be special, whether unchanged, exact, or better whole, is left to `TensorCoder`. The bytes
@@ -12,10 +12,10 @@ from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
-from nncjit.cabac.short_layers import MOST_LEVELS, PAYLOADS_KERNEL, is_short
-from nncjit.encoder.measure import measure_vectors
+from nncjit.cabac.short_layers import MOST_LEVELS, PAYLOADS_KERNEL, fits_together
+from nncjit.encoder.measure import measure_small
+from nncjit.encoder.small_tensors import FEWEST, SmallTensor, coded, quantised
 from nncjit.encoder.unit_encoder import CodedUnit, Outcome, plain_header
-from nncjit.encoder.vectors_together import FEWEST, ShortVector, coded, quantised
 from nncjit.model import Tensor
 from nncjit.quant import steps
 from nncjit.stages import staged
@@ -42,9 +42,9 @@ def coded_together(bundle: Sequence[Pair], coder: TensorCoder) -> dict[int, Tens
     if len(places) < FEWEST or not PAYLOADS_KERNEL.pays(len(places)):
         return {}
     wanted = {k: found for k in places if (found := _wanted(bundle[k], coder)) is not None}
-    vectors = sorted(_decided(bundle, wanted, coder), key=lambda vector: vector.kind)
+    vectors = sorted(_decided(bundle, wanted, coder), key=lambda vector: vector.selection)
     updates: dict[int, TensorUpdate] = {}
-    for _, alike in groupby(vectors, key=lambda vector: vector.kind):
+    for _, alike in groupby(vectors, key=lambda vector: vector.selection):
         updates.update(_coded(list(alike), bundle, wanted, coder))
     return updates
 
@@ -72,12 +72,12 @@ def _wanted(pair: Pair, coder: TensorCoder) -> Wanted | None:
     return Wanted.of(pair.tensor.info, new, held, origin, coder.options)
 
 
-def _decided(bundle: Sequence[Pair], wanted: dict[int, Wanted], coder: TensorCoder) -> list[ShortVector]:
+def _decided(bundle: Sequence[Pair], wanted: dict[int, Wanted], coder: TensorCoder) -> list[SmallTensor]:
     """The vectors that are short differences, each with its decision."""
     if not wanted:
         return []
-    measured = measure_vectors([one.difference for one in wanted.values()])
-    of_new = measure_vectors([one.new for one in wanted.values()])
+    measured = measure_small([one.difference for one in wanted.values()])
+    of_new = measure_small([one.new for one in wanted.values()])
     found = []
     for (place, one), known, new in zip(wanted.items(), measured, of_new, strict=True):
         one.know(new.moments, known.moments)
@@ -86,32 +86,31 @@ def _decided(bundle: Sequence[Pair], wanted: dict[int, Wanted], coder: TensorCod
         info = bundle[place].tensor.info
         decision = coder.decision(info, known, coder.plan, matrix=False)
         low, high = steps.qp_range(decision.density)
-        vector = ShortVector(place, info, one.difference, decision)
-        if low <= decision.qp <= high and is_short(vector.layer, decision.initialisation):
-            found.append(vector)
+        layer = decision.layer(info.shape)
+        if low <= decision.qp <= high and fits_together(layer, decision.initialisation):
+            found.append(SmallTensor(place, info, one.difference, decision, layer))
     return found
 
 
 def _coded(
-    vectors: list[ShortVector], bundle: Sequence[Pair], wanted: dict[int, Wanted], coder: TensorCoder
+    vectors: list[SmallTensor], bundle: Sequence[Pair], wanted: dict[int, Wanted], coder: TensorCoder
 ) -> list[tuple[int, TensorUpdate]]:
-    """The updates of vectors of one kind, each with its place; not of those that are better exact or left alone."""
-    levels, sums = quantised(vectors)
-    said = [k for k, found in enumerate(levels) if found.any() and sums[k].error(vectors[k].step) <= sums[k].power]
-    vectors, levels = [vectors[k] for k in said], [levels[k] for k in said]
-    if not vectors:
+    """The updates of vectors of one selection, each with its place; none of those better exact or left alone."""
+    said = [(vector, matrix) for vector, matrix in zip(vectors, quantised(vectors), strict=True) if matrix.levels.any()]
+    if not said:
         return []
     updates = []
-    for vector, found, k, payload in zip(vectors, levels, said, coded(vectors, levels), strict=True):
+    for (vector, matrix), done in zip(said, coded([matrix for _, matrix in said]), strict=True):
+        assert done is not None, "vectors have no rows to leave out"
         info, one = vector.info, wanted[vector.place]
-        error = sums[k].error(vector.step)
-        outcome = Outcome(info, "difference", vector.step, one.power, error)
+        outcome = Outcome(info, "difference", matrix.step, one.power, matrix.error)
         header = plain_header("float32", info.shape, 0, vector.layer).with_name(info.name)
-        unit = CodedUnit(header, payload, (outcome,))
+        unit = CodedUnit(header, done.payload, (outcome,))
         if coder.is_tiny(info, unit):
             continue
         _, origin, held = bundle[vector.place]
         assert held is not None
-        received = partial(coder.received, info, one, held, found, vector.step)
-        updates.append((vector.place, TensorUpdate(info, origin, "difference", unit, received, one.power, error)))
+        received = partial(coder.received, info, one, held, matrix.levels, matrix.step)
+        update = TensorUpdate(info, origin, "difference", unit, received, one.power, matrix.error)
+        updates.append((vector.place, update))
     return updates

@@ -25,7 +25,6 @@ from nncjit.cabac import (
     short_layers,
     size_estimate,
 )
-from nncjit.cabac.layer import Layer
 from nncjit.errors import OptionError
 from nncjit.jit import records
 
@@ -116,12 +115,14 @@ def encode_together(rng: random.Random) -> None:
     """Some payloads of short layers at once."""
     choose_sizes(rng)
     short_layers.SPARE_BYTES = rng.choice([0, 5000, 1 << 17])
-    wild = np.random.default_rng(rng.getrandbits(32))
-    most = rng.choice([1, 400, 2**30 - 1])
-    levels = [wild.integers(-most, most, rng.randint(1, 90), np.int32, endpoint=True) for _ in range(rng.randint(1, 9))]
-    layer = Layer.of((1,), unary_length=rng.randint(1, 30))
-    numbers = [rng.randint(-64, 63) for _ in levels]
-    short_layers.code_short_payloads(levels, layer, numbers, 7, rng.choice(["none", "fast", "exact"]))
+    selection = rng.choice(["none", "fast", "exact"])
+    given = [any_given(rng, row_skip=False) for _ in range(rng.randint(1, 9))]
+    units = [
+        short_layers.ShortUnit(g.levels, g.layer, rng.randint(-64, 63), g.base, g.history if g.hdsp else None)
+        for g in given
+        if short_layers.fits_together(g.layer, selection)
+    ]
+    short_layers.code_short_units(units, rng.choice([0, 7, 13]), selection)
 
 
 def main() -> None:

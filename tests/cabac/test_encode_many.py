@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from cabac.encoding import Given, any_layer
+from cabac.encoding import Given, any_layer, plain_levels
 
 from nncjit.cabac import block_row_pieces, short_layers
 from nncjit.cabac.entry_points import EntryPoint, as_array
@@ -16,7 +16,9 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import from_scan, to_scan
-from nncjit.cabac.short_layers import code_short_payloads
+from nncjit.cabac.short_layers import ShortUnit, code_short_units, fits_together
+from nncjit.cabac.size_estimate import estimate_bits
+from nncjit.errors import OptionError
 from nncjit.jit import JIT
 
 pytestmark = pytest.mark.kernel
@@ -92,24 +94,52 @@ def test_short_layers_take_the_bytes_of_long_ones(work, monkeypatch):
     assert [w.code() for w in limited] == long
 
 
+def alone(unit, number_bits, selection):
+    """A payload by itself, and what its layer is estimated to take."""
+    encoder = PayloadEncoder()
+    if number_bits:
+        encoder.number(unit.number, number_bits)
+    hdsp = unit.history is not None and unit.layer.parent == 1
+    given = {"base": unit.base, "history": unit.history, "hdsp": hdsp, "selection": selection, "row_skip": False}
+    encoder.layer(unit.levels, unit.layer, **given)
+    return encoder.finish(), estimate_bits(unit.levels, unit.layer, **given)
+
+
+def any_units(rng, selection, count):
+    """Layers of all kinds that can go together."""
+    units = []
+    while len(units) < count:
+        case = any_layer(rng, skipped=False)
+        if fits_together(case.layer, selection):
+            history = case.history if case.hdsp else None
+            units.append(ShortUnit(case.levels, case.layer, rng.randint(-64, 63), case.base, history))
+    return units
+
+
 @pytest.mark.parametrize("spare", [9000, 1 << 17])
-@pytest.mark.parametrize("selection", ["none", "fast", "exact"])
-def test_payloads_of_short_layers_take_the_bytes_of_payloads_alone(selection, spare, monkeypatch):
+@pytest.mark.parametrize(("selection", "number_bits"), [("none", 7), ("fast", 0), ("exact", 13)])
+def test_short_units_take_the_bytes_of_payloads_alone(selection, number_bits, spare, monkeypatch):
     monkeypatch.setattr(short_layers, "SPARE_BYTES", spare)  # the output is too small at first
-    rng = np.random.default_rng(9)
-    sizes = rng.integers(1, 2500 if JIT else 9, 40 if JIT else 4)
-    levels = [(rng.standard_normal(n) * 10.0 ** rng.integers(-1, 9)).astype(np.int32) for n in sizes]
-    numbers = rng.integers(-64, 64, len(levels)).tolist()
-    layers = [Layer.of((len(part),), unary_length=4) for part in levels]
+    units = any_units(random.Random(9), selection, 200 if JIT else 6)
+    large = Layer.of((2500 if JIT else 9,), unary_length=4)
+    units.append(ShortUnit((1e8 * np.random.default_rng(0).standard_normal(large.size)).astype(np.int32), large))
+    for unit, coded in zip(units, code_short_units(units, number_bits, selection), strict=True):
+        rows = unit.levels.reshape(unit.layer.rows, unit.layer.width)
+        if coded is None:
+            assert unit.layer.has_row_flags
+            assert not rows.any(axis=1).all()
+        else:
+            assert coded == alone(unit, number_bits, selection)
 
-    def alone(part, layer, number):
-        encoder = PayloadEncoder()
-        encoder.number(number, 7)
-        encoder.layer(part, layer, selection=selection)
-        return encoder.finish()
 
-    one_by_one = list(map(alone, levels, layers, numbers))
-    assert code_short_payloads(levels, layers[0], numbers, 7, selection) == one_by_one
+def test_short_units_must_have_levels_that_can_be_coded():
+    fine = Layer.of((4, 4), dq=True)
+    units = [ShortUnit(plain_levels(fine, 3.0), fine), ShortUnit(np.ones(16, np.int32), fine)]
+    with pytest.raises(OptionError, match="states of dependent quantisation"):
+        code_short_units(units, 7, "fast")
+    vector = Layer.of((3,))
+    with pytest.raises(OptionError, match="beyond the coder's"):
+        code_short_units([ShortUnit(np.full(3, 1 << 30, np.int32), vector)], 7, "fast")
 
 
 def test_a_thread_keeps_memory_for_few_kinds_of_short_layers(monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nncjit
-from nncjit.encoder import vectors_together
+from nncjit.encoder import small_tensors
 from nncjit.updates import differences_together
 from nncjit.updates.update_encoder import coded_together
 
@@ -52,7 +52,7 @@ def test_the_bytes_are_those_of_vectors_alone(options, monkeypatch):
         return found
 
     monkeypatch.setattr("nncjit.updates.update_encoder.coded_together", counted)
-    monkeypatch.setattr(vectors_together.PAYLOADS_KERNEL, "_compiled", True)
+    monkeypatch.setattr(small_tensors.PAYLOADS_KERNEL, "_compiled", True)
     together = nncjit.update(base, new, **options)
     assert counts[-1] >= 12
     monkeypatch.setattr(differences_together, "FEWEST", 10**6)

@@ -1,4 +1,4 @@
-"""Vectors that are encoded together get the bytes and the report that each gets alone."""
+"""Small tensors that are encoded together get the bytes and the report that each gets alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import nncjit
 from nncjit.calibrate import Calibration
-from nncjit.encoder import vectors_together
+from nncjit.encoder import small_tensors
 
 SIZES = (0, 1, 7, 8, 100, 3000, 8193)
 KINDS = {
@@ -28,6 +28,18 @@ KINDS = {
     "reversed": lambda v: v[::-1],
     "a column": lambda v: v.reshape(-1, 1),
 }
+MATRICES = {
+    "square": lambda m: m,
+    "rows of zeros": lambda m: m * (np.arange(len(m)) % 3 > 0).reshape(-1, *[1] * (m.ndim - 1)),
+    "offset": lambda m: m + 3,
+    "constant": lambda m: np.full_like(m, 0.37),
+    "one outlier": lambda m: np.where(m == m.max(), 1e4, 1e-3 * m),
+    "not finite": lambda m: np.where(m == m.max(), np.inf, m),
+    "tiny": lambda m: m * 1e-38,
+    "turned": lambda m: m.T,
+    "sparse": lambda m: np.where(np.abs(m) > 1.5, m, 0),
+}
+SHAPES = ((2, 2), (16, 16), (4, 3, 3, 3), (1, 200), (90, 2), (128, 64))
 OPTIONS = [
     {},
     {"quality": 4.0, "selection": "exact"},
@@ -37,9 +49,12 @@ OPTIONS = [
     {"references": "index", "quantizer": "codebook", "unary_length": "auto"},
     {"rules": {"1.*": {"qp": 20}, "2.*": {"unary_length": 5}, "3.*": "raw", "4.*": {"rate_weight": 1.0}}},
     {"rules": {"1.*": {"group": "a"}, "2.*": "lossless", "3.*": {"first_dimension": 1}, "4.*": {"bits": 6}}},
+    {"scan_order": 2, "quantizer": "uniform", "bits": 3.0},
+    {"rules": {"1.*": {"zeros": 0.5}, "2.*": {"rank": 1}, "3.*": {"scale_rows": True}, "4.*": {"unify": 0.3}}},
+    {"transform_tables": True, "rules": {"3.*": {"quantizer": "auto"}, "9 matrix.*": {"pattern": (2, 4)}}},
 ]
 ALONE = [{"selection": "reference"}]
-"""With these, no vector goes together with others."""
+"""With these, no tensor goes together with others."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +65,10 @@ def model():
         dtype = ("float32", "float16", "float64")[k % 3]
         with np.errstate(over="ignore"):
             arrays[f"{k} {kind}"] = change(random.standard_normal(size)).astype(dtype)
+    for k, (shape, (kind, change)) in enumerate(itertools.product(SHAPES, MATRICES.items())):
+        dtype = ("float32", "float16")[k % 2]
+        arrays[f"{k} matrix {kind}"] = np.asarray(change(random.standard_normal(shape))).astype(dtype)
+    arrays |= {f"{k} scalar": np.array(value, np.float32) for k, value in enumerate((0.3, -7.0, 0.0, np.nan))}
     return arrays | {"matrix": random.standard_normal((40, 50), dtype=np.float32), "integers": np.arange(9)}
 
 
@@ -66,7 +85,7 @@ def statistics(model):
 
 @pytest.fixture
 def together(monkeypatch):
-    """How many vectors of each bundle went together."""
+    """How many tensors of each bundle went together."""
     counts = []
 
     def coded_together(bundle, plan):
@@ -74,9 +93,9 @@ def together(monkeypatch):
         counts.append(len(found))
         return found
 
-    original = vectors_together.coded_together
-    monkeypatch.setattr(vectors_together.PAYLOADS_KERNEL, "pays", lambda _: True)
-    monkeypatch.setattr(vectors_together, "coded_together", coded_together)
+    original = small_tensors.coded_together
+    monkeypatch.setattr(small_tensors.PAYLOADS_KERNEL, "pays", lambda _: True)
+    monkeypatch.setattr(small_tensors, "coded_together", coded_together)
     return counts
 
 
@@ -91,14 +110,14 @@ def encoded(model, **options):
 def test_together_as_alone(model, options, together, monkeypatch):
     found = encoded(model, **options)
     assert (sum(together) > 0) == (options in OPTIONS)
-    monkeypatch.setattr(vectors_together, "FEWEST", math.inf)
+    monkeypatch.setattr(small_tensors, "FEWEST", math.inf)
     assert encoded(model, **options) == found
 
 
-def test_vectors_with_statistics_go_alone(model, statistics, together, monkeypatch):
+def test_vectors_with_statistics_and_all_matrices_of_such_a_model_go_alone(model, statistics, together, monkeypatch):
     found = encoded(model, calibration=statistics)
     count = sum(together)
     assert encoded(model)[0] != found[0]
-    assert sum(together) - count == count + 1
-    monkeypatch.setattr(vectors_together, "FEWEST", math.inf)
+    assert 0 < count < sum(together) - count
+    monkeypatch.setattr(small_tensors, "FEWEST", math.inf)
     assert encoded(model, calibration=statistics) == found
