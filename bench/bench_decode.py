@@ -4,29 +4,22 @@
 thread and the ratio to NNCodec, without block rows (one stream), with them (two streams at a time), and with contexts
 from an earlier update. Times are thread CPU time, best of several runs in one process. ``python bench/bench_decode.py
 threads`` prints how one large tensor and many small ones scale with threads, in wall time. ``python
-bench/bench_decode.py lanes`` prints block rows in lanes beside two streams at a time, where lanes can be compiled;
-``python bench/bench_decode.py fill`` prints how full the segments of whole models keep the lanes of many threads.
+bench/bench_decode.py lanes`` prints block rows in lanes beside two streams at a time, where lanes can be compiled.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from heapq import heappushpop
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
-import models
 import numpy as np
 import pytest
 from bench_encode import IDS, KINDS, UNARY_LENGTH, count_bins, levels_of
 from timing import RIVAL, best_time, best_wall, clock, ratio
 
-import nncjit
-from nncjit.cabac import lane_supply
 from nncjit.cabac.entry_points import as_array
-from nncjit.cabac.lane_records import LANES
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 from nncjit.cabac.payload_encoder import PayloadEncoder
@@ -154,30 +147,6 @@ def lanes() -> None:
         print(f"{line}{speeds}{taken * cycles / bins:>14.1f}", flush=True)
 
 
-def fill() -> None:
-    """Share of the lanes of so many threads that whole models with default options keep at work, by their segments:
-    each lane takes the longest one that is left.
-    """
-    whole = {"ResNet50 shapes": models.resnet50()} | ({"MiniLM": models.minilm()} if models.minilm_file() else {})
-    for name, arrays in whole.items():
-        data, bits = nncjit.encode(arrays), []
-        choose = lane_supply.jobs_for_lanes
-
-        def note(layers, segments, size, n_bits, *rest):  # type: ignore[no-untyped-def]
-            bits.extend(n_bits[size >= lane_supply.SMALLEST].tolist())  # noqa: B023
-            return choose(layers, segments, size, n_bits, *rest)  # noqa: B023
-
-        with patch.object(lane_supply, "jobs_for_lanes", note):
-            nncjit.decode(data)
-        shares = []
-        for threads in (1, 2, 4, 8, 16):
-            lanes = [0] * (LANES * threads)
-            for one in sorted(bits, reverse=True):
-                heappushpop(lanes, lanes[0] + one)
-            shares.append(f"{sum(bits) / len(lanes) / max(lanes):.0%} with {threads}")
-        print(f"{name}: {len(bits)} segments keep lanes at work {', '.join(shares)} threads")
-
-
 def scaling() -> dict[str, Any]:
     """How one large tensor and many small ones scale with threads: millions of weights a second, by threads."""
     large, small = case("1.8 bits", dq=True, way="block rows"), case("1.8 bits", dq=True, way="one stream", rows=32)
@@ -192,14 +161,14 @@ def scaling() -> dict[str, Any]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["kinds", "lanes", "fill", "threads"], default="kinds")
+    parser.add_argument("what", nargs="?", choices=["kinds", "lanes", "threads"], default="kinds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="with threads: keep the figures there")
     arguments = parser.parse_args()
     if arguments.what == "kinds":
         table()
         return
-    if arguments.what in ("lanes", "fill"):
-        lanes() if arguments.what == "lanes" else fill()
+    if arguments.what == "lanes":
+        lanes()
         return
     found = scaling()
     for name, speeds in found["speeds"].items():

@@ -5,8 +5,9 @@ of few long rows would leave half of the lanes empty, so a bundle has the weight
 side, one a thread, those of tiny tensors meanwhile by the caller. The pieces of a large tensor are spread over the same
 threads, behind what came before it, and so are those of the last bundle: nothing follows that the other threads could
 do meanwhile. Another large tensor is begun beside it where both fit in memory, since a tensor has steps that one thread
-takes alone: of a model of matrices of four to twelve million weights, 1.5 of 2 cores were at work. Whoever waits for
-shared pieces does some of them, so a pool of any size cannot block itself.
+takes alone: of a model of matrices of four to twelve million weights, 1.5 of 2 cores were at work. Where there are more
+threads than bundles may be in memory, all bundles are shared. Whoever waits for shared pieces does some of them, so a
+pool of any size cannot block itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
+
+from nncjit.jit.threads import Pool
 
 LARGE = 1 << 22
 """Weights from which a tensor's pieces are spread over all threads."""
@@ -27,6 +30,9 @@ IN_FLIGHT = 3 << 22
 """Weights of small tensors that may be read and not yet handed on: two bundles, whatever their last tensors are."""
 LARGE_IN_FLIGHT = 3 << 23
 """The same where a large tensor is to be begun. A larger one is alone, and the caller's own."""
+
+BUNDLES = IN_FLIGHT // BUNDLE
+"""That may be in memory: with more threads, all of these are shared."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,7 +65,8 @@ def in_order(
     items : iterable of (item, size)
         `size` in weights decides between side by side and alone.
     work : callable
-        Gets the pool as `workers` for a large item and for the last one unless it is tiny, else None.
+        Gets the pool as `workers` for a large item and for the last one unless it is tiny, and with more threads than
+        `BUNDLES` for all that are not tiny; else None.
     pool : Executor or None
         The threads; None: all is done by the caller's.
     """
@@ -67,6 +74,7 @@ def in_order(
         for item, _ in items:
             yield work(item, None)
         return
+    shared = pool if isinstance(pool, Pool) and pool.threads > BUNDLES else None
     waiting: deque[tuple[Future[Result], int]] = deque()
     in_flight = 0
     try:
@@ -75,7 +83,7 @@ def in_order(
             while waiting and (waiting[0][0].done() or in_flight + size > most):
                 in_flight -= waiting[0][1]
                 yield waiting.popleft()[0].result()  # under no name, which would keep it while the next are coded
-            workers = pool if size >= LARGE or (is_last and size >= TINY) else None
+            workers = None if size < TINY else pool if size >= LARGE or is_last else shared
             if size < TINY or size > LARGE_IN_FLIGHT:
                 waiting.append((_done(work, item, workers), size))
             else:
