@@ -1,15 +1,16 @@
 """Sizes of the zoo's models: coded as they are, calibrated, and fine-tuned, at a loss that a validation split decides.
 
-    python bench/calibrated.py vgg [--finetune STEPS [--first SHARE] [--rate RATE]] --json out.json
+    python bench/calibrated.py vgg [--finetune STEPS [--first SHARE] [--rate RATE] [--kept out.json]] --json out.json
 
 A curve of each kind runs over steps (`quality`), coarser and coarser until two points in a row lose more than one
-percent of the main measure on the validation split, and then half a step beyond the last one that held. A point holds
-the limit if it does so by at least one standard error, of sample after sample beside what the original makes of it. The
-smallest such point is chosen, and is measured on the test set, which nothing is chosen on.
+percent of the main measure on the validation split; then the last step that held is halved twice towards the next. A
+point holds the limit if it does so by at least one standard error, of sample after sample beside what the original
+makes of it. The smallest such point is chosen, and is measured on the test set, which nothing is chosen on.
 
-"as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples (`vgg`: 4096). "vectors
-anew": after that, `match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels, so many
-steps for each point of the curve, on from the point before.
+"as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples (`vgg` and `charlm`: 4096).
+"vectors anew": after that, `match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels,
+so many steps for each point of the curve, on from the point before; a first point that does not hold the limit is
+trained on until it does. The file is written after each of these points.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ from nncjit.torch import finetune, match_biases, match_norms, merge_norms
 LOSS = 1.0
 """Percent of the main measure that may be lost."""
 STEP = 0.5**0.5
-"""From one point of a curve to the next; what is refined is half of it."""
+"""From one point of a curve to the next."""
+REFINED = 2
+"""How often the step is halved at last."""
 MOST_FAILED = 2
 START = {
     "audio": (0.05, 0.5),
@@ -66,6 +69,7 @@ class Curve:
         self.sign, self.limits = sign, original * (1 - sign * LOSS / 100)
         self.points: list[dict[str, Any]] = []
         self.streams: list[bytes] = []
+        self._tests: dict[int, dict[str, float]] = {}
 
     def add(self, quality: float, data: bytes) -> bool:
         """Add a point, and say whether it holds the limit."""
@@ -94,7 +98,9 @@ class Curve:
             held = self.add(quality, encoded(quality))
             coarsest, failed = (quality, 0) if held else (coarsest, failed + 1)
             quality *= STEP
-        self.add(coarsest * STEP**0.5, encoded(coarsest * STEP**0.5))
+        for k in range(1, REFINED + 1):
+            quality = coarsest * STEP ** (0.5**k)
+            coarsest = quality if self.add(quality, encoded(quality)) else coarsest
 
     def best(self) -> int | None:
         """The smallest point that holds the limit."""
@@ -106,8 +112,17 @@ class Curve:
         best = self.best()
         if best is None:
             return None
-        test = zoo_calibration.measure(self.name, nncjit.decode(self.streams[best]))
-        return self.points[best] | {"test": test}
+        if best not in self._tests:
+            self._tests[best] = zoo_calibration.measure(self.name, nncjit.decode(self.streams[best]))
+        return self.points[best] | {"test": self._tests[best]}
+
+    def keep(self, earlier: Mapping[str, Any]) -> None:
+        """Take the points of an earlier run, whose streams are gone, and what the best gave on the test set."""
+        self.points = [point for point in earlier["points"] if point["kind"] == self.kind]
+        self.streams = [b""] * len(self.points)
+        best, found = self.best(), earlier["chosen"].get(self.kind)
+        if best is not None:
+            self._tests[best] = found["test"]
 
     @staticmethod
     def _holds(point: Mapping[str, float]) -> bool:
@@ -138,16 +153,20 @@ def anew(name: str, weights: Arrays, data: bytes, options: Mapping[str, Any]) ->
     return encoded({**weights, **changed})
 
 
-def tuned(
-    name: str, weights: Arrays, statistics: Statistics, first: float, steps: int, rate: float
-) -> Iterator[tuple[float, bytes]]:
-    """Streams of a network that is trained on with the codec in the loop, coarser and coarser."""
+def tune(
+    curve: Curve, weights: Arrays, statistics: Statistics, first: float, steps: int, rate: float
+) -> Iterator[None]:
+    """Train a network on with the codec in the loop, coarser and coarser, and yield after each point of its curve.
+
+    Until a first point holds, it goes on at the same quality; after that, it ends with the first that does not.
+    """
+    name = curve.name
     state = tensors(weights)
     task = zoo_calibration.TASKS[name]
     drawn = (task.tuned_on or task.draw)(zoo_calibration.BATCH, zoo_calibration.CALIBRATE_ON + 2)
     loss = training.cross_entropy if task.logits else (lambda out, y: 100 * torch.nn.functional.mse_loss(out, y))
-    for k in range(MOST_TUNED):
-        quality = first * NEXT**k
+    quality = first
+    for _ in range(MOST_TUNED):
         finetune(
             state,
             [tuple(map(torch.from_numpy, next(drawn))) for _ in range(steps)],
@@ -159,7 +178,12 @@ def tuned(
             refresh=REFRESH,
         )
         arrays = {key: t.numpy() for key, t in state.items()}
-        yield quality, nncjit.encode(arrays, calibration=statistics, quality=quality)
+        held = curve.add(quality, nncjit.encode(arrays, calibration=statistics, quality=quality))
+        yield
+        if held:
+            quality *= NEXT
+        elif curve.best() is not None:
+            break
 
 
 def main() -> None:
@@ -169,6 +193,7 @@ def main() -> None:
     parser.add_argument("--finetune", type=int, default=0, metavar="STEPS", help="for each point of the curve")
     parser.add_argument("--first", type=float, default=0.7, help="where it begins: share of the best quality so far")
     parser.add_argument("--rate", type=float, default=3e-4, help="of fine-tuning, at its peak")
+    parser.add_argument("--kept", type=Path, metavar="FILE", help="of a run before: only fine-tuning is measured anew")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -180,6 +205,32 @@ def main() -> None:
     plain, calibrated, norms, finetuned = (
         Curve(name, kind, raw, whole) for kind in ("as it is", "calibrated", "vectors anew", "fine-tuned")
     )
+    curves = (plain, calibrated, norms, finetuned)
+    if args.kept is None:
+        measure(name, curves, weights, merged, made)
+    else:
+        earlier = json.loads(args.kept.read_text("utf-8"))
+        for curve in curves[:3]:
+            curve.keep(earlier)
+        begin -= earlier["cpu_seconds"]
+    facts = {
+        "model": name,
+        "weights": sum(a.size for a in weights.values()),
+        "original": {"validation": float(whole.mean()), "test": zoo_calibration.measure(name, weights)},
+        "finetune_steps": args.finetune,
+    }
+    found = report(facts, curves, begin, args.json)
+    best = [curve.points[k]["quality"] for curve in (calibrated, norms) if (k := curve.best()) is not None]
+    if args.finetune and best:
+        for _ in tune(finetuned, merged, made, args.first * min(best), args.finetune, args.rate):
+            found = report(facts, curves, begin, args.json)
+    for kind, chosen in found["chosen"].items():
+        print(f"{name}, {kind}: {chosen and (round(chosen['ratio'], 3), chosen['test'])}", flush=True)
+
+
+def measure(name: str, curves: tuple[Curve, ...], weights: Arrays, merged: Arrays, made: Statistics) -> None:
+    """All curves but that of fine-tuning."""
+    plain, calibrated, norms, _ = curves
     plain.search(START[name][0], lambda quality: nncjit.encode(weights, quality=quality))
     calibrated.search(START[name][1], lambda quality: nncjit.encode(merged, calibration=made, quality=quality))
     for point, stream in zip(calibrated.points, calibrated.streams, strict=True):
@@ -188,25 +239,20 @@ def main() -> None:
         if data is None:
             break
         norms.add(point["quality"], data)
-    best = [curve.points[k]["quality"] for curve in (calibrated, norms) if (k := curve.best()) is not None]
-    if args.finetune and best:
-        for quality, stream in tuned(name, merged, made, args.first * min(best), args.finetune, args.rate):
-            if not finetuned.add(quality, stream):
-                break
-    curves = [curve for curve in (plain, calibrated, norms, finetuned) if curve.points]
+
+
+def report(facts: Mapping[str, Any], curves: Iterable[Curve], begin: float, path: Path | None) -> dict[str, Any]:
+    """What was found so far, also as a file."""
+    drawn = [curve for curve in curves if curve.points]
     found = {
-        "model": name,
-        "weights": sum(a.size for a in weights.values()),
-        "original": {"validation": float(whole.mean()), "test": zoo_calibration.measure(name, weights)},
-        "finetune_steps": args.finetune,
-        "points": [point for curve in curves for point in curve.points],
-        "chosen": {curve.kind: curve.chosen() for curve in curves},
+        **facts,
+        "points": [point for curve in drawn for point in curve.points],
+        "chosen": {curve.kind: curve.chosen() for curve in drawn},
         "cpu_seconds": time.process_time() - begin,
     }
-    for kind, chosen in found["chosen"].items():
-        print(f"{name}, {kind}: {chosen and (round(chosen['ratio'], 3), chosen['test'])}", flush=True)
-    if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    if path is not None:
+        path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    return found
 
 
 if __name__ == "__main__":

@@ -302,17 +302,14 @@ def _ours(found: Json) -> tuple[str, str, str]:
 
 
 def calibrated() -> str:
-    """Coded as it is, calibrated and fine-tuned, where a validation split chose how fine. A star marks rows that were
-    chosen without the standard error of what the split says.
-    """
+    """Coded as it is, calibrated and fine-tuned, where a validation split chose how fine."""
     kinds = ("as it is", "calibrated", "vectors anew", "fine-tuned")
     rivals = load("eval-*.json")
     lines = []
     for model, found in load("calibrated-*.json").items():
         tests = found["original"]["test"]
         main = next(key for key in MEASURES if key in tests)
-        cautious = all("room" in point for point in found["points"])
-        line = [f"`{model}`{'' if cautious else ' *'}", MEASURES[main], _number(tests[main])]
+        line = [f"`{model}`", MEASURES[main], _number(tests[main])]
         best = _nearly_unchanged(rivals[model], "NNCodec")
         line.append("-" if best is None else f"{best['ratio']:.2f} % ({_number(best['measures'][main])})")
         for kind in kinds:

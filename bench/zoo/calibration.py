@@ -35,8 +35,8 @@ BATCH = 64
 CHOOSING = 360
 """Digits, of those that training saw, that the validation split shows and fine-tuning does not."""
 TUNED_ON, CHOSEN_ON = slice(CHOOSING, None), slice(CHOOSING)
-PICTURES = 8192
-"""Of the validation split: hits are counted, and so many tell half a percent."""
+COUNTED = 8192
+"""Samples of the validation split where hits are counted: so many tell half a percent."""
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -56,7 +56,7 @@ class Task(NamedTuple):
     samples: int = SAMPLES
     """Samples of its statistics."""
     tuned_on: Callable[[int, int], Iterator[Batch]] | None = None
-    """What fine-tuning draws where it may not have all that training has."""
+    """What fine-tuning draws, if something else."""
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
@@ -92,7 +92,7 @@ def _pictures(size: int, seed: int, part: slice = slice(None)) -> Iterator[Batch
 
 
 def _chosen_pictures() -> Iterator[Batch]:
-    return islice(_pictures(BATCH, VALIDATE_ON, CHOSEN_ON), PICTURES // BATCH)
+    return islice(_pictures(BATCH, VALIDATE_ON, CHOSEN_ON), COUNTED // BATCH)
 
 
 def _scenes(size: int, seed: int) -> Iterator[Batch]:
@@ -102,11 +102,16 @@ def _scenes(size: int, seed: int) -> Iterator[Batch]:
         yield scenes.inputs(spectrograms), labels.astype(np.int64)
 
 
+def _kept_scenes(size: int, seed: int) -> Iterator[Batch]:  # noqa: ARG001 - of the batches that training has
+    """Scenes that are drawn once, in batches that are each masked in another way, as training has them."""
+    return scenes.batches(seed)
+
+
 def _unread_text(size: int, seed: int) -> Iterator[Batch]:
     found = charlm.batches(seed, charlm.unread)
     while True:
-        parts = [next(found) for _ in range(max(1, size // charlm.BATCH))]
-        yield tuple(np.concatenate(part) for part in zip(*parts, strict=True))  # type: ignore[misc]
+        parts = [next(found) for _ in range(-(-size // charlm.BATCH))]
+        yield tuple(np.concatenate(part)[:size] for part in zip(*parts, strict=True))  # type: ignore[misc]
 
 
 def _chosen_text() -> Iterator[Batch]:
@@ -133,7 +138,7 @@ def _varied_digits(size: int, seed: int, part: slice = slice(None)) -> Iterator[
 
 
 def _chosen_digits() -> Iterator[Batch]:
-    return islice(_varied_digits(BATCH, VALIDATE_ON, CHOSEN_ON), PICTURES // BATCH)
+    return islice(_varied_digits(BATCH, VALIDATE_ON, CHOSEN_ON), COUNTED // BATCH)
 
 
 def _hits(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -155,9 +160,9 @@ TASKS = {
     "vgg": _of_pictures._replace(samples=4 * SAMPLES),
     "resnet": _of_pictures,
     "mobilenet": _of_pictures,
-    "audio": Task(_scenes, _hits, validation=1024),
+    "audio": Task(_scenes, _hits, validation=COUNTED, tuned_on=_kept_scenes),
     "autoencoder": Task(autoencoder.batches, _psnr, logits=False, validation=512),
-    "charlm": Task(_unread_text, _bits, unseen=_chosen_text),
+    "charlm": Task(_unread_text, _bits, unseen=_chosen_text, samples=4 * SAMPLES),
     "digits": Task(_varied_digits, _hits, unseen=_chosen_digits, tuned_on=partial(_varied_digits, part=TUNED_ON)),
 }
 HIGHER_IS_BETTER = {name: name != "charlm" for name in TASKS}

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from bench.zoo.layers import NORM_EPSILON, join_heads, linear, split_heads
+from bench.zoo.layers import NORM_EPSILON, join_heads, split_heads
 
 __all__ = [
     "attend",
@@ -34,6 +34,7 @@ __all__ = [
 __all__ += ["lower_triangle", "max_pool", "mean_pool", "relu", "save", "sigmoid", "split_heads"]
 
 gelu = functional.gelu
+linear = functional.linear
 sigmoid = torch.sigmoid
 Forward = Callable[[Mapping[str, Any], Any, Any], Any]
 """Outputs of a network from its weights, its inputs, and the module of layers to use."""
