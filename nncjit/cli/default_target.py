@@ -103,7 +103,7 @@ def in_folder(folder: Path | None, sources: list[Path], suffix: str) -> list[Pat
     Raises
     ------
     OptionError
-        No folder is given that exists or can be made, or two would go to one file.
+        No folder is given that exists or can be made, or one with the name of a file; or two would go to one file.
     """
     names: dict[str, Path] = {}
     for source in sources:
@@ -111,7 +111,7 @@ def in_folder(folder: Path | None, sources: list[Path], suffix: str) -> list[Pat
         if name.lower() in names:  # not every disk tells capitals apart
             raise OptionError(f"{names[name.lower()]} and {source} would both become {name}: compress them one by one")
         names[name.lower()] = source
-    if folder is None or (folder.exists() and not folder.is_dir()):
+    if folder is None or (not folder.is_dir() and (folder.exists() or folder.name.lower().endswith(suffix))):
         raise OptionError("several models go into a folder: name it with -o FOLDER/")
     with os_errors(folder):
         folder.mkdir(exist_ok=True)

@@ -258,6 +258,8 @@ def test_several_inputs_and_patterns_go_into_a_folder(folder, run):
     assert run("compress *.safetensors -o more -q") == (0, "", "")
     assert tree(folder / "more") == ["m.nnc", "n.nnc"]
     assert "-o FOLDER/" in run("compress m.safetensors n.safetensors")[2]
+    assert "-o FOLDER/" in run("compress m.safetensors n.safetensors -o both.nnc")[2]
+    assert not (folder / "both.nnc").exists()
     assert "no file matches" in run("compress *.xyz -o more")[2]
 
 
