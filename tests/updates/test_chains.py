@@ -149,7 +149,7 @@ def near(found, wanted, tools):
         values = np.float64(array) if is_float(array) else None
         if exact or values is None or not np.isfinite(values).all():
             assert found[name].tobytes() == array.tobytes(), name
-        elif array.size:
+        elif array.size and not tools.keys() & {"bits", "size"}:  # which may leave no room for a change
             atol = 0.7 + 0.1 * np.abs(values).max()
             assert np.allclose(np.float64(found[name]), values, atol=atol), name
 
