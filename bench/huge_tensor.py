@@ -3,7 +3,8 @@
     python bench/huge_tensor.py [--gigabytes 1] [--dtype bfloat16] [--folder FOLDER] [--json FILE.json]
 
 Once as the package does it, by block rows, and (without ``--no-whole``) once with the limit for that out of reach, as
-it is for smaller tensors. The model is compared with the decoded file, and with the stream by random access.
+it is for smaller tensors, and by block rows without loss and stored as it is. The model is compared with the decoded
+file, and with the stream by random access.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ ROWS = 1024
 """That are written together."""
 LOOKS = 50
 WAYS = ("block rows", "whole")
+CASES = (("trellis", WAYS[0]), ("trellis", WAYS[1]), ("lossless", WAYS[0]), ("raw", WAYS[0]))
+"""What is measured: how the tensor is coded, and how it is taken."""
 
 
 def write_tensor(path: Path, n_bytes: float, dtype: str) -> TensorInfo:
@@ -61,13 +64,13 @@ def decibels(before: np.ndarray, after: np.ndarray) -> float:
     return 10 * math.log10(power / error) if error else math.inf
 
 
-def work(verb: str, folder: Path, way: str) -> dict[str, float]:
+def work(verb: str, folder: Path, way: str, quantizer: str) -> dict[str, float]:
     """One direction, in this process."""
     if way == WAYS[1]:
         huge_tensors.HUGE = stream_decoder.HUGE = 1 << 62
     started, used = time.perf_counter(), time.process_time()
     if verb == "encode":
-        nncjit.compress(folder / "m.safetensors", folder / "m.nnc")
+        nncjit.compress(folder / "m.safetensors", folder / "m.nnc", quantizer=quantizer)
     else:
         nncjit.decompress(folder / "m.nnc", folder / "b.safetensors")
     seconds, used = time.perf_counter() - started, time.process_time() - used
@@ -100,26 +103,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1.074)
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--no-whole", action="store_true", help="only by block rows")
+    parser.add_argument("--no-whole", action="store_true", help="only by block rows, and only quantised")
     parser.add_argument("--folder", type=Path, help="where files are made and removed; it needs 2.3 times the size")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the figures")
     parser.add_argument("--verb", choices=("encode", "decode"), help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--quantizer", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.verb:
-        print(json.dumps(work(args.verb, args.folder, args.way)))
+        print(json.dumps(work(args.verb, args.folder, args.way, args.quantizer)))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         info = write_tensor(folder / "m.safetensors", args.gigabytes * 1e9, args.dtype)
         found: dict[str, Any] = {"dtype": args.dtype, "weights": info.size, "bytes": info.nbytes, "rows": []}
-        for way in WAYS[: 1 if args.no_whole else 2]:
-            row: dict[str, Any] = {"way": way}
+        for quantizer, way in CASES[: 1 if args.no_whole else None]:
+            row: dict[str, Any] = {"way": way, "quantizer": quantizer}
             for verb in ("encode", "decode"):
-                words = ["--verb", verb, "--folder", name, "--way", way]
+                words = ["--verb", verb, "--folder", name, "--way", way, "--quantizer", quantizer]
                 done = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True)
                 row[verb] = json.loads(done.stdout)
-            found["rows"].append(row | {"coded_bytes": (folder / "m.nnc").stat().st_size, "snr": compare(folder)})
+            snr = compare(folder)
+            row |= {"coded_bytes": (folder / "m.nnc").stat().st_size, "snr": None if math.isinf(snr) else snr}
+            found["rows"].append(row)
     save_or_print(found, args.json)
 
 

@@ -192,8 +192,17 @@ def huge_tensor() -> str:
     if not path.exists():
         return ""
     found = json.loads(path.read_text("utf-8"))
-    head = ("the tensor is taken", "peak memory: encode", "decode")
-    return table(head, [(row["way"], *(f"{row[w]['peak'] / 1e6:.0f} MB" for w in WAYS_THERE)) for row in found["rows"]])
+    head = ("the tensor is coded", "taken", "size", "peak memory: encode", "decode")
+    lines = [
+        (
+            row["quantizer"],
+            row["way"],
+            f"{100 * row['coded_bytes'] / found['bytes']:.1f} %",
+            *(f"{row[w]['peak'] / 1e6:.0f} MB" for w in WAYS_THERE),
+        )
+        for row in found["rows"]
+    ]
+    return table(head, lines)
 
 
 def onnx_memory() -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from nncjit.dtypes import DTYPES, as_storage, numpy_name
 from nncjit.errors import ModelError, OptionError
 from nncjit.extras import require
 
-__all__ = ["adopt", "describe", "is_torch", "place", "to_storage", "to_torch", "torch_device"]
+__all__ = ["adopt", "describe", "is_torch", "part_reader", "place", "to_storage", "to_torch", "torch_device"]
 
 
 def is_torch(value: Any) -> bool:
@@ -78,6 +79,16 @@ def to_storage(array: Any, name: str) -> np.ndarray[Any, Any]:
     if is_torch(array):
         return _torch_storage(array)
     return as_storage(array, name)
+
+
+def part_reader(array: Any, name: str) -> Callable[[int, int], np.ndarray[Any, Any]] | None:
+    """What gives some elements of an array in raster order, as a new storage array; None where they lie apart."""
+    contiguous = (
+        array.is_contiguous() if is_torch(array) else isinstance(array, np.ndarray) and array.flags.c_contiguous
+    )
+    if not contiguous:
+        return None
+    return lambda start, stop: to_storage(array.reshape(-1)[start:stop], name).copy()
 
 
 def _torch_storage(tensor: Any) -> np.ndarray[Any, Any]:

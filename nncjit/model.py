@@ -280,4 +280,5 @@ def tensors_of(mapping: Mapping[Any, Any]) -> Iterator[Tensor]:
         place = arrays.place(array)
         same_as = None if place is None else first_at.setdefault(place, name)
         read = partial(arrays.to_storage, array, name)
-        yield Tensor(name, shape, dtype, read, same_as if same_as != name else None)
+        tied = same_as if same_as != name else None
+        yield Tensor(name, shape, dtype, read, tied, part=arrays.part_reader(array, name))

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from nncjit.errors import ModelError, NncError
 from nncjit.extras import require
 
-__all__ = ["RemoteFile", "fetched", "is_url", "uploaded"]
+__all__ = ["RemoteFile", "beside", "fetched", "identity", "is_url", "uploaded"]
 
 BLOCK = 1 << 16
 """Bytes that are asked for at once where fewer are needed: headers are read in many small pieces."""
@@ -23,12 +23,27 @@ WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory
 """Protocols of stores in which an object appears only when all of it is there."""
 
 _NOT_FOUND = 404
+_MARKS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "generation")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?:::|://)")
 
 
 def is_url(path: Any) -> TypeGuard[str]:
     """Whether this is a URL rather than a path."""
     return isinstance(path, str) and _URL.match(path) is not None
+
+
+def beside(url: str, name: str) -> str:
+    """The URL of another file in the same folder."""
+    return url.rpartition("/")[0] + f"/{name}"
+
+
+def identity(url: str) -> list[int | str | None]:
+    """The size of a file, and what else a file system tells that is different when the file is another one."""
+    system, path = _file_system(url)
+    with _errors(url):
+        about = system.info(path)
+        marks = [str(about[name]) for name in _MARKS if about.get(name) is not None]
+        return [about.get("size"), str(system.ukey(path)), " ".join(marks)]
 
 
 @contextmanager

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import contextmanager, suppress
 from itertools import islice
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nncjit.errors import ModelError, NncError, OptionError
+from nncjit.remote import is_url
 
 Task = TypeVar("Task")
 Done = TypeVar("Done")
@@ -27,11 +29,16 @@ def check_executor(executor: Any) -> None:
 
 def path_for_tasks(path: str | PathLike[str]) -> str:
     """A path that means the same wherever a worker was started; links stay, they may lead elsewhere there."""
-    return fspath(Path(path).absolute())
+    return path if is_url(path) else fspath(Path(path).absolute())
 
 
 def run_tasks(
-    executor: Executor | None, work: Callable[[Task], Done], tasks: Iterable[Task], done: Callable[[Task, Done], None]
+    executor: Executor | None,
+    work: Callable[[Task], Done],
+    tasks: Iterable[Task],
+    done: Callable[[Task, Done], None],
+    *,
+    kept: bool = False,
 ) -> None:
     """Do all tasks, here or on an executor, and hand each result on as it comes, in this thread.
 
@@ -44,13 +51,17 @@ def run_tasks(
     tasks : iterable
     done : callable
         Called with a task and its result.
+    kept : bool
+        Whether a later call goes on from what is done.
 
     Raises
     ------
     NncError
-        Of the first task that fails. What is waiting is cancelled, and what is at work is waited for.
+        Of the first task that fails. What is waiting is cancelled, and what is at work is waited for and handed on.
     ModelError
-        A worker was lost.
+        A worker was lost, or had too little memory.
+    OptionError
+        The executor takes no tasks.
     """
     if executor is None:
         for task in tasks:
@@ -61,26 +72,52 @@ def run_tasks(
     try:
         while True:
             for task in islice(source, IN_FLIGHT - len(waiting)):
-                waiting[executor.submit(work, task)] = task
+                with _told(kept=kept):
+                    waiting[_submitted(executor, work, task)] = task
             if not waiting:
                 return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                done(waiting.pop(future), _result(future))
-    finally:
-        for future in waiting:
-            future.cancel()
-        wait([future for future in waiting if not future.cancelled()])
+                task = waiting.pop(future)
+                with _told(kept=kept):
+                    result = future.result()
+                done(task, result)
+    except BaseException:
+        _end(waiting, done)
+        raise
 
 
-def _result(future: Future[Done]) -> Done:
+def _submitted(executor: Executor, work: Callable[[Task], Done], task: Task) -> Future[Done]:
     try:
-        return future.result()
+        return executor.submit(work, task)
+    except BrokenExecutor:
+        raise
+    except RuntimeError as error:  # it was shut down
+        raise OptionError(f"the executor takes no tasks: {error}") from error
+
+
+def _end(waiting: dict[Future[Done], Task], done: Callable[[Task, Done], None]) -> None:
+    """Cancel what waits, wait for what is at work, and hand on what came of it."""
+    for future in waiting:
+        future.cancel()
+    for future in wait(future for future in waiting if not future.cancelled()).done:
+        with suppress(BaseException):  # what ended the job is told, not what follows from it
+            done(waiting[future], future.result())
+
+
+@contextmanager
+def _told(*, kept: bool) -> Iterator[None]:
+    """Say what went wrong with an executor in words of ours."""
+    try:
+        yield
     except NncError:
         raise
+    except MemoryError as error:
+        raise ModelError(f"a worker ran out of memory ({error}): let fewer work at a time") from error
     except Exception as error:
         if _is_lost_worker(error):
             said = str(error) or type(error).__name__
-            raise ModelError(f"a worker was lost ({said}): the same call goes on from here") from error
+            goes_on = "goes on from here" if kept else "begins again"
+            raise ModelError(f"a worker was lost ({said}): the same call {goes_on}") from error
         raise
 
 

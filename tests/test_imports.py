@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "terminal_text": "",
     "progress": "terminal_text errors",
     "wording": "",
-    "tasks": "errors",
+    "tasks": "remote errors",
     "stages": "",
     "jit": "option_values errors",
     "dtypes": "errors",
@@ -39,8 +39,8 @@ MAY_IMPORT = {
     "encoder": "progress option_values calibrate stream reduce quant cabac syntax model dtypes stages jit errors",
     "decoder": "remote tasks formats files wording progress option_values stream reduce quant cabac syntax bits model "
     "arrays dtypes stages jit errors",
-    "convert": "remote extras tasks encoder decoder calibrate stream formats reduce syntax bits progress option_values "
-    "model files dtypes stages jit errors",
+    "convert": "__init__ remote extras tasks encoder decoder calibrate stream formats reduce syntax bits progress "
+    "option_values model files dtypes stages jit errors",
     "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
     "model files dtypes stages jit errors",
     "torch": "option_values convert encoder decoder calibrate stream formats reduce bits progress model "
@@ -50,8 +50,8 @@ MAY_IMPORT = {
     "onnx": "convert formats extras errors",
     "flower": "updates errors",
     "demo": "errors",
-    "report": "convert encoder decoder stream formats reduce bits wording progress option_values model files dtypes "
-    "stages errors",
+    "report": "tasks convert encoder decoder stream formats reduce bits wording progress option_values model files "
+    "dtypes stages errors",
     "cli": "__init__ remote wording terminal_text report demo torch updates convert encoder decoder calibrate stream "
     "formats reduce progress option_values dtypes stages files extras jit errors",
     "__main__": "cli",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
+from nncjit.cli.executors import add_executor, executor_of
 from nncjit.cli.pipes import behind_pipe
 from nncjit.cli.pruning import add_pruning, check_pruning, pruning_of
 from nncjit.errors import ModelError, OptionError
@@ -68,6 +69,7 @@ def configure(parser: ArgumentParser) -> None:
         "--grid", action="append", default=[], metavar="OPTION=V,V,...", help="values of an encoder option; repeatable"
     )
     add_threads(how)
+    add_executor(parser, resumes=False, title="several points at a time", each="a point")
     add_choices(parser)
     add_pruning(parser)
     rival = parser.add_argument_group("beside NNCodec")
@@ -104,6 +106,7 @@ def run(args: Namespace) -> None:
         note(args, "NNCodec is not here to compare with; --rival PYTHON names an interpreter that has it")
     with (
         behind_pipe(read_from(model), streams=False) as path,
+        executor_of(args) as executor,
         progress_bar("eval", quiet=args.quiet or args.json == "-") as progress,
     ):
         request = Request(
@@ -115,6 +118,7 @@ def run(args: Namespace) -> None:
             memory=args.memory,
             threads=args.threads,
             pruning=pruning_of(args, path),
+            executor=executor,
         )
         found = evaluate(request, progress)
     _deliver(args, replace(found, model=str(model)))

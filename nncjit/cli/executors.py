@@ -14,10 +14,12 @@ from typing import Any
 from nncjit.errors import ModelError, NncWarning, OptionError
 
 
-def add_executor(parser: ArgumentParser, *, resumes: bool = True) -> None:
+def add_executor(
+    parser: ArgumentParser, *, resumes: bool = True, title: str = "several files", each: str = "a file"
+) -> None:
     """``--workers`` and ``--dask``, and ``--no-resume`` where something is written."""
-    group = parser.add_argument_group("several files")
-    group.add_argument("--workers", type=int, metavar="N", help="processes at work, each on a file of its own")
+    group = parser.add_argument_group(title)
+    group.add_argument("--workers", type=int, metavar="N", help=f"processes at work, each on {each} of its own")
     group.add_argument("--dask", metavar="ADDRESS", help="scheduler of a Dask cluster, for example tcp://host:8786")
     if resumes:
         group.add_argument("--no-resume", action="store_true", help="do not go on where an earlier run was ended")

@@ -194,8 +194,8 @@ def _path_of(given: Any, said: str) -> Path | None:
 
 def _two_paths(source: Any, target: Any, **not_given: Any) -> tuple[AnyPath, AnyPath]:
     """Source and target; refuses what several files cannot be made of."""
-    if is_url(source) or is_url(target):
-        raise OptionError("several files are made of a file on this machine, not at a URL")
+    if is_url(target):
+        raise OptionError(f"{target}: several files are written on this machine, not to a URL")
     if not isinstance(source, str | PathLike) or not isinstance(target, str | PathLike):
         raise OptionError("several files are made of a file: give the paths of a model file and of a target")
     for name, value in not_given.items():

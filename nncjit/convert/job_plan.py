@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nncjit import __version__
 from nncjit.convert.journal import key_of
 from nncjit.encoder.options import Options
 from nncjit.encoder.shared_plan import Decisions
 from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.files import atomic_write, os_errors
 from nncjit.model import TensorInfo
-from nncjit.option_values import Texts, optional
+from nncjit.option_values import Texts, optional, shown
 from nncjit.stream.stream_index import MAX_INDEX
 
 VERSION = 1
+FIELDS = {"nncjit plan", "options", "decisions", "source", "metadata", "shards", "request"}
+"""Of a file; a journal's plan has the request that it follows from."""
 DEFAULT_SHARD_BYTES = 5_000_000_000
 """Bytes of the original tensors in one stream."""
 
@@ -58,6 +61,9 @@ class JobPlan:
         try:
             if content["nncjit plan"] != VERSION:
                 raise OptionError(f"is a plan of version {content['nncjit plan']}, this version reads {VERSION}")
+            strange = content.keys() - FIELDS
+            if strange:
+                raise OptionError(f"is no plan of a job: it has {shown(min(strange))}")
             shards = tuple(tuple(map(str, names)) for names in content["shards"])
             options = Options(**content["options"])
             decisions = Decisions.from_dict(content["decisions"])
@@ -97,8 +103,10 @@ class JobPlan:
                 raise OptionError(f"the plan lacks the tensor {info.name!r}")
             if info.same_as is not None and home[info.same_as] != home[info.name]:
                 raise OptionError(f"the plan parts {info.name!r} from {info.same_as!r}, to which it is tied")
-        if len(home) > len(infos):
-            strange = next(iter(home.keys() - {info.name for info in infos}))
+        decided = self.decisions
+        named = home.keys() | decided.own_scales.keys() | decided.zero_counts.keys() | decided.ranks.keys()
+        if len(named) > len(infos):
+            strange = min(named - {info.name for info in infos})
             raise OptionError(f"the plan has {strange!r}, which is no tensor of the model")
 
     def keys(self) -> list[str]:
@@ -109,7 +117,9 @@ class JobPlan:
         for number, names in enumerate(self.shards):
             chosen = [repr(choices[name]) for name in names]
             decided = self.decisions.of_tensors(names).to_dict()
-            keys.append(key_of(VERSION, stream, chosen, decided, self.fingerprint, names, number, len(self.shards)))
+            keys.append(
+                key_of(VERSION, __version__, stream, chosen, decided, self.fingerprint, names, number, len(self.shards))
+            )
         return keys
 
 

@@ -61,7 +61,7 @@ def status_of(target: AnyPath) -> JobStatus:
     sizes = {name: _size_as_written(home.parent / name, journal.files.get(name)) for name in journal.announced}
     done = tuple(name for name, size in sizes.items() if size is not None)
     n_bytes = sum(size or 0 for size in sizes.values())
-    complete = index.exists() and len(done) == len(sizes)
+    complete = index.exists() and 0 < len(done) == len(sizes)
     return JobStatus(fspath(target), tuple(sizes), done, n_bytes, complete, journal.is_locked())
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, NncWarning
 from nncjit.files import os_errors
 
 TAIL = 4096
@@ -49,21 +50,22 @@ class Journal:
         """Files that a job on this journal has made or was about to make."""
         for entry in _lines(path):
             if isinstance(entry.get("announced"), list):
-                self.announced = tuple(name for name in entry["announced"] if isinstance(name, str))
+                self.announced = tuple(name for name in entry["announced"] if _is_file_name(name))
                 self.own.update(self.announced)
             if "plan" in entry:
                 self.plan = entry["plan"]
             elif isinstance(entry.get("file"), str):
                 self.files[entry["file"]] = entry
 
-    def finished(self, name: str, key: str) -> dict[str, Any] | None:
-        """The line of a file that need not be made again."""
+    def finished(self, name: str, key: str, read: Callable[[dict[str, Any]], object]) -> dict[str, Any] | None:
+        """The line of a file that need not be made again; `read` fails on a line that is damaged."""
         entry = self.files.get(name)
         if entry is None or entry.get("key") != key:
             return None
         try:
             mark = mark_of(self.path.parent / name)
-        except OSError:
+            read(entry)
+        except (OSError, KeyError, TypeError, ValueError, AttributeError):
             return None
         return entry if entry.get("mark") == mark else None
 
@@ -83,6 +85,31 @@ class Journal:
             self.add({"announced": list(names)})
             self.announced = tuple(names)
             self.own.update(names)
+
+    def check_there(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Refuse files that are not as they were written.
+
+        Raises
+        ------
+        ModelError
+            One is gone or was changed since.
+        """
+        for entry in entries:
+            path = self.path.parent / entry["file"]
+            try:
+                same = mark_of(path) == entry["mark"]
+            except OSError:
+                same = False
+            if not same:
+                raise ModelError(f"{path}: is gone, or was changed, since it was written: the same call makes it anew")
+
+    def warn_of_others(self) -> None:
+        """Tell of files of earlier jobs with other files that are still there."""
+        left = sorted(name for name in self.own - {*self.announced} if (self.path.parent / name).exists())
+        if left:
+            some = f"{left[0]} and {len(left) - 1} more" if len(left) > 1 else left[0]
+            said = f"{some} of an earlier job are still there, and belong to the model no more"
+            warnings.warn(f"{self.path.parent}: {said}", NncWarning, stacklevel=3)
 
     def restart(self) -> None:
         """Forget all lines."""
@@ -118,6 +145,11 @@ class Journal:
         return False
 
 
+def _is_file_name(name: Any) -> bool:
+    """Whether this names a file beside the journal."""
+    return isinstance(name, str) and "\0" not in name and Path(name).name == name
+
+
 def _lock(descriptor: int) -> None:
     try:
         import fcntl
@@ -146,7 +178,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}") from error
     for line in data.split(b"\n"):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             entry = json.loads(line)
             if isinstance(entry, dict):
                 yield entry

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nncjit.files import atomic_write, os_errors
+from nncjit.remote import beside, identity, is_url
 from nncjit.stream.stream_index import INDEX, AnyPath
 
 JOURNAL = ".nnc.journal"
@@ -41,6 +42,9 @@ def write_index(path: Path, weight_map: Mapping[str, str], facts: Mapping[str, A
 
 def fingerprint(source: AnyPath, shards: Iterable[str | None]) -> list[list[Any]]:
     """Name, size and time of change of a model's files: another file or a changed one has another fingerprint."""
+    if is_url(source):
+        urls = [source, *(beside(source, name) for name in dict.fromkeys(shards) if name is not None)]
+        return [[url.rpartition("/")[2], *identity(url)] for url in urls]
     path = Path(source)
     files = [path, *(path.parent / name for name in dict.fromkeys(shards) if name is not None)]
     found = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from os import fspath
 from pathlib import Path
 from typing import Any
 
-from nncjit import formats
+from nncjit import __version__, formats
 from nncjit.calibrate import opened
 from nncjit.convert.job import Job
 from nncjit.convert.job_plan import DEFAULT_SHARD_BYTES, JobPlan, shards_of
@@ -70,10 +71,9 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
         infos = model.infos
         options.warn_where_none_is_coded(model.names)
         files = _fingerprint(source, infos, job.calibration, job.sensitivity)
-        plan = _plan_at_hand(job, journal, options, files)
+        plan = _plan_at_hand(job, journal, options, files, infos)
         if plan is None:
             plan = _new_plan(source, model, options, job, files)
-        plan.check(infos)
     if job.plan is not None and not job.plan.exists():
         plan.save(job.plan)
     if dry_run:
@@ -82,7 +82,9 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
         _begin(journal, plan, job)
         journal.announce([names.shard(number, len(plan.shards)) for number in range(len(plan.shards))])
         entries = _encode(source, names, journal, plan, infos, job)
+        journal.check_there(entries)
         _finish(names, plan, infos, entries)
+        journal.warn_of_others()
     rows = [entry["report"] for entry in entries]
     size = sum(entry["mark"]["bytes"] for entry in entries)
     report = _report(source, names, infos, rows, size, started, job)
@@ -95,7 +97,9 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
     return report
 
 
-def _plan_at_hand(job: Job, journal: Journal, options: Options, files: list[list[Any]]) -> JobPlan | None:
+def _plan_at_hand(
+    job: Job, journal: Journal, options: Options, files: list[list[Any]], infos: Sequence[TensorInfo]
+) -> JobPlan | None:
     """The plan that was given, or that the journal of the same job holds."""
     if job.plan is not None and job.plan.exists():
         plan = JobPlan.load(job.plan)
@@ -106,16 +110,25 @@ def _plan_at_hand(job: Job, journal: Journal, options: Options, files: list[list
             raise OptionError(f"{job.plan}: the plan has other options; give none, or another plan")
         if job.metadata and job.metadata != plan.metadata:
             raise OptionError(f"{job.plan}: the plan has other metadata; give none, or another plan")
+        try:
+            plan.check(infos)
+        except OptionError as error:
+            raise OptionError(f"{job.plan}: {error}") from None
         return plan
     if not job.resume or not isinstance(journal.plan, dict):
         return None
-    wanted = _request(options, job, files)
-    return JobPlan.from_dict(journal.plan) if journal.plan.get("request") == wanted else None
+    if journal.plan.get("request") != _request(options, job, files):
+        return None
+    with suppress(OptionError):  # a damaged journal: the plan is made anew
+        plan = JobPlan.from_dict(journal.plan)
+        plan.check(infos)
+        return plan
+    return None
 
 
 def _request(options: Options, job: Job, files: list[list[Any]]) -> str:
     """What a plan follows from."""
-    return key_of(options.keywords(), job.shard_bytes or DEFAULT_SHARD_BYTES, files, dict(job.metadata))
+    return key_of(__version__, options.keywords(), job.shard_bytes or DEFAULT_SHARD_BYTES, files, dict(job.metadata))
 
 
 def _new_plan(source: AnyPath, model: Model, options: Options, job: Job, files: list[list[Any]]) -> JobPlan:
@@ -234,7 +247,7 @@ def _encode(
             job.progress(done, total, names.shard(number, count))
 
     for number in range(count):
-        entry = journal.finished(names.shard(number, count), keys[number])
+        entry = journal.finished(names.shard(number, count), keys[number], partial(_read, plan.shards[number]))
         if entry is not None:
             take(number, entry)
 
@@ -246,8 +259,15 @@ def _encode(
 
     missing = sorted((n for n in range(count) if n not in entries), key=lambda n: (-weights[n], n))
     tasks = [_task(source, plan, n, path_for_tasks(names.folder / names.shard(n, count)), job) for n in missing]
-    run_tasks(job.executor, encode_shard, tasks, finished)
+    run_tasks(job.executor, encode_shard, tasks, finished, kept=True)
     return [entries[number] for number in range(count)]
+
+
+def _read(names: Sequence[str], entry: dict[str, Any]) -> None:
+    """Fail on a line of a journal that lacks what will be asked of it."""
+    if {report_row(row).name for row in entry["report"]["tensors"]} != {*names}:
+        raise ValueError
+    _sums([entry["report"]])
 
 
 def _finish(names: ShardNames, plan: JobPlan, infos: Sequence[TensorInfo], entries: list[dict[str, Any]]) -> None:

@@ -69,11 +69,13 @@ def decompress_sharded(
         entries = _decode(journal, tasks, job)
         home = {row["name"]: name for name, entry in zip(names, entries, strict=True) for row in entry["rows"]}
         _check_complete(source, weight_map, home)
+        journal.check_there(entries)
         total = sum(row["original_bytes"] for entry in entries for row in entry["rows"])
         index = {"metadata": {"total_size": total}, "weight_map": {name: home[name] for name in weight_map}}
         with atomic_write(path) as file:
             file.write(json.dumps(index, indent=2, ensure_ascii=False).encode())
-    rows = {row["name"]: report_row(row) for entry in entries for row in entry["rows"]}
+        journal.warn_of_others()
+    rows = {name: row for entry in entries for name, row in _rows(entry).items()}
     return _report(source, target, [rows[name] for name in weight_map], tasks, started, job.threads)
 
 
@@ -103,13 +105,18 @@ def _decode(journal: Journal, tasks: list[StreamTask], job: Job) -> list[dict[st
 
     missing = []
     for task in tasks:
-        entry = journal.finished(Path(task.target).name, task.key)
+        entry = journal.finished(Path(task.target).name, task.key, _rows)
         if entry is None:
             missing.append(task)
         else:
             take(task, entry)
-    run_tasks(job.executor, decode_stream, sorted(missing, key=lambda task: -task.n_bytes), finished)
+    run_tasks(job.executor, decode_stream, sorted(missing, key=lambda task: -task.n_bytes), finished, kept=True)
     return [entries[task.target] for task in tasks]
+
+
+def _rows(entry: dict[str, Any]) -> dict[str, TensorReport]:
+    """What a line of the journal tells of tensors, by name."""
+    return {row["name"]: report_row(row) for row in entry["rows"]}
 
 
 def decode_stream(task: StreamTask) -> dict[str, Any]:

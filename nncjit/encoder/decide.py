@@ -59,14 +59,23 @@ class Settled:
     scan_order: int
 
 
+def exact_reason(info: TensorInfo, plan: Plan) -> str | None:
+    """Why a float tensor shall be kept exactly, None where it need not be."""
+    if not plan.wants_raw(info):
+        return None
+    asked = plan.choices[info.name].quantising.quantizer in EXACT
+    return "as asked for" if asked else "it belongs to levels that were quantised before"
+
+
 def raw_reason(info: TensorInfo, measured: Measured, plan: Plan, *, balanced: bool = False) -> str:
     """Why a float tensor is stored as it is, or "" where it is quantised.
 
     A tensor whose step is `balanced` by a calibration needs no finer one for its smallest values.
     """
     quantizer = plan.choices[info.name].quantising.quantizer
-    if plan.wants_raw(info):
-        return "as asked for" if quantizer in EXACT else "it belongs to levels that were quantised before"
+    exact = exact_reason(info, plan)
+    if exact is not None:
+        return exact
     if measured.moments.non_finite:
         return f"{measured.moments.non_finite} values are not finite in float32"
     if balanced:

@@ -44,15 +44,20 @@ def split_parts(
     return Split(np.zeros(shape, np.int32), tail, CODES[dtype])
 
 
-def code_pieces(part: Callable[[int, int], Array], size: int, fields: FloatFields, workers: Executor | None) -> bytes:
+def code_pieces(
+    part: Callable[[int, int], Array], size: int, fields: FloatFields, workers: Executor | None
+) -> bytearray:
     """The pieces of so many values, of which a function gives some, and their lengths."""
-    found: list[bytes] = []
+    found, lengths = bytearray(), []
     for start in range(0, size, AT_ONCE):
         with stage("read"):
             words = np.ascontiguousarray(part(start, min(start + AT_ONCE, size))).reshape(-1).view(fields.words)
         tasks = [partial(_encode, words[at : at + PIECE], fields) for at in range(0, words.size, PIECE)]
-        found += share(tasks, workers)
-    return b"".join([*found, packed_lengths([len(piece) for piece in found])])
+        for piece in share(tasks, workers):
+            found += piece
+            lengths.append(len(piece))
+    found += packed_lengths(lengths)
+    return found
 
 
 def _encode(words: Array, fields: FloatFields) -> bytes:

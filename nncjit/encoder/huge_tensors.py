@@ -51,6 +51,14 @@ def by_block_rows(tensor: Tensor, plan: Plan) -> HugeTensor | None:
     return HugeTensor(part, info.shape, info.dtype)
 
 
+def as_stored(tensor: Tensor) -> np.ndarray[Any, Any] | HugeTensor:
+    """The values of a tensor as they are; those of a huge one are read when they are written."""
+    if tensor.part is not None and tensor.size >= HUGE:
+        return HugeTensor(tensor.part, tensor.shape, tensor.dtype)
+    with stage("read"):
+        return tensor.read()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HugeTensor:
     """The values of a tensor in raster order, as `nncjit.quant.value_source.Values`."""
@@ -64,6 +72,11 @@ class HugeTensor:
     def size(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value in its file."""
+        return dtypes.find(self.dtype).itemsize
 
     @property
     def window(self) -> int:

@@ -85,7 +85,7 @@ class Plan:
         for info in infos:
             check_tensor(info, choices[info.name], options)
         floats = [info for info in infos if dtypes.find(info.dtype).kind == "f"]
-        sizes = [info.size for info in floats if is_matrix(info.shape)]
+        sizes = [info.size for info in floats if info.size and is_matrix(info.shape)]
         plan = cls(options, data, choices, options.quantising.qp_density, statistics.median(sizes) if sizes else 1.0)
         if options.stream.compatible is None:
             plan = replace(plan, quantised=quantised_names(info for info in infos if info.role is None))

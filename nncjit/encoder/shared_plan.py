@@ -27,6 +27,7 @@ from nncjit.errors import OptionError
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Model, TensorInfo
 from nncjit.option_values import shown
+from nncjit.quant import steps
 from nncjit.stream.reports import TensorReport
 
 SCALES = tuple(x / 2 for x in range(-12, 13))
@@ -81,16 +82,25 @@ class Decisions:
         """
         try:
             made = cls(**values)
-            numbers: list[Any] = [made.density, made.median_size, made.scale, made.rate_scale]
-            for table in (made.own_scales, made.zero_counts, made.ranks):
-                numbers += dict(table).values()
-            numbers += [] if made.goal is None else [made.goal]
-            sound = all(isinstance(number, int | float) and number >= 0 for number in numbers)
-        except (TypeError, ValueError):
-            sound = False
-        if not sound:
-            raise OptionError(f"the decisions of a plan are {shown(values)}")
+            wrong = made._wrong()
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise OptionError(f"the decisions of a plan are {shown(values)} ({error})") from None
+        if wrong is not None:
+            raise OptionError(f"the plan's {wrong} is {shown(getattr(made, wrong))}")
         return made
+
+    def _wrong(self) -> str | None:
+        """The first field that cannot be what it is."""
+        positive = {"median_size": [self.median_size], "scale": [self.scale], "own_scales": self.own_scales.values()}
+        others = {"rate_scale": [self.rate_scale], "goal": [] if self.goal is None else [self.goal]}
+        whole = {"density": [self.density], "zero_counts": self.zero_counts.values(), "ranks": self.ranks.values()}
+        for name, numbers in (positive | others | whole).items():
+            kinds = int if name in whole else int | float
+            for number in numbers:
+                is_number = isinstance(number, kinds) and not isinstance(number, bool) and math.isfinite(number)
+                if not is_number or number < 0 or (name in positive and not number):
+                    return name
+        return "density" if self.density > steps.MAX_DENSITY else None
 
     def of_tensors(self, names: Sequence[str]) -> Decisions:
         """Those that concern some tensors."""

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.unit_encoder import CodedUnit
+from nncjit.encoder.unit_payloads import Payload, pieces_of
 from nncjit.model import Model
 from nncjit.stages import staged
 from nncjit.stream import metadata_unit
@@ -26,6 +27,7 @@ from nncjit.syntax import (
     LpsPayload,
     MpsPayload,
     NduHeader,
+    PartHead,
     QuantizationMethod,
     ReferenceList,
     StrHeader,
@@ -33,12 +35,14 @@ from nncjit.syntax import (
     TplHeader,
     UnitType,
     aggregate_units,
-    split_unit,
+    split_heads,
     write_unit,
 )
 
 LARGEST_PAYLOAD = MAX_UNIT_SIZE - (1 << 24)
 """Bytes of a payload that is written in one unit; what is larger comes in parts. The rest is room for headers."""
+SHORT = 1 << 16
+"""Bytes that are copied rather than written by a call of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +110,20 @@ class StreamWriter:
             return self._put_group(coded)
         sizes = []
         for unit in coded:
-            parts = self._data_units(unit)
-            for part in parts:
-                self._write(part)
-            sizes.append(sum(map(len, parts)))
+            before = self._size
+            for head, start, stop in self._heads(unit):
+                self._put_part(head, unit.payload, start, stop)
+            sizes.append(self._size - before)
         return sizes
+
+    def _put_part(self, head: bytes, payload: Payload, start: int, stop: int) -> None:
+        """Write some bytes of a payload and what precedes them, a short payload together with that."""
+        if isinstance(payload, bytes) and stop - start <= SHORT:
+            self._write(head + payload[start:stop])
+            return
+        self._write(head)
+        for piece in pieces_of(payload, start, stop):
+            self._write(piece)
 
     def _put_group(self, group: Group) -> list[int]:
         outside = self._context
@@ -119,24 +132,27 @@ class StreamWriter:
         header = LpsHeader(lps_self_contained_flag=1)
         inner = [write_unit(UnitType.LPS, header, parameters, self._context)]
         self._context = self._context.after(UnitType.LPS, header, parameters)
-        units = [self._data_units(unit) for unit in group.units]
-        inner += [part for parts in units for part in parts]
+        sizes = []
+        for unit in group.units:
+            parts = [b"".join((head, *pieces_of(unit.payload, *part))) for head, *part in self._heads(unit)]
+            inner += parts
+            sizes.append(sum(map(len, parts)))
         self._context = self._context.outside(outside)
         self._write(aggregate_units(inner, aggregate_type=AggregateType.SELF_CONTAINED, entry_points=True))
-        return [sum(map(len, parts)) for parts in units]
+        return sizes
 
-    def _data_units(self, coded: CodedUnit) -> list[bytes]:
-        """A data unit, or the parts of one that is too large."""
+    def _heads(self, coded: CodedUnit) -> list[PartHead]:
+        """What precedes the payload of a data unit, or those of its parts where it is too large for one unit."""
         header = self._referenced(coded.header)
         limit = self._plan.options.stream.max_unit_bytes
         if limit is None and len(coded.payload) > LARGEST_PAYLOAD:
             limit = LARGEST_PAYLOAD
         if limit is not None and len(coded.payload) > limit:
-            parts = split_unit(UnitType.NDU, header, coded.payload, self._context, limit)
+            parts = split_heads(UnitType.NDU, header, len(coded.payload), self._context, limit)
             self._context = self._context.after(UnitType.NDU, header)
             return parts
-        unit, self._context = self._data_unit_writer.write(header, coded.payload, self._context)
-        return [unit]
+        head, self._context = self._data_unit_writer.head(header, len(coded.payload), self._context)
+        return [PartHead(head, 0, len(coded.payload))]
 
     def _referenced(self, header: NduHeader) -> NduHeader:
         """The header with indices for names, where the stream has a list of them."""
@@ -158,7 +174,7 @@ class StreamWriter:
         self._context = self._context.after(unit_type, header, body)
 
     @staged("write")
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._size += len(data)
         self._crc32 = zlib.crc32(data, self._crc32)

@@ -35,6 +35,7 @@ from nncjit.encoder.decide import (
     Settled,
     UnfitStepError,
     decide,
+    exact_reason,
     raw_reason,
     relative_noise,
     scan_order_of,
@@ -44,7 +45,7 @@ from nncjit.encoder.decide import (
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.float_piece_encoder import split_in_pieces, split_parts, takes_pieces
 from nncjit.encoder.grouping import Item
-from nncjit.encoder.huge_tensors import HugeTensor, by_block_rows
+from nncjit.encoder.huge_tensors import HugeTensor, as_stored, by_block_rows
 from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.integer_coding import best_limbs, by_cost, can_hold
 from nncjit.encoder.integer_splits import smaller_pieces, smaller_split
@@ -135,8 +136,6 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
         return found
     with stage("read"):
         storage = tensor.read()
-    if not storage.size:
-        return RawContents(info, storage, "")
     kind = dtypes.find(info.dtype).kind
     if kind == "o":
         return _opaque(info, storage, plan, workers)
@@ -173,7 +172,7 @@ def _huge(tensor: Tensor, values: HugeTensor, plan: Plan, workers: Executor | No
     measured = measure(values, workers)
     reason = raw_reason(info, measured, plan)
     if reason:
-        return RawContents(info, tensor.read(), reason)
+        return RawContents(info, as_stored(tensor), reason)
     layout = UnitLayout(infos=(info,), shape=info.shape, settled=settle(info.name, values, measured, plan))
     return FloatContents(layout, _alone(FloatPart("W", info.name, values, measured)))
 
@@ -283,6 +282,9 @@ def _rows_first(values: np.ndarray, axis: int) -> np.ndarray:
 def _by_parts(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents | None:
     """A tensor that need not be in memory all at once; None where it must."""
     info, huge = tensor.info, by_block_rows(tensor, plan)
+    kept = _kept_reason(info, plan)
+    if kept is not None:
+        return RawContents(info, as_stored(tensor), kept)
     if huge is not None:
         return _huge(tensor, huge, plan, workers)
     if not (plan.wants_lossless(info) and takes_pieces(info.dtype, info.size)):
@@ -295,6 +297,14 @@ def _by_parts(tensor: Tensor, plan: Plan, workers: Executor | None) -> Contents 
         pieces = split_in_pieces(storage, info.dtype, workers)
     settled = replace(settle_integers(info.name, info.shape, plan), scan_order=0)
     return ExactContents(UnitLayout(infos=(info,), shape=info.shape, settled=settled), pieces)
+
+
+def _kept_reason(info: TensorInfo, plan: Plan) -> str | None:
+    """Why a tensor is stored as it is, whatever its values are; None where these count."""
+    if not info.size:
+        return ""
+    is_float = dtypes.find(info.dtype).kind == "f"
+    return exact_reason(info, plan) if is_float and not plan.wants_lossless(info) else None
 
 
 def _opaque(info: TensorInfo, storage: np.ndarray, plan: Plan, workers: Executor | None) -> ExactContents | RawContents:

@@ -19,11 +19,12 @@ from nncjit import dtypes
 from nncjit.cabac.lane_encoder import RowQueue
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
-from nncjit.encoder import huge_tensors
+from nncjit.encoder import huge_tensors, unit_payloads
 from nncjit.encoder.code import NOTHING_KNOWN, Reference, code, smaller_with_codebooks
 from nncjit.encoder.compatibility import refuse
 from nncjit.encoder.decide import UnfitStepError, decide
 from nncjit.encoder.grouping import Item
+from nncjit.encoder.huge_tensors import HugeTensor, as_stored
 from nncjit.encoder.integer_coding import integer_matrix, level_matrix
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import QuantisedMatrix, energy, quantise
@@ -36,6 +37,7 @@ from nncjit.encoder.unit_layout import (
     RawContents,
     UnitLayout,
 )
+from nncjit.encoder.unit_payloads import Payload, StoredPayload, little_endian
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
@@ -90,7 +92,7 @@ class QuantisedUnit:
     outcomes: tuple[Outcome, ...]
     limbs: Limbs | None = None
     """How integers are split into limbs, which are the leading dimension; None where they are not."""
-    tail: bytes = b""
+    tail: bytes | bytearray = b""
     """What follows the coded exponents of floats, or high bits of integers, of which no bit is lost."""
     tail_code: int | None = None
     """nnr_decompressed_data_format of what has a tail."""
@@ -117,8 +119,12 @@ class CodedUnit:
     """A data unit that only needs to be written."""
 
     header: NduHeader
-    payload: bytes
+    payload: Payload
     outcomes: tuple[Outcome, ...]
+
+    def in_memory(self) -> CodedUnit:
+        """The same with a payload of bytes."""
+        return replace(self, payload=unit_payloads.in_memory(self.payload))
 
     @property
     def n_bytes(self) -> int:
@@ -153,7 +159,7 @@ def _unit_alone(tensor: Tensor, plan: Plan, workers: Executor | None, reason: st
     try:
         return quantise_unit(contents_alone(tensor, plan, workers), plan, workers)
     except UnfitStepError:
-        return quantise_unit(RawContents(tensor.info, tensor.read(), reason), plan, workers)
+        return quantise_unit(RawContents(tensor.info, as_stored(tensor), reason), plan, workers)
 
 
 def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> QuantisedUnit | RawUnit:
@@ -321,7 +327,7 @@ class UnitInCoding:
         """The payload and the header."""
         if isinstance(self._unit, RawUnit):
             return _raw(self._unit.contents)
-        payload = self._encoder.finish() + self._unit.tail
+        payload = unit_payloads.joined(self._encoder.finish(), self._unit.tail)
         points = tuple((p.value, p.state, p.offset) for points in self._encoder.entry_points for p in points)
         return CodedUnit(_header(self._unit, points), payload, self._unit.outcomes)
 
@@ -335,7 +341,7 @@ def _raw(contents: RawContents) -> CodedUnit:
         nnr_decompressed_data_format=_format_code(info.dtype, DataFormat.FLOAT32),
         tensor_dimensions=info.shape,
     )
-    payload = storage.astype(storage.dtype.newbyteorder("<"), copy=False).tobytes()
+    payload = StoredPayload(storage) if isinstance(storage, HugeTensor) else little_endian(storage).tobytes()
     return CodedUnit(header, payload, (Outcome(info, "raw", reason=contents.reason),))
 
 
@@ -349,7 +355,7 @@ def not_grown(coded: CodedUnit, item: Item, plan: Plan) -> list[CodedUnit]:
     if coded.n_bytes < _bound(coded, own_bytes):
         return [coded]
     own = {tensor.name: tensor for tensor in item.tensors}
-    return [_raw(RawContents(info, own[info.name].read(), NOT_SMALLER)) for info in infos]
+    return [_raw(RawContents(info, as_stored(own[info.name]), NOT_SMALLER)) for info in infos]
 
 
 def _bound(coded: CodedUnit, own_bytes: int) -> float:

@@ -87,7 +87,7 @@ class RawContents:
     """A tensor that is stored as it is."""
 
     info: TensorInfo
-    storage: np.ndarray
+    storage: np.ndarray | HugeTensor
     reason: str
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from nncjit.files import atomic_write, check_readable, os_errors
 from nncjit.formats import pytorch, safetensors
 from nncjit.formats.tensor_writer import PlacedStore
 from nncjit.model import Model, Tensor, TensorInfo
+from nncjit.remote import RemoteFile, beside
 
 __all__ = ["read", "write"]
 
@@ -34,13 +35,34 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
     file find them, too. Metadata are those of the files; if two files disagree, the first one counts.
     """
     path = Path(path)
-    shard_of = _read_index(path)
+
+    def open_file(name: str) -> Model:
+        check_readable(path.parent / name)
+        model: Model = _module_of(path).read(path.parent / name, mmap=mmap)
+        return model
+
+    return _joined(path, _read_index(path), open_file)
+
+
+def read_url(url: str) -> Model:
+    """Open an index at a URL and the files beside it, of which ranges are read."""
+    name = Path(url.rpartition("/")[2])
+    if _shard_suffix(name) != ".safetensors":
+        raise OptionError(f"{url}: of models in several files, those of safetensors are read at URLs")
+    file = RemoteFile(url)
+    if file.size > _MAX_INDEX:
+        raise ModelError(f"{url}: {file.size} bytes are too many for an index")
+    shard_of = _files_of(url, file.read(0, file.size), ".safetensors")
+    return _joined(url, shard_of, lambda name: safetensors.read_url(beside(url, name)))
+
+
+def _joined(path: str | Path, shard_of: Mapping[str, str], open_file: Callable[[str], Model]) -> Model:
+    """The model in the files of an index, which is at `path`."""
     metadata: dict[str, str] = {}
     found: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for shard in dict.fromkeys(shard_of.values()):
-            check_readable(path.parent / shard)
-            model = _module_of(path).read(path.parent / shard, mmap=mmap)
+            model = open_file(shard)
             stack.callback(model.close)
             metadata = model.metadata | metadata
             for tensor in model:
@@ -61,6 +83,11 @@ def _read_index(path: Path) -> dict[str, str]:
         if size > _MAX_INDEX:
             raise ModelError(f"{path}: {size} bytes are too many for an index")
         text = path.read_bytes()
+    return _files_of(path, text, _shard_suffix(path))
+
+
+def _files_of(path: str | Path, text: bytes, suffix: str) -> dict[str, str]:
+    """The same from the text of an index."""
     try:
         shard_of = json.loads(text)["weight_map"]
     except (ValueError, RecursionError) as error:
@@ -70,8 +97,8 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(shard_of, dict):
         raise ModelError(f"{path}: weight_map is not a table of file names")
     for name, shard in shard_of.items():
-        if not _is_shard_name(shard, _shard_suffix(path)):
-            raise ModelError(f"{path}: {name} is in {shard!r}, which is no {_shard_suffix(path)} file beside the index")
+        if not _is_shard_name(shard, suffix):
+            raise ModelError(f"{path}: {name} is in {shard!r}, which is no {suffix} file beside the index")
     return shard_of
 
 

@@ -87,24 +87,36 @@ def task(network: str, data: Path, weights: Path, most: int | None = None) -> Ta
     OptionError
         torchvision knows no such network, or the folder is not as it should be.
     """
-    torch, models, image = _extras()
+    _, models, _ = _extras()
     images = ImageFolder.read(data, most)
     if network not in models.list_models():
         raise OptionError(f"torchvision knows no network {network!r}; it names them like resnet50 or mobilenet_v2")
 
-    def measure(arrays: Mapping[str, Array]) -> dict[str, float]:
-        net = models.get_model(network, weights=None)
-        _fill(torch, net, network, arrays)
-        scores = np.concatenate(list(_scores(torch, net, image, images.images)))
-        if scores.shape[1] != len(images.classes):
+    title = f"{network} on {len(images.images)} images of {len(images.classes)} classes"
+    return Task(network, Classifying(network, data, images), "top1", True, title, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Classifying:
+    """What the task measures; it can be sent to workers that see the images."""
+
+    network: str
+    data: Path
+    images: ImageFolder
+
+    def __call__(self, arrays: Mapping[str, Array]) -> dict[str, float]:
+        """Top-1 and top-5 accuracy with these weights."""
+        torch, models, image = _extras()
+        net = models.get_model(self.network, weights=None)
+        _fill(torch, net, self.network, arrays)
+        scores = np.concatenate(list(_scores(torch, net, image, self.images.images)))
+        n_classes = len(self.images.classes)
+        if scores.shape[1] != n_classes:
             raise ModelError(
-                f"{data} has {len(images.classes)} class folders, {network} tells {scores.shape[1]} classes apart: "
+                f"{self.data} has {n_classes} class folders, {self.network} tells {scores.shape[1]} classes apart: "
                 "there must be a folder for each"
             )
-        return {f"top{k}": metrics.top_k(scores, images.labels, k) for k in (1, 5)}
-
-    title = f"{network} on {len(images.images)} images of {len(images.classes)} classes"
-    return Task(network, measure, "top1", True, title, weights)
+        return {f"top{k}": metrics.top_k(scores, self.images.labels, k) for k in (1, 5)}
 
 
 def _extras() -> tuple[ModuleType, ModuleType, ModuleType]:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,12 @@ class Task:
     """What `load` makes it of."""
     takes_factors: bool = False
     """Whether weights may come as the factors ``NAME_G`` and ``NAME_H`` of a decomposition."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For workers: what came from a file or a module is loaded there."""
+        if not self.spec:
+            return Task, tuple(getattr(self, field.name) for field in fields(self))
+        return load, (os.path.abspath(self.spec) if self.spec.endswith(".py") else self.spec,)  # noqa: PTH100
 
     def __call__(self, weights: Mapping[str, Array]) -> dict[str, float]:
         """All measures of these weights.

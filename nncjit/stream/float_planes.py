@@ -72,7 +72,7 @@ class Split(NamedTuple):
 
     levels: Array
     """int32[shape]: of the exponents."""
-    tail: bytes
+    tail: bytes | bytearray
     """All else, which follows the payload of the levels."""
     code: int
     """nnr_decompressed_data_format."""

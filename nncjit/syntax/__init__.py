@@ -38,7 +38,7 @@ from nncjit.syntax.syntax_tables import Table
 from nncjit.syntax.topology import BitMask, PrunedTensor, PruningContainer, QntHeader, ReferenceList, TplHeader
 from nncjit.syntax.unit import Unit, UnitHeader, describe
 from nncjit.syntax.unit_reader import read_units
-from nncjit.syntax.unit_writer import aggregate_units, split_unit, unit_head, write_unit
+from nncjit.syntax.unit_writer import PartHead, aggregate_units, split_heads, split_unit, unit_head, write_unit
 
 __all__ = [
     "MAX_DIMENSIONS",
@@ -62,6 +62,7 @@ __all__ = [
     "NduHeader",
     "ParameterTypes",
     "ParentNodeIdType",
+    "PartHead",
     "PayloadType",
     "PrunedTensor",
     "PruningContainer",
@@ -87,6 +88,7 @@ __all__ = [
     "block_roles",
     "describe",
     "read_units",
+    "split_heads",
     "split_unit",
     "unit_head",
     "write_unit",

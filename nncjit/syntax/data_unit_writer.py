@@ -45,13 +45,14 @@ class DataUnitWriter:
         self._kept: dict[tuple[Any, ...], _Kept] = {}
         self._context: Context | None = None
 
-    def write(self, header: NduHeader, payload: bytes, context: Context) -> tuple[bytes, Context]:
-        """A unit with this header and payload, and the context after it.
+    def head(self, header: NduHeader, payload_size: int, context: Context) -> tuple[bytes, Context]:
+        """The bytes of a unit before its payload, and the context after it.
 
         Parameters
         ----------
         header : NduHeader
-        payload : bytes
+        payload_size : int
+            Bytes of the payload.
         context : Context
             As `Context.growing` gives it: the unit is added to it. What is kept lasts as long as it is the same.
 
@@ -85,8 +86,7 @@ class DataUnitWriter:
         written = bits.getvalue()
         if kept is None and key is not None:
             self._keep(key, header, written)
-        start = unit_start(UnitType.NDU, len(written) + len(payload))
-        return b"".join((start, written, payload)), context.with_entry(entry)
+        return unit_start(UnitType.NDU, len(written) + payload_size) + written, context.with_entry(entry)
 
     def _find(self, key: tuple[Any, ...] | None, context: Context) -> _Kept | None:
         """What is kept of a header like this one."""

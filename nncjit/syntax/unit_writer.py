@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from nncjit.bits import BitReader, BitWriter
 from nncjit.errors import OptionError
@@ -101,10 +102,42 @@ def split_unit(
         As `write_unit`; or `max_bytes` leaves no room for payload, or asks for more than `MAX_PARTS` parts.
     """
     payload = memoryview(_payload(unit_type, header, body, context))
+    parts = split_heads(
+        unit_type,
+        header,
+        len(payload),
+        context,
+        max_bytes,
+        independently_decodable_flag=independently_decodable_flag,
+    )
+    return [b"".join((part.head, payload[part.start : part.stop])) for part in parts]
+
+
+class PartHead(NamedTuple):
+    """The bytes of a part before its payload, and which bytes of the whole payload follow."""
+
+    head: bytes
+    start: int
+    stop: int
+
+
+def split_heads(
+    unit_type: UnitType,
+    header: Any,
+    payload_size: int,
+    context: Context,
+    max_bytes: int,
+    *,
+    independently_decodable_flag: int = 1,
+) -> list[PartHead]:
+    """The same without the payload of `payload_size` bytes, so that a large one need not be in memory."""
     # checked by its header alone: a unit beyond the largest size cannot be written whole
-    size = len(unit_head(unit_type, header, 0, context)) + len(payload)
+    size = len(unit_head(unit_type, header, 0, context)) + payload_size
     if size + 2 * (size >= SHORT_UNIT_SIZE) <= max_bytes:
-        return [write_unit(unit_type, header, body, context, independently_decodable_flag=independently_decodable_flag)]
+        whole = unit_head(
+            unit_type, header, payload_size, context, independently_decodable_flag=independently_decodable_flag
+        )
+        return [PartHead(whole, 0, payload_size)]
     if unit_type not in (UnitType.NDU, UnitType.TPL, UnitType.QNT):
         raise OptionError(f"NNR_{unit_type.name} cannot be split")
     long_size = max_bytes >= SHORT_UNIT_SIZE
@@ -114,17 +147,17 @@ def split_unit(
     room = [max_bytes - len(_head(unit_type, head, 0, 0, 1, long_size)) for head in heads]
     if min(room) < 1:
         raise OptionError(f"parts of {max_bytes} bytes have no room beside a header of {max_bytes - min(room)}")
-    cuts = [0, min(room[0], len(payload))]
-    while cuts[-1] < len(payload):
-        cuts.append(min(cuts[-1] + room[-1], len(payload)))
+    cuts = [0, min(room[0], payload_size)]
+    while cuts[-1] < payload_size:
+        cuts.append(min(cuts[-1] + room[-1], payload_size))
     n = len(cuts) - 1
     if n > MAX_PARTS:
         raise OptionError(f"parts of {max_bytes} bytes would be {n}, at most {MAX_PARTS} can be counted")
     parts = []
-    for i in range(n):
-        piece = payload[cuts[i] : cuts[i + 1]]
+    for i, (start, stop) in enumerate(pairwise(cuts)):
         head = heads[0] if i == 0 else heads[-1]
-        parts.append(_head(unit_type, head, len(piece), independently_decodable_flag, n - i, False) + bytes(piece))
+        head = _head(unit_type, head, stop - start, independently_decodable_flag, n - i, False)
+        parts.append(PartHead(head, start, stop))
     return parts
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from threading import Lock, get_ident
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -14,6 +15,7 @@ from nncjit.decoder.random_access import open as open_stream
 from nncjit.decoder.weight_cache import WeightCache
 from nncjit.errors import ModelError, OptionError
 from nncjit.option_values import Bytes, checked, shown
+from nncjit.torch.coded_parameters import CODED, WHOLE, CodedParameter, owners
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,14 +29,18 @@ LOOK_AHEAD = 512
 """Layers that are looked at for what is needed last."""
 DECODED_AHEAD = 2
 """Layers whose weights are decoded while one runs."""
-WHOLE = (torch.nn.MultiheadAttention,)
-"""Modules that use the weights of the modules inside them without calling these."""
 NAMED = 3
 """Names that an error lists."""
 
 
 def attach(
-    module: Module, file: Any, *, budget: int | str = "2GB", threads: int | None = None, device: Any = None
+    module: Module,
+    file: Any,
+    *,
+    budget: int | str = "2GB",
+    threads: int | None = None,
+    device: Any = None,
+    whole: Sequence[type[Module]] = (),
 ) -> Attachment:
     """Run a module with weights that stay coded.
 
@@ -54,6 +60,9 @@ def attach(
         Threads at work when a tensor is decoded; default: all cores that the process may use.
     device : torch.device, str or int, optional
         Where decoded weights go. Default: where the module's own are, for the meta device the processor.
+    whole : sequence of type
+        Classes of modules that use the weights of modules inside them without calling these. All weights inside are
+        decoded together. Those of torch itself are known.
 
     Returns
     -------
@@ -63,16 +72,20 @@ def attach(
     Raises
     ------
     ModelError
-        Names or shapes of module and stream differ.
+        Names or shapes of module and stream differ, or the module is attached already. Later: its parameters were
+        changed, or it was to be copied or saved.
     OptionError
         The budget is no size, or less than the largest layer takes.
     """
     if not isinstance(module, torch.nn.Module):
         raise OptionError(f"module is {shown(module)}, must be a torch.nn.Module")
     n_bytes: int = checked("budget", Bytes(), budget)
+    if not all(isinstance(each, type) for each in whole):
+        raise OptionError(f"whole is {shown(whole)}, must be classes of modules")
+    _refuse_attached(module)
     opened = open_stream(file, framework="pt", threads=threads)
     try:
-        return Attachment(module, opened, n_bytes, device)
+        return Attachment(module, opened, n_bytes, device, (*WHOLE, *whole))
     except BaseException:
         opened.close()
         raise
@@ -88,7 +101,8 @@ class _Layer:
     """(owner, name of the parameter there, key of its values)."""
     next: _Layer | None = None
     """What ran after it the last time."""
-    running: int = 0
+    running: list[int] = field(default_factory=list)
+    """Threads that run it, each as often as it has entered it."""
 
     @property
     def keys(self) -> list[str]:
@@ -103,8 +117,10 @@ class Attachment:
     module : torch.nn.Module
     """
 
-    def __init__(self, module: Module, file: NncFile, budget: int, device: Any = None) -> None:
-        self.module, self._file = module, file
+    def __init__(
+        self, module: Module, file: NncFile, budget: int, device: Any = None, whole: tuple[type[Module], ...] = WHOLE
+    ) -> None:
+        self.module, self._file, self._whole = module, file, whole
         self._parameters = {
             name: p for name, p in module.named_parameters(remove_duplicate=False) if _checked(file, name, p)
         }
@@ -118,9 +134,10 @@ class Attachment:
                 raise OptionError(f"budget is {budget} bytes, the layer {layer.name!r} alone takes {needed}")
         self._cache = WeightCache(self._decode, sizes, budget)
         self._last: _Layer | None = None
+        self._lock = Lock()
         self._load_buffers()
         self._empty = {
-            self._key(name): _parameter(torch.empty_like(p, device="meta")) for name, p in self._parameters.items()
+            self._key(name): CodedParameter(torch.empty_like(p, device="meta")) for name, p in self._parameters.items()
         }
         for layer in self._layers:
             self._put(layer, self._empty)
@@ -178,13 +195,16 @@ class Attachment:
 
     def _found_layers(self) -> Iterator[_Layer]:
         """The layers in the order of the module, each followed by the next one and the last by the first."""
-        layers, inside = [], ""
+        layers: list[_Layer] = []
+        inside: set[Module] = set()
         for name, module in self.module.named_modules():
-            if inside and name.startswith(inside):
+            if module in inside:
                 continue
-            inside = f"{name}." if isinstance(module, WHOLE) else ""
+            if isinstance(module, torch.jit.ScriptModule):
+                raise ModelError(f"{name or type(module).__name__}: is a scripted module, which keeps its weights")
             layer = _Layer(name or type(module).__name__, module)
-            for owner_name, owner in module.named_modules(prefix=name) if inside else [(name, module)]:
+            for owner_name, owner in owners(name, module, self._whole):
+                inside.add(owner)
                 for own in owner._parameters:  # noqa: SLF001 - where torch keeps them
                     full = f"{owner_name}.{own}" if owner_name else own
                     if full in self._parameters:
@@ -197,9 +217,14 @@ class Attachment:
 
     def _hooks_of(self, layer: _Layer) -> list[Any]:
         return [
-            layer.module.register_forward_pre_hook(partial(self._before, layer)),
+            layer.module.register_forward_pre_hook(partial(self._before, layer), prepend=True),
             layer.module.register_forward_hook(partial(self._after, layer), always_call=True),
+            layer.module.register_state_dict_pre_hook(_refuse_saving),  # type: ignore[no-untyped-call]
         ]
+
+    def __reduce__(self) -> NoReturn:
+        """An attached module is not to be copied or pickled, with hooks that lead to this object."""
+        raise ModelError(CODED.format("copied or pickled"))
 
     def _before(self, layer: _Layer, *_: Any) -> None:
         if self._last is not None:
@@ -208,16 +233,31 @@ class Attachment:
         upcoming = self._upcoming(layer)
         ahead = sum(len(keys) for keys in upcoming[:DECODED_AHEAD])
         values = self._cache.acquire(layer.keys, [key for keys in upcoming for key in keys], ahead)
-        layer.running += 1
-        self._put(layer, dict(zip(layer.keys, values, strict=True)))
+        try:
+            with self._lock:
+                if not layer.running:
+                    self._check_unchanged(layer)
+                    self._put(layer, dict(zip(layer.keys, values, strict=True)))
+                layer.running.append(get_ident())
+        except BaseException:
+            self._cache.release(layer.keys)
+            raise
 
     def _after(self, layer: _Layer, *_: Any) -> None:
-        if not layer.running:  # its weights could not be decoded
-            return
-        layer.running -= 1
-        if not layer.running:
-            self._put(layer, self._empty)
+        with self._lock:
+            if get_ident() not in layer.running:  # its weights could not be decoded
+                return
+            layer.running.remove(get_ident())
+            if not layer.running:
+                self._put(layer, self._empty)
         self._cache.release(layer.keys)
+
+    def _check_unchanged(self, layer: _Layer) -> None:
+        """Refuse parameters that are not those that were put there."""
+        for owner, name, key in layer.places:
+            now, put = owner._parameters.get(name), self._empty[key]  # noqa: SLF001
+            if now is not put or now.dtype != self._targets[key][1]:
+                raise ModelError(f"{layer.name}: its {name} was changed while the weights stay coded: detach() first")
 
     def _upcoming(self, layer: _Layer) -> list[list[str]]:
         """Keys of the layers that ran after this one the last time."""
@@ -231,9 +271,12 @@ class Attachment:
         return keys
 
     @staticmethod
-    def _put(layer: _Layer, values: dict[str, Parameter]) -> None:
+    def _put(layer: _Layer, values: Mapping[str, Parameter]) -> None:
         for owner, name, key in layer.places:
             owner._parameters[name] = values[key]  # noqa: SLF001 - setattr refuses other devices
+            if isinstance(owner, torch.nn.RNNBase):  # which has a list of them, too
+                names, flat = owner._flat_weights_names, owner._flat_weights  # noqa: SLF001
+                flat[names.index(name)] = values[key]
 
     def _decode(self, key: str) -> Parameter:
         name, dtype, device = self._targets[key]
@@ -249,6 +292,16 @@ class Attachment:
                 _checked(self._file, name, buffer)
                 holder = self.module.get_submodule(owner)
                 holder._buffers[own] = value.to(device=_device(None, buffer), dtype=buffer.dtype)  # noqa: SLF001
+
+
+def _refuse_saving(*_: Any) -> None:
+    raise ModelError(CODED.format("saved"))
+
+
+def _refuse_attached(module: Module) -> None:
+    for name, inside in module.named_modules():
+        if _refuse_saving in inside._state_dict_pre_hooks.values():  # noqa: SLF001 - where torch keeps them
+            raise ModelError(f"{name or type(module).__name__}: is attached to a stream already")
 
 
 def _parameter(tensor: Tensor) -> Parameter:

@@ -78,7 +78,7 @@ class ExactCoder:
             plan = _with_raw(plan)
         item = Item((tensor,))
         (unit,) = quantised_units(item, plan, workers)
-        (coded,) = not_grown(code_unit(unit, 0, workers), item, plan)
+        (coded,) = (unit.in_memory() for unit in not_grown(code_unit(unit, 0, workers), item, plan))
         outcome = coded.outcomes[0]
         tool = "new" if origin is None else "whole"
         return TensorUpdate(tensor.info, origin, tool, coded, power=outcome.power, error=outcome.error)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import BinaryIO
 
 from nncjit import dtypes
@@ -19,6 +19,7 @@ from nncjit.encoder.pipeline import bundled, in_order
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.targets import decibels
+from nncjit.encoder.unit_payloads import in_memory
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Model, Tensor
@@ -326,7 +327,14 @@ class UpdateJob:
         received = update.received() if update.received is not None else Received(*decoded_alone(unit, density))
         change = received.change if self.options.predict else None
         return after_unit(
-            origin, info, number, lambda: unit.payload, received.values, received.levels, change, received.residual
+            origin,
+            info,
+            number,
+            partial(in_memory, unit.payload),
+            received.values,
+            received.levels,
+            change,
+            received.residual,
         )
 
 

@@ -15,7 +15,7 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.narrow_levels import NarrowLevels
 from nncjit.cabac.scan import to_scan
 from nncjit.decoder import stream_decoder
-from nncjit.encoder import huge_tensors
+from nncjit.encoder import huge_tensors, unit_payloads
 from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.encoder.model_encoder import encode_model
 from nncjit.encoder.options import Options
@@ -88,6 +88,11 @@ CASES = [
     (1e-3 * normal(600, 600), {"qp": 8}),
     (1e-3 * normal(600, 600), {"qp": 8, "quantizer": "uniform", "rate_weight": 0.5}),
     (np.where(np.arange(600)[:, None] == 599, normal(600, 600), 0), {"qp": -30}),
+    (normal(600, 600), {"quantizer": "raw"}),
+    (normal(600, 600), {"quantizer": "raw", "max_unit_bytes": 70_001}),
+    (normal(600, 600), {"quantizer": "raw", "rules": {"w": "group:one"}}),
+    (normal(360, 1000), {"quantizer": "lossless", "max_unit_bytes": 70_001}),
+    (normal(1, 360_000)[0], {"quantizer": "raw"}),
 ]
 
 
@@ -99,6 +104,36 @@ def test_bytes_are_those_of_a_tensor_in_memory(values, options, small_windows, t
         small_windows()
         nncjit.compress(source, tmp_path / "whole.nnc", **options)
     assert (tmp_path / "huge.nnc").read_bytes() == (tmp_path / "whole.nnc").read_bytes()
+
+
+def test_what_is_stored_as_it_is_is_never_in_memory_at_once(small_windows):
+    values = np.arange(1 << 18, dtype=np.uint16).reshape(512, 512)
+    most = []
+
+    def part(start, stop):
+        most.append(stop - start)
+        return values.reshape(-1)[start:stop].copy()
+
+    only_parts = Tensor("w", values.shape, "bfloat16", lambda: pytest.fail("was read at once"), part=part)
+    file = io.BytesIO()
+    encode_model(Model([only_parts]), file, Options(quantizer="raw"))
+    assert max(most) <= huge_tensors.STRIP
+    assert nncjit.decode(file.getvalue())["w"].tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("ends", [(0, 4000), (0, 0), (1, 3999), (999, 1001), (1000, 2000), (3999, 4000)])
+def test_payloads_give_any_of_their_bytes(ends, monkeypatch):
+    monkeypatch.setattr(huge_tensors, "STRIP", 300)
+    values = np.arange(1000, dtype=np.uint32)
+    whole = values.tobytes()
+    stored = unit_payloads.StoredPayload(HugeTensor(lambda a, b: values[a:b], values.shape, "float32"))
+    parts = unit_payloads.joined(b"", *(whole[k : k + 1000] for k in range(0, 4000, 1000)))
+    for payload in (whole, stored, parts):
+        assert len(payload) == len(whole)
+        assert unit_payloads.in_memory(payload) == whole
+        assert b"".join(unit_payloads.pieces_of(payload, *ends)) == whole[slice(*ends)]
+    assert unit_payloads.joined() == unit_payloads.joined(b"") == b""
+    assert unit_payloads.joined(b"", b"a") == b"a"
 
 
 @pytest.mark.parametrize("shape", [(1000, 700), (130, 5000), (64, 9), (65, 64), (7, 100_000), (256, 8, 33)])

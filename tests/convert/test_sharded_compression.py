@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import chdir
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +16,8 @@ import pytest
 from convert.models import OddExecutor, tensors, write_model
 
 import nncjit
-from nncjit.convert import sharded_compression
+from nncjit.convert import job_plan, sharded_compression
+from nncjit.convert.job_status import status_of
 from nncjit.convert.sharded_compression import encode_shard
 
 SHARD = 30_000
@@ -128,6 +131,55 @@ def test_a_journal_of_noise_is_passed_over(source, expected, tmp_path):
     assert files(tmp_path) == expected
 
 
+DAMAGE = {
+    "no report": lambda line: line.pop("report", None),
+    "strange rows": lambda line: line.get("report", {}).update(tensors=[{"a": 1}]),
+    "rows of other tensors": lambda line: line.get("report", {}).update(tensors=[]),
+    "sums of text": lambda line: line.get("report", {}).update(power="1"),
+    "marks of another kind": lambda line: line.update(mark=[]),
+    "a plan of other tensors": lambda line: line.get("plan", {}).update(shards=[["strange"]]),
+    "a plan without decisions": lambda line: line.get("plan", {}).update(decisions=5),
+    "names of files elsewhere": lambda line: line.update(announced=["../m.safetensors", "a\0b", 5]),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_what_is_damaged_in_a_journal_is_made_anew(case, source, expected, tmp_path):
+    target, journal = tmp_path / "m.nnc", tmp_path / "m.nnc.journal"
+    nncjit.compress(source, target, shard_bytes=SHARD)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        DAMAGE[case](line)
+    journal.write_text("[" * 100_000 + "\n" + "".join(json.dumps(line) + "\n" for line in lines))
+    assert set(status_of(target).files) <= {*expected}
+    nncjit.compress(source, target, shard_bytes=SHARD)
+    assert files(tmp_path) == expected
+    assert status_of(target).complete
+
+
+def test_a_file_that_goes_while_others_are_made_is_told(source, expected, tmp_path):
+    gone = tmp_path / min(name for name in expected if name.endswith(".nnc"))
+    with pytest.raises(nncjit.ModelError, match="is gone, or was changed"):
+        nncjit.compress(source, tmp_path / "m.nnc", shard_bytes=SHARD, progress=lambda *_: gone.unlink(missing_ok=True))
+    assert not (tmp_path / "m.nnc.index.json").exists()
+    nncjit.compress(source, tmp_path / "m.nnc", shard_bytes=SHARD)
+    assert files(tmp_path) == expected
+
+
+def test_files_of_an_earlier_job_are_told(source, tmp_path):
+    nncjit.compress(source, tmp_path / "m.nnc", shard_bytes=SHARD)
+    with pytest.warns(nncjit.NncWarning, match=r"of-00004\.nnc and 3 more of an earlier job"):
+        nncjit.compress(source, tmp_path / "m.nnc", shard_bytes=10 * SHARD)
+
+
+def test_streams_of_another_version_are_made_anew(source, expected, tmp_path, monkeypatch):
+    nncjit.compress(source, tmp_path / "m.nnc", shard_bytes=SHARD)
+    monkeypatch.setattr(job_plan, "__version__", "0.0.1")
+    made = counted(monkeypatch)
+    nncjit.compress(source, tmp_path / "m.nnc", shard_bytes=SHARD)
+    assert len(made) == len(expected) - 1
+
+
 def test_only_what_is_missing_or_damaged_is_made_again(source, expected, tmp_path, monkeypatch):
     target = tmp_path / "m.nnc"
     nncjit.compress(source, target, shard_bytes=SHARD)
@@ -225,6 +277,15 @@ BROKEN_PLANS = {
     "a text as scale": edited(lambda c: c["decisions"].update({"scale": "1"})),
     "a decision more": edited(lambda c: c["decisions"].update({"more": 1})),
     "shards of numbers": edited(lambda c: c.update({"shards": 5})),
+    "an endless scale": edited(lambda c: c["decisions"].update({"scale": math.inf})),
+    "a scale of many digits": edited(lambda c: c["decisions"].update({"scale": 10**400})),
+    "steps of nothing": edited(lambda c: c["decisions"].update({"own_scales": {"steps": 0}})),
+    "no size": edited(lambda c: c["decisions"].update({"median_size": 0})),
+    "a density that no stream has": edited(lambda c: c["decisions"].update({"density": 8})),
+    "steps of a strange tensor": edited(lambda c: c["decisions"].update({"own_scales": {"strange": 1.0}})),
+    "a field more": edited(lambda c: c.update({"dicisions": {}})),
+    "half a rank": edited(lambda c: c["decisions"].update({"ranks": {"embed.weight": 2.5}})),
+    "a list of zeros": edited(lambda c: c["decisions"].update({"zero_counts": [1]})),
 }
 
 
@@ -259,16 +320,54 @@ class LosingExecutor:
     """Its only worker dies at once."""
 
     def submit(self, work, *args):
-        from concurrent.futures.process import BrokenProcessPool
-
         future: Future = Future()
         future.set_exception(BrokenProcessPool("gone"))
         return future
 
 
-def test_a_lost_worker_is_one_clear_error(source, tmp_path):
-    with pytest.raises(nncjit.ModelError, match="worker was lost"):
-        nncjit.compress(source, tmp_path / "m.nnc", executor=LosingExecutor())
+class DyingExecutor:
+    """Takes some tasks and dies: `submit` itself fails then."""
+
+    def __init__(self, error, after=2):
+        self.error, self.left = error, after
+
+    def submit(self, work, *args):
+        if not self.left:
+            raise self.error
+        self.left -= 1
+        future: Future = Future()
+        future.set_result(work(*args))
+        return future
+
+
+class HungryExecutor:
+    """Its worker has too little memory."""
+
+    def submit(self, work, *args):
+        future: Future = Future()
+        future.set_exception(MemoryError("Unable to allocate 9 TiB"))
+        return future
+
+
+EXECUTORS = {
+    "lost": (LosingExecutor, nncjit.ModelError, "worker was lost"),
+    "dying": (lambda: DyingExecutor(BrokenProcessPool("gone")), nncjit.ModelError, "same call goes on"),
+    "shut down": (lambda: DyingExecutor(RuntimeError("shut down")), nncjit.OptionError, "takes no tasks"),
+    "hungry": (HungryExecutor, nncjit.ModelError, "ran out of memory .Unable to allocate"),
+}
+
+
+@pytest.mark.parametrize("case", EXECUTORS)
+def test_executors_that_fail_are_one_clear_error(case, source, expected, tmp_path, monkeypatch):
+    make, kind, words = EXECUTORS[case]
+    with pytest.raises(kind, match=words) as caught:
+        nncjit.compress(source, tmp_path / "m.nnc", executor=make(), shard_bytes=SHARD)
+    assert "\n" not in str(caught.value)
+    done = len(list(tmp_path.glob("m-*.nnc")))
+    made = counted(monkeypatch)
+    nncjit.compress(source, tmp_path / "m.nnc", shard_bytes=SHARD)
+    assert len(made) == len(expected) - 1 - done, "what was at work when it failed is kept"
+    assert files(tmp_path) == expected
 
 
 class ElsewhereExecutor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,6 +67,33 @@ def test_only_the_ranges_that_are_needed_are_read(folder, monkeypatch):
         assert np.array_equal(f["w1"], ARRAYS["w1"])
     assert sum(read) < 0.9 * system.size(f"{folder}/m.nnc")
     assert len(read) < 9
+
+
+def test_an_index_at_a_url_becomes_several_streams_here(folder, tmp_path):
+    source = tmp_path / "a.safetensors.index.json"
+    infos = [TensorInfo(name, a.shape, a.dtype.name) for name, a in ARRAYS.items()]
+    with create(source, infos, shard_size=500_000) as writer:
+        for name, array in ARRAYS.items():
+            writer.put(name, array)
+    nncjit.compress(source, tmp_path / "here.nnc", shard_bytes=300_000)
+    system = fsspec.filesystem("memory")
+    for path in tmp_path.glob("a*"):
+        system.pipe_file(f"{folder}/{path.name}", path.read_bytes())
+    url = f"{folder}/{source.name}"
+    with open_model(url) as model:
+        assert {tensor.shard for tensor in model} == {path.name for path in tmp_path.glob("a*.safetensors")}
+    with ThreadPoolExecutor(2) as executor:
+        for _ in range(2):  # the second time, all is done
+            nncjit.compress(url, tmp_path / "there.nnc", shard_bytes=300_000, executor=executor)
+    for path in tmp_path.glob("here-*.nnc"):
+        assert (tmp_path / path.name.replace("here", "there")).read_bytes() == path.read_bytes()
+    first = min(path.name for path in tmp_path.glob("a-*.safetensors"))
+    system.pipe_file(f"{folder}/{first}", (tmp_path / first).read_bytes())
+    plan = tmp_path / "plan.json"
+    nncjit.compress(url, tmp_path / "there.nnc", plan=plan, dry_run=True)
+    system.rm_file(f"{folder}/{first}")
+    assert "there is no such file" in refusal(lambda: nncjit.compress(url, tmp_path / "there.nnc", plan=plan))
+    assert "of safetensors are read" in refusal(lambda: open_model(f"{folder}/a.bin.index.json"))
 
 
 def test_the_command_line_takes_urls(tmp_path, capsys):

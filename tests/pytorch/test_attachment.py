@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -106,6 +109,112 @@ def test_tied_weights_and_modules_that_use_those_of_others(tmp_path):
     attachment = nncjit.torch.attach(Attending(), tmp_path / "m.nnc", budget="1MB")
     attachment.detach()
     assert attachment.module.head.weight is attachment.module.embed.weight
+
+
+def same_as_unpacked(make, inputs, path, **options):
+    """Whether an attached module of random weights computes what the unpacked one does."""
+    model, other = make(0).eval(), make(1).eval()
+    nncjit.torch.save_file(model, path)
+    model.load_state_dict(nncjit.torch.load_file(path))
+    with nncjit.torch.attach(other, path, budget="1MB", **options), torch.no_grad():
+        found, expected = other(*inputs), model(*inputs)
+        return torch.equal(*(out[0] if isinstance(out, tuple) else out for out in (found, expected)))
+
+
+def seeded(make):
+    def made(seed):
+        torch.manual_seed(seed)
+        return make()
+
+    return made
+
+
+class Borrowing(torch.nn.Module):
+    """Uses the weight of a module inside it, which is not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.lender = torch.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.lender.weight)
+
+
+class Listing(torch.nn.Module):
+    """Has parameters in lists, which are never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.some = torch.nn.ParameterList([torch.randn(WIDTH), torch.nn.ParameterDict({"a": torch.randn(WIDTH)})])
+
+    def forward(self, x):
+        return x * self.some[0] + self.some[1]["a"]
+
+
+def old_weight_norm():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.nn.utils.weight_norm(torch.nn.Linear(WIDTH, WIDTH))
+
+
+ODD = {
+    "LSTM": lambda: torch.nn.LSTM(WIDTH, WIDTH, 2, batch_first=True),
+    "GRU": lambda: torch.nn.GRU(WIDTH, 8, bidirectional=True),
+    "encoder layer": lambda: torch.nn.TransformerEncoderLayer(WIDTH, 4, 64, batch_first=True),
+    "encoder": lambda: torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(WIDTH, 4, 64, batch_first=True), 2),
+    "lists": Listing,
+    "old weight norm": old_weight_norm,
+    "weight norm": lambda: torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(WIDTH, WIDTH)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_an_encoder_with_padding_takes_the_same_way(tmp_path):
+    padding = torch.arange(5) > torch.tensor([[4], [2]])
+    inputs = [torch.randn(2, 5, WIDTH), None, padding]
+    assert same_as_unpacked(seeded(ODD["encoder"]), inputs, tmp_path / "m.nnc")
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_modules_that_reach_their_weights_in_odd_ways(kind, tmp_path):
+    assert same_as_unpacked(seeded(ODD[kind]), [torch.randn(2, 5, WIDTH)], tmp_path / "m.nnc")
+
+
+def test_modules_that_use_the_weights_of_others_are_named(tmp_path):
+    assert same_as_unpacked(seeded(Borrowing), [torch.randn(2, WIDTH)], tmp_path / "m.nnc", whole=[Borrowing])
+    with pytest.raises(nncjit.OptionError, match="whole is"):
+        nncjit.torch.attach(Borrowing(), tmp_path / "m.nnc", whole=[Borrowing()])
+
+
+REFUSED = {
+    "copied": lambda module, _: copy.deepcopy(module),
+    "pickled": lambda module, _: pickle.dumps(module),
+    "saved": lambda module, _: module.state_dict(),
+    "saved in part": lambda module, _: module[0][0].state_dict(),
+    "attached again": nncjit.torch.attach,
+    "moved": lambda module, _: module.to("cpu"),
+    "used by others": lambda module, _: torch.nn.functional.linear(torch.zeros(4, WIDTH), module[0][0].weight),
+    "of another type": lambda module, _: module.half()(torch.zeros(4, WIDTH)),
+    "loaded": lambda module, _: (
+        module.load_state_dict(network().state_dict(), assign=True),
+        module(torch.zeros(4, WIDTH)),
+    ),
+    "replaced": lambda module, _: (
+        setattr(module[0][0], "bias", torch.nn.Parameter(torch.zeros(WIDTH))),
+        module(torch.zeros(4, WIDTH)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_an_attached_module_cannot_do_is_told(case, stream, values):
+    attached = network()
+    attachment = nncjit.torch.attach(attached, stream, budget="1MB")
+    with pytest.raises(nncjit.ModelError, match=r"stays? coded|attached to a stream already"):
+        REFUSED[case](attached, stream)
+    attachment.detach()
+    assert "0.0.weight" in attached.state_dict()
+    assert not any(p.is_meta for p in attached.parameters())
 
 
 def test_an_error_in_a_layer_leaves_it_usable(stream, values):

@@ -2,15 +2,17 @@
 
 import json
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from convert.models import OddExecutor
 from safetensors.numpy import load_file, save_file
 
 import nncjit
 from nncjit.demo import digits
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, OptionError
 from nncjit.reduce import Axis, Group, channel_scores, plan_pruning
 from nncjit.report import metrics
 from nncjit.report.evaluate import Request, evaluate
@@ -76,6 +78,39 @@ def test_a_task_is_asked_at_every_point(model):
     assert all(point.measures["weights"] == 4861 and point.task_seconds > 0 for point in found.points)
     assert [done for done, total, _ in told] == [0, 1]
     assert found.curves[0].qualities == (coarse, fine)
+
+
+class Closed:
+    """An executor that was shut down."""
+
+    def submit(self, work, *args):
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def test_points_on_an_executor_are_those_measured_here(model):
+    request = Request(model=model, curves=series(["quality=0.25,2"]), task=TASK)
+    here, told = evaluate(request), []
+    there = evaluate(replace(request, executor=OddExecutor()), lambda *args: told.append(args))
+    assert [(p.options, p.bytes, p.measures) for p in there.points] == [
+        (p.options, p.bytes, p.measures) for p in here.points
+    ]
+    assert [done for done, total, _ in told] == [0, 1]
+    with pytest.raises(OptionError, match="takes no tasks: cannot schedule"):
+        evaluate(replace(request, executor=Closed()))
+    with pytest.raises(OptionError, match="must have `submit`"):
+        evaluate(replace(request, executor=3))
+    local = Task("local", lambda weights: {"n": 1.0}, "n")
+    with pytest.raises(OptionError, match="task local: it cannot be sent to workers"):
+        evaluate(replace(request, task=local, executor=OddExecutor()))
+
+
+def test_tasks_are_loaded_where_they_are_sent(tmp_path, monkeypatch):
+    (tmp_path / "task_to_send.py").write_text("MAIN = ('n', True)\ndef measure(weights): return {'n': len(weights)}\n")
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(load("task_to_send.py"))
+    monkeypatch.chdir("/")
+    assert pickle.loads(sent)({"w": 1}) == {"n": 1.0}
+    assert pickle.loads(pickle.dumps(load("nncjit.demo.digits"))).main == "top1"
 
 
 def test_nncodec_stands_beside_us(model, rival_python):

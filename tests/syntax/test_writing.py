@@ -242,16 +242,16 @@ def test_data_units_one_after_another_have_the_bytes_of_single_ones(indexed):
             cabac_unary_length_minus1=10 + k % 2,
             dq_flag=int(k % 5 == 0),
         )
-        unit, growing = writer.write(header, bytes(k), growing)
-        assert unit == write_unit(UnitType.NDU, header, bytes(k), context)
+        head, growing = writer.head(header, k, growing)
+        assert head + bytes(k) == write_unit(UnitType.NDU, header, bytes(k), context)
         context = context.after(UnitType.NDU, header)
         with pytest.raises(OptionError, match="already"):
-            writer.write(header, bytes(k), growing)
+            writer.head(header, k, growing)
 
 
 def test_a_header_that_was_written_before_has_its_name_checked():
     writer, context = DataUnitWriter(), started().growing()
-    writer.write(ndu("a"), b"", context)
+    writer.head(ndu("a"), 0, context)
     for name in ("b\0c", "\ud800", "d" * (MAX_TEXT + 1)):
         with pytest.raises(OptionError, match="topology_elem_id"):
-            writer.write(ndu(name), b"", context)
+            writer.head(ndu(name), 0, context)
