@@ -15,12 +15,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from nncjit.errors import ModelError, NncWarning, did_you_mean
+from nncjit.errors import ModelError, NncWarning, OptionError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "as_path",
     "atomic_write",
     "check_readable",
     "nearest_file",
@@ -74,7 +75,7 @@ def check_readable(path: str | os.PathLike[str]) -> None:
     ModelError
         With the path and what to do about it.
     """
-    path = _path(path)
+    path = as_path(path)
     with os_errors(path):
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -94,13 +95,17 @@ def check_readable(path: str | os.PathLike[str]) -> None:
 def resolved(path: str | os.PathLike[str]) -> Path:
     """The absolute path, links followed; ModelError for a link that leads to itself, and for what is no name."""
     try:
-        return _path(path).resolve()
+        return as_path(path).resolve()
     except (OSError, RuntimeError) as error:
         said = _reason(error) if isinstance(error, OSError) else "too many levels of symbolic links"
         raise ModelError(f"{path}: {said}") from None
 
 
-def _path(path: str | os.PathLike[str]) -> Path:
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """The path; OptionError for what names no file, ModelError for a name that no file can have."""
+    given: object = path
+    if not isinstance(given, str | os.PathLike) or not isinstance(os.fspath(given), str):
+        raise OptionError(f"a file is named by a path, not by a {type(path).__name__}")
     name = os.fspath(path)
     try:
         os.fsencode(name)

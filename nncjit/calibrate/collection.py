@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nncjit.calibrate.alike_layers import leaning, mean_of_a_token
+from nncjit.calibrate.checked_inputs import WIDEST, floats, weight
+from nncjit.calibrate.checked_inputs import count as counted
 from nncjit.calibrate.input_sums import InputSums
 from nncjit.calibrate.statistics_file import Arrays, Statistics, write
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK, TensorRecord
 from nncjit.calibrate.table_sums import TableSums
-from nncjit.errors import ModelError, NncWarning
+from nncjit.errors import ModelError, NncWarning, OptionError
+from nncjit.option_values import Label, check_flags, checked, shown
 
 Array = NDArray[Any]
 
@@ -39,7 +42,8 @@ class Calibration:
     """
 
     def __init__(self, *, loss: str = "squared error of the output", widest_block: int = WIDEST_BLOCK) -> None:
-        self.loss, self.widest_block = loss, widest_block
+        self.loss: str = checked("loss", Label(), loss)
+        self.widest_block: int = checked("widest_block", WIDEST, widest_block)
         self.samples = 0
         self.output_power = 0.0
         self._inputs: dict[str, InputSums] = {}
@@ -99,6 +103,7 @@ class Calibration:
         ModelError
             The weight is known by another shape or kind.
         """
+        check_flags(positions=positions)
         fresh = TableSums.of(name, shape, positions=positions, widest=self.widest_block)
         sums = self._tables.setdefault(name, fresh)
         self._check_same(sums.record, fresh.record, other=self._inputs.get(name))
@@ -112,6 +117,7 @@ class Calibration:
 
     def unreached(self, name: str, shape: tuple[int, ...]) -> None:
         """Say that no sample has reached a weight of the model so far; forgotten where sums of it are collected."""
+        name, shape = weight(name, shape)
         self._unreached[name] = shape
 
     def _input_sums(self, fresh: InputSums) -> InputSums:
@@ -125,10 +131,11 @@ class Calibration:
 
     def end_samples(self, count: int = 1, *, output_power: float = 0.0) -> None:
         """Say that so many samples were run, and what |y|^2 they have in all. A target `loss` is relative to that."""
-        if not np.isfinite(output_power):
-            raise ModelError(f"the outputs' power is {output_power}")
-        self.samples += count
-        self.output_power += output_power
+        number, power = counted("count", count), floats("the outputs' power", output_power, np.float64)
+        if power.ndim or not np.isfinite(power):
+            raise ModelError(f"the outputs' power is {shown(output_power)}, must be a finite number")
+        self.samples += number
+        self.output_power += float(power)
 
     def merge(self, earlier: Statistics) -> None:
         """Go on from statistics of the same model: nothing is told apart that was collected before.
@@ -138,6 +145,8 @@ class Calibration:
         ModelError
             They are of another model, or damaged.
         """
+        if not isinstance(earlier, Statistics):
+            raise OptionError(f"earlier is {shown(earlier)}, must be statistics")
         for name in earlier:
             found = earlier[name]
             record, positions = found.record, found.positions

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nncjit.calibrate.checked_inputs import WIDEST, floats, weight
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK, Kind, TensorRecord, block_size
 from nncjit.errors import ModelError
+from nncjit.option_values import checked
 
 Array = NDArray[Any]
 
@@ -83,7 +85,9 @@ class InputSums:
         widest: int = WIDEST_BLOCK,
     ) -> InputSums:
         """Empty sums of a weight. `widest`: most inputs of a block; 0 keeps only the diagonal."""
-        record = TensorRecord(name=name, kind=kind, shape=tuple(int(n) for n in shape), axis=axis, groups=groups)
+        name, shape = weight(name, shape)
+        widest = checked("widest", WIDEST, widest)
+        record = TensorRecord(name=name, kind=kind, shape=shape, axis=axis, groups=groups)
         block = block_size(record.inputs, record.taps, widest) if widest else 0
         return cls(
             TensorRecord(name=name, kind=kind, shape=record.shape, axis=axis, groups=groups, block=block),
@@ -106,9 +110,10 @@ class InputSums:
             The shapes do not fit the weight.
         """
         record = self.record
-        x, g = np.asarray(x, np.float32), np.asarray(g, np.float32)
+        x, g = floats(f"{record.name}: inputs", x), floats(f"{record.name}: gradients", g)
         g = g[None] if g.ndim == 2 else g
-        wanted = (len(x), record.groups * record.inputs), (len(x), record.groups * record.outputs)
+        tokens = len(x) if x.ndim else 0
+        wanted = (tokens, record.groups * record.inputs), (tokens, record.groups * record.outputs)
         if x.ndim != 2 or g.ndim != 3 or (x.shape, g.shape[1:]) != wanted:
             raise ModelError(
                 f"{record.name}: a sample has inputs {list(x.shape)} and gradients {list(g.shape)}, "

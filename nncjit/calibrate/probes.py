@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nncjit.calibrate.checked_inputs import PROBES, check_random, floats
+from nncjit.errors import ModelError
+from nncjit.option_values import Number, checked
+
 Array = NDArray[Any]
 
 FLAT_SHARE = 0.5
@@ -29,7 +33,10 @@ def gaussian_probe(outputs: Array, rng: np.random.Generator, probes: int = 1) ->
     probes : int
         How many there will be of each sample.
     """
-    return (rng.standard_normal(outputs.shape) / math.sqrt(probes)).astype(np.float32)
+    check_random(rng)
+    shape = floats("outputs", outputs).shape
+    probe: Array = np.asarray(rng.standard_normal(shape) / math.sqrt(checked("probes", PROBES, probes)), np.float32)
+    return probe
 
 
 def fisher_probe(logits: Array, rng: np.random.Generator, probes: int = 1, flat: float = FLAT_SHARE) -> Array:
@@ -46,7 +53,11 @@ def fisher_probe(logits: Array, rng: np.random.Generator, probes: int = 1, flat:
     flat : float
         Share of the uniform distribution in p, 0 to 1; the rest is the softmax of the logits.
     """
-    exact = np.asarray(logits, np.float64)
+    check_random(rng)
+    probes, flat = checked("probes", PROBES, probes), checked("flat", Number(0, 1), flat)
+    exact = floats("logits", logits, np.float64)
+    if not exact.ndim or not exact.shape[-1]:
+        raise ModelError(f"logits of shape {list(exact.shape)} have no classes")
     exact = np.exp(exact - exact.max(-1, keepdims=True))
     p = (1 - flat) * exact / exact.sum(-1, keepdims=True) + flat / exact.shape[-1]
     root = np.sqrt(p) * rng.standard_normal(p.shape)

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nncjit import formats
+from nncjit.calibrate.checked_inputs import whole_numbers
 from nncjit.calibrate.statistics_record import TensorRecord
 from nncjit.errors import ModelError, OptionError
 from nncjit.model import Model, TensorInfo
+from nncjit.option_values import Word, checked, shown
 
 Array = NDArray[Any]
 
@@ -125,6 +127,8 @@ class Statistics(Mapping[str, TensorStatistics]):
     """
 
     def __init__(self, model: Model) -> None:
+        if not isinstance(model, Model):
+            raise OptionError(f"model is {shown(model)}, must be an open model: see Statistics.open")
         self._model = model
         facts = _facts(model.metadata)
         self.loss: str = facts["loss"]
@@ -171,8 +175,10 @@ class Statistics(Mapping[str, TensorStatistics]):
         ModelError
             A weight has another shape in the model, or the model has none of them.
         """
+        if not isinstance(shapes, Mapping):
+            raise OptionError(f"shapes is {shown(shapes)}, must be shapes by name")
         for name, found in self._tensors.items():
-            if name in shapes and shapes[name] != found.record.shape:
+            if name in shapes and whole_numbers(f"{name}: its shape", shapes[name]) != found.record.shape:
                 raise ModelError(
                     f"{name}: is {list(shapes[name])} in the model and {list(found.record.shape)} in the statistics: "
                     "they are of another model"
@@ -206,14 +212,14 @@ class Statistics(Mapping[str, TensorStatistics]):
 
 def is_statistics(metadata: Mapping[str, str]) -> bool:
     """Whether the metadata of a safetensors file are those of statistics."""
-    return metadata.get("format") == FORMAT
+    given: Any = metadata
+    return isinstance(given, Mapping) and given.get("format") == FORMAT
 
 
 def write(path: str | os.PathLike[str], weights: Sequence[Arrays], facts: Mapping[str, Any], precision: str) -> None:
     """Write a statistics file; see `Calibration.save`."""
     _check_suffix(path)
-    if precision not in ("float16", "float32"):
-        raise OptionError(f"precision is {precision!r}, must be 'float16' or 'float32'")
+    checked("precision", Word("float16", "float32"), precision)
     infos = [
         TensorInfo(name, array.shape, str(array.dtype)) for name, array in _stored(weights, precision, values=False)
     ]
@@ -223,6 +229,8 @@ def write(path: str | os.PathLike[str], weights: Sequence[Arrays], facts: Mappin
 
 
 def _check_suffix(path: str | os.PathLike[str]) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(f"statistics are in a file named by a path, not by a {type(path).__name__}")
     if not os.fspath(path).lower().endswith(SUFFIX):
         raise OptionError(f"{os.fspath(path)}: statistics are safetensors files: the name must end in {SUFFIX}")
 

@@ -10,10 +10,11 @@ weights whose use is not understood, no more is known than what an error in each
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from nncjit.errors import ModelError
+from nncjit.option_values import shown
 
 Kind = Literal["linear", "convolution", "table", "rows"]
 
@@ -49,10 +50,12 @@ class TensorRecord:
     """Trace of the coherent part divided by that of the token-wise one (`InputSums`); what merging needs."""
 
     def __post_init__(self) -> None:
+        kind: object = self.kind
         whole: tuple[object, ...] = (self.axis, self.groups, self.block, self.samples, self.tokens, *self.shape)
         fits = (
             type(self.name) is str
-            and self.kind in get_args(Kind)
+            and isinstance(kind, str)
+            and kind in get_args(Kind)
             and all(type(value) is int and value >= 0 for value in whole)
             and len(self.shape) >= (1 if self.kind == "rows" else 2)
             and 0 not in self.shape
@@ -65,7 +68,8 @@ class TensorRecord:
             and self.ratio >= 0
         )
         if not fits or self.shape[0] % self.groups or (self.block and self.block % self.taps):
-            raise ModelError(f"{self.name}: its record contradicts itself: {asdict(self)}")
+            said = ", ".join(f"{f.name} {shown(getattr(self, f.name))}" for f in fields(self) if f.name != "name")
+            raise ModelError(f"{shown(self.name)}: its record contradicts itself: {said}")
 
     @property
     def is_stacked(self) -> bool:

@@ -10,14 +10,17 @@ and the encoder weighs row t by its share f_t of the energy: loss about half sum
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nncjit.calibrate.checked_inputs import WIDEST, floats, weight, whole_array
 from nncjit.calibrate.input_sums import counted
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK, TensorRecord, block_size
 from nncjit.errors import ModelError
+from nncjit.option_values import checked
 
 Array = NDArray[Any]
 
@@ -53,9 +56,11 @@ class TableSums:
     @classmethod
     def of(cls, name: str, shape: tuple[int, ...], *, positions: bool = False, widest: int = WIDEST_BLOCK) -> TableSums:
         """Empty sums of a table. `widest`: most columns of a block; 0 keeps only the diagonal."""
-        shape = tuple(int(n) for n in shape)
-        block = block_size(shape[-1], 1, widest) if widest else 0
-        return cls(TensorRecord(name=name, kind="table", shape=shape, block=block), positions=positions)
+        name, shape = weight(name, shape)
+        widest = checked("widest", WIDEST, widest)
+        record = TensorRecord(name=name, kind="table", shape=shape)
+        block = block_size(record.inputs, 1, widest) if widest else 0
+        return cls(replace(record, block=block), positions=positions)
 
     def add(self, ids: Array, g: Array) -> None:
         """Add one sample; one whose numbers are not finite is left out and counted in `dropped`.
@@ -73,7 +78,7 @@ class TableSums:
             The shapes do not fit the table, or a row is not in it.
         """
         record = self.record
-        ids, g = np.asarray(ids), np.asarray(g, np.float32)
+        ids, g = whole_array(f"{record.name}: ids", ids), floats(f"{record.name}: gradients", g)
         g = g[None] if g.ndim == 2 else g
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or g.ndim != 3 or g.shape[1:] != (len(ids), record.inputs):
             raise ModelError(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from nncjit.calibrate.checked_inputs import floats, whole_numbers
 from nncjit.errors import ModelError
 
 Array = NDArray[Any]
@@ -36,11 +37,12 @@ def unfold(
     ModelError
         The numbers of sides differ, or the kernel is larger than the padded input.
     """
+    kernel, x = whole_numbers("kernel", kernel), floats("the input's values", x)
     n = len(kernel)
     strides, paddings, dilations = (_each(value, n) for value in (stride, padding, dilation))
     if x.ndim != n + 1 or min((*kernel, *strides, *dilations), default=0) < 1 or min(paddings, default=0) < 0:
         raise ModelError(f"an input {list(x.shape)} cannot be unfolded by a kernel {list(kernel)}")
-    padded = np.pad(np.asarray(x, np.float32), [(0, 0), *((p, p) for p in paddings)])
+    padded = np.pad(x, [(0, 0), *((p, p) for p in paddings)])
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
     if any(side < span for side, span in zip(padded.shape[1:], spans, strict=True)):
         raise ModelError(f"an input {list(x.shape)} is smaller than its kernel {list(kernel)}")
@@ -53,7 +55,7 @@ def unfold(
 
 
 def _each(value: int | Sequence[int], n: int) -> tuple[int, ...]:
-    each = (value,) * n if isinstance(value, int) else tuple(value)
+    each = (value,) * n if isinstance(value, int) else whole_numbers("stride, padding or dilation", value)
     if len(each) != n:
         raise ModelError(f"{list(each)} are {len(each)} numbers for {n} sides")
     return each

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from nncjit.errors import OptionError
+from nncjit.option_values import shown
 from nncjit.stream.unit_parts import Part
 from nncjit.syntax import Unit
 
@@ -48,6 +50,8 @@ class UpdateState:
 
     def replace(self, other: UpdateState) -> None:
         """Become what another state is."""
+        if not isinstance(other, UpdateState):
+            raise OptionError(f"other is {shown(other)}, must be an UpdateState")
         self.levels, self.touched = other.levels, other.touched
 
     def base_of(self, unit: Unit, part: Part) -> tuple[np.ndarray, np.ndarray]:

@@ -63,13 +63,19 @@ def known_suffixes() -> tuple[str, ...]:
 
 def is_known(path: str | os.PathLike[str]) -> bool:
     """Whether the name has the suffix of a known format."""
-    return os.fspath(path).lower().endswith(known_suffixes())
+    return _name(path).endswith(known_suffixes())
+
+
+def _name(path: Any) -> str:
+    """In small letters; OptionError for what is no path."""
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(name, str):
+        raise OptionError(f"a model file is named by a path, not by a {type(path).__name__}")
+    return name.lower()
 
 
 def _module_for(path: str | os.PathLike[str]) -> ModuleType:
-    if not isinstance(path, str | os.PathLike):
-        raise OptionError(f"a model file is named by a path, not by a {type(path).__name__}")
-    name = os.fspath(path).lower()
+    name = _name(path)
     for suffix, module in _MODULES.items():
         if name.endswith(suffix):
             return importlib.import_module(f"nncjit.formats.{module}")

@@ -33,7 +33,7 @@ def is_folder(path: Any) -> bool:
     """Whether this is the path of a folder that exists."""
     try:
         return isinstance(path, str | PathLike) and Path(path).is_dir()
-    except ValueError:  # no file can have this name
+    except (OSError, ValueError):  # no file can have this name
         return False
 
 

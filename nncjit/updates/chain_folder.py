@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nncjit.errors import ModelError
-from nncjit.files import atomic_write, os_errors
+from nncjit.files import as_path, atomic_write, os_errors
 from nncjit.model import Graph, TensorInfo
 from nncjit.updates.array_files import SUFFIX, ArrayFile, is_array
 from nncjit.updates.chain_state import Array, ChainState, Parameter, Reader
@@ -62,7 +62,7 @@ class ChainFolder:
         ModelError
             The folder is there and not empty, or cannot be written.
         """
-        folder = Path(path)
+        folder = as_path(path)
         with os_errors(folder):
             folder.mkdir(exist_ok=True)
             if any(not _is_left_over(path.name) for path in folder.iterdir()):
@@ -83,7 +83,7 @@ class ChainFolder:
         ModelError
             The folder holds none, or it is damaged.
         """
-        folder = Path(path)
+        folder = as_path(path)
         with os_errors(folder / FACTS):
             text = (folder / FACTS).read_bytes()
         try:
@@ -99,7 +99,9 @@ class ChainFolder:
     @staticmethod
     def is_at(path: str | os.PathLike[str]) -> bool:
         """Whether a folder holds a side of a chain."""
-        return (Path(path) / FACTS).is_file()
+        facts = as_path(path) / FACTS
+        with os_errors(facts):
+            return facts.is_file()
 
     @contextmanager
     def transaction(self) -> Iterator[Change]:

@@ -19,14 +19,15 @@ import numpy as np
 from nncjit import dtypes
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, OptionError
 from nncjit.model import Model, Tensor, TensorInfo
+from nncjit.option_values import shown
 from nncjit.progress import Progress, reporting
 from nncjit.updates import bit_patterns
 from nncjit.updates.chain_folder import ChainFolder
 from nncjit.updates.chain_state import Array, ChainState, Parameter
 from nncjit.updates.keeping import kept_in_memory
-from nncjit.updates.model_sources import AnyModel, AnyPath, opened_model
+from nncjit.updates.model_sources import AnyModel, AnyPath, listed, opened_model
 from nncjit.updates.new_model import new_model
 from nncjit.updates.update_decoder import opened_updates
 from nncjit.updates.update_encoder import EncodedUpdate, encode_update
@@ -246,6 +247,10 @@ class Sender(_Side):
         """`update` into a file open for reading and writing. `ready` is called when it is written, before the sender
         goes on to the new model: it can put the file where it belongs.
         """
+        if not all(hasattr(file, name) for name in ("write", "seek", "truncate")) or isinstance(file, io.TextIOBase):
+            raise OptionError(f"file is {shown(file)}, must be a binary file open for reading and writing")
+        if ready is not None and not callable(ready):
+            raise OptionError(f"ready is {shown(ready)}, must be a function without arguments")
         options = UpdateOptions.of(self.options, keywords)
         state = self._state if self._state.rebased else self._state.without_residuals()
         with opened_model(new) as model, reporting(progress, "update") as told, self._change() as (keep, commit):
@@ -331,7 +336,7 @@ class Receiver(_Side):
         with ExitStack() as files, reporting(progress, "apply") as told, self._change() as (keep, commit):
             application = opened_updates(
                 self._state,
-                updates,
+                listed(updates),
                 files,
                 max_bytes=self.max_bytes,
                 base_model_id=self.base_model_id,

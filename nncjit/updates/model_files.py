@@ -25,7 +25,7 @@ from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
 from nncjit.updates.chain_folder import ChainFolder
 from nncjit.updates.chain_sides import Receiver, Sender
 from nncjit.updates.chain_state import Array, ChainState, Parameter
-from nncjit.updates.model_sources import AnyPath, model_path, opened_model
+from nncjit.updates.model_sources import AnyPath, listed, model_path, opened_model
 from nncjit.updates.new_model import new_model
 from nncjit.updates.update_decoder import opened_updates
 from nncjit.updates.update_encoder import EncodedUpdate, encode_update
@@ -131,7 +131,7 @@ def apply_files(
     OptionError, ModelError
         A file cannot be read or written, or its suffix is unknown.
     """
-    started = time.perf_counter()
+    started, updates = time.perf_counter(), listed(updates)
     if target is not None:
         _check_target(target, (base, *updates, like))
     if like is None and is_folder(base) and not ChainFolder.is_at(base):
@@ -140,6 +140,8 @@ def apply_files(
     if ChainFolder.is_at(base):
         if keep is not None:
             raise OptionError("keep is for a base that is a file: a session keeps itself")
+        if base_model_id is not None:
+            raise OptionError("base_model_id is for a base that is a file: a session keeps what its updates must say")
         receiver = Receiver.open(base, threads=threads, max_bytes=max_bytes)
     elif keep is not None:
         with opened_model(base) as model:

@@ -12,6 +12,7 @@ from nncjit.convert.stream_model import open_any
 from nncjit.errors import BitstreamError, OptionError
 from nncjit.formats.folder_model import is_folder, model_in
 from nncjit.model import Model
+from nncjit.option_values import shown
 
 AnyPath = str | os.PathLike[str]
 AnyModel = Mapping[str, Any] | AnyPath | Model
@@ -24,6 +25,22 @@ def naming(label: str) -> Iterator[None]:
         yield
     except BitstreamError as error:
         raise BitstreamError(error.reason, bit=error.bit, path=f"{label}: {error.path}") from None
+
+
+def listed(updates: Any) -> tuple[Any, ...]:
+    """Several updates, or a single one.
+
+    Raises
+    ------
+    OptionError
+        They are neither.
+    """
+    if isinstance(updates, str | bytes | bytearray | memoryview | os.PathLike) or hasattr(updates, "read"):
+        return (updates,)
+    try:
+        return tuple(updates)
+    except (TypeError, ValueError):
+        raise OptionError(f"updates are {shown(updates)}, must be several updates in their order") from None
 
 
 def model_path(source: AnyPath) -> AnyPath:

@@ -16,6 +16,7 @@ from nncjit.encoder.pipeline import in_order
 from nncjit.errors import OptionError, UpdateError
 from nncjit.jit import threads as thread_counts
 from nncjit.model import TensorInfo
+from nncjit.option_values import Label, optional
 from nncjit.progress import Progress
 from nncjit.updates.chain_state import Array, ChainState, Parameter, value_digest
 from nncjit.updates.model_sources import naming
@@ -239,6 +240,7 @@ def opened_updates(
     BitstreamError, UpdateError
         An update is damaged, or does not fit.
     """
+    optional("base_model_id", Label(), base_model_id)
     opened: list[OpenUpdate] = []
     states, units = [state], []
     for i, data in enumerate(updates):

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import OptionError
-from nncjit.option_values import Bytes, Number, Whole, checked, optional, shown
+from nncjit.option_values import Bytes, Number, Whole, Word, checked, optional, shown
 
 Parents = Literal["ids", "sha256", "sha512"]
 Tool = bool | Literal["auto"]
@@ -92,14 +92,17 @@ class UpdateOptions:
     """What a `Sender` has left over of an update is added to the next one after a `rebase`."""
 
     def __post_init__(self) -> None:
+        encoder: object = self.encoder
+        if not isinstance(encoder, Options):
+            raise OptionError(f"encoder is {shown(encoder)}, must be nncjit.Options")
         for name in ("lossless", "predict", "one_step", "compact", "carry"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"{name} is {shown(getattr(self, name))}, must be True or False")
         for name in ("temporal", "history"):
-            if getattr(self, name) not in (True, False, "auto"):
+            value = getattr(self, name)
+            if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
                 raise OptionError(f"{name} is {shown(getattr(self, name))}, must be True, False or auto")
-        if self.parents not in get_args(Parents):
-            raise OptionError(f"parents is {shown(self.parents)}, must be one of {', '.join(get_args(Parents))}")
+        checked("parents", Word(*get_args(Parents)), self.parents)
         checked("zero_rows", Number(0.0, 1.0), self.zero_rows)
         checked("device", Whole(0, 1 << 20), self.device)
         size = optional("size", Bytes(1), self.size)

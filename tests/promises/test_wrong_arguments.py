@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import nncjit
+import nncjit.calibrate
 from nncjit.encoder.options import OptionKeywords
+from nncjit.updates import Receiver, Sender, UpdateOptions
+from nncjit.updates.model_files import apply_files
 
 WEIGHTS = {"w": np.ones((8, 8), np.float32), "b": np.arange(3)}
 
@@ -90,6 +93,70 @@ NAMED = {
     "inspect": (lambda **given: nncjit.inspect("m.nnc", **given), ["lenient"]),
     "verify": (lambda **given: nncjit.verify("m.nnc", **given), ["threads", "max_bytes"]),
 }
+
+
+SAMPLE = (np.ones((4, 8)), np.ones((4, 8)))
+
+
+def collected():
+    calibration = nncjit.calibrate.Calibration()
+    calibration.linear("w", (8, 8)).add(*SAMPLE)
+    calibration.end_samples(4)
+    return calibration
+
+
+def collecting(method, *others):
+    """A method of a fresh calibration, one of whose arguments is wrong."""
+    return lambda x: getattr(nncjit.calibrate.Calibration(), method)(
+        *(x if other is ... else other for other in others)
+    )
+
+
+COLLECTING = {
+    "widest_block": lambda x: nncjit.calibrate.Calibration(widest_block=x),
+    "name": collecting("linear", ..., (8, 8)),
+    "shape": collecting("linear", "w", ...),
+    "shape of a table": collecting("table", "w", ...),
+    "unreached": collecting("unreached", ..., (8, 8)),
+    "samples": collecting("end_samples", ...),
+    "power": lambda x: nncjit.calibrate.Calibration().end_samples(output_power=x),
+    "merge": collecting("merge", ...),
+    "inputs": lambda x: nncjit.calibrate.Calibration().linear("w", (8, 8)).add(x, SAMPLE[1]),
+    "gradients": lambda x: nncjit.calibrate.Calibration().linear("w", (8, 8)).add(SAMPLE[0], x),
+    "ids": lambda x: nncjit.calibrate.Calibration().table("w", (8, 8)).add(x, SAMPLE[1]),
+    "path": lambda x: collected().save(x),
+    "precision": lambda x: collected().save("s.safetensors", precision=x),
+    "statistics": nncjit.calibrate.Statistics.open,
+    "shapes": lambda x: collected().statistics().check(x),
+    "outputs": lambda x: nncjit.calibrate.gaussian_probe(x, np.random.default_rng(0)),
+    "rng": lambda x: nncjit.calibrate.fisher_probe(SAMPLE[0], x),
+    "probes": lambda x: nncjit.calibrate.fisher_probe(SAMPLE[0], np.random.default_rng(0), x),
+    "kernel": lambda x: nncjit.calibrate.unfold(np.ones((2, 5, 5)), x),
+    "stride": lambda x: nncjit.calibrate.unfold(np.ones((2, 5, 5)), (2, 2), stride=x),
+}
+CHAINS = {
+    **{
+        name: lambda x, name=name: UpdateOptions(**{name: x})
+        for name in ("encoder", "parents", "temporal", "history", "size", "renamed")
+    },
+    "sender": Sender,
+    "folder": lambda x: Sender(WEIGHTS, folder=x),
+    "session": Receiver.open,
+    "new": lambda x: Sender(WEIGHTS).update(x),
+    "file": lambda x: Sender(WEIGHTS).update_into(rewound(x), WEIGHTS),
+    "ready": lambda x: Sender(WEIGHTS).update_into(io.BytesIO(), WEIGHTS, ready=None if x is int else x),
+    "updates": lambda x: Receiver(WEIGHTS).go_on(x),
+    "target": lambda x: Receiver(WEIGHTS).save(x),
+    "base": lambda x: apply_files(x, [], "n.npz"),
+    "base_model_id": lambda x: nncjit.apply(WEIGHTS, nncjit.update(WEIGHTS, WEIGHTS), base_model_id=x),
+    "state": lambda x: nncjit.UpdateState().replace(x),
+}
+
+
+@pytest.mark.parametrize("call", [*COLLECTING.values(), *CHAINS.values()], ids=[*COLLECTING, *CHAINS])
+def test_any_argument_of_collections_and_chains_gives_a_result_or_our_error(folder, call):
+    for value in WRONG:
+        refuses_or_works(call, value)
 
 
 @pytest.mark.parametrize("name", CALLS)
