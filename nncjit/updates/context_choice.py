@@ -10,8 +10,10 @@ from nncjit.cabac.scan import to_scan
 from nncjit.encoder.code import Reference, estimate
 from nncjit.encoder.quantise import QuantisedMatrix
 from nncjit.updates.chain_state import Array, Parameter
-from nncjit.updates.update_options import UpdateOptions
+from nncjit.updates.update_options import Tool, UpdateOptions
 
+FEWEST_COMPARED = 1 << 8
+"""Elements from which context tools are compared; fewer hardly gain a byte by them."""
 SAMPLED_FROM, SAMPLE_ROWS = 1 << 17, 1 << 16
 """Elements from which context tools are compared on a sample, and elements of that sample, about."""
 
@@ -26,7 +28,7 @@ def with_contexts(
     known = origin.levels is not None and origin.n_levels == layer.size and layer.profile == 1
     if not known or origin.levels is None or origin.touched is None:
         return plain, Reference()
-    temporal, history = options.temporal, options.history
+    temporal, history = (_wish(tool, layer.size) for tool in (options.temporal, options.history))
     if temporal is False and history is False:
         return plain, Reference()
     base, touched = (to_scan(a, layer) for a in (origin.levels(), origin.touched()))
@@ -37,6 +39,16 @@ def with_contexts(
             candidate = replace(matrix, layer=layer._replace(temporal=1)) if t else plain
             tried.append((candidate, Reference(base if t else None, touched if h else None)))
     return tried[0] if len(tried) == 1 else min(tried, key=_sampled_cost)
+
+
+def knows_contexts(origin: Parameter, options: UpdateOptions) -> bool:
+    """Whether the levels of its parent may tell something of a vector, which has no history."""
+    return origin.levels is not None and _wish(options.temporal, origin.n_levels) is not False
+
+
+def _wish(tool: Tool, n: int) -> Tool:
+    """Whether contexts are wanted for so many elements."""
+    return False if tool == "auto" and n < FEWEST_COMPARED else tool
 
 
 def _sampled_cost(candidate: tuple[QuantisedMatrix, Reference]) -> float:

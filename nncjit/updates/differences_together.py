@@ -21,6 +21,7 @@ from nncjit.quant import steps
 from nncjit.stages import staged
 from nncjit.updates import bit_patterns
 from nncjit.updates.chain_state import Array, Parameter
+from nncjit.updates.context_choice import knows_contexts
 from nncjit.updates.tensor_coding import WORTH_WHOLE, TensorCoder
 from nncjit.updates.tensor_update import TensorUpdate, are_comparable
 from nncjit.updates.wanted_change import Wanted
@@ -58,8 +59,7 @@ def _is_plain(pair: Pair, coder: TensorCoder) -> bool:
         return False
     carries = options.carry and origin.residual is not None
     predicted = options.predict and origin.change is not None
-    has_contexts = options.temporal is not False and origin.levels is not None
-    return not (carries or predicted or has_contexts)
+    return not (carries or predicted or knows_contexts(origin, options))
 
 
 def _wanted(pair: Pair, coder: TensorCoder) -> Wanted | None:
