@@ -158,7 +158,7 @@ def decompress(
             writer = stack.enter_context(output)
             put = stack.enter_context(_behind(writer))
             pieces = writer.takes_pieces and not full_size
-            for item in wanted.decoded(budget, threads, pieces=pieces):
+            for item in wanted.decoded(budget, threads, put.catch_up, pieces=pieces):
                 name = item.part.name
                 put(wanted.names.get(name, name), rebuilder.rebuild(name, item.storage), item.start)
                 rows[name] = decoded_row(item.part, item.opened)
@@ -217,9 +217,13 @@ def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuild
 
 
 class _Behind:
-    """Writes decoded tensors on a separate thread, at most a few tensors and bytes behind the decoder."""
+    """Writes decoded tensors on a separate thread, at most a few tensors and bytes behind the decoder.
 
-    WAITING = 2
+    While the next tensors are prepared, more may wait: they are in memory anyway, and those have none yet.
+    """
+
+    WAITING, WAITING_BYTES = 2, 1 << 25
+    """Tensors that may wait while others are decoded, and bytes of more while others are prepared."""
     MOST_BYTES = 1 << 27
     """Of tensors that wait; the decoder waits while a larger one is written."""
 
@@ -229,6 +233,10 @@ class _Behind:
 
     def __call__(self, name: str, storage: Array, start: int | None) -> None:
         self._waiting.append((self._thread.submit(self._put, name, storage, start), storage.nbytes))
+        self.wait(self.WAITING, self.WAITING_BYTES)
+
+    def catch_up(self) -> None:
+        """Others are about to be decoded."""
         self.wait(self.WAITING)
 
     @staged("write")
@@ -238,10 +246,15 @@ class _Behind:
         else:
             self._writer.put_piece(name, storage, start)
 
-    def wait(self, left: int) -> None:
-        """Wait until no more than `left` tensors and `MOST_BYTES` are waiting; errors of writing come out here."""
-        while len(self._waiting) > left or sum(size for _, size in self._waiting) > self.MOST_BYTES:
+    def wait(self, left: int, most: int = 0) -> None:
+        """Wait until no more than `left` tensors or `most` bytes, and no more than `MOST_BYTES`, are waiting; errors of
+        writing come out here.
+        """
+        while (len(self._waiting) > left and self._bytes() > most) or self._bytes() > self.MOST_BYTES:
             self._waiting.pop(0)[0].result()
+
+    def _bytes(self) -> int:
+        return sum(size for _, size in self._waiting)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
@@ -65,8 +65,12 @@ class Form:
     """Tensors that are decoded, and where they are in the temporary file."""
     file: BinaryIO | None = None
 
-    def decoded(self, budget: MemoryBudget, threads: int | None, *, pieces: bool = False) -> Iterator[Decoded]:
-        """All tensors, in the type that they have in the file; huge ones in pieces, where that is wanted."""
+    def decoded(
+        self, budget: MemoryBudget, threads: int | None, ready: Callable[[], None], *, pieces: bool = False
+    ) -> Iterator[Decoded]:
+        """All tensors, in the type that they have in the file; huge ones in pieces, where that is wanted. `ready` is
+        called before tensors are decoded.
+        """
         for part, opened, dtype, offset in self.waiting:
             array = np.empty(part.shape, dtype)
             assert self.file is not None
@@ -74,7 +78,7 @@ class Form:
                 raise ModelError(f"{part.name}: its levels are gone from the temporary file")
             yield Decoded(part, array, opened)
         decode_all = decode_in_pieces if pieces else decode_units
-        yield from decode_all(self.units, budget, threads=threads)
+        yield from decode_all(self.units, budget, threads=threads, ready=ready)
 
 
 @contextmanager

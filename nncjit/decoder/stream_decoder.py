@@ -6,7 +6,7 @@ one does. A batch bounds what is in memory at a time where results are handed on
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -191,11 +191,17 @@ def decode_units(
     threads: int | None = None,
     parts: bool = False,
     state: LevelStore | None = None,
+    ready: Callable[[], None] | None = None,
 ) -> Iterator[Decoded]:
-    """Decode data units, in order. Parameters as in `decode`."""
+    """Decode data units, in order. Parameters as in `decode`; `ready` is called when a batch is prepared, whose arrays
+    take no memory until it is decoded.
+    """
     for batch in budget.batches(units):
         for together in [batch] if state is None else _independent(batch):
-            yield from _decode_batch([_prepare(opened, state) for opened in together], threads, parts, state)
+            prepared = [_prepare(opened, state) for opened in together]
+            if ready is not None:
+                ready()
+            yield from _decode_batch(prepared, threads, parts, state)
 
 
 def _independent(batch: list[DataUnit]) -> Iterator[list[DataUnit]]:
@@ -213,21 +219,27 @@ def _independent(batch: list[DataUnit]) -> Iterator[list[DataUnit]]:
 
 
 def decode_in_pieces(
-    units: Iterable[DataUnit], budget: MemoryBudget, *, threads: int | None = None
+    units: Iterable[DataUnit],
+    budget: MemoryBudget,
+    *,
+    threads: int | None = None,
+    ready: Callable[[], None] | None = None,
 ) -> Iterator[Decoded]:
-    """Decode data units in order, huge tensors some block rows or pieces at a time, where they have such."""
+    """Like `decode_units`, huge tensors some block rows or pieces at a time, where they have such."""
     waiting: list[DataUnit] = []
     for opened in units:
         if opened.weights < HUGE or decoded_with(opened, range(1)) is None:
             waiting.append(opened)
             continue
-        yield from decode_units(waiting, budget, threads=threads)
+        yield from decode_units(waiting, budget, threads=threads, ready=ready)
         waiting = []
-        yield from _decode_pieces(opened, budget, threads)
-    yield from decode_units(waiting, budget, threads=threads)
+        yield from _decode_pieces(opened, budget, threads, ready)
+    yield from decode_units(waiting, budget, threads=threads, ready=ready)
 
 
-def _decode_pieces(opened: DataUnit, budget: MemoryBudget, threads: int | None) -> Iterator[Decoded]:
+def _decode_pieces(
+    opened: DataUnit, budget: MemoryBudget, threads: int | None, ready: Callable[[], None] | None
+) -> Iterator[Decoded]:
     """The tensor of a unit, piece by piece; all of its payload is read once."""
     size, first = opened.weights, 0
     with stage("read"), naming_unit(opened):
@@ -238,6 +250,8 @@ def _decode_pieces(opened: DataUnit, budget: MemoryBudget, threads: int | None) 
         budget.charge(opened, len(here) / size)
         with stage("read"), naming_unit(opened):
             decoding = prepare_elements(opened, here, payload)
+        if ready is not None:
+            ready()
         (decoded,) = _decode_batch([decoding], threads, parts=True)
         yield replace(decoded, start=here.start)
         first = here.stop
