@@ -18,6 +18,10 @@ from nncjit.updates.chain_state import Array, Parameter
 from nncjit.updates.common_part import fitted
 from nncjit.updates.update_options import UpdateOptions
 
+NEW_ALONE = 2.0**-3
+"""Factor on the spread of a tensor of which only what is new has to be said: it is as precise as a whole tensor is by
+default, 32 dB instead of 14."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -131,7 +135,7 @@ class Wanted:
             return found
         changed = measure(np.ascontiguousarray(difference[self.common]), self.workers)
         if not changed.peak:
-            return found
+            return replace(found, spread=found.spread * NEW_ALONE)
         return replace(changed, moments=changed.moments._replace(peak=found.peak))
 
 

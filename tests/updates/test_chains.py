@@ -168,7 +168,8 @@ def test_both_sides_hold_the_same_bits_after_each_update(tmp_path_factory, data)
     updates, moments, model = [], [], base
     since_rebase = None
     for _ in range(data.draw(st.integers(1, 4))):
-        if updates and data.draw(st.integers(0, 3)) == 3:
+        rebased = bool(updates) and data.draw(st.integers(0, 3)) == 3
+        if rebased:
             start_of_round = trained(sender.arrays(), rng)
             sender.rebase(start_of_round)
             receiver.rebase(start_of_round)
@@ -180,7 +181,8 @@ def test_both_sides_hold_the_same_bits_after_each_update(tmp_path_factory, data)
         tools = dict(data.draw(st.sampled_from(TOOLS))) | {"renamed": renamed}
         tools["predict"] = predicts
         updates.append(sender.update(new, **tools))
-        near(sender.arrays(), new, tools)
+        if not (rebased and tools.get("carry")):  # else what was left over is added
+            near(sender.arrays(), new, tools)
         held = copied(receiver.arrays())
         returned = all(held[name].tobytes() == base[name].tobytes() for name in base if name in held)
         replayed = updates[int(returned) : -1]  # what leads on from the base fits where the model is at it

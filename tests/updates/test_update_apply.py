@@ -258,3 +258,12 @@ def test_the_base_is_never_modified_and_shares_no_memory_with_the_result(base):
         if array.ndim:
             array[...] = 1
     same(base, before)
+
+
+def test_rows_that_are_new_are_as_precise_as_those_of_a_whole_tensor():
+    rng = np.random.default_rng(0)
+    new = rng.standard_normal((60, 50)).astype(np.float32)
+    found = nncjit.apply({"w": new[:40]}, nncjit.update({"w": new[:40]}, {"w": new}))["w"]
+    assert found[:40].tobytes() == new[:40].tobytes()
+    error = np.square(found[40:] - new[40:]).mean() / np.square(new[40:]).mean()
+    assert 25 < -10 * np.log10(error) < 40
