@@ -71,7 +71,8 @@ def _name(path: Any) -> str:
     name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(name, str):
         raise OptionError(f"a model file is named by a path, not by a {type(path).__name__}")
-    return name.lower()
+    links = [link for link in name.split("::") if "://" in link] if is_url(name) else []
+    return (links[0] if links else name).lower()  # of zip://m.npz::a.zip, what is in the archive
 
 
 def _module_for(path: str | os.PathLike[str]) -> ModuleType:

@@ -183,3 +183,14 @@ def test_the_estimate_is_that_of_the_pieces():
     found = cheapest_way(levels, "int8", levels)
     tail = in_pieces(levels, found.way, None).tail
     assert found.bits == pytest.approx(8 * len(tail), rel=0.003)
+
+
+def test_quantised_checkpoints(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    model = {"l.qweight": WORDS.reshape(-1, 64), "l.qzeros": WORDS[:4], "l.scales": RNG.random((4, 64)).astype("f2")}
+    safetensors.save_file(model, tmp_path / "m.safetensors")
+    report = nncjit.compress(tmp_path / "m.safetensors", tmp_path / "m.nnc")
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "back.safetensors")
+    back = safetensors.load_file(tmp_path / "back.safetensors")
+    assert all(back[name].tobytes() == array.tobytes() for name, array in model.items())
+    assert report.compressed_bytes < 0.8 * report.original_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -171,3 +172,13 @@ def test_a_server_that_cannot_be_reached_is_no_missing_file(folder, monkeypatch)
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", unreachable)
     assert "cannot connect to host" in refusal(lambda: nncjit.inspect(f"{folder}/m.nnc"))
+
+
+def test_a_model_in_an_archive_is_named_by_its_link(tmp_path):
+    np.savez(tmp_path / "m.npz", **ARRAYS)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "m.npz", "m.npz")
+    url = f"zip://m.npz::file://{tmp_path}/a.zip"
+    nncjit.compress(url, tmp_path / "m.nnc", quantizer="raw")
+    assert all(np.array_equal(array, ARRAYS[name]) for name, array in nncjit.decode(tmp_path / "m.nnc").items())
+    assert [t.name for t in nncjit.inspect(url).tensors] == list(ARRAYS)

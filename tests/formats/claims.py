@@ -5,6 +5,7 @@ from __future__ import annotations
 COLUMNS = ("read", "write", "topology in stream", "encoded inside", "quantised lossless")
 
 _ROUND_TRIP = "tests/formats/test_formats.py::test_names_order_shapes_and_values_come_back"
+_PIECES = "tests/codec/test_integer_pieces.py"
 _ONNX = "tests/formats/test_onnx.py"
 _INSIDE = "tests/convert/test_encoded_onnx.py"
 _GGUF = "tests/formats/test_gguf.py"
@@ -14,7 +15,7 @@ _TORCH = "tests/formats/test_torch_archive.py"
 _NNEF = "tests/formats/test_nnef.py"
 
 CLAIMS: dict[str, tuple[str, ...]] = {
-    "safetensors (one file or sharded)": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
+    "safetensors (one file or sharded)": (_ROUND_TRIP, _ROUND_TRIP, "", "", f"{_PIECES}::test_quantised_checkpoints"),
     "npz": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
     "PyTorch state dict": (_ROUND_TRIP, _ROUND_TRIP, "", "", ""),
     "TorchScript, torch.export": (
