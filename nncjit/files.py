@@ -33,7 +33,10 @@ __all__ = [
     "write_at",
 ]
 
-_UNNAMED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+_UNNAMED = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
+    *(errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
+}
 """Errors of writing to an open file, for which the system does not name the file."""
 _TOKEN = re.compile(r"[0-9a-f]{12}\.tmp")
 STALE_AFTER = 60.0

@@ -88,11 +88,14 @@ def run_tasks(
 
 def _submitted(executor: Executor, work: Callable[[Task], Done], task: Task) -> Future[Done]:
     try:
-        return executor.submit(work, task)
+        future = executor.submit(work, task)
     except BrokenExecutor:
         raise
-    except RuntimeError as error:  # it was shut down
+    except (RuntimeError, ValueError, OSError) as error:  # it was shut down, or cannot reach its workers
         raise OptionError(f"the executor takes no tasks: {error}") from error
+    if not isinstance(future, Future):
+        raise OptionError(f"the executor's submit gives a {type(future).__name__}, must be a concurrent.futures.Future")
+    return future
 
 
 def _end(waiting: dict[Future[Done], Task], done: Callable[[Task, Done], None]) -> None:
@@ -113,6 +116,8 @@ def _told(*, kept: bool) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ModelError(f"a worker ran out of memory ({error}): let fewer work at a time") from error
+    except OSError as error:
+        raise ModelError(f"{error.filename or 'a task'}: {(error.strerror or str(error)).lower()}") from error
     except Exception as error:
         if _is_lost_worker(error):
             said = str(error) or type(error).__name__

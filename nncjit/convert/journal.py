@@ -126,7 +126,9 @@ class Journal:
         ModelError
             Another process is at work.
         """
-        with os_errors(self.path), self.path.open("ab") as file:
+        with os_errors(self.path):
+            file = self.path.open("ab")
+        with file:
             try:
                 _lock(file.fileno())
             except BlockingIOError:

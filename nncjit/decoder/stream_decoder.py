@@ -21,7 +21,7 @@ from nncjit.cabac.payload_decoder import decode_payloads
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.float_piece_decoder import compile_pieces, decode_float_pieces
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, prepare_elements, prepare_unit
+from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, is_raw, prepare_elements, prepare_unit
 from nncjit.decoder.update_state import Key, LevelStore, UpdateState, part_key
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
 from nncjit.option_values import Bytes, check_flags, optional, shown
@@ -240,10 +240,10 @@ def decode_in_pieces(
 def _decode_pieces(
     opened: DataUnit, budget: MemoryBudget, threads: int | None, ready: Callable[[], None] | None
 ) -> Iterator[Decoded]:
-    """The tensor of a unit, piece by piece; all of its payload is read once."""
+    """The tensor of a unit, piece by piece; the payload of block rows is read once."""
     size, first = opened.weights, 0
     with stage("read"), naming_unit(opened):
-        payload = None if opened.pieces is not None else opened.unit.payload()
+        payload = None if opened.pieces is not None or is_raw(opened) else opened.unit.payload()
     while first < size:
         here = decoded_with(opened, range(first, min(first + PIECE, size)))
         assert here is not None

@@ -106,9 +106,10 @@ def prepare_unit(opened: DataUnit, state: LevelStore | None = None, *, levels: b
     if opened.pieces is not None:
         kept = state is not None and state.wants(unit, opened.parts[0])
         return _in_pieces(opened, None, opened.parts[0].shape, kept=kept)
+    if is_raw(opened):
+        part = opened.parts[0]
+        return UnitDecoding(opened, [_raw(opened, part, range(part.size)).reshape(part.shape)])
     payload = np.frombuffer(unit.payload(), np.uint8)
-    if unit.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
-        return UnitDecoding(opened, [_raw(opened, opened.parts[0], payload)])
     layers = [_layer(opened, part) for part in opened.parts]
     decoding, jobs = UnitDecoding(opened, []), []
     decoding.planes = _planes(opened, payload)
@@ -158,7 +159,7 @@ def decoded_with(opened: DataUnit, elements: range) -> range | None:
     Returns
     -------
     range
-        None where the unit has neither entry points nor pieces, or is more than one tensor coded as it is.
+        None where the unit has neither entry points nor pieces nor a tensor's own bytes, or is more than one tensor.
     """
     grain = _elements_together(opened)
     if grain is None:
@@ -167,14 +168,15 @@ def decoded_with(opened: DataUnit, elements: range) -> range | None:
 
 
 def _elements_together(opened: DataUnit) -> int | None:
-    """Elements of a block row or of a piece."""
-    part, header = opened.parts[0], opened.unit.header
+    """Elements of a block row or of a piece; a tensor's own bytes can be had one by one."""
+    part = opened.parts[0]
     if opened.results() != opened.parts or opened.parts != (part,):
         return None
     if opened.pieces is not None:
         return float_pieces.PIECE // _symbols_of_a_value(opened)
-    otherwise = opened.limbs or opened.floats or opened.integers
-    if otherwise or header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT:
+    if is_raw(opened):
+        return 1
+    if opened.limbs or opened.floats or opened.integers:
         return None
     layer = _layer(opened, part)
     return layer.block_side * (layer.size // layer.rows) if layer.scan and layer.block_rows > 1 else None
@@ -182,9 +184,11 @@ def _elements_together(opened: DataUnit) -> int | None:
 
 def prepare_elements(opened: DataUnit, elements: range, coded: bytes | memoryview | None = None) -> UnitDecoding:
     """Like `prepare_unit`, for elements that `decoded_with` gave; the array holds these only. `coded` is the payload of
-    block rows where it was read already. Of pieces, no others are read.
+    block rows where it was read already. Of pieces and of a tensor's own bytes, no others are read.
     """
     (part,) = opened.parts
+    if is_raw(opened):
+        return UnitDecoding(opened, [_raw(opened, part, elements)])
     if opened.pieces is not None:
         first, stop = (_symbols_of_a_value(opened) * end for end in (elements.start, elements.stop))
         chosen = range(first // float_pieces.PIECE, float_pieces.count_pieces(stop))
@@ -211,13 +215,19 @@ def _payload_job(opened: DataUnit, payload: Array, jobs: list[LayerJob]) -> Payl
     return PayloadJob(payload, tuple(jobs), opened.path, 8 * opened.unit.payload_start)
 
 
-def _raw(opened: DataUnit, part: Part, payload: Array) -> Array:
-    """RAW_FLOAT: the tensor's own values, little-endian. Spec, section 2."""
-    storage = dtypes.find(part.dtype).storage
+def is_raw(opened: DataUnit) -> bool:
+    """Whether a unit holds a tensor's own bytes."""
+    return bool(opened.unit.header.nnr_compressed_data_unit_payload_type == PayloadType.RAW_FLOAT)
+
+
+def _raw(opened: DataUnit, part: Part, elements: range) -> Array:
+    """RAW_FLOAT: some of the tensor's own values, little-endian, 1-D. Spec, section 2."""
+    storage, unit = dtypes.find(part.dtype).storage, opened.unit
     expected = part.size * storage.itemsize
-    if payload.size != expected:
-        raise opened.error(f"has {payload.size} bytes of raw values, its dimensions ask for {expected}")
-    return payload.view(storage.newbyteorder("<")).astype(storage).reshape(part.shape)
+    if unit.payload_size != expected:
+        raise opened.error(f"has {unit.payload_size} bytes of raw values, its dimensions ask for {expected}")
+    data = unit.payload(elements.start * storage.itemsize, elements.stop * storage.itemsize)
+    return np.frombuffer(data, storage.newbyteorder("<")).astype(storage)
 
 
 def _check_earned(opened: DataUnit, layers: list[Layer], n_bytes: int) -> None:

@@ -22,6 +22,7 @@ from nncjit.encoder.options import Options
 from nncjit.formats import Writer
 from nncjit.model import Model, Tensor, TensorInfo
 from nncjit.quant import value_source
+from nncjit.syntax import Unit
 
 WINDOW = 1 << 18
 
@@ -121,6 +122,22 @@ def test_what_is_stored_as_it_is_is_never_in_memory_at_once(small_windows):
     assert nncjit.decode(file.getvalue())["w"].tobytes() == values.tobytes()
 
 
+def test_slices_of_what_is_stored_as_it_is_read_no_more(monkeypatch):
+    values = normal(1000, 70).astype(np.float32)
+    stream, read = nncjit.encode({"w": values}, quantizer="raw", max_unit_bytes=30_000), []
+    whole = Unit.payload
+
+    def payload(unit, *ends):
+        read.append(ends)
+        return whole(unit, *ends)
+
+    monkeypatch.setattr(Unit, "payload", payload)
+    with nncjit.open(stream) as file:
+        read.clear()
+        assert np.array_equal(file.get_slice("w")[300:320], values[300:320])
+    assert read == [(300 * 70 * 4, 320 * 70 * 4)]
+
+
 @pytest.mark.parametrize("ends", [(0, 4000), (0, 0), (1, 3999), (999, 1001), (1000, 2000), (3999, 4000)])
 def test_payloads_give_any_of_their_bytes(ends, monkeypatch):
     monkeypatch.setattr(huge_tensors, "STRIP", 300)
@@ -174,12 +191,13 @@ def test_values_and_levels_are_not_in_memory_at_once(small_windows, monkeypatch,
     assert max(loaded) <= WINDOW
 
 
+@pytest.mark.parametrize("quantizer", ["trellis", "raw"])
 @pytest.mark.parametrize("shape", [(1000, 700), (130, 5000), (300, 8, 33)])
-def test_huge_tensors_are_decoded_piece_by_piece(shape, monkeypatch, tmp_path):
+def test_huge_tensors_are_decoded_piece_by_piece(shape, quantizer, monkeypatch, tmp_path):
     values = normal(shape[0], int(np.prod(shape[1:]))).reshape(shape)
     source, folder = write(tmp_path / "m.safetensors", values), tmp_path / "several"
     folder.mkdir()
-    nncjit.compress(source, tmp_path / "m.nnc")
+    nncjit.compress(source, tmp_path / "m.nnc", quantizer=quantizer)
     nncjit.decompress(tmp_path / "m.nnc", tmp_path / "whole.safetensors")
     monkeypatch.setattr(stream_decoder, "HUGE", 1 << 16)
     monkeypatch.setattr(stream_decoder, "PIECE", 1 << 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -340,20 +341,41 @@ class DyingExecutor:
         return future
 
 
-class HungryExecutor:
-    """Its worker has too little memory."""
+class FailingExecutor:
+    """What its worker raises is not ours."""
+
+    def __init__(self, error):
+        self.error = error
 
     def submit(self, work, *args):
         future: Future = Future()
-        future.set_exception(MemoryError("Unable to allocate 9 TiB"))
+        future.set_exception(self.error)
         return future
+
+
+class DirectExecutor:
+    """Gives results instead of futures."""
+
+    def submit(self, work, *args):
+        return {}
 
 
 EXECUTORS = {
     "lost": (LosingExecutor, nncjit.ModelError, "worker was lost"),
     "dying": (lambda: DyingExecutor(BrokenProcessPool("gone")), nncjit.ModelError, "same call goes on"),
     "shut down": (lambda: DyingExecutor(RuntimeError("shut down")), nncjit.OptionError, "takes no tasks"),
-    "hungry": (HungryExecutor, nncjit.ModelError, "ran out of memory .Unable to allocate"),
+    "far away": (
+        lambda: DyingExecutor(ConnectionRefusedError("refused")),
+        nncjit.OptionError,
+        "takes no tasks: refused",
+    ),
+    "of another kind": (DirectExecutor, nncjit.OptionError, "gives a dict, must be"),
+    "stale": (lambda: FailingExecutor(OSError(errno.ESTALE, "Stale file handle")), nncjit.ModelError, "stale file"),
+    "hungry": (
+        lambda: FailingExecutor(MemoryError("Unable to allocate 9 TiB")),
+        nncjit.ModelError,
+        "ran out of memory .Unable to allocate",
+    ),
 }
 
 
