@@ -83,7 +83,7 @@ def prepare(
     base = base if layer.temporal else None
     history = history if hdsp else None
     if skipped is not None:
-        kept = coded_elements(layer, skipped)
+        kept = slice(0) if skipped.all() else coded_elements(layer, skipped)  # no mask of a huge layer of zeros
         levels = levels[kept]
         base, history = (a if a is None else a[kept] for a in (base, history))
     intervals = coded_intervals(layer, skipped)
