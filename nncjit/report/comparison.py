@@ -78,7 +78,8 @@ class ModelDifference:
         return all(tensor.equal for tensor in self.tensors)
 
     def __str__(self) -> str:
-        return f"{self.first}, {self.second}: {', '.join(value for _, value in self.facts())}"
+        said = ", ".join(value for _, value in self.facts() if value != "-")
+        return f"{self.first}, {self.second}: {said}"
 
     def _repr_html_(self) -> str:
         rows = [tensor.cells for tensor in self.tensors if not tensor.equal][:LISTED]
