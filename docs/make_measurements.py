@@ -42,6 +42,7 @@ CALIBRATED = (*STANDARD, "charlm", "digits")
 FINETUNED = {
     "digits": ("--finetune=400", "--first=0.8", "--rate=1e-3"),
     "mobilenet": ("--finetune=200", "--first=0.9", "--rate=1e-4"),
+    "resnet": ("--finetune=400", "--first=0.9", "--rate=1e-4"),
     "vgg": ("--finetune=600", "--first=0.5"),
 }
 """Those that are fine-tuned, too, and how."""
