@@ -24,6 +24,7 @@ from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, is_raw, prepare_elements, prepare_unit
 from nncjit.decoder.update_state import Key, LevelStore, UpdateState, part_key
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
+from nncjit.jit import threads as thread_counts
 from nncjit.option_values import Bytes, check_flags, optional, shown
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
@@ -131,6 +132,7 @@ def compile_kernels() -> None:
     """Compile what decoding compiles only after some use, to be on disk from now on."""
     lane_choice.compile_lanes()
     compile_pieces()
+    thread_counts.compile_driver()
 
 
 def way_of_decoding() -> str:

@@ -6,6 +6,8 @@
     a function that only kernels call; compiled into them, not cached by itself; `inlined`: without a call.
 `CompiledLater`
     whether a kernel that takes long to compile is used already.
+`parallel_kernel`
+    one `prange` over independent work, used by the few drivers that need it.
 `address`, `Table`
     how arrays get to kernels: an address, or a table of records that owns every array it names.
 `record_view`
@@ -18,7 +20,7 @@ more than a handful, the address of a record that holds them. They return a numb
 """
 
 from nncjit.jit.addresses import StrayAddressError, address, aligned_zeros
-from nncjit.jit.compile import JIT, helper, inlined, is_ready, kernel
+from nncjit.jit.compile import JIT, helper, inlined, is_ready, kernel, parallel_kernel, prange
 from nncjit.jit.compiled_later import CompiledLater
 from nncjit.jit.raw_memory import (
     atomic_add,
@@ -66,6 +68,8 @@ __all__ = [
     "load_u8",
     "load_u16",
     "load_u32",
+    "parallel_kernel",
+    "prange",
     "record_view",
     "store_8",
     "store_16",

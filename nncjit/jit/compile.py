@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from numba import config, njit
+from numba import config, njit, prange
 
 from nncjit.jit import numba_internals
 from nncjit.jit.cache import KernelCache
 
-__all__ = ["JIT", "KERNELS", "helper", "inlined", "is_ready", "kernel"]
+__all__ = ["JIT", "KERNELS", "helper", "inlined", "is_ready", "kernel", "parallel_kernel", "prange"]
 
 JIT = not config.DISABLE_JIT
 """False when kernels run as plain Python (``NUMBA_DISABLE_JIT=1``)."""
@@ -18,6 +18,7 @@ _CACHES: dict[Any, KernelCache] = {}
 
 _options = numba_internals.options
 _compile = njit(nogil=True, error_model="numpy", **_options())
+_compile_parallel = njit(nogil=True, error_model="numpy", **_options(parallel=True))
 _compile_helper = njit(nogil=True, error_model="numpy", **_options(python=False))
 _compile_inlined = njit(nogil=True, error_model="numpy", **_options(python=False, inline=True))
 
@@ -30,6 +31,11 @@ def kernel(function: Any, name: str = "") -> Any:
     if name:
         function.__name__ = function.__qualname__ = name
     return _kept(_compile(function))
+
+
+def parallel_kernel(function: Any) -> Any:
+    """A `kernel` whose `prange` runs on many threads."""
+    return _kept(_compile_parallel(function))
 
 
 def helper(function: Any) -> Any:

@@ -20,9 +20,10 @@ import llvmlite.binding
 import numba
 from llvmlite import ir
 from numba import types
+from numba.extending import intrinsic
 
 WORKER = (types.int64, types.int64)
-"""The arguments of a kernel that runs as a worker."""
+"""The arguments of a kernel that is called by its address."""
 
 
 _DECLARED = re.compile(r"^(?:declare .*?|)@\"?((?!llvm\.)[\w.$]+)\"?(?:\(| = external)", re.MULTILINE)
@@ -94,8 +95,14 @@ FEATURES = {
     ),
     "no C wrapper": Feature(("core.cpu.CPUTargetOptions.no_cfunc_wrapper",), (), "kernels take longer to compile"),
     "forced inlining": Feature(("core.cpu.CPUTargetOptions.forceinline",), (), "kernels are slower"),
-    "compiled beforehand": Feature(
-        (), ("compile", "overloads"), "threads that begin a kernel together wait for each other while it is compiled"
+    "calls by address": Feature(
+        (
+            "core.codegen.JITCodeLibrary.get_pointer_to_function",
+            "core.cpu.CPUContext.call_conv",
+            "core.funcdesc.FunctionDescriptor.llvm_func_name",
+        ),
+        ("compile", "overloads"),
+        "kernels share their work among Python's threads only, and wait for each other while one is compiled",
     ),
     "fork guard": Feature(
         ("core.compiler_lock.global_compiler_lock.acquire", "core.compiler_lock.global_compiler_lock.release"),
@@ -132,7 +139,7 @@ AVAILABLE = _look()
 # How functions are compiled
 
 
-def options(*, python: bool = True, inline: bool = False) -> dict[str, Any]:
+def options(*, python: bool = True, inline: bool = False, parallel: bool = False) -> dict[str, Any]:
     """Options of `numba.njit` that leave out what is not needed.
 
     Parameters
@@ -141,15 +148,18 @@ def options(*, python: bool = True, inline: bool = False) -> dict[str, Any]:
         False for a function that only kernels call: no wrapper is compiled, and calls must be refused.
     inline : bool
         Whether LLVM must put the function into each place that calls it.
+    parallel : bool
+        Whether it has a parallel loop, which takes all of Numba's passes.
     """
     wanted = {
+        "parallel": parallel,
         "no_cfunc_wrapper": "no C wrapper" in AVAILABLE,
         "no_cpython_wrapper": not python and "bare helpers" in AVAILABLE,
         "forceinline": inline and "forced inlining" in AVAILABLE,
     }
     found: dict[str, Any] = {name: True for name, chosen in wanted.items() if chosen}
     as_part = "no_cpython_wrapper" in found and "helpers as parts" in AVAILABLE
-    if as_part or "few passes" in AVAILABLE:
+    if as_part or ("few passes" in AVAILABLE and not parallel):
         found["pipeline_class"] = _compiler(as_part=as_part)
     return found
 
@@ -277,13 +287,34 @@ def from_parts(target_context: Any, parts: Any, symbols: set[str]) -> Any:
     return numba.core.compiler.CompileResult._rebuild(target_context, *parts)
 
 
-# When kernels are compiled, and which pointers they have
+# How machine code is called, and which pointers it has
 
 
 def compile_worker(kernel: Any) -> None:
     """Compile a kernel for its arguments as a worker, or leave it to the first call."""
-    if "compiled beforehand" in AVAILABLE and WORKER not in kernel.overloads:
+    if "calls by address" in AVAILABLE and WORKER not in kernel.overloads:
         kernel.compile(WORKER)
+
+
+def code_address(kernel: Any) -> int:
+    """The address of a kernel's machine code, for `call_worker`."""
+    compile_worker(kernel)
+    compiled = kernel.overloads[WORKER]
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address
+
+
+@intrinsic
+def call_worker(context, function, argument, k):  # type: ignore[no-untyped-def]
+    """Call the kernel at an address, from a kernel."""
+
+    def generate(context, builder, _signature, args):  # type: ignore[no-untyped-def]
+        convention = context.call_conv
+        kernel = builder.inttoptr(args[0], pointer_to(convention.get_function_type(types.none, WORKER)))
+        convention.call_function(builder, kernel, types.none, WORKER, args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, *WORKER), generate
 
 
 def fork_guard() -> Any:

@@ -1,9 +1,13 @@
-"""Threads: how many, and how kernels run on them without harm to anyone else in the process.
+"""Threads: how many, and how a kernel runs on them without harm to anyone else in the process.
 
-Kernels hold no GIL, so Python's own threads run them side by side. Numba has threads too. Starting those takes some 0.1
-ms less, but their driver takes a second to compile and a third of a second to load. They also differ: *workqueue*
-aborts the process when two threads enter it at once, GNU OpenMP one that was forked after its first use, and threads of
-OpenMP wait by spinning, which costs dear where cores are shared.
+Kernels hold no GIL, so Python's own threads run them side by side: at once, in every process. Numba's threads, which
+stay alive between calls, begin a kernel some 0.1 ms sooner for each of them. But the driver that starts them takes a
+second to compile and a third of a second to load, so `run` takes the `prange` road when so many threads have been
+started that it would have paid. And Numba's threading layers have limits. *workqueue* aborts the process when two
+threads enter it at once, also where the other one runs a parallel function of the user's own. GNU OpenMP aborts a
+process that was forked after its first use. And OpenMP's threads wait by spinning, which costs dear where cores are
+shared (measured beside 5 busy processes on 2 cores: 30 million weights a second, 48 on Python's threads). So that road
+is taken on a layer for many callers (OpenMP, TBB), in a process that is no fork, on a machine with cores to spare.
 """
 
 from __future__ import annotations
@@ -15,11 +19,17 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numba
+
 from nncjit.jit import numba_internals
-from nncjit.jit.compile import JIT
+from nncjit.jit.compile import JIT, parallel_kernel, prange
+from nncjit.jit.numba_internals import call_worker
 from nncjit.option_values import THREADS, checked, parsed
 
 Result = TypeVar("Result")
+
+WORTH_COMPILING = 10_000
+"""Threads that start in the time that the driver of Numba's threads takes to compile."""
 
 
 def count(threads: int | None = None) -> int:
@@ -119,6 +129,14 @@ def run(kernel: Any, argument: int, workers: int) -> None:
     workers : int
     """
     if workers > 1 and JIT:
+        if _layer.carries(workers):
+            before = numba.get_num_threads()
+            numba.set_num_threads(max(before, workers))  # of this thread only
+            try:
+                _fan_out(numba_internals.code_address(kernel), argument, workers)
+            finally:
+                numba.set_num_threads(before)
+            return
         numba_internals.compile_worker(kernel)
         try:
             with ThreadPoolExecutor(workers - 1) as executor:
@@ -134,8 +152,70 @@ def run(kernel: Any, argument: int, workers: int) -> None:
         kernel(argument, k)
 
 
+@parallel_kernel
+def _fan_out(function, argument, workers):  # type: ignore[no-untyped-def]
+    """The one `prange`. It knows the kernel by its address, so that neither is compiled into the other."""
+    for k in prange(workers):
+        call_worker(function, argument, k)
+
+
+def compile_driver() -> None:
+    """Compile what starts Numba's threads, to be on disk from now on."""
+    if JIT and "calls by address" in numba_internals.AVAILABLE:
+        _fan_out.compile((numba.int64,) * 3)
+
+
+class _ThreadingLayer:
+    """What this process may ask of Numba's threading layer."""
+
+    def __init__(self) -> None:
+        # Who loads this module with the layer already running may be a fork of the process that started it.
+        self._doubtful = _running_layer() is not None
+        self._name: str | None = None
+        self._started = 0
+
+    def carries(self, workers: int) -> bool:
+        """Whether `prange` is safe and fast here, can have so many threads, and pays by now."""
+        self._started += workers - 1
+        if self._started < WORTH_COMPILING:
+            return False
+        if self._doubtful or workers > numba.config.NUMBA_NUM_THREADS or self.is_crowded():
+            return False
+        if self._name is None:
+            self._name = self._start()
+        return self._name in ("omp", "tbb")
+
+    def _start(self) -> str:
+        if "calls by address" not in numba_internals.AVAILABLE:
+            return "none"
+        try:
+            numba.get_num_threads()  # starts the layer
+        except Exception:  # noqa: BLE001 - whatever stops Numba, a layer that is not there, say
+            return "none"
+        return _running_layer() or "none"
+
+    def is_crowded(self) -> bool:
+        """Whether more work than cores has been waiting for them in the last minute."""
+        return hasattr(os, "getloadavg") and os.getloadavg()[0] > _usable_cores() + 1
+
+    def forked(self) -> None:
+        self._doubtful = True
+
+
+def _running_layer() -> str | None:
+    """The name of Numba's threading layer, once it is running."""
+    try:
+        name: str = numba.threading_layer()
+    except ValueError:
+        return None
+    return name
+
+
+_layer = _ThreadingLayer()
+
 if hasattr(os, "register_at_fork"):
     guard = numba_internals.fork_guard()
     if guard is not None:
         # The child of a parent that was compiling on another thread would wait for Numba's lock for ever.
         os.register_at_fork(before=guard.acquire, after_in_parent=guard.release, after_in_child=guard.release)
+    os.register_at_fork(after_in_child=_layer.forked)

@@ -73,9 +73,10 @@ def test_a_part_that_is_missing_turns_its_feature_off_and_says_so(monkeypatch, n
 PROBE = """
     import os
     from jit.test_raw_memory import test_floats_blocks_and_counters
-    from jit.test_threads import WANT, squares
+    from jit.test_threads import WANT, squares, threads
     from nncjit.jit import helper, inlined, kernel
     from nncjit.jit.compile import KERNELS
+    threads.WORTH_COMPILING, threads._layer.is_crowded = 0, bool
 
     @helper
     def double(x):

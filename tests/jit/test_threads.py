@@ -1,4 +1,4 @@
-"""Workers: the same result beside other threads and after a fork."""
+"""Parallel kernels: the same result beside other threads, after a fork, with any setting; and none is changed."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -37,13 +38,14 @@ def squares(workers=2):
 
 
 WANT = np.arange(N) ** 2
+PRANGE_PAYS = "threads.WORTH_COMPILING, threads._layer.is_crowded = 0, bool"
 
 
 def in_process(code, **environment):
     """Run a program that can import this package and `squares`; its output."""
     places = [str(Path(nncjit.__file__).parent.parent), str(Path(__file__).parent)]
     environment = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(places)}
-    code = "from test_threads import *\n" + textwrap.dedent(code)
+    code = f"from test_threads import *\n{PRANGE_PAYS}\n" + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300, env=environment
     )
@@ -51,9 +53,23 @@ def in_process(code, **environment):
     return done.stdout.strip()
 
 
+@pytest.fixture(params=[False, True], ids=["prange", "pool"])
+def crowded(request, monkeypatch):
+    """Both ways to run workers side by side."""
+    monkeypatch.setattr(threads, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(threads._layer, "is_crowded", lambda: request.param)
+
+
+def test_numbas_threads_are_used_when_their_driver_has_paid(monkeypatch):
+    monkeypatch.setattr(threads, "WORTH_COMPILING", threads._layer._started + 5)
+    monkeypatch.setattr(threads._layer, "is_crowded", lambda: False)
+    assert [threads._layer.carries(3) for _ in range(2)] == [False, False]
+    assert threads._layer.carries(2) == (threads._layer._name in ("omp", "tbb"))
+
+
 @pytest.mark.kernel
 @pytest.mark.parametrize("workers", [1, 2, 3, 7, 40])
-def test_all_workers_together_do_the_work_once(workers):
+def test_all_workers_together_do_the_work_once(workers, crowded):
     np.testing.assert_array_equal(squares(workers), WANT)
 
 
@@ -83,7 +99,17 @@ def test_a_pool_has_that_many_threads_and_is_none_for_one():
         pool.submit(int)
 
 
-def test_many_threads_may_run_kernels_at_once():
+def test_settings_of_numba_stay_as_the_user_left_them(crowded):
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        np.testing.assert_array_equal(squares(2), WANT)
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+def test_many_threads_may_run_kernels_at_once(crowded):
     results = [None] * 4
 
     def caller(n):
@@ -108,6 +134,21 @@ def test_the_error_of_the_first_task_that_has_one_is_raised(wrong):
         threads.share([partial(task, k) for k in range(20)], pool)
 
 
+@pytest.mark.parametrize("layer", ["default", "omp", "workqueue", "tbb"])
+def test_any_threading_layer_will_do_also_one_that_is_not_there(layer):
+    code = """
+        assert (squares(2) == WANT).all()
+        callers = [threading.Thread(target=squares) for _ in range(3)]
+        [one.start() for one in callers], [one.join() for one in callers]
+        print((squares(2) == WANT).all())
+    """
+    assert in_process(code, NUMBA_THREADING_LAYER=layer) == "True"
+
+
+def test_more_threads_than_numba_has_are_still_used():
+    assert in_process("print((squares(4) == WANT).all())", NUMBA_NUM_THREADS="1") == "True"
+
+
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
@@ -122,6 +163,37 @@ def test_a_forked_child_runs_kernels_after_its_parent_did():
         print(before, os.waitpid(child, 0)[1], (squares(2) == WANT).all())
     """
     assert in_process(code) == "True 0 True"
+
+
+@posix
+def test_a_child_that_loads_the_package_itself_is_careful_too():
+    code = """
+        import os, numba, numpy as np
+        @numba.njit(parallel=True)
+        def total(x):
+            s = 0.0
+            for k in numba.prange(x.size):
+                s += x[k]
+            return s
+        total(np.ones(100))
+        child = os.fork()
+        if child == 0:
+            from test_threads import WANT, squares, threads
+            threads.WORTH_COMPILING, threads._layer.is_crowded = 0, bool
+            os._exit(0 if (squares(2) == WANT).all() else 1)
+        print(os.waitpid(child, 0)[1])
+    """
+    places = [str(Path(nncjit.__file__).parent.parent), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=environment,
+    )
+    assert done.stdout.strip() == "0", done.stderr[-2000:]
 
 
 @posix
@@ -164,6 +236,7 @@ def test_at_the_end_of_the_interpreter_kernels_still_run():
     code = """
         import atexit
         from concurrent.futures import thread
+        threads._layer.forked()
         squares(2)
         atexit.register(lambda: print((squares(2) == WANT).all()))
     """
