@@ -35,7 +35,7 @@ __all__ = [
 
 _UNNAMED = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS),
-    *(errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET),
+    *(errno.ESTALE, errno.ENETDOWN, errno.ENETUNREACH, errno.ETIMEDOUT, errno.ENOTCONN),
 }
 """Errors of writing to an open file, for which the system does not name the file."""
 _TOKEN = re.compile(r"[0-9a-f]{12}\.tmp")
