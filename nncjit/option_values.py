@@ -6,6 +6,7 @@ so that an option has one range and one error, whoever sets it.
 
 from __future__ import annotations
 
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -177,6 +178,46 @@ class Blocks(Values):
             if not all(isinstance(block, Block) for block in blocks):
                 raise ValueError(value)
         return blocks
+
+
+class Sequenced(Values):
+    """Any number of objects of one class."""
+
+    def __init__(self, kind: type, says: str) -> None:
+        self.kind, self.says = kind, says
+
+    def check(self, value: Any) -> tuple[Any, ...]:
+        found = (None,) if isinstance(value, str) else _listed_values(value)
+        if not all(isinstance(item, self.kind) for item in found):
+            raise ValueError(value)
+        return found
+
+
+class Named(Values):
+    """A mapping whose keys are names; it may load on access."""
+
+    def __init__(self, things: str) -> None:
+        self.says = f"{things} by name"
+
+    def check(self, value: Any) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            raise ValueError(value)
+        return value
+
+
+class Dimensions(Values):
+    """A shape: any number of whole numbers."""
+
+    says = "whole numbers"
+
+    def check(self, value: Any) -> tuple[int, ...]:
+        try:
+            found = tuple(map(operator.index, value))
+        except TypeError:
+            raise ValueError(value) from None
+        if found and not 0 <= min(found) <= max(found) < 1 << 62:
+            raise ValueError(value)
+        return found
 
 
 class Texts(Values):

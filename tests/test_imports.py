@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "syntax": "bits errors",
     "cabac": "stages jit errors",
     "quant": "stages cabac jit errors",
-    "reduce": "model dtypes errors",
+    "reduce": "option_values model dtypes errors",
     "formats": "model arrays dtypes files remote extras errors",
     "calibrate": "__init__ option_values formats model errors",
     "stream": "files wording reduce syntax bits model dtypes errors",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nncjit.errors import ModelError, OptionError
-from nncjit.option_values import Whole, checked, shown
+from nncjit.option_values import Dimensions, Whole, checked, shown
 
 Array = NDArray[Any]
 
@@ -58,12 +57,9 @@ def whole_numbers(what: str, values: Any) -> tuple[int, ...]:
         They are something else.
     """
     try:
-        found = tuple(operator.index(value) for value in values)
-    except (TypeError, ValueError):
-        found = (-1,)
-    if any(value < 0 for value in found):
-        raise ModelError(f"{what} is {shown(values)}, must be whole numbers")
-    return found
+        return Dimensions().check(values)
+    except ValueError:
+        raise ModelError(f"{what} is {shown(values)}, must be whole numbers") from None
 
 
 def weight(name: Any, shape: Any) -> tuple[str, tuple[int, ...]]:

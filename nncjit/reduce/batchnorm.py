@@ -16,8 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from nncjit.errors import ModelError, OptionError
+from nncjit.option_values import Number, Word, checked
+from nncjit.reduce.views import array_of
 
 FORMS = ("gamma", "variance", "standard")
+EPS = Number(0, 1e300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,10 @@ def fold_batchnorm(
     ModelError
         Not all are vectors of the same length, or one is not finite, or var + eps is not positive somewhere.
     """
-    n = np.shape(mean)
+    eps = float(checked(f"{name}: eps", EPS, eps))
+    n = array_of(mean, f"{name}, mean").shape
     given = {"mean": mean, "var": var, "gamma": gamma, "beta": beta, "scale": scale, "bias": bias}
-    m, v, g, b, ls, bi = (
-        _vector(x, n, 1.0 if key in ("gamma", "scale") else 0.0, f"{name}, {key}") for key, x in given.items()
-    )
+    m, v, g, b, ls, bi = (_vector(x, n, _DEFAULTS.get(key), f"{name}, {key}") for key, x in given.items())
     if not (v + eps > 0).all():
         raise ModelError(f"{name}: var + eps is not positive everywhere (eps {eps:g})")
     factor = g / np.sqrt(v + eps)
@@ -104,11 +106,11 @@ def unfold_batchnorm(
     ModelError
         Not vectors of the same length.
     """
-    if form not in FORMS:
-        raise OptionError(f"{name}: form is {form!r}, must be one of {', '.join(FORMS)}")
-    if not 0 <= eps < (1 if form == "variance" else np.inf):
-        raise OptionError(f"{name}: eps is {eps}, must be 0 or more, and below 1 for the form 'variance'")
-    bi = _vector(bias, np.shape(bias), 0.0, f"{name}, bias")
+    checked(f"{name}: form", Word(*FORMS), form)
+    eps = float(checked(f"{name}: eps", EPS, eps))
+    if form == "variance" and eps >= 1:
+        raise OptionError(f"{name}: eps is {eps}, must be below 1 for the form 'variance'")
+    bi = _vector(bias, array_of(bias, f"{name}, bias").shape, None, f"{name}, bias")
     ls = _vector(scale, bi.shape, 1.0, f"{name}, scale")
     var = 1 - eps if form == "variance" else 1.0
     gamma = ls * np.sqrt(1 + eps) if form == "gamma" else ls
@@ -116,11 +118,15 @@ def unfold_batchnorm(
     return BatchNorm(gamma.astype(f32), bi.astype(f32), np.zeros(n, f32), np.full(n, var, f32))
 
 
-def _vector(values: np.ndarray | None, shape: tuple[int, ...], default: float, what: str) -> np.ndarray:
+_DEFAULTS = {"gamma": 1.0, "beta": 0.0, "scale": 1.0, "bias": 0.0}
+"""Of the vectors that a layer need not have."""
+
+
+def _vector(values: np.ndarray | None, shape: tuple[int, ...], default: float | None, what: str) -> np.ndarray:
     """The vector as float64[n]: these are short, and the folding should cost no accuracy."""
-    if values is None:
+    if values is None and default is not None:
         return np.full(shape, default)
-    array = np.asarray(values)
+    array = array_of(values, what)
     if array.dtype.kind != "f" or array.ndim != 1 or array.shape != shape:
         raise ModelError(f"{what}: is {array.dtype}{list(array.shape)}, must be a float vector of shape {list(shape)}")
     if not np.isfinite(array).all():

@@ -21,6 +21,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nncjit.errors import ModelError
+from nncjit.option_values import Blocks, Label, Number, Whole, checked, optional
+from nncjit.reduce.graph import checked_shapes
 from nncjit.reduce.matching import NetworkLayer, Shapes, layers_of, match_batchnorms
 from nncjit.reduce.names import Module, modules_of
 
@@ -45,6 +47,13 @@ class Block:
     eps: float = PYTORCH_EPS
     """Of the batch norm: not stored in models, so this is the framework's default unless given."""
 
+    def __post_init__(self) -> None:
+        checked("weight of a block", Label(), self.weight)
+        for what in ("scale", "bias", "gamma", "beta", "mean", "var"):
+            optional(f"{what} of the block of {self.weight}", Label(), getattr(self, what))
+        checked(f"axis of the block of {self.weight}", Whole(-(1 << 31), 1 << 31), self.axis)
+        checked(f"eps of the block of {self.weight}", Number(-1e300, 1e300), self.eps)
+
     @property
     def vectors(self) -> tuple[str, ...]:
         """All names but the weight's, in the order of names in a BLOCK unit: LS, BN (beta, gamma, mean, var), BI."""
@@ -65,6 +74,7 @@ def check_blocks(blocks: Iterable[Block], shapes: Shapes) -> None:
         A tensor that does not exist or is in two blocks, an axis that the weight does not have, a vector that is not
         as long as that axis, half a batch norm. The message names the tensor.
     """
+    blocks, shapes = checked("blocks", Blocks(), blocks), checked_shapes(shapes)
     owner: dict[str, str] = {}
     for block in blocks:
         for name in (block.weight, *block.vectors):
@@ -100,7 +110,7 @@ def find_blocks(shapes: Shapes, given: Iterable[Block] = ()) -> tuple[Block, ...
     ModelError
         A given block does not fit (`check_blocks`). Names alone never raise.
     """
-    given = tuple(given)
+    given, shapes = checked("given", Blocks(), given), checked_shapes(shapes)
     check_blocks(given, shapes)
     taken = {name for block in given for name in (block.weight, *block.vectors)}
     free = {name: tuple(shape) for name, shape in shapes.items() if name not in taken}

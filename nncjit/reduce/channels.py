@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nncjit.errors import OptionError
-from nncjit.reduce.graph import Group, check_groups
-from nncjit.reduce.views import bands, finite_array
+from nncjit.option_values import Word, checked
+from nncjit.reduce.graph import GROUPS, Group, check_groups, shapes_of
+from nncjit.reduce.views import array_of, bands, finite_array
 
 MEASURES = ("l1", "l2", "gamma")
 
@@ -27,16 +28,16 @@ def channel_scores(tensors: Mapping[str, np.ndarray], groups: Sequence[Group], b
     ModelError
         The graph does not fit the tensors, or a tensor is not float or not finite.
     """
-    if by not in MEASURES:
-        raise OptionError(f"importance is {by!r}, must be one of {', '.join(MEASURES)}")
-    check_groups(groups, {name: tuple(values.shape) for name, values in tensors.items()})
+    checked("by", Word(*MEASURES), by)
+    groups = checked("groups", GROUPS, groups)
+    check_groups(groups, shapes_of(tensors))
     return {group.name: _scores(tensors, group, by) for group in groups}
 
 
 def _scores(tensors: Mapping[str, np.ndarray], group: Group, by: str) -> np.ndarray:
     sums, numbers = np.zeros(group.size), 0
     for member in group.members:
-        values = tensors[member.tensor]
+        values = array_of(tensors[member.tensor], member.tensor)
         if not (member.tensor in group.gamma if by == "gamma" else member.produces(values.shape)):
             continue
         axis = member.axis_in(values.shape)

@@ -18,6 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from nncjit.errors import ModelError, OptionError
+from nncjit.option_values import Dimensions, Flag, Label, Named, Sequenced, Whole, checked, optional
+from nncjit.reduce.views import array_of
+
+WIDEST = 1 << 40
+"""Positions of an axis, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,14 @@ class Axis:
     """False: a channel's positions stand together. True: they lie `size` apart (features flattened channels-last)."""
     producer: bool | None = None
     """Whether importance is read here; None: yes for axis 0 of tensors with two axes or more."""
+
+    def __post_init__(self) -> None:
+        checked("tensor of an axis", Label(), self.tensor)
+        checked(f"axis of {self.tensor}", Whole(-WIDEST, WIDEST), self.axis)
+        checked(f"repeat of {self.tensor}", Whole(1, WIDEST), self.repeat)
+        optional(f"offset of {self.tensor}", Whole(0, WIDEST), self.offset)
+        checked(f"fastest of {self.tensor}", Flag(), self.fastest)
+        optional(f"producer of {self.tensor}", Flag(), self.producer)
 
     def positions(self, channels: np.ndarray, size: int) -> np.ndarray:
         """Positions on the axis, int64[len(channels), repeat], of some channels of a group of `size`."""
@@ -64,14 +77,34 @@ class Group:
     """Members that are batch-norm gammas, for importance by gamma."""
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not self.members:
-            raise OptionError(f"group {self.name}: needs a size of 1 or more, and members")
-        for member in self.members:
-            if member.repeat < 1 or (member.offset or 0) < 0:
-                raise OptionError(f"group {self.name}: {member.tensor} has a repeat below 1 or an offset below 0")
+        checked("name of a group", Label(), self.name)
+        checked(f"group {self.name}: size", Whole(1, WIDEST), self.size)
+        members = checked(f"group {self.name}: members", Sequenced(Axis, "axes (nncjit.reduce.Axis)"), self.members)
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "gamma", checked(f"group {self.name}: gamma", Sequenced(str, "names"), self.gamma))
+        if not self.members:
+            raise OptionError(f"group {self.name}: needs members")
         for gamma in self.gamma:
             if gamma not in (member.tensor for member in self.members):
                 raise OptionError(f"group {self.name}: gamma {gamma} is not a member")
+
+
+GROUPS = Sequenced(Group, "groups (nncjit.reduce.Group)")
+
+
+def shapes_of(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Shapes of arrays, which are not read; ModelError for what is none, OptionError for what is no mapping."""
+    named = checked("tensors", Named("arrays"), tensors)
+    return {
+        name: tuple(values.shape) if isinstance(getattr(values, "shape", None), tuple) else array_of(values, name).shape
+        for name, values in named.items()
+    }
+
+
+def checked_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name; OptionError for what is none."""
+    named = checked("shapes", Named("shapes"), shapes)
+    return {name: checked(f"shape of {name}", Dimensions(), shape) for name, shape in named.items()}
 
 
 def check_groups(groups: Iterable[Group], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -83,6 +116,7 @@ def check_groups(groups: Iterable[Group], shapes: Mapping[str, tuple[int, ...]])
         Two groups of one name, an unknown tensor, an axis it does not have, a size that differs, a position claimed
         twice. The message names group, tensor and axis.
     """
+    groups, shapes = checked("groups", GROUPS, groups), checked_shapes(shapes)
     seen: set[str] = set()
     claimed: dict[tuple[str, int], np.ndarray] = {}
     for group in groups:

@@ -19,8 +19,9 @@ from math import prod
 import numpy as np
 
 from nncjit.errors import OptionError
+from nncjit.option_values import Dimensions, Whole, Word, checked
 from nncjit.reduce.svd import Spectrum, energy_of, truncated
-from nncjit.reduce.views import bands, check_share, finite_array, matrix, matrix_shape
+from nncjit.reduce.views import bands, checked_share, finite_array, float_array, matrix, matrix_shape
 
 METHODS = ("auto", "exact", "randomised")
 
@@ -53,7 +54,8 @@ class LowRank:
 
 def saving_rank(rows: int, cols: int, margin: float = 0.0) -> int:
     """Largest rank with ``rank * (rows + cols) < rows * cols * (1 - margin)``; 0 where there is none."""
-    check_share(margin, "decomposition", "margin")
+    margin = checked_share(margin, "decomposition", "margin")
+    rows, cols = (checked(what, Whole(0, 1 << 62), value) for what, value in (("rows", rows), ("cols", cols)))
     return max(int(np.ceil(rows * cols * (1 - margin) / max(rows + cols, 1))) - 1, 0)
 
 
@@ -93,12 +95,14 @@ def decompose(
     ModelError
         The values are no floats or not finite.
     """
-    shape = np.shape(values)
+    values = finite_array(values, name)
+    checked(f"{name}: seed", Whole(0, 1 << 62), seed)
+    shape = values.shape
     sides = matrix_shape(shape, rows, name)
     _check(sides, rank, energy, error, margin, method, name)
     if margin is not None:
         rank = saving_rank(*sides, margin)
-    view = matrix(finite_array(values, name), rows, name).astype(np.float32, copy=False)
+    view = matrix(values, rows, name).astype(np.float32, copy=False)
     total = energy_of(view)
     if rank is not None:
         allowed = 0.0
@@ -119,10 +123,12 @@ def compose(g: np.ndarray, h: np.ndarray, shape: tuple[int, ...], *, name: str =
     OptionError
         G and H are no matrices that fit each other and the shape.
     """
+    g, h = (float_array(factor, f"factor {side} of {name}") for side, factor in (("g", g), ("h", h)))
+    shape = checked(f"{name}: shape", Dimensions(), shape)
     if g.ndim != 2 or h.ndim != 2 or g.shape[1] != h.shape[0]:
         raise OptionError(f"{name}: factors of shapes {g.shape} and {h.shape} cannot be multiplied")
     if g.shape[0] * h.shape[1] != prod(shape):
-        raise OptionError(f"{name}: factors of shapes {g.shape} and {h.shape} do not fill shape {tuple(shape)}")
+        raise OptionError(f"{name}: factors of shapes {g.shape} and {h.shape} do not fill shape {shape}")
     return (g.astype(np.float32, copy=False) @ h.astype(np.float32, copy=False)).reshape(shape)
 
 
@@ -135,17 +141,16 @@ def _check(
     method: str,
     name: str,
 ) -> None:
-    if method not in METHODS:
-        raise OptionError(f"{name}: method is {method!r}, must be one of {', '.join(METHODS)}")
+    checked(f"{name}: method", Word(*METHODS), method)
     if sum(target is not None for target in (rank, energy, error, margin)) != 1:
         raise OptionError(f"{name}: give one of rank, energy, error and margin")
     if 0 in sides:
         raise OptionError(f"{name}: has no elements to decompose")
-    if rank is not None and not 1 <= rank <= min(sides):
+    if rank is not None and not 1 <= checked(f"{name}: rank", Whole(0, 1 << 62), rank) <= min(sides):
         raise OptionError(f"{name}: rank {rank} is not within 1..{min(sides)} of the {sides[0]} x {sides[1]} matrix")
     for what, share in (("energy", energy), ("error", error), ("margin", margin)):
         if share is not None:
-            check_share(share, name, what)
+            checked_share(share, name, what)
     if margin is not None and saving_rank(*sides, margin) < 1:
         raise OptionError(f"{name}: no rank of a {sides[0]} x {sides[1]} matrix saves a share of {margin:g}")
 

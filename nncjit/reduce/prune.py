@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nncjit.errors import ModelError, OptionError
-from nncjit.reduce.graph import Group, check_groups
-from nncjit.reduce.views import check_share
+from nncjit.option_values import Label, Named, Whole, Word, checked, shown, unknown
+from nncjit.reduce.graph import GROUPS, Group, check_groups, shapes_of
+from nncjit.reduce.views import array_of, checked_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Pruning:
 
     def shrink(self, name: str, values: np.ndarray) -> np.ndarray:
         """The tensor without what is removed, a new array; `values` itself where nothing is."""
-        self._check(name, values, self.full_shapes[name])
+        values = self._checked(name, values, self._full_shape(name))
         for axis, kept in enumerate(self.positions.get(name, ())):
             if kept is not None:
                 values = np.take(values, kept, axis=axis)
@@ -43,7 +44,7 @@ class Pruning:
 
     def mask(self, name: str) -> np.ndarray:
         """bool[full shape], True = removed: in row-major order the bits of the pruning container. Spec, section 11."""
-        shape = self.full_shapes[name]
+        shape = self._full_shape(name)
         mask = np.zeros(shape, np.bool_)
         for axis, kept in enumerate(self.positions.get(name, ())):
             if kept is not None:
@@ -54,7 +55,8 @@ class Pruning:
 
     def rebuild(self, name: str, values: np.ndarray) -> np.ndarray:
         """The full-size tensor from the shrunk one, zeros where something was removed."""
-        self._check(name, values, self._shape(name))
+        self._full_shape(name)
+        values = self._checked(name, values, self._shape(name))
         if name not in self.positions:
             return values
         full = np.zeros(self.full_shapes[name], values.dtype)
@@ -70,9 +72,16 @@ class Pruning:
             return self.full_shapes[name]
         return tuple(len(kept) for kept in self._kept_everywhere(name))
 
-    def _check(self, name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    def _full_shape(self, name: str) -> tuple[int, ...]:
+        if checked("name", Label(), name) not in self.full_shapes:
+            raise ModelError(unknown("tensor of this pruning is called", name, self.full_shapes))
+        return self.full_shapes[name]
+
+    def _checked(self, name: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        values = array_of(values, name)
         if values.shape != shape:
             raise ModelError(f"{name}: has shape {values.shape}, the pruning expects {shape}")
+        return values
 
 
 def plan_pruning(
@@ -108,9 +117,9 @@ def plan_pruning(
     ModelError
         The graph does not fit the tensors (`check_groups`).
     """
-    if scope not in ("group", "model") or minimum < 1:
-        raise OptionError(f"scope is {scope!r}, must be 'group' or 'model'; minimum is {minimum}, must be 1 or more")
-    shapes = {name: tuple(values.shape) for name, values in tensors.items()}
+    checked("scope", Word("group", "model"), scope)
+    minimum = checked("minimum", Whole(1, 1 << 62), minimum)
+    groups, shapes = checked("groups", GROUPS, groups), shapes_of(tensors)
     check_groups(groups, shapes)
     ranked = _checked_scores(groups, scores)
     names = [group.name for group in groups]
@@ -128,24 +137,26 @@ def _own(target: float | Mapping[str, float] | None, group: str | None, names: S
     """The target of one group, or (group None) of all."""
     if not isinstance(target, Mapping):
         return target
-    unknown = [name for name in target if name not in names]
-    if unknown or group is None:
+    others = [name for name in target if name not in names]
+    if others or group is None:
         raise OptionError(
-            f"a target by group needs the scope 'group' and known groups{', not ' if unknown else ''}"
-            f"{', '.join(unknown)}"
+            f"a target by group needs the scope 'group' and known groups{', not ' if others else ''}"
+            f"{', '.join(map(shown, others))}"
         )
     return target.get(group, 0)
 
 
 def _checked_scores(groups: Sequence[Group], scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    checked = {}
+    scores = checked("scores", Named("arrays"), scores)
+    ranked = {}
     for group in groups:
         if group.name not in scores:
             raise OptionError(f"group {group.name}: has no scores")
-        checked[group.name] = np.asarray(scores[group.name], np.float64)
-        if checked[group.name].shape != (group.size,) or np.isnan(checked[group.name]).any():
+        found = array_of(scores[group.name], f"scores of group {group.name}")
+        if found.dtype.kind not in "fiu" or found.shape != (group.size,) or np.isnan(found).any():
             raise OptionError(f"group {group.name}: needs {group.size} scores that are numbers")
-    return checked
+        ranked[group.name] = found.astype(np.float64)
+    return ranked
 
 
 def _number(groups: Sequence[Group], share: float | None, count: float | None, minimum: int) -> int:
@@ -155,11 +166,11 @@ def _number(groups: Sequence[Group], share: float | None, count: float | None, m
     if (share is None) == (count is None):
         raise OptionError(f"{name}: pruning needs either a share or a count")
     if share is not None:
-        check_share(share, name)
-        return min(round(share * sum(group.size for group in groups)), free)
-    if count is None or count != int(count) or not 0 <= count <= free:
+        return min(round(checked_share(share, name) * sum(group.size for group in groups)), free)
+    count = int(checked(f"{name}: count", Whole(0, 1 << 62), count))
+    if count > free:
         raise OptionError(f"{name}: cannot remove {count} channels, {free} are free to go")
-    return int(count)
+    return count
 
 
 def _least(
@@ -208,6 +219,7 @@ def kept_positions(mask: np.ndarray, *, name: str = "tensor") -> tuple[np.ndarra
     ModelError
         The mask does not remove whole positions of axes, so what is left has no shape.
     """
+    mask = _bits(mask, name)
     kept = tuple(
         np.flatnonzero(~mask.all(axis=tuple(a for a in range(mask.ndim) if a != axis))) for axis in range(mask.ndim)
     )
@@ -224,6 +236,7 @@ def rebuild_from_mask(values: np.ndarray, mask: np.ndarray, *, name: str = "tens
     ModelError
         The mask leaves another number of weights than there are.
     """
+    values, mask = array_of(values, name), _bits(mask, name)
     if mask.size - np.count_nonzero(mask) != values.size:
         raise ModelError(
             f"{name}: the mask leaves {mask.size - np.count_nonzero(mask)} weights, there are {values.size}"
@@ -231,3 +244,10 @@ def rebuild_from_mask(values: np.ndarray, mask: np.ndarray, *, name: str = "tens
     full = np.zeros(mask.shape, values.dtype)
     full[~mask] = values.reshape(-1)
     return full
+
+
+def _bits(mask: np.ndarray, name: str) -> np.ndarray:
+    bits = array_of(mask, f"mask of {name}")
+    if bits.dtype != np.bool_:
+        raise ModelError(f"mask of {name}: is {bits.dtype}, must be bool")
+    return bits

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nncjit.errors import OptionError
-from nncjit.reduce.views import bands, check_share, finite_array, float_array, matrix
+from nncjit.option_values import Word, checked
+from nncjit.reduce.views import bands, checked_share, finite_array, float_array, matrix
 
 MEASURES = ("rms", "mean", "max")
 
@@ -53,9 +54,8 @@ def scale_rows(values: np.ndarray, *, measure: str = "rms", strength: float = 1.
     ModelError
         The values are no floats or not finite.
     """
-    if measure not in MEASURES:
-        raise OptionError(f"{name}: measure is {measure!r}, must be one of {', '.join(MEASURES)}")
-    check_share(strength, name, "strength")
+    checked(f"{name}: measure", Word(*MEASURES), measure)
+    strength = checked_share(strength, name, "strength")
     values = finite_array(values, name)
     sizes = _row_sizes(matrix(values), measure)
     used = sizes > 0

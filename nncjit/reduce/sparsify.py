@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nncjit.errors import ModelError, OptionError
+from nncjit.option_values import Named, Whole, Word, checked, optional
 from nncjit.reduce.importance import Weights
 from nncjit.reduce.ranking import Cut, below, cut_at, keys_of
-from nncjit.reduce.views import blocked, check_share, chunks, matrix_shape, spread
+from nncjit.reduce.views import blocked, checked_share, chunks, matrix_shape, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def sparsify_n_m(
     ModelError
         The values are no floats or not finite.
     """
+    n, m = (checked(f"{name}: {what}", Whole(0, 1 << 62), value) for what, value in (("n", n), ("m", m)))
     if not 1 <= n <= m:
         raise OptionError(f"{name}: {n}:{m} sparsity needs 1 <= n <= m")
     weights = Weights.of(values, sensitivity, None, name)
@@ -125,10 +127,11 @@ def zeros_by_rank(
     With these counts `sparsify` zeroes in each tensor what a ranking of the whole model would. Errors as in
     `sparsify_model`.
     """
-    units = _units(tensors, share, block, sensitivity or {})
+    sensitivity = _by_name(sensitivity)
+    share, units = _units(tensors, share, block, sensitivity)
 
     def weights(name: str) -> Weights:
-        return Weights.of(tensors[name], (sensitivity or {}).get(name), block, name)
+        return Weights.of(tensors[name], sensitivity.get(name), block, name)
 
     def keys() -> Iterator[np.ndarray]:
         for name in units:
@@ -162,16 +165,20 @@ def sparsify_model(
     ModelError
         As in `sparsify`, or a sensitivity for a name that is not among the tensors.
     """
-    if scope == "model":
+    sensitivity = _by_name(sensitivity)
+    if checked("scope", Word("tensor", "model"), scope) == "model":
         counts = zeros_by_rank(tensors, share, block=block, sensitivity=sensitivity)
-    elif scope == "tensor":
-        counts = {n: round(share * units) for n, units in _units(tensors, share, block, sensitivity or {}).items()}
     else:
-        raise OptionError(f"scope is {scope!r}, must be 'tensor' or 'model'")
+        share, units = _units(tensors, share, block, sensitivity)
+        counts = {name: round(share * number) for name, number in units.items()}
     return {
-        name: sparsify(tensors[name], count=count, block=block, sensitivity=(sensitivity or {}).get(name), name=name)
+        name: sparsify(tensors[name], count=count, block=block, sensitivity=sensitivity.get(name), name=name)
         for name, count in counts.items()
     }
+
+
+def _by_name(sensitivity: Mapping[str, np.ndarray] | None) -> Mapping[str, np.ndarray]:
+    return optional("sensitivity", Named("arrays"), sensitivity) or {}
 
 
 def _units(
@@ -179,21 +186,20 @@ def _units(
     share: float,
     block: tuple[int, ...] | None,
     sensitivity: Mapping[str, np.ndarray],
-) -> dict[str, int]:
-    """Number of weights (blocks) of each tensor, everything checked."""
-    check_share(share, "sparsification")
+) -> tuple[float, dict[str, int]]:
+    """The share, and the number of weights (blocks) of each tensor, everything checked."""
+    share = checked_share(share, "sparsification")
+    tensors = checked("tensors", Named("arrays"), tensors)
     for name in sensitivity:
         if name not in tensors:
             raise ModelError(f"{name}: has a sensitivity but is not among the tensors")
-    return {name: Weights.of(values, sensitivity.get(name), block, name).units for name, values in tensors.items()}
+    units = {name: Weights.of(values, sensitivity.get(name), block, name).units for name, values in tensors.items()}
+    return share, units
 
 
 def _count(share: float | None, count: int | None, units: int, name: str) -> int:
     if share is not None and count is None:
-        check_share(share, name)
-        return round(share * units)
+        return round(checked_share(share, name) * units)
     if count is None or share is not None:
         raise OptionError(f"{name}: give either a share or a count")
-    if not 0 <= count <= units:
-        raise OptionError(f"{name}: count is {count}, must be 0..{units}")
-    return count
+    return int(checked(f"{name}: count", Whole(0, units), count))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nncjit.reduce.views import bands, block_sums, blocked, check_share, finite_array, grid_shape, spread
+from nncjit.reduce.views import bands, block_sums, blocked, checked_share, finite_array, grid_shape, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def unify(values: np.ndarray, block: tuple[int, ...], threshold: float, *, name:
         The values are no floats or not finite.
     """
     values = finite_array(values, name)
-    check_share(threshold, name, "threshold")
+    threshold = checked_share(threshold, name, "threshold")
     out = values.copy()
     view, sides = blocked(out, block, name)
     grid = grid_shape(view.shape, sides)

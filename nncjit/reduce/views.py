@@ -8,14 +8,26 @@ from math import prod
 import numpy as np
 
 from nncjit.errors import ModelError, OptionError
+from nncjit.option_values import Dimensions, Number, Whole, checked, shown
 
 CHUNK = 1 << 20
 """Elements that a tool works on at a time, so its temporaries never reach the size of the tensor."""
 
 
+SHARE = Number(0, 1)
+
+
+def array_of(values: object, name: str) -> np.ndarray:
+    """The array itself, or what NumPy makes of it; ModelError for what is no array."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise ModelError(f"{name}: is {shown(values)}, must be an array of numbers") from None
+
+
 def float_array(values: np.ndarray, name: str) -> np.ndarray:
     """The array itself, if it holds floats; ModelError otherwise."""
-    array = np.asarray(values)
+    array = array_of(values, name)
     if array.dtype.kind != "f":
         raise ModelError(f"{name}: reduction needs float16, float32 or float64, this is {array.dtype}")
     return array
@@ -31,10 +43,10 @@ def finite_array(values: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def check_share(share: float, name: str, what: str = "share") -> None:
-    """OptionError unless 0 <= share <= 1 (NaN is refused too)."""
-    if not 0.0 <= share <= 1.0:
-        raise OptionError(f"{name}: {what} is {share}, must be 0..1")
+def checked_share(share: float, name: str, what: str = "share") -> float:
+    """The share; OptionError unless it is in 0..1 (NaN is refused too)."""
+    found: float = checked(f"{name}: {what}", SHARE, share)
+    return found
 
 
 def matrix_shape(shape: tuple[int, ...], rows: int | None = None, name: str = "tensor") -> tuple[int, int]:
@@ -46,6 +58,7 @@ def matrix_shape(shape: tuple[int, ...], rows: int | None = None, name: str = "t
     if rows is None:
         rows = shape[0] if shape else 1
         return rows, prod(shape[1:])
+    rows = int(checked(f"{name}: rows", Whole(0, 1 << 62), rows))
     if rows < 1 or size % rows:
         raise OptionError(f"{name}: {rows} rows do not divide the {size} elements of shape {shape}")
     return rows, size // rows
@@ -74,7 +87,7 @@ def blocked(values: np.ndarray, block: tuple[int, ...], name: str) -> tuple[np.n
     A block has one side for each axis of the tensor, or two sides: then it lies in the 2-D view (out, in...).
     Blocks start at the origin; those at the far edges are cut to the tensor.
     """
-    sides = tuple(int(side) for side in block)
+    sides: tuple[int, ...] = checked(f"{name}: block", Dimensions(), block)
     if len(sides) not in (2, values.ndim) or not sides:
         raise OptionError(f"{name}: block {sides} must have 2 sides or one for each of the {values.ndim} axes")
     if min(sides) < 1:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
 import pytest
+from wrong_values import WRONG, refuses_or_works
 
 import nncjit
 import nncjit.calibrate
@@ -15,13 +15,6 @@ from nncjit.updates import Receiver, Sender, UpdateOptions
 from nncjit.updates.model_files import apply_files
 
 WEIGHTS = {"w": np.ones((8, 8), np.float32), "b": np.arange(3)}
-
-WRONG = [
-    None, 5, -1, 0, 1.5, float("nan"), float("inf"), True, False, 10**6, 10**30, 1j, "no", "", "a\0b", "\ud800", "1GB",
-    b"", b"x", b"a\0b", b"\x05\0\0", [], [1], ["x"], [[1], [2, 3]], (), {}, {"w": 1}, {1: 2}, {"w": {"bits": 4}}, set(),
-    object(), int, Ellipsis, slice(3), iter([]), np.zeros(3), np.zeros((8, 8)), np.array(2), np.float32(3),
-    np.array(None), io.BytesIO(b""), io.StringIO("x"),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +28,6 @@ def folder(tmp_path, monkeypatch, data):
     np.savez(tmp_path / "m.npz", **WEIGHTS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def refuses_or_works(call, value):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", nncjit.NncWarning)
-        said = ""
-        try:
-            call(value)
-        except nncjit.NncError as error:
-            said = str(error)
-    assert "\n" not in said
 
 
 def rewound(value):

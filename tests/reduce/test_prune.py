@@ -198,11 +198,11 @@ SCORES = {"first": np.arange(A), "second": np.arange(B)}
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda t: Group("g", 0, (Axis("w", 0),)), OptionError, "group g: needs a size"),
-        (lambda t: Group("g", 1, ()), OptionError, "group g: needs a size"),
-        (lambda t: Group("g", 1, (Axis("w", 0, repeat=0),)), OptionError, "group g: w has a repeat"),
+        (lambda t: Group("g", 0, (Axis("w", 0),)), OptionError, "group g: size is 0"),
+        (lambda t: Group("g", 1, ()), OptionError, "group g: needs members"),
+        (lambda t: Group("g", 1, (Axis("w", 0, repeat=0),)), OptionError, "repeat of w is 0"),
         (lambda t: Group("g", 1, (Axis("w", 0),), gamma=("v",)), OptionError, "group g: gamma v"),
-        (lambda t: channel_scores(t, GROUPS, "l3"), OptionError, "importance is 'l3'"),
+        (lambda t: channel_scores(t, GROUPS, "l3"), OptionError, "by is 'l3'"),
         (lambda t: channel_scores(t, GROUPS, "gamma"), OptionError, "group second: has no gamma"),
         (lambda t: channel_scores(t, [group(Axis("conv1.bias", 0))]), OptionError, "group g: has no producer"),
         (lambda t: channel_scores(t | {"skip.weight": t["skip.weight"] * np.inf}, GROUPS), ModelError, "skip.weight"),

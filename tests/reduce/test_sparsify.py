@@ -171,7 +171,7 @@ W = np.ones((4, 6), np.float32)
         (lambda: sparsify(W, float("nan")), OptionError, "share"),
         (lambda: sparsify(W), OptionError, "either a share or a count"),
         (lambda: sparsify(W, 0.5, count=3), OptionError, "either a share or a count"),
-        (lambda: sparsify(W, count=25, name="w"), OptionError, "w: count is 25, must be 0..24"),
+        (lambda: sparsify(W, count=25, name="w"), OptionError, "w: count is 25, must be a whole number in 0..24"),
         (lambda: sparsify(W, 0.5, block=(2, 2, 2), name="w"), OptionError, "w: block"),
         (lambda: sparsify(W, 0.5, block=(0, 2), name="w"), OptionError, "w: block"),
         (lambda: sparsify(W, 0.5, sensitivity=W[:2], name="w"), OptionError, r"w: the sensitivity has shape \(2, 6\)"),
