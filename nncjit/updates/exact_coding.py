@@ -12,7 +12,7 @@ from nncjit.cabac.scan import to_scan
 from nncjit.encoder.decide import decide_integers
 from nncjit.encoder.execution import Data
 from nncjit.encoder.grouping import Item
-from nncjit.encoder.plan import Plan
+from nncjit.encoder.plan import EXACT, Plan
 from nncjit.encoder.quantise import QuantisedMatrix
 from nncjit.encoder.unit_contents import contents_alone
 from nncjit.encoder.unit_encoder import Outcome, QuantisedUnit, code_unit, not_grown, quantised_units
@@ -35,8 +35,8 @@ class ExactCoder:
 
     def wants(self, info: TensorInfo) -> bool:
         """Whether nothing of a tensor may be lost."""
-        raw = self.plan.choices[info.name].quantising.quantizer == "raw"
-        return self.options.lossless or raw or dtypes.find(info.dtype).kind != "f"
+        exact = self.plan.choices[info.name].quantising.quantizer in EXACT
+        return self.options.lossless or exact or dtypes.find(info.dtype).kind != "f"
 
     def difference(
         self, tensor: Tensor, new: Array, base: Array, origin: Parameter, workers: Executor | None

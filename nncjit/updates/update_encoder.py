@@ -28,6 +28,7 @@ from nncjit.stream.reports import TensorReport, tied_row
 from nncjit.stream.update_metadata import DIGEST_BYTES, TAG_BYTES, UpdateMetadata
 from nncjit.updates.chain_state import ChainState, Parameter, after_unit, model_digest, tags_of, value_digest
 from nncjit.updates.differences_together import Pair, coded_together
+from nncjit.updates.idle_update_options import warn_of_idle_in_update
 from nncjit.updates.size_search import to_size
 from nncjit.updates.structure import Structure, default_order, names_by_index
 from nncjit.updates.tensor_application import decoded_alone
@@ -92,6 +93,7 @@ def encode_update(
     with thread_counts.pool(execution.threads) as pool:
         job = UpdateJob(state, new, structure, options, execution, pool, keep)
         plan = job.plan
+        warn_of_idle_in_update(new, plan, structure, options, in_session=keep is not None)
         goal = options.target_bytes(sum(t.size for t in new), sum(t.nbytes for t in new))
         written = job.run(plan, file) if goal is None else to_size(job, plan, file, goal)
         after = job.after(written) if keep is not None else state

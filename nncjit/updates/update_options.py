@@ -15,6 +15,7 @@ Tool = bool | Literal["auto"]
 
 UNUSED = (
     "snr",
+    "loss",
     "rank",
     "transform_tables",
     "scale_rows",
