@@ -10,21 +10,26 @@ that a session has.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
-from nncjit.cli.arguments import add_decoder, add_output, decoder_options, show
+from nncjit.cli.arguments import add_decoder, add_output, decoder_options, local_path, path_or_url, show
 from nncjit.cli.decompress import describe
 from nncjit.progress import progress_bar
 
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("base", type=Path, metavar="BASE", help="the model that the first update was made for")
-    parser.add_argument("updates", type=Path, nargs="*", metavar="UPDATE", help="the updates in their order")
+    parser.add_argument("base", type=path_or_url, metavar="BASE", help="the model that the first update was made for")
+    parser.add_argument("updates", type=path_or_url, nargs="*", metavar="UPDATE", help="the updates in their order")
     parser.set_defaults(rest="updates")
-    parser.add_argument("-o", "--output", type=Path, metavar="MODEL", help="the model file to write, or a new folder")
-    parser.add_argument("--like", type=Path, metavar="MODEL", help="a file with the graph, or folder with other files")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="start a session there for the updates to come")
+    parser.add_argument(
+        "-o", "--output", type=path_or_url, metavar="MODEL", help="the model file to write, or a new folder"
+    )
+    parser.add_argument(
+        "--like", type=path_or_url, metavar="MODEL", help="a file with the graph, or folder with other files"
+    )
+    parser.add_argument(
+        "--keep", type=local_path, metavar="FOLDER", help="start a session there for the updates to come"
+    )
     parser.add_argument("--base-model-id", metavar="TEXT", help="what the updates must say of their base")
     add_decoder(parser)
     add_output(parser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace, _ActionsContainer
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, _ActionsContainer
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,13 @@ PRESET = f"{', '.join(PRESETS)} (default balanced)"
 def path_or_url(text: str) -> Any:
     """A path, or a URL, which is no path."""
     return text if is_url(text) else Path(text)
+
+
+def local_path(text: str) -> Path:
+    """A path of this machine, for what cannot be at a URL."""
+    if is_url(text):
+        raise ArgumentTypeError(f"{text}: must be a path of this machine, not a URL")
+    return Path(text)
 
 
 def add_output(parser: ArgumentParser) -> None:

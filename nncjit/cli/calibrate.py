@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_output, add_threads, note, show
+from nncjit.cli.arguments import add_output, add_threads, local_path, note, show
 from nncjit.errors import ModelError, OptionError
 from nncjit.progress import progress_bar
 
@@ -45,11 +45,13 @@ class CalibrateReport:
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="FOLDER", help="the model: config, weights and tokenizer")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"the statistics (default: FOLDER{SUFFIX})")
+    parser.add_argument("source", type=local_path, metavar="FOLDER", help="the model: config, weights and tokenizer")
+    parser.add_argument(
+        "-o", "--output", type=local_path, metavar="FILE", help=f"the statistics (default: FOLDER{SUFFIX})"
+    )
     what = parser.add_argument_group("what it learns from")
     what.add_argument(
-        "--texts", type=Path, action="append", metavar="FILE", help="UTF-8 text like that in use; repeatable"
+        "--texts", type=local_path, action="append", metavar="FILE", help="UTF-8 text like that in use; repeatable"
     )
     what.add_argument("--samples", type=int, default=2048, metavar="N", help="most passages (default 2048)")
     what.add_argument("--length", type=int, default=128, metavar="N", help="most tokens of a passage (default 128)")

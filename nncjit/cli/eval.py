@@ -18,12 +18,12 @@ import math
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_choices, add_threads, encoder_options, note
+from nncjit.cli.arguments import add_choices, add_threads, encoder_options, local_path, note, path_or_url
 from nncjit.cli.executors import add_executor, executor_of
-from nncjit.cli.pipes import behind_pipe
+from nncjit.cli.pipes import behind_pipe, on_this_machine
 from nncjit.cli.pruning import add_pruning, check_pruning, pruning_of
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import resolved
@@ -51,9 +51,9 @@ def configure(parser: ArgumentParser) -> None:
     what = parser.add_argument_group("what is measured")
     what.add_argument("--task", metavar="TASK", help=f"a Python file, a module, or {DEMO!r} (default: exactness alone)")
     what.add_argument("--demo", action="store_true", help=f"the same as --task {DEMO}")
-    what.add_argument("--weights", type=Path, metavar="FILE", help="the trained weights of the network MODEL")
+    what.add_argument("--weights", type=local_path, metavar="FILE", help="the trained weights of the network MODEL")
     what.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="images in a folder for each class (needs torchvision)"
+        "--data", type=local_path, metavar="FOLDER", help="images in a folder for each class (needs torchvision)"
     )
     what.add_argument("--images", type=int, metavar="N", help="look at N images only, the same number of each class")
     what.add_argument(
@@ -81,7 +81,7 @@ def configure(parser: ArgumentParser) -> None:
     output.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="print one JSON object, or write it to FILE.json"
     )
-    output.add_argument("--png", type=Path, metavar="FILE", help="draw the curves (needs matplotlib)")
+    output.add_argument("--png", type=local_path, metavar="FILE", help="draw the curves (needs matplotlib)")
     output.add_argument("-q", "--quiet", action="store_true", help="print nothing but warnings and errors")
 
 
@@ -105,7 +105,8 @@ def run(args: Namespace) -> None:
     if rival is None:
         note(args, "NNCodec is not here to compare with; --rival PYTHON names an interpreter that has it")
     with (
-        behind_pipe(read_from(model), streams=False) as path,
+        on_this_machine(model) as held,
+        behind_pipe(read_from(held), streams=False) as path,
         executor_of(args) as executor,
         progress_bar("eval", quiet=args.quiet or args.json == "-") as progress,
     ):
@@ -166,9 +167,9 @@ def _task(args: Namespace) -> Task | None:
     return None if spec is None else task.load(DEMO_TASK if spec == DEMO else spec)
 
 
-def _model(args: Namespace, task: Task | None) -> Path:
+def _model(args: Namespace, task: Task | None) -> Any:
     if args.data is None and args.source is not None:
-        return Path(args.source)
+        return path_or_url(args.source)
     if task is None or task.weights is None:
         raise OptionError(
             "which MODEL? Name a model file, or a task that has one; to see how it works: nncjit eval --demo"

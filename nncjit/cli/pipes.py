@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 
 from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.files import os_errors
-from nncjit.remote import is_url
+from nncjit.remote import fetched, is_url
 
-__all__ = ["STANDARD", "behind_pipe", "is_standard", "through_file"]
+__all__ = ["STANDARD", "behind_pipe", "is_standard", "on_this_machine", "through_file"]
 
 STANDARD = Path("-")
 _HEAD = 512
@@ -60,11 +60,36 @@ def behind_pipe(path: Any, *, streams: bool = True) -> Iterator[Any]:
             with copy.open("wb") as file:
                 file.write(head)
                 shutil.copyfileobj(pipe, file, _PIECE)
-        try:
+        with _called(copy, name):
             yield copy
-        except NncError as error:
-            error.args = (str(error).replace(str(copy), name), *error.args[1:])
-            raise
+
+
+@contextmanager
+def on_this_machine(path: Any) -> Iterator[Any]:
+    """The file for a path; for a URL a copy of it, where it is read many times. Errors name what the user named.
+
+    Raises
+    ------
+    OptionError
+        The URL is of a model in several files.
+    """
+    if not is_url(path):
+        yield path
+        return
+    if path.lower().endswith(".index.json"):
+        raise OptionError(f"{path}: a model in several files is read from this machine here, not from a URL")
+    with fetched(path) as copy, _called(copy, path):
+        yield copy
+
+
+@contextmanager
+def _called(copy: Path, name: str) -> Iterator[None]:
+    """Errors that tell of a copy tell of what it was made of."""
+    try:
+        yield
+    except NncError as error:
+        error.args = (str(error).replace(str(copy), name), *error.args[1:])
+        raise
 
 
 @contextmanager

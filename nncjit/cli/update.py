@@ -7,11 +7,10 @@ starts a session, which remembers what the next update builds on. The options fo
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 from nncjit.cli import text
-from nncjit.cli.arguments import add_encoder, add_output, encoder_options, show
+from nncjit.cli.arguments import add_encoder, add_output, encoder_options, local_path, path_or_url, show
 from nncjit.cli.pipes import is_standard
 from nncjit.errors import OptionError
 from nncjit.progress import progress_bar
@@ -22,12 +21,14 @@ TOOLS = {"auto": "auto", "on": True, "off": False}
 
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
-    parser.add_argument("base", type=Path, metavar="BASE", help="the model that the receiver has")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the model that it shall have")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the update")
+    parser.add_argument("base", type=path_or_url, metavar="BASE", help="the model that the receiver has")
+    parser.add_argument("new", type=path_or_url, metavar="NEW", help="the model that it shall have")
+    parser.add_argument("-o", "--output", type=path_or_url, metavar="FILE", required=True, help="the update")
     parser.add_argument("--tensors", action="store_true", help="also list what became of each tensor")
     group = parser.add_argument_group("updates")
-    group.add_argument("--keep", type=Path, metavar="FOLDER", help="start a session there for the updates to come")
+    group.add_argument(
+        "--keep", type=local_path, metavar="FOLDER", help="start a session there for the updates to come"
+    )
     group.add_argument("--lossless", action="store_true", help="every bit of NEW comes back")
     group.add_argument("--size", metavar="BYTES", help="how large the update may be: 20000 or 20KB")
     group.add_argument("--renamed", action="append", default=[], metavar="NEW=OLD", help="a tensor has a new name")

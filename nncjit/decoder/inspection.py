@@ -127,7 +127,7 @@ class Inspection:
         }
 
 
-def _bytes_of(path: Any) -> int:
+def bytes_of(path: Any) -> int:
     """Bytes of a file, which may be at a URL."""
     return RemoteFile(path).size if is_url(path) else Path(path).stat().st_size
 
@@ -227,5 +227,5 @@ def _inspect_model(path: str | PathLike[str]) -> Inspection:
             TensorInspection(t.name, t.shape, t.dtype, (), 0 if t.same_as else t.nbytes, t.same_as) for t in model
         )
         in_shards = any(t.shard for t in model)
-        n_bytes = sum(t.bytes for t in tensors) if in_shards else _bytes_of(path)
+        n_bytes = sum(t.bytes for t in tensors) if in_shards else bytes_of(path)
         return Inspection(source_name(path), n_bytes, None, dict(model.metadata), tensors, ())

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, OptionError
 from nncjit.files import as_path, atomic_write, os_errors
 from nncjit.model import Graph, TensorInfo
+from nncjit.remote import is_url
 from nncjit.updates.array_files import SUFFIX, ArrayFile, is_array
 from nncjit.updates.chain_state import Array, ChainState, Parameter, Reader
 from nncjit.updates.keeping import KINDS, Kind, kept_with
@@ -62,6 +63,8 @@ class ChainFolder:
         ModelError
             The folder is there and not empty, or cannot be written.
         """
+        if is_url(path):
+            raise OptionError(f"{path}: a session is a folder of this machine, not at a URL")
         folder = as_path(path)
         with os_errors(folder):
             folder.mkdir(exist_ok=True)

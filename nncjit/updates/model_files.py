@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
 from nncjit import formats
+from nncjit.decoder.inspection import bytes_of
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.options import Options
 from nncjit.errors import OptionError
@@ -21,6 +21,7 @@ from nncjit.files import atomic_write, resolved
 from nncjit.formats.folder_model import is_folder
 from nncjit.jit import threads as thread_counts
 from nncjit.progress import Progress, reporting
+from nncjit.remote import is_url, uploaded
 from nncjit.stream.reports import CompressReport, DecompressReport, TensorReport
 from nncjit.updates.chain_folder import ChainFolder
 from nncjit.updates.chain_sides import Receiver, Sender
@@ -76,7 +77,8 @@ def update_files(
             raise OptionError("keep is for a base that is a file: a session keeps itself")
         session = Sender.open(base, threads=threads)
     with ExitStack() as files:
-        file = files.enter_context(atomic_write(target))
+        path = files.enter_context(uploaded(target)) if is_url(target) else target
+        file = files.enter_context(atomic_write(path))
         if keep is not None:
             with opened_model(base) as model:
                 session = Sender(model, options, folder=keep, threads=threads, **keywords)
@@ -174,7 +176,7 @@ def apply_files(
         source=os.fspath(base),
         target=os.fspath(target if target is not None else keep or base),
         original_bytes=sum(row.original_bytes for row in rows),
-        compressed_bytes=sum(Path(path).stat().st_size for path in updates),
+        compressed_bytes=sum(map(bytes_of, updates)),
         seconds=time.perf_counter() - started,
         threads=thread_counts.count(threads),
         tensors=tuple(rows),
@@ -214,5 +216,10 @@ def _check_target(target: AnyPath, others: Sequence[Any]) -> None:
         if not isinstance(other, str | os.PathLike):
             continue
         model = other if ChainFolder.is_at(other) else model_path(other)
-        if resolved(target) in (resolved(other), resolved(model)):
+        if _place(target) in (_place(other), _place(model)):
             raise OptionError(f"{os.fspath(target)}: the target is one of the files to read, which are never changed")
+
+
+def _place(path: AnyPath) -> AnyPath:
+    """Where a file is, whatever it is called."""
+    return path if is_url(path) else resolved(path)

@@ -12,6 +12,7 @@ from nncjit.convert.model_folders import STEM, copy_rest
 from nncjit.errors import ModelError, OptionError
 from nncjit.formats.folder_model import is_folder, model_in
 from nncjit.formats.tensor_writer import Writer
+from nncjit.remote import is_url
 from nncjit.updates.chain_state import ChainState
 from nncjit.updates.model_sources import AnyPath, opened_model
 
@@ -63,4 +64,6 @@ def new_model(target: AnyPath, state: ChainState, like: AnyPath | None = None) -
 
 
 def _is_folder_to_be(target: AnyPath) -> bool:
+    if is_url(target):
+        return False
     return not formats.is_known(target) and (not Path(target).suffix or is_folder(target))

@@ -95,7 +95,7 @@ def test_integers_are_exact_over_their_whole_range(dtype):
 def test_tiny_tensors_are_exact(new, dtype):
     b = np.array(new, dtype)
     a = np.full_like(b, 3)
-    for options in ({}, {"qp": -8}, {"compact": True}, {"parents": "sha256"}):
+    for options in ({}, {"rules": "t=qp:-8"}, {"compact": True}, {"parents": "sha256"}):
         data = nncjit.update({"t": a}, {"t": b}, **options)
         same(nncjit.apply({"t": a}, data), {"t": b})
     assert len(data) <= 6 + len(nncjit.update({"t": a}, {"t": b}, compatible="nncodec", history=False))
