@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "arrays dtypes stages jit errors",
     "convert": "__init__ remote extras tasks encoder decoder calibrate stream formats reduce syntax bits progress "
     "option_values model files dtypes stages jit errors",
-    "updates": "encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
+    "updates": "remote encoder decoder convert stream quant cabac syntax bits formats progress option_values wording "
     "model files dtypes stages jit errors",
     "torch": "option_values convert encoder decoder calibrate stream formats reduce bits progress model "
     "arrays dtypes files extras stages jit errors",
