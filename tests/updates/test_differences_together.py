@@ -42,6 +42,7 @@ def models():
 
 
 @pytest.mark.filterwarnings("ignore:size is:nncjit.NncWarning")
+@pytest.mark.filterwarnings("ignore:.*has no effect:nncjit.NncWarning")  # on vectors alone
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_the_bytes_are_those_of_vectors_alone(options, monkeypatch):
     base, new = models()
