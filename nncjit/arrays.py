@@ -13,6 +13,7 @@ import numpy as np
 from nncjit.dtypes import DTYPES, as_storage, numpy_name
 from nncjit.errors import ModelError, OptionError
 from nncjit.extras import require
+from nncjit.option_values import shown
 
 __all__ = ["adopt", "describe", "is_torch", "part_reader", "place", "to_storage", "to_torch", "torch_device"]
 
@@ -38,6 +39,8 @@ def adopt(value: Any, name: str) -> Any:
 def describe(array: Any, name: str) -> tuple[tuple[int, ...], str]:
     """Shape and dtype name; ModelError, naming the tensor, for a dtype that nncjit cannot hold."""
     if is_torch(array):
+        if sys.modules["torch"].nn.parameter.is_lazy(array):
+            raise ModelError(f"{name}: has no values yet: run the module once, which makes its lazy layers")
         dtype = str(array.dtype).removeprefix("torch.")
         if str(array.layout) != "torch.strided" or array.is_meta:
             kind = "on the meta device" if array.is_meta else f"of layout {array.layout}"
@@ -129,5 +132,5 @@ def torch_device(device: Any) -> Any:
         torch.empty(0, device=found)
     except (RuntimeError, TypeError, AssertionError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OptionError(f"device {device!r}: {reason}") from None
+        raise OptionError(f"device {shown(device)}: {reason}") from None
     return found

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "jit": "option_values errors",
     "dtypes": "errors",
     "files": "errors",
-    "arrays": "dtypes extras errors",
+    "arrays": "option_values dtypes extras errors",
     "model": "arrays dtypes extras errors",
     "remote": "extras errors",
     "bits": "files remote errors",

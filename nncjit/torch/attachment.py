@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from nncjit.arrays import torch_device
 from nncjit.decoder.random_access import NncFile
 from nncjit.decoder.random_access import open as open_stream
 from nncjit.decoder.weight_cache import WeightCache
 from nncjit.errors import ModelError, OptionError
-from nncjit.option_values import Bytes, checked, shown
+from nncjit.option_values import Bytes, Sequenced, checked, shown
 from nncjit.torch.coded_parameters import CODED, WHOLE, CodedParameter, owners
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def attach(
     if not isinstance(module, torch.nn.Module):
         raise OptionError(f"module is {shown(module)}, must be a torch.nn.Module")
     n_bytes: int = checked("budget", Bytes(), budget)
-    if not all(isinstance(each, type) for each in whole):
-        raise OptionError(f"whole is {shown(whole)}, must be classes of modules")
+    whole = checked("whole", Sequenced(type, "classes of modules"), whole)
+    device = None if device is None else torch_device(device)
     _refuse_attached(module)
     opened = open_stream(file, framework="pt", threads=threads)
     try:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nncjit.calibrate import Calibration
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK
 from nncjit.errors import ModelError, NncWarning, OptionError
+from nncjit.option_values import Named, Whole, checked, optional, shown
 from nncjit.progress import Progress, reporting
 from nncjit.torch.calibration_inputs import MEASURED, as_in_use, call, to_device, weights_of
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
@@ -105,10 +106,17 @@ def calibrate(
     OptionError
         An argument is out of range.
     """
-    if type(probes) is not int or not 1 <= probes <= 1024:
-        raise OptionError(f"probes is {probes!r}, must be 1 to 1024")
-    if type(widest_block) is not int or widest_block < 16:
-        raise OptionError(f"widest_block is {widest_block!r}, must be 16 or more")
+    for name, least, most, value in (
+        ("probes", 1, 1024, probes),
+        ("widest_block", 16, 1 << 31, widest_block),
+        ("seed", 0, 1 << 62, seed),
+        ("save_every", 1, 1 << 62, save_every),
+    ):
+        checked(name, Whole(least, most), value)
+    optional("names", Named("names"), names)
+    for name, part in (optional("parts", Named("tensors"), parts) or {}).items():
+        if not isinstance(part, Tensor):
+            raise OptionError(f"parts: {name} is {shown(part)}, must be a tensor")
     fisher = output == "logits" if fisher is None else fisher
     collector = _Collector(model, forward or call, output, fisher, probes, autocast, widest_block, seed, parts or {})
     partial = None if resume is None else Partial(resume, collector.facts())

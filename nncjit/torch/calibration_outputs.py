@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from nncjit.calibrate.probes import FLAT_SHARE
 from nncjit.errors import ModelError, OptionError
+from nncjit.option_values import Word, checked
 
 __all__ = ["Output", "probe_of", "select"]
 
@@ -18,6 +19,8 @@ Output = str | Callable[[Any], Tensor]
 """Which output counts: "embedding", "logits", or a function that takes it from what the network returns."""
 
 _KEYS = {"embedding": ("sentence_embedding", "image_embeds", "text_embeds", "pooler_output"), "logits": ("logits",)}
+_WORDS = Word(*_KEYS)
+_WORDS.says = "'embedding', 'logits' or a function"
 
 
 def select(output: Output, returned: Any) -> Tensor:
@@ -34,10 +37,8 @@ def select(output: Output, returned: Any) -> Tensor:
         found = output(returned)
         if not isinstance(found, Tensor):
             raise OptionError(f"output returned a {type(found).__name__}, must return a tensor")
-    elif output not in _KEYS:
-        raise OptionError(f"output is {output!r}, must be 'embedding', 'logits' or a function")
     else:
-        found = _named(output, returned)
+        found = _named(checked("output", _WORDS, output), returned)
     if not found.is_floating_point() or found.ndim < 1 or not len(found):
         raise ModelError(f"the output is {found.dtype}{list(found.shape)}, must be float [samples, ...]")
     return functional.normalize(found.flatten(1), dim=1) if output == "embedding" else found

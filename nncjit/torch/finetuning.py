@@ -23,6 +23,7 @@ from nncjit.decoder.stream_decoder import decode
 from nncjit.encoder.model_encoder import encode
 from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import ModelError, OptionError
+from nncjit.option_values import Number, Whole, Word, checked
 from nncjit.progress import Progress, reporting
 from nncjit.torch.calibration_inputs import MEASURED, as_in_use, call, to_device, weights_of
 from nncjit.torch.calibration_outputs import Output, select
@@ -151,14 +152,12 @@ def finetune(
 
 
 def _check(train: str, epochs: int, refresh: int, rate: float, sparsity: float) -> None:
-    if train not in get_args(Trained):
-        raise OptionError(f"train is {train!r}, must be 'all' or 'vectors'")
+    checked("train", Word(*get_args(Trained)), train)
     for name, value in (("epochs", epochs), ("refresh", refresh)):
-        if type(value) is not int or value < 1:
-            raise OptionError(f"{name} is {value!r}, must be 1 or more")
-    if not 0 < rate < math.inf:
+        checked(name, Whole(1, 1 << 31), value)
+    if not checked("rate", Number(0, 1e30), rate) > 0:
         raise OptionError(f"rate is {rate!r}, must be above 0")
-    if not 0 <= sparsity < 1:
+    if not checked("sparsity", Number(0, 1), sparsity) < 1:
         raise OptionError(f"sparsity is {sparsity!r}, must be 0 or more and below 1")
 
 

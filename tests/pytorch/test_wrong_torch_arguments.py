@@ -1,0 +1,40 @@
+"""Whatever is given for an argument of `nncjit.torch`, it works or raises an `NncError` of one line."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from wrong_values import WRONG, refuses_or_works  # noqa: E402
+
+import nncjit  # noqa: E402
+from nncjit.torch import attach, calibrate, finetune, save_file  # noqa: E402
+
+
+def network():
+    return torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("name", ["train", "epochs", "rate", "refresh", "sparsity"])
+def test_any_setting_of_a_training_gives_a_result_or_our_error(name):
+    for value in WRONG:
+        refuses_or_works(lambda x: finetune(network(), [], **{name: x}), value)
+
+
+@pytest.mark.parametrize("name", ["probes", "widest_block", "seed", "save_every", "names", "parts"])
+def test_any_setting_of_a_calibration_gives_a_result_or_our_error(name):
+    for value in WRONG:
+        refuses_or_works(lambda x: calibrate(network(), [], **{name: x}), value)
+
+
+@pytest.mark.parametrize("name", ["whole", "device", "budget"])
+def test_any_setting_of_an_attachment_gives_a_result_or_our_error(name):
+    stream = nncjit.encode(network().state_dict())
+    for value in WRONG:
+        refuses_or_works(lambda x: attach(network(), stream, **{name: x}).detach(load=False), value)
+
+
+def test_a_lazy_layer_without_values_is_refused_by_name(tmp_path):
+    with pytest.raises(nncjit.ModelError, match=r"0\.weight: has no values yet"):
+        save_file(torch.nn.Sequential(torch.nn.LazyLinear(3)), tmp_path / "m.nnc")
