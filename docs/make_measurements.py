@@ -40,6 +40,7 @@ ZOO = (*STANDARD, "charlm", "minilm", "digits")
 CALIBRATED = (*STANDARD, "charlm", "digits")
 """Models that are calibrated."""
 FINETUNED = {
+    "charlm": ("--finetune=300", "--first=0.85"),
     "digits": ("--finetune=400", "--first=0.8", "--rate=1e-3"),
     "mobilenet": ("--finetune=200", "--first=0.9", "--rate=1e-4"),
     "resnet": ("--finetune=400", "--first=0.9", "--rate=1e-4"),
@@ -68,7 +69,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     ]
     found += [("lossless.json", ["bench/lossless.py", "--json"])]
     found += [("packed.json", ["bench/packed.py", "--json"])]
-    found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "1", "--json"])]
+    found += [("large-model.json", ["bench/large_model.py", "--gigabytes", "20", "--json"])]
     found += [("huge-tensor.json", ["bench/huge_tensor.py", "--gigabytes", "0.3", "--json"])]
     float64 = ["--gigabytes", "4.5", "--dtype", "float64", "--no-whole"]
     found += [("huge-tensor-float64.json", ["bench/huge_tensor.py", *float64, "--json"])]
@@ -173,19 +174,20 @@ def large_model() -> str:
         return ""
     found = json.loads(path.read_text("utf-8"))
     head = ("coder", "size", "encode", "decode", "peak memory", "7 billion weights: encode", "decode")
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row in found["rows"]:
         scaled = found["seven_billion_processor_seconds"][row["coder"]]
         lines.append(
             (
                 row["coder"],
                 f"{row['percent']:.1f} %",
-                *(f"{row[way]['processor_seconds']:.1f} s" for way in ("encode", "decode")),
+                *(f"{row[w]['seconds']:.0f} s ({row[w]['processor_seconds']:.0f} s)" for w in ("encode", "decode")),
                 f"{row['encode']['peak'] / 1e6:.0f} / {row['decode']['peak'] / 1e6:.0f} MB",
                 *(f"{scaled[way] / 60:.1f} min" for way in ("encode", "decode")),
             )
         )
-    return table(head, lines)
+    ratios = " and ".join(f"{verb} {row['ratio']:.2f} times" for verb, row in found["overlap"].items())
+    return f"{table(head, lines)}\n\nFrom disk to disk, beside the slower of disk and coder: {ratios} as long."
 
 
 def huge_tensor() -> str:
