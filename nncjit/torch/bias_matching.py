@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nncjit.errors import ModelError
-from nncjit.torch.calibration_inputs import as_in_use, call, to_device, weights_of
+from nncjit.torch.calibration_inputs import as_in_use, runner, to_device, weights_of
 from nncjit.torch.calibration_uses import Use, WeightUses
 
 __all__ = ["match_biases"]
@@ -49,7 +49,7 @@ def match_biases(
     ModelError
         The two networks do not run the same layers.
     """
-    run = call if forward is None else forward
+    run = runner(forward)
     wanted = _measured(original, batch, run, None)
     counts = {name: sum(name == other for other, _ in wanted) for name, _ in wanted}
     _measured(coded, batch, run, wanted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,7 +21,7 @@ from nncjit.calibrate.statistics_record import WIDEST_BLOCK
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.option_values import Named, Whole, checked, optional, shown
 from nncjit.progress import Progress, reporting
-from nncjit.torch.calibration_inputs import MEASURED, as_in_use, call, to_device, weights_of
+from nncjit.torch.calibration_inputs import MEASURED, Forward, as_in_use, runner, to_device, weights_of
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
 from nncjit.torch.calibration_outputs import Output, probe_of, select
 from nncjit.torch.calibration_partial import Partial
@@ -34,8 +34,6 @@ HALF_SCALE = 1024.0
 """Of gradients in float16, which would otherwise be lost below its smallest number."""
 _KINDS = ("table", "convolution", "linear")
 """A weight that is used in several ways is what comes first here."""
-
-Forward = Callable[[Any, Any], Any]
 
 
 def calibrate(
@@ -118,7 +116,7 @@ def calibrate(
         if not isinstance(part, Tensor):
             raise OptionError(f"parts: {name} is {shown(part)}, must be a tensor")
     fisher = output == "logits" if fisher is None else fisher
-    collector = _Collector(model, forward or call, output, fisher, probes, autocast, widest_block, seed, parts or {})
+    collector = _Collector(model, runner(forward), output, fisher, probes, autocast, widest_block, seed, parts or {})
     partial = None if resume is None else Partial(resume, collector.facts())
     total = len(batches) if isinstance(batches, Sized) else 0
     done = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,36 @@ import torch
 from torch import Tensor, nn
 
 from nncjit.errors import ModelError, OptionError
+from nncjit.option_values import shown
 
-__all__ = ["MEASURED", "as_in_use", "call", "to_device", "weights_of"]
+__all__ = ["MEASURED", "Forward", "as_in_use", "call", "check_model", "runner", "to_device", "weights_of"]
+
+Forward = Callable[[Any, Any], Any]
+"""Runs a network on a batch."""
 
 MEASURED = re.compile(r"(^|\.)(running_mean|running_var)$")
 """Names of a batch norm's statistics: no weights, although a mapping holds them beside these."""
+
+
+def check_model(model: Any) -> None:
+    """Refuse with an `OptionError` what is no module and no mapping."""
+    if not isinstance(model, nn.Module | Mapping):
+        raise OptionError(f"model is a {type(model).__name__}, must be a module or a mapping of tensors")
+
+
+def runner(forward: Forward | None) -> Forward:
+    """How a batch is run: by a function of the user's own, if there is one, else by `call`.
+
+    Raises
+    ------
+    OptionError
+        It is no function.
+    """
+    if forward is None:
+        return call
+    if not callable(forward):
+        raise OptionError(f"forward is {shown(forward)}, must be a function of model and batch")
+    return forward
 
 
 def weights_of(model: Any) -> dict[str, Tensor]:
@@ -28,12 +53,11 @@ def weights_of(model: Any) -> dict[str, Tensor]:
     ModelError
         It has no weights, or they have no values.
     """
+    check_model(model)
     if isinstance(model, nn.Module):
         named = dict(model.named_parameters())
-    elif isinstance(model, Mapping):
-        named = {str(name): value for name, value in model.items()}
     else:
-        raise OptionError(f"model is a {type(model).__name__}, must be a module or a mapping of tensors")
+        named = {str(name): value for name, value in model.items()}
     found: dict[str, Tensor] = {}
     known = set()
     for name, weight in named.items():

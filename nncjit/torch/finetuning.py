@@ -25,7 +25,7 @@ from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import ModelError, OptionError
 from nncjit.option_values import Number, Whole, Word, checked
 from nncjit.progress import Progress, reporting
-from nncjit.torch.calibration_inputs import MEASURED, as_in_use, call, to_device, weights_of
+from nncjit.torch.calibration_inputs import MEASURED, as_in_use, runner, to_device, weights_of
 from nncjit.torch.calibration_outputs import Output, select
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def finetune(
                     coded.encode(learn.done(step))
                     losses += [sum(recent) / len(recent)] if recent else []
                     recent = []
-                run = forward or call
+                run = runner(forward)
                 with coded.in_place():
                     result = run(model, moved)
                     error = (

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from nncjit.errors import ModelError
-from nncjit.torch.calibration_inputs import as_in_use, call, to_device
+from nncjit.torch.calibration_inputs import as_in_use, check_model, runner, to_device
 
 __all__ = ["match_norms", "merge_norms"]
 
@@ -70,7 +70,8 @@ def _norms_of(model: Any, eps: float) -> Iterator[tuple[str, tuple[Tensor, Tenso
                 if all(part is not None for part in parts):
                     yield name, parts, module.eps
         return
-    for key in model:
+    check_model(model)
+    for key in map(str, model):
         name = key.removesuffix(_MEAN)
         names = [f"{name}.{part}" for part in ("running_mean", "running_var", "weight", "bias")]
         if name != key and all(part in model for part in names):
@@ -111,7 +112,7 @@ def match_norms(
     ModelError
         The two networks do not run the same norms.
     """
-    run = call if forward is None else forward
+    run = runner(forward)
     before = _Norms(None)
     with torch.no_grad(), as_in_use(original), before:
         run(original, to_device(batch, original))

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from wrong_values import WRONG, refuses_or_works  # noqa: E402
 
 import nncjit  # noqa: E402
-from nncjit.torch import attach, calibrate, finetune, save_file  # noqa: E402
+from nncjit.torch import attach, calibrate, finetune, match_biases, match_norms, merge_norms, save_file  # noqa: E402
 
 
 def network():
@@ -33,6 +33,26 @@ def test_any_setting_of_an_attachment_gives_a_result_or_our_error(name):
     stream = nncjit.encode(network().state_dict())
     for value in WRONG:
         refuses_or_works(lambda x: attach(network(), stream, **{name: x}).detach(load=False), value)
+
+
+RUNS = {
+    "calibrate": lambda forward: calibrate(network(), [torch.ones(3, 2)], forward=forward),
+    "match_biases": lambda forward: match_biases(network(), network(), torch.ones(3, 2), forward=forward),
+    "match_norms": lambda forward: match_norms(network(), network(), torch.ones(3, 2), forward=forward),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_is_no_function_runs_no_batch(name):
+    for value in WRONG:
+        if value is not None and not callable(value):
+            with pytest.raises(nncjit.OptionError, match="forward is"):
+                RUNS[name](value)
+
+
+def test_norms_of_what_is_no_network_are_refused():
+    for value in WRONG:
+        refuses_or_works(merge_norms, value)
 
 
 def test_a_lazy_layer_without_values_is_refused_by_name(tmp_path):
