@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "MAX_INDEX",
     "as_path",
     "atomic_write",
     "check_readable",
     "nearest_file",
     "os_errors",
     "read_at",
+    "read_index_bytes",
     "reserve",
     "resolved",
     "will_read",
@@ -41,6 +43,8 @@ _UNNAMED = {
 _TOKEN = re.compile(r"[0-9a-f]{12}\.tmp")
 STALE_AFTER = 60.0
 """Seconds after which an unlocked hidden file is taken to be left behind."""
+MAX_INDEX = 100_000_000
+"""Most bytes of an index, which says what is in other files."""
 _PIECE = 1 << 30
 """Bytes of one system call: Linux stops at 2 GiB, macOS refuses more."""
 _seek_lock = threading.Lock()
@@ -93,6 +97,21 @@ def check_readable(path: str | os.PathLike[str]) -> None:
         raise ModelError(f"{path}: is a git-lfs pointer, not the model itself: run `git lfs pull` to fetch it")
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
         raise ModelError(f"{path}: is a web page, not a model: the download has failed")
+
+
+def read_index_bytes(path: Path) -> bytes:
+    """All of an index that is at hand.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read, or is larger than `MAX_INDEX`.
+    """
+    with os_errors(path):
+        size = path.stat().st_size
+        if size > MAX_INDEX:
+            raise ModelError(f"{path}: {size} bytes are too many for an index")
+        return path.read_bytes()
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:

@@ -13,10 +13,9 @@ from nncjit.convert.journal import key_of
 from nncjit.encoder.options import Options
 from nncjit.encoder.shared_plan import Decisions
 from nncjit.errors import ModelError, NncError, OptionError
-from nncjit.files import atomic_write, os_errors
+from nncjit.files import MAX_INDEX, atomic_write, os_errors
 from nncjit.model import TensorInfo
 from nncjit.option_values import Texts, optional, shown
-from nncjit.stream.stream_index import MAX_INDEX
 
 VERSION = 1
 FIELDS = {"nncjit plan", "options", "decisions", "source", "metadata", "shards", "request"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nncjit.errors import ModelError
-from nncjit.files import atomic_write, check_readable, os_errors
+from nncjit.files import atomic_write, check_readable, os_errors, read_index_bytes
 from nncjit.formats.hdf5_tree import damage, open_hdf5, rebuild, survey
 from nncjit.formats.keras import GRAPH, KEEPS_METADATA, NO_MODEL, PARTS, check_all_placed, tensors_in
 from nncjit.formats.tensor_writer import Store
@@ -27,7 +27,6 @@ Array = Any
 
 FORM = "shards"
 """What the metadata call such files."""
-MAX_INDEX = 100_000_000
 _SUFFIX, _SHARD = ".weights.json", ".weights.h5"
 
 
@@ -62,11 +61,7 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa:
 
 def _index(path: Path) -> dict[str, Any]:
     """The table of groups."""
-    with os_errors(path):
-        size = path.stat().st_size
-        if size > MAX_INDEX:
-            raise ModelError(f"{path}: {size} bytes are too many for an index")
-        text = path.read_bytes()
+    text = read_index_bytes(path)
     try:
         index = json.loads(text)
         shard_of = dict(index["weight_map"])

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from nncjit.errors import ModelError, OptionError
-from nncjit.files import atomic_write, check_readable, os_errors
+from nncjit.files import MAX_INDEX, atomic_write, check_readable, read_index_bytes
 from nncjit.formats import pytorch, safetensors
 from nncjit.formats.tensor_writer import PlacedStore
 from nncjit.model import Model, Tensor, TensorInfo
@@ -25,7 +25,6 @@ __all__ = ["read", "write"]
 
 DEFAULT_SHARD_SIZE = 5_000_000_000
 _SUFFIX = ".safetensors.index.json"
-_MAX_INDEX = 100_000_000
 
 
 def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:
@@ -50,7 +49,7 @@ def read_url(url: str) -> Model:
     if _shard_suffix(name) != ".safetensors":
         raise OptionError(f"{url}: of models in several files, those of safetensors are read at URLs")
     file = RemoteFile(url)
-    if file.size > _MAX_INDEX:
+    if file.size > MAX_INDEX:
         raise ModelError(f"{url}: {file.size} bytes are too many for an index")
     shard_of = _files_of(url, file.read(0, file.size), ".safetensors")
     return _joined(url, shard_of, lambda name: safetensors.read_url(beside(url, name)))
@@ -78,12 +77,7 @@ def _joined(path: str | Path, shard_of: Mapping[str, str], open_file: Callable[[
 
 def _read_index(path: Path) -> dict[str, str]:
     """File name by tensor name."""
-    with os_errors(path):
-        size = path.stat().st_size
-        if size > _MAX_INDEX:
-            raise ModelError(f"{path}: {size} bytes are too many for an index")
-        text = path.read_bytes()
-    return _files_of(path, text, _shard_suffix(path))
+    return _files_of(path, read_index_bytes(path), _shard_suffix(path))
 
 
 def _files_of(path: str | Path, text: bytes, suffix: str) -> dict[str, str]:

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nncjit.errors import ModelError
-from nncjit.files import os_errors
+from nncjit.files import read_index_bytes
 
 INDEX = ".nnc.index.json"
 """How such an index is called, behind the model's name."""
-MAX_INDEX = 100_000_000
-"""Most bytes of an index."""
 
 AnyPath = str | PathLike[str]
 
@@ -32,11 +30,7 @@ def read_index(path: AnyPath) -> dict[str, Any]:
         It cannot be read, or is no index.
     """
     path = Path(path)
-    with os_errors(path):
-        size = path.stat().st_size
-        if size > MAX_INDEX:
-            raise ModelError(f"{path}: {size} bytes are too many for an index")
-        text = path.read_bytes()
+    text = read_index_bytes(path)
     try:
         content = json.loads(text)
         weight_map = content["weight_map"]
