@@ -129,6 +129,7 @@ def run(kernel: Any, argument: int, workers: int) -> None:
     workers : int
     """
     if workers > 1 and JIT:
+        _layer.wanted(workers - 1)
         if _layer.carries(workers):
             before = numba.get_num_threads()
             numba.set_num_threads(max(before, workers))  # of this thread only
@@ -174,9 +175,12 @@ class _ThreadingLayer:
         self._name: str | None = None
         self._started = 0
 
+    def wanted(self, threads: int) -> None:
+        """Count threads besides the caller's: to start them anew is what Numba's driver saves."""
+        self._started += threads
+
     def carries(self, workers: int) -> bool:
         """Whether `prange` is safe and fast here, can have so many threads, and pays by now."""
-        self._started += workers - 1
         if self._started < WORTH_COMPILING:
             return False
         if self._doubtful or workers > numba.config.NUMBA_NUM_THREADS or self.is_crowded():

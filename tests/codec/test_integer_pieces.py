@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from damage.damaging import refused_or_decoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -167,13 +168,7 @@ def test_a_tail_without_an_end_is_refused():
 
 def test_a_cut_or_changed_stream_is_refused_or_decoded():
     data = bytearray(nncjit.encode({"layer.qweight": WORDS}))
-    for at in [*range(len(data) - 60, len(data)), *range(0, len(data), 3001)]:
-        damaged = data.copy()
-        damaged[at] ^= 0x55
-        try:
-            nncjit.decode(damaged)
-        except nncjit.NncError:
-            continue
+    refused_or_decoded(data, [*range(len(data) - 60, len(data)), *range(0, len(data), 3001)], nncjit.NncError)
     with pytest.raises(nncjit.BitstreamError):
         nncjit.decode(data[:-40])
 

@@ -6,10 +6,12 @@ import faulthandler
 import random
 import time
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from oracle.units import split
+
+import nncjit
 
 HANG_SECONDS = 120
 CASE_SECONDS = 20.0
@@ -26,6 +28,15 @@ def no_hang() -> Iterator[None]:
     finally:
         faulthandler.cancel_dump_traceback_later()
     assert time.monotonic() - started < CASE_SECONDS
+
+
+def refused_or_decoded(data: bytearray, places: Iterable[int], refusal: type[nncjit.NncError]) -> None:
+    """Decode a stream with one byte changed, for each of these places; what comes of it is values, or this error."""
+    for at in places:
+        damaged = data.copy()
+        damaged[at] ^= 0x55
+        with suppress(refusal):
+            nncjit.decode(damaged)
 
 
 @contextmanager
