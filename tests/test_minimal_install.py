@@ -19,6 +19,14 @@ with nncjit.open(stream) as opened:
     assert opened["n"].tolist() == [0, 1, 2]
 nncjit.decompress(stream, "m.safetensors")
 nncjit.compress("m.safetensors", "m.nnc")
+import nncjit.torch
+for name in nncjit.torch.__all__:
+    try:
+        getattr(nncjit.torch, name)
+    except nncjit.ModelError as error:
+        assert "pip install torch" in str(error)
+    else:
+        raise AssertionError(name)
 """
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nncjit.extras import require
+
 if TYPE_CHECKING:
     from nncjit.torch.attachment import attach
     from nncjit.torch.bias_matching import match_biases
@@ -45,6 +47,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'nncjit.torch' has no attribute {name!r}")
+    require("torch", "functions of nncjit.torch")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

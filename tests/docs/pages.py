@@ -10,6 +10,8 @@ import unicodedata
 from pathlib import Path
 from types import ModuleType
 
+import nncjit
+
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -32,6 +34,13 @@ _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)|<(?:img|a)\b[^>]*\b(?:src|href)=\"([^\"]+)\"")
 _HEADING = re.compile(r"^#{1,6} +(.+?)(?: *\{#([\w-]+)\})? *$", re.MULTILINE)
 _OBJECT = re.compile(r"^::: (\S+)$", re.MULTILINE)
+
+
+def lacks_library(error: Exception) -> bool:
+    """Whether an error says that a library is not installed that is not needed otherwise: no fault of a page."""
+    if isinstance(error, ModuleNotFoundError):
+        return not (error.name or "").startswith("nncjit")
+    return isinstance(error, nncjit.ModelError)
 
 
 def name(page: Path) -> str:

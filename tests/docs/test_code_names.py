@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nncjit
-from docs.pages import DOCS, PAGES, ROOT, name, prose
+from docs.pages import DOCS, PAGES, ROOT, lacks_library, name, prose
 
 PACKAGE = Path(nncjit.__file__).parent
 PACKAGES = "|".join(sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
@@ -37,15 +37,17 @@ def has_path(path: str) -> bool:
 
 
 def has_name(dotted: str) -> bool:
-    """Whether a dotted name, without the leading ``nncjit``, is a module or something in one."""
+    """Whether a dotted name, without the leading ``nncjit``, is a module or something in one; or what it needs is not
+    installed, so that only machines with all extras can tell.
+    """
     found: object = nncjit
-    for at, part in enumerate(dotted.split("."), 1):
-        if not hasattr(found, part):
-            try:
+    try:
+        for at, part in enumerate(dotted.split("."), 1):
+            if not hasattr(found, part):
                 importlib.import_module(".".join(["nncjit", *dotted.split(".")[:at]]))
-            except ImportError:
-                return False
-        found = getattr(found, part)
+            found = getattr(found, part)
+    except (ImportError, nncjit.ModelError) as error:
+        return lacks_library(error)
     return True
 
 

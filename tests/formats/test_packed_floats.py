@@ -99,5 +99,6 @@ def test_other_formats_say_what_they_cannot_hold(suffix, tmp_path):
         ):
             writer.put("a", np.arange(6, dtype=np.uint8))
         return
+    pytest.importorskip("torch")
     with pytest.raises(ModelError, match="float6_e3m2fn_packed"), create(tmp_path / "m.pt", [info]) as writer:
         writer.put("a", np.arange(6, dtype=np.uint8))
