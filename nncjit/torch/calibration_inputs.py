@@ -51,7 +51,7 @@ def weights_of(model: Any) -> dict[str, Tensor]:
     OptionError
         It is no module and no mapping of tensors.
     ModelError
-        It has no weights, or they have no values.
+        It has no weights of floats, or they have no values or no gradients.
     """
     check_model(model)
     if isinstance(model, nn.Module):
@@ -65,20 +65,31 @@ def weights_of(model: Any) -> dict[str, Tensor]:
             raise OptionError(f"{name}: is a {type(weight).__name__}, must be a tensor")
         if weight.is_meta:
             raise ModelError(f"{name}: is on the meta device: it has no values")
+        if weight.is_inference():
+            raise ModelError(f"{name}: was made under torch.inference_mode(): it has no gradients")
         place = (weight.untyped_storage().data_ptr(), weight.storage_offset(), weight.shape)
         if weight.is_floating_point() and weight.numel() and place not in known:
             known.add(place)
             found[name] = weight
     if not found:
-        raise ModelError("the network has no weights")
+        raise ModelError("the network has no weights of floats")
     return found
 
 
 def call(model: Any, batch: Any) -> Any:
-    """The network's result: a mapping is keywords, a tuple or list arguments, all else the only argument."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+    """The network's result: a mapping is keywords, a tuple or list arguments, all else the only argument.
+
+    What the network raises gets a note that says how it was called: batches of a loader often hold labels too.
+    """
+    arguments, keywords = ((), batch) if isinstance(batch, Mapping) else (batch, {})
+    if not isinstance(arguments, (tuple, list)):
+        arguments = (arguments,)
+    try:
+        return model(*arguments, **keywords)
+    except Exception as error:
+        names = ", ".join([type(part).__name__ for part in arguments] + [f"{name}=" for name in keywords])
+        error.add_note(f"A batch was run as model({names}); with forward=, a function of model and batch runs it.")
+        raise
 
 
 def to_device(batch: Any, model: Any) -> Any:

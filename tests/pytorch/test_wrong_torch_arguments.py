@@ -58,3 +58,17 @@ def test_norms_of_what_is_no_network_are_refused():
 def test_a_lazy_layer_without_values_is_refused_by_name(tmp_path):
     with pytest.raises(nncjit.ModelError, match=r"0\.weight: has no values yet"):
         save_file(torch.nn.Sequential(torch.nn.LazyLinear(3)), tmp_path / "m.nnc")
+
+
+def test_a_batch_that_the_network_does_not_take_is_told_how_it_was_given():
+    batches = [(torch.ones(3, 2), torch.zeros(3))]
+    with pytest.raises(TypeError) as caught:
+        calibrate(network(), batches)
+    assert "run as model(Tensor, Tensor); with forward=" in caught.value.__notes__[0]
+
+
+def test_weights_without_gradients_are_refused_by_name():
+    with torch.inference_mode():
+        made = network()
+    with pytest.raises(nncjit.ModelError, match=r"weight: was made under torch\.inference_mode"):
+        calibrate(made, [torch.ones(3, 2)])
