@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "arrays dtypes files extras stages jit errors",
     "hf": "torch convert decoder errors extras",
     "zarr": "encoder decoder extras errors",
-    "onnx": "convert formats extras errors",
+    "onnx": "convert formats dtypes extras errors",
     "flower": "updates errors",
     "demo": "errors",
     "report": "tasks convert encoder decoder stream formats reduce bits wording progress option_values model files "

@@ -7,7 +7,7 @@ behind a head of its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from tempfile import TemporaryFile
@@ -15,7 +15,7 @@ from typing import Any
 
 from nncjit.bits import as_source
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.decoder.stream_decoder import decode_units
+from nncjit.decoder.stream_decoder import Decoded, decode_units
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.model_encoder import Encoded, encode_model
 from nncjit.encoder.options import Options
@@ -134,16 +134,24 @@ def decode_one(data: bytes, name: str, *, threads: int | None = None, max_bytes:
     ModelError
         It holds several tensors, or none; `name` is what the error names.
     """
-    with as_source(data) as source:
-        budget = MemoryBudget(optional("max_bytes", Bytes(), max_bytes), source.size)
-        found = list(decode_units(StreamReader(source).data_units(), budget, threads=threads))
-    if len(found) != 1:
-        raise ModelError(f"{name}: its stream holds {len(found)} tensors, must be one")
-    return found[0].part.dtype, found[0].storage
+    only = _decode_only(data, name, threads, max_bytes)
+    return only.part.dtype, only.storage
 
 
-def decode_as(data: bytes, info: TensorInfo, *, threads: int | None = None, max_bytes: int | str | None = None) -> Any:
+def decode_as(
+    data: bytes,
+    info: TensorInfo,
+    *,
+    threads: int | None = None,
+    max_bytes: int | str | None = None,
+    others: Container[str] = (),
+) -> Any:
     """Storage array of the one tensor in a stream, which must be what a container says.
+
+    Parameters
+    ----------
+    others : container of str
+        Names of tensors in the container: a stream that was made for another one of them is refused.
 
     Raises
     ------
@@ -151,11 +159,23 @@ def decode_as(data: bytes, info: TensorInfo, *, threads: int | None = None, max_
         It is something else, or the stream is damaged. The error names the tensor.
     """
     try:
-        dtype, storage = decode_one(data, info.name, threads=threads, max_bytes=max_bytes)
+        only = _decode_only(data, info.name, threads, max_bytes)
     except BitstreamError as error:
         raise ModelError(f"{info.name}: {error}") from None
-    check_fits(info, dtype, storage.shape)
-    return storage
+    check_fits(info, only.part.dtype, only.storage.shape)
+    made_for = only.opened.unit.names[0]
+    if made_for != info.name and made_for in others:
+        raise ModelError(f"{info.name}: its stream is that of {made_for}")
+    return only.storage
+
+
+def _decode_only(data: bytes, name: str, threads: int | None, max_bytes: int | str | None) -> Decoded:
+    with as_source(data) as source:
+        budget = MemoryBudget(optional("max_bytes", Bytes(), max_bytes), source.size)
+        found = list(decode_units(StreamReader(source).data_units(), budget, threads=threads))
+    if len(found) != 1:
+        raise ModelError(f"{name}: its stream holds {len(found)} tensors, must be one")
+    return found[0]
 
 
 def in_turn(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from nncjit.convert.encoded_onnx import DOMAIN
-from nncjit.convert.tensor_streams import decode_one
-from nncjit.errors import ModelError
-from nncjit.extras import require
-from nncjit.formats.onnx_tensors import TYPES, to_raw
+import numpy as np
 
-_onnx: Any = require("onnx", "ONNX's operators")
+from nncjit.convert.onnx_decode_nodes import DOMAIN
+from nncjit.convert.tensor_streams import decode_one
+from nncjit.errors import ModelError, NncError
+from nncjit.extras import require
+from nncjit.onnx.decoded_values import values_of
+
 _OpRun: Any = require("onnx.reference.op_run", "ONNX's operators", distribution="onnx").OpRun
 
 
@@ -19,12 +20,10 @@ class Decode(_OpRun):  # type: ignore[misc] # onnx is optional
 
     op_domain = DOMAIN
 
-    def _run(self, data: Any, to: int = 1, shape: Any = ()) -> tuple[Any]:
-        dtype, storage = decode_one(data.tobytes(), "Decode")
-        kind = TYPES.get(to)
-        if kind is None or kind.dtype != dtype or list(storage.shape) != list(shape):
-            raise ModelError(
-                f"Decode: the stream holds {dtype}{list(storage.shape)}, the node wants type {to}{list(shape)}"
-            )
-        tensor = _onnx.TensorProto(data_type=to, dims=list(shape), raw_data=to_raw(kind, storage).tobytes())
-        return (_onnx.numpy_helper.to_array(tensor),)
+    def _run(self, data: Any, target_type: Any, to: int = 1, shape: Any = ()) -> tuple[Any]:
+        node = self.onnx_node
+        try:
+            dtype, storage = decode_one(data.tobytes(), "Decode")
+            return (values_of(dtype, storage, to, shape, np.asarray(target_type).dtype),)
+        except NncError as error:
+            raise ModelError(f"node {node.name} (Decode): tensor {node.output[0]}: {error}") from None
