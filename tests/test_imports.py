@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "quant": "stages cabac jit errors",
     "reduce": "option_values model dtypes errors",
     "formats": "model arrays dtypes files remote extras errors",
-    "calibrate": "__init__ option_values formats model errors",
+    "calibrate": "__init__ option_values formats model dtypes errors",
     "stream": "files wording reduce syntax bits model dtypes errors",
     "encoder": "progress option_values calibrate stream reduce quant cabac syntax model dtypes stages jit errors",
     "decoder": "remote tasks formats files wording progress option_values stream reduce quant cabac syntax bits model "

@@ -19,17 +19,21 @@ from nncjit.calibrate.statistics_file import Statistics, TensorStatistics, is_st
 from nncjit.calibrate.statistics_record import TensorRecord
 from nncjit.calibrate.table_sums import TableSums
 from nncjit.calibrate.unfolding import unfold
+from nncjit.calibrate.weight_sums import FEWEST, are_apart, weight_sums
 
 __all__ = [
+    "FEWEST",
     "Calibration",
     "InputSums",
     "Statistics",
     "TableSums",
     "TensorRecord",
     "TensorStatistics",
+    "are_apart",
     "fisher_probe",
     "gaussian_probe",
     "is_statistics",
     "opened",
     "unfold",
+    "weight_sums",
 ]

@@ -17,6 +17,7 @@ from nncjit.calibrate.input_sums import InputSums
 from nncjit.calibrate.statistics_file import Arrays, Statistics, write
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK, TensorRecord
 from nncjit.calibrate.table_sums import TableSums
+from nncjit.calibrate.weight_sums import weight_sums
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.option_values import Label, check_flags, checked, shown
 
@@ -50,6 +51,7 @@ class Calibration:
         self._tables: dict[str, TableSums] = {}
         self._unreached: dict[str, tuple[int, ...]] = {}
         self._alike: list[tuple[str, ...]] = []
+        self._sums: dict[str, Array] = {}
 
     def linear(self, name: str, shape: tuple[int, ...], *, axis: int = 1) -> InputSums:
         """The sums of a linear layer, made when first asked for.
@@ -120,6 +122,24 @@ class Calibration:
         name, shape = weight(name, shape)
         self._unreached[name] = shape
 
+    def values(self, name: str, values: Any) -> None:
+        """Say what the values of a weight are, so that the encoder can tell when it is given those of another model.
+
+        Parameters
+        ----------
+        name : str
+        values : float array
+            Of the shape that its statistics are collected for.
+
+        Raises
+        ------
+        ModelError
+            They are no numbers.
+        """
+        array = floats(f"{name}: its values", values)
+        weight(name, array.shape)
+        self._sums[name] = weight_sums(array)
+
     def _input_sums(self, fresh: InputSums) -> InputSums:
         sums = self._inputs.setdefault(fresh.record.name, fresh)
         self._check_same(sums.record, fresh.record, other=self._tables.get(fresh.record.name))
@@ -132,8 +152,8 @@ class Calibration:
     def end_samples(self, count: int = 1, *, output_power: float = 0.0) -> None:
         """Say that so many samples were run, and what |y|^2 they have in all. A target `loss` is relative to that."""
         number, power = counted("count", count), floats("the outputs' power", output_power, np.float64)
-        if power.ndim or not np.isfinite(power):
-            raise ModelError(f"the outputs' power is {shown(output_power)}, must be a finite number")
+        if power.ndim or not 0 <= power < np.inf:
+            raise ModelError(f"the outputs' power is {shown(output_power)}, must be a finite number of 0 or more")
         self.samples += number
         self.output_power += float(power)
 
@@ -150,12 +170,15 @@ class Calibration:
         for name in earlier:
             found = earlier[name]
             record, positions = found.record, found.positions
+            sums = found.sums()
+            if sums is not None:
+                self._sums.setdefault(name, sums)
             if not record.samples:
                 self.unreached(name, record.shape)
             elif record.kind == "table" or positions:
-                sums = self.table(name, record.shape, positions=positions)
-                self._check_blocks(record, sums.record)
-                sums.resume(record, found.metric(), found.energy(), found.uses(), earlier.samples)
+                table = self.table(name, record.shape, positions=positions)
+                self._check_blocks(record, table.record)
+                table.resume(record, found.metric(), found.energy(), found.uses(), earlier.samples)
             else:
                 fresh = TensorRecord(
                     name=name,
@@ -180,11 +203,11 @@ class Calibration:
             tokens |= dict.fromkeys(names, mean_of_a_token(known))
         for name, sums in self._inputs.items():
             record, metric = sums.finish(self.samples)
-            yield Arrays(record, leaning(record, metric, tokens.get(name)))
+            yield Arrays(record, leaning(record, metric, tokens.get(name)), sums=self._sums.get(name))
             self._tell(name, sums)
         for name, table in self._tables.items():
             energy = (table.energy / max(self.samples, 1)).astype(np.float32)
-            yield Arrays(*table.finish(self.samples), energy, table.uses, table.positions)
+            yield Arrays(*table.finish(self.samples), energy, table.uses, table.positions, self._sums.get(name))
             self._tell(name, table)
         for name, shape in self._unreached.items():
             if name not in self._inputs and name not in self._tables:

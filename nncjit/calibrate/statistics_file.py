@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from nncjit import formats
 from nncjit.calibrate.checked_inputs import whole_numbers
-from nncjit.calibrate.statistics_record import TensorRecord
+from nncjit.calibrate.statistics_record import MOST, TensorRecord
+from nncjit.calibrate.stored_tensors import check_stored, restored
 from nncjit.errors import ModelError, OptionError
 from nncjit.model import Model, TensorInfo
 from nncjit.option_values import Word, checked, shown
@@ -29,8 +31,6 @@ Array = NDArray[Any]
 FORMAT = "nncjit statistics"
 VERSION = 1
 SUFFIX = ".safetensors"
-_SLACK = 1.01
-"""Of a correlation above 1, for rounding."""
 
 
 class Arrays(NamedTuple):
@@ -45,6 +45,8 @@ class Arrays(NamedTuple):
     """int64[rows], of a table."""
     positions: bool = False
     """Whether this is a table of positions, recorded as a linear layer."""
+    sums: Array | None = None
+    """float32[PARTS + 1], where the weight's values are known (`weight_sums`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class TensorStatistics:
         ModelError
             The file is damaged.
         """
-        values = self._read("diagonal", (self.record.groups * self.record.inputs,))
+        values = self._read("diagonal")
         if (values < 0).any():
             raise ModelError(f"{self.record.name}: damaged statistics: a metric with a negative diagonal")
         return values
@@ -79,33 +81,37 @@ class TensorStatistics:
         record, diagonal = self.record, self.diagonal()
         if not record.block:
             return diagonal
-        blocks = self._read("correlation", record.metric_shape)
-        if max(blocks.max(initial=0.0), -blocks.min(initial=0.0)) > _SLACK:
-            raise ModelError(f"{record.name}: damaged statistics: a correlation above 1")
-        roots = _padded(np.sqrt(diagonal), record)
-        for k, root in enumerate(roots):
-            blocks[k] *= root
-            blocks[k] *= root[:, None]
-        return blocks
+        correlations = self._model[f"{record.name}:correlation"].read()
+        return restored(correlations, _padded(np.sqrt(diagonal), record), record.name)
 
     def energy(self) -> Array:
         """float64[rows] of a table: mean squared gradient of each row."""
-        values = self._read("energy", (self.record.outputs,)).astype(np.float64)
+        values = self._read("energy").astype(np.float64)
         if (values < 0).any():
             raise ModelError(f"{self.record.name}: damaged statistics: a negative energy")
         return values
 
     def uses(self) -> Array:
         """int64[rows] of a table: samples in which each row was looked up."""
-        return self._read("uses", (self.record.outputs,))
+        values = self._read("uses", np.int64)
+        if (values < 0).any():
+            raise ModelError(f"{self.record.name}: damaged statistics: a negative number of samples")
+        return values
 
-    def _read(self, what: str, shape: tuple[int, ...]) -> Array:
+    def sums(self) -> Array | None:
+        """float32[PARTS + 1]: sums of the weight's values (`nncjit.calibrate.weight_sums`); None where none are known.
+
+        Raises
+        ------
+        ModelError
+            The file is damaged.
+        """
+        return self._read("sums") if f"{self.record.name}:sums" in self._model else None
+
+    def _read(self, what: str, dtype: Any = np.float32) -> Array:
         name = f"{self.record.name}:{what}"
-        tensor = self._model[name]
-        if tensor.shape != shape:
-            raise ModelError(f"{name}: damaged statistics: {list(tensor.shape)} numbers instead of {list(shape)}")
-        values = tensor.read()
-        values = values.astype(np.int64 if what == "uses" else np.float32)
+        with np.errstate(over="ignore"):
+            values = self._model[name].read().astype(dtype)
         if not np.isfinite(values).all():
             raise ModelError(f"{name}: damaged statistics: some numbers are not finite")
         return values
@@ -136,10 +142,13 @@ class Statistics(Mapping[str, TensorStatistics]):
         self.output_power: float = facts["output_power"]
         self._tensors: dict[str, TensorStatistics] = {}
         for table in facts["tensors"]:
-            positions = bool(table.pop("positions", False)) if isinstance(table, dict) else False
+            positions = table.pop("positions", False) if isinstance(table, dict) else False
             record = TensorRecord.from_table(table)
             if record.name in self._tensors:
                 raise ModelError(f"two weights are named {record.name!r}")
+            if positions is not False and (positions is not True or record.kind != "linear" or record.is_stacked):
+                raise ModelError(f"{record.name}: damaged statistics: positions is {shown(positions)}")
+            check_stored(model, record, positions=positions)
             self._tensors[record.name] = TensorStatistics(record, positions, model)
 
     @classmethod
@@ -237,7 +246,7 @@ def _check_suffix(path: str | os.PathLike[str]) -> None:
 
 def _stored(weights: Sequence[Arrays], precision: str, *, values: bool = True) -> Iterator[tuple[str, Array]]:
     """The tensors of the file; without `values`, empty arrays of their shapes and types (no memory is touched)."""
-    for record, metric, energy, uses, positions in weights:
+    for record, metric, energy, uses, positions, sums in weights:
         name = record.name
         if not np.isfinite(metric).all() or (energy is not None and not np.isfinite(energy).all()):
             raise ModelError(f"{name}: the sums are not finite")
@@ -255,6 +264,8 @@ def _stored(weights: Sequence[Arrays], precision: str, *, values: bool = True) -
             assert uses is not None
             yield f"{name}:energy", energy
             yield f"{name}:uses", uses
+        if sums is not None:
+            yield f"{name}:sums", sums
 
 
 def _correlate(metric: Array, target: Array) -> None:
@@ -294,12 +305,12 @@ def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
         facts = json.loads(metadata.get("statistics", ""))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"damaged statistics: the description is not JSON ({error})") from None
-    wanted = {"loss": str, "samples": int, "output_power": int | float, "tensors": list}
-    if not isinstance(facts, dict) or not all(isinstance(facts.get(key), kind) for key, kind in wanted.items()):
+    wanted = {"loss": (str,), "samples": (int,), "output_power": (int, float), "tensors": (list,)}
+    if not isinstance(facts, dict) or not all(type(facts.get(key)) in kinds for key, kinds in wanted.items()):
         raise ModelError(f"damaged statistics: the description lacks one of {', '.join(wanted)}")
-    if facts["samples"] < 1 or not 0 <= facts["output_power"] < float("inf"):
+    if not 1 <= facts["samples"] <= MOST or not 0 <= facts["output_power"] <= sys.float_info.max:
         raise ModelError("damaged statistics: no samples, or a power that is not one")
-    return facts
+    return {**facts, "output_power": float(facts["output_power"])}
 
 
 @contextmanager

@@ -22,6 +22,10 @@ WIDEST_BLOCK = 4096
 """Inputs that one block of a metric spans: 64 MB in float32, half of that in a file."""
 
 
+MOST = 1 << 62
+"""Of anything that is counted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRecord:
     """One weight of a statistics file.
@@ -56,7 +60,7 @@ class TensorRecord:
             type(self.name) is str
             and isinstance(kind, str)
             and kind in get_args(Kind)
-            and all(type(value) is int and value >= 0 for value in whole)
+            and all(type(value) is int and 0 <= value <= MOST for value in whole)
             and len(self.shape) >= (1 if self.kind == "rows" else 2)
             and 0 not in self.shape
             and self.is_stacked <= self.axis < 2 + self.is_stacked

@@ -47,6 +47,8 @@ ALONE = "data-free: "
 """What the note of a tensor begins with that has no metric although the model is calibrated."""
 STEP_ONLY = "calibrated step only: "
 """What the note of a tensor begins with whose metric says no more than its step."""
+OF_OTHERS = "calibrated on other values"
+"""What the note of a tensor begins with whose statistics were made of a weight that has little in common with it."""
 
 
 def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:

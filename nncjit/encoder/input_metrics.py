@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
+from functools import cached_property
 
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.calibrate import Statistics, TensorRecord
-from nncjit.errors import OptionError
+from nncjit.calibrate import FEWEST, Statistics, TensorRecord, are_apart, weight_sums
+from nncjit.errors import ModelError, OptionError
 from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import InputMetric, factorise
 from nncjit.stages import stage
@@ -20,6 +22,13 @@ ROOM = 1 << 28
 DEFAULT_LOSS = 0.015
 """What coding may cost without a target, as a share of the output's power, if every weight cost as much as one weight
 does that gets some bits. About half of that comes out; the default of a model without statistics is as good."""
+
+
+WIDEST_POWER = 1e12
+"""Between the output's power and what the metrics expect of it if the weights of each layer keep the power of its
+inputs. They expect 0.8 to 230 times that of the zoo's networks, whose errors add up over layers."""
+LEAST_SHARE = 1e-12
+"""Of what the metrics of all weights expect: a matrix that has less says nothing of any error."""
 
 
 def is_depthwise(record: TensorRecord) -> bool:
@@ -51,8 +60,42 @@ class Metrics:
         return found is not None and found.record.samples > 0
 
     def is_zero(self, name: str) -> bool:
-        """Whether the samples found no error of a weight that the output feels."""
-        return not self.statistics[name].diagonal().any()
+        """Whether the samples found no error of a weight that the output feels: none beside those of other weights."""
+        found = self.statistics[name]
+        if found.record.kind == "rows":
+            return not found.diagonal().any()
+        return self._felt(name) <= LEAST_SHARE * self._all_felt
+
+    def is_of_others(self, name: str, values: np.ndarray) -> bool:
+        """Whether the statistics were made of a weight that has little in common with this one."""
+        if values.size < FEWEST:
+            return False
+        known = self.statistics[name].sums()
+        return known is not None and are_apart(known, weight_sums(values))
+
+    def _felt(self, name: str) -> float:
+        """About what the output would lose without a weight, twice: if its layer kept the power of its inputs."""
+        found = self.statistics[name]
+        return self.mean_cost(name) * math.prod(found.record.shape) / found.record.inputs
+
+    @cached_property
+    def _all_felt(self) -> float:
+        matrices = (name for name, found in self.statistics.items() if found.record.kind != "rows")
+        return sum(map(self._felt, matrices), 0.0)
+
+    def check_power(self) -> None:
+        """Refuse an output's power that the metrics contradict: steps relative to it would be good for nothing.
+
+        Raises
+        ------
+        ModelError
+            They do.
+        """
+        power, felt = self.statistics.output_power, self._all_felt
+        if power and felt and not 1 / WIDEST_POWER <= felt / power <= WIDEST_POWER:
+            raise ModelError(
+                f"damaged statistics: the output's power is {power:.3g}, of which their metrics expect about {felt:.3g}"
+            )
 
     def of(self, name: str) -> InputMetric:
         """The metric over the inputs of a weight, in the order of its memory.
@@ -96,20 +139,24 @@ class Metrics:
         mean = float(found.diagonal().mean(dtype=np.float64))
         return mean / found.record.outputs if found.record.kind == "table" else mean
 
-    def loss_per_bit(self, weights: int) -> float:
+    def loss_per_bit(self, weights: int, *, relative: bool) -> float:
         """Lambda of the default: what may be lost to save a bit, the same for all weights.
 
         Parameters
         ----------
         weights : int
             Number of all calibrated weights.
+        relative : bool
+            Whether it counts how large the output is. Where a size is wanted, lambda is looked for, and the metrics'
+            own power is a start as good.
 
         Raises
         ------
         OptionError
             The statistics do not say how large the output is.
         """
-        return DEFAULT_LOSS * self.output_power / max(weights, 1)
+        power = self.output_power if relative or self.statistics.output_power else self._all_felt
+        return DEFAULT_LOSS * power / max(weights, 1)
 
     @property
     def output_power(self) -> float:

@@ -24,6 +24,7 @@ from nncjit.encoder.options import OptionKeywords, Options, explains_options
 from nncjit.encoder.pipeline import bundled, in_order
 from nncjit.encoder.plan import NO_DATA, Plan
 from nncjit.encoder.reduction import zeros_of_model
+from nncjit.encoder.statistics_doubts import doubts
 from nncjit.encoder.stream_writer import Group, StreamWriter, frame_bytes
 from nncjit.encoder.targets import Aim
 from nncjit.encoder.unit_encoder import CodedUnit, Outcome, UnitInCoding, code_unit, not_grown, quantised_units
@@ -176,10 +177,10 @@ def encode_model(
     snr = targets.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
     loss = targets.relative_loss(written.loss, plan)
-    if loss is not None and loss > 1 and not aims:
-        said = f"by the statistics, the output's error is {loss:.3g} times its power: too coarse, or of another model"
+    rows = written.in_order_of(model)
+    for said in doubts(rows, plan, loss=None if aims else loss):
         warnings.warn(said, NncWarning, stacklevel=3)
-    return Encoded(written.in_order_of(model), written.size, snr, loss, seconds, thread_counts.count(execution.threads))
+    return Encoded(rows, written.size, snr, loss, seconds, thread_counts.count(execution.threads))
 
 
 @dataclass(frozen=True, slots=True)

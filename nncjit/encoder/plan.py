@@ -33,13 +33,14 @@ FINE_DENSITY = 7
 """qp_density of streams whose steps are computed: 128 steps an octave hit any target within 1 %."""
 
 
-def _loss_per_bit(infos: list[TensorInfo], metrics: Metrics) -> float:
+def _loss_per_bit(infos: list[TensorInfo], metrics: Metrics, *, relative: bool) -> float:
     """Lambda of a model, after a check that the statistics are its own."""
     missing = metrics.statistics.check({info.name: info.shape for info in infos})
     if missing:
         said = f"the statistics are of {len(missing)} weights more than the model has, {missing[0]} among them"
         warnings.warn(said, NncWarning, stacklevel=2)
-    return metrics.loss_per_bit(sum(info.size for info in infos if metrics.is_reached(info)))
+    metrics.check_power()
+    return metrics.loss_per_bit(sum(info.size for info in infos if metrics.is_reached(info)), relative=relative)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class Plan:
         if options.stream.compatible is None:
             plan = replace(plan, quantised=quantised_names(info for info in infos if info.role is None))
         if data.metrics is not None:
-            plan = replace(plan, density=FINE_DENSITY, loss_per_bit=_loss_per_bit(infos, data.metrics))
+            relative = options.fineness.kind not in ("bits", "ratio", "snr")
+            loss_per_bit = _loss_per_bit(infos, data.metrics, relative=relative)
+            plan = replace(plan, density=FINE_DENSITY, loss_per_bit=loss_per_bit)
         computed = not all(plan.has_qp(info.name, info.shape) for info in floats)
         return replace(plan, density=FINE_DENSITY) if computed else plan
 

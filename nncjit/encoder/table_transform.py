@@ -25,7 +25,7 @@ from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import MOST_ERROR, energy
 from nncjit.encoder.unit_layout import FloatPart, Parts
 from nncjit.model import TensorInfo
-from nncjit.quant.input_metric import DAMPING, factorise
+from nncjit.quant.input_metric import damped_root, factorise
 from nncjit.reduce import compose, divide_rows, multiply_rows
 from nncjit.stages import stage
 
@@ -59,6 +59,8 @@ class TableMetric:
 
     columns: Doubles | None
     """float64[c, c]: M, damped; None: the identity."""
+    root: Doubles | None
+    """float64[c, c]: its factor L, lower triangular."""
     shares: Doubles | None
     """float64[rows]: f, their sum is 1; None: all alike."""
     loss_per_bit: float
@@ -72,15 +74,7 @@ class TableMetric:
 
     def turned(self, rows: np.ndarray) -> np.ndarray:
         """Rows float32[rows, c] times L, whose squares cost what the metric says."""
-        return rows if self.columns is None else rows @ self.root().astype(np.float32)
-
-    def root(self) -> Doubles:
-        """float64[c, c]: L."""
-        from scipy import linalg  # here, because a decoder should not need SciPy
-
-        assert self.columns is not None
-        found: Doubles = linalg.cholesky(self.columns, lower=True)
-        return found
+        return rows if self.root is None else rows @ self.root.astype(np.float32)
 
     def weighted(self, rows: np.ndarray) -> np.ndarray:
         """Rows float32[rows, c] times their shares."""
@@ -113,25 +107,20 @@ def calibrated_metric(name: str, plan: Plan) -> TableMetric:
     """The metric of a table by its statistics, its rows weighted as the options say."""
     assert plan.data.metrics is not None
     found = plan.data.metrics.statistics[name]
-    columns = _damped(found.metric()[0].astype(np.float64))
+    columns, root = damped_root(found.metric()[0].astype(np.float64), name=name)
     energy = found.energy()
     beta = plan.choices[name].quantising.frequency_weight
     uniform = np.full(energy.size, 1 / energy.size)
     total = energy.sum()
     shares = np.maximum((1 - beta) * uniform + beta * energy / total, LEAST_SHARE * uniform) if total else uniform
-    return TableMetric(columns, shares / shares.sum(), plan.loss_per_bit)
-
-
-def _damped(columns: Doubles) -> Doubles:
-    columns[np.diag_indices(len(columns))] += DAMPING * columns.trace() / len(columns)
-    return columns
+    return TableMetric(columns, root, shares / shares.sum(), plan.loss_per_bit)
 
 
 def plain_metric(info: TensorInfo, measured: Measured, plan: Plan) -> TableMetric:
     """The metric of a table without statistics, with the lambda that makes the default step of a trellis."""
     coarseness = plan.coarseness(info.name)
     step = trellis_step(default_step(info.size, measured.spread, coarseness, plan.median_size)) / coarseness
-    return TableMetric(None, None, HIGH_RATE * (0.5 / info.shape[0]) * (step / STEP) ** 2)
+    return TableMetric(None, None, None, HIGH_RATE * (0.5 / info.shape[0]) * (step / STEP) ** 2)
 
 
 def why_not_transformed(info: TensorInfo, measured: Measured, plan: Plan) -> str | None:
@@ -237,7 +226,7 @@ def _turned(wanted: np.ndarray, transform: Transform) -> tuple[np.ndarray, Doubl
     from scipy import linalg  # here, because a decoder should not need SciPy
 
     metric, axes = transform.metric, transform.axes
-    back = axes.T if metric.columns is None else linalg.solve_triangular(metric.root().T, axes, lower=False).T
+    back = axes.T if metric.root is None else linalg.solve_triangular(metric.root.T, axes, lower=False).T
     return metric.turned(wanted) @ axes.astype(np.float32), back
 
 

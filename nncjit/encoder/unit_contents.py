@@ -21,6 +21,7 @@ from nncjit import dtypes
 from nncjit.encoder.calibrated_parts import (
     ALONE,
     LEFT_OUT,
+    OF_OTHERS,
     STEP_ONLY,
     balanced_part,
     calibrated_parts,
@@ -160,8 +161,10 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
     del storage
     if is_matrix(info.shape):
         found, told = _calibrated(info, values, plan) if balanced else _transformed(info, values, measured, plan, told)
+        if balanced and plan.data.metrics is not None and plan.data.metrics.is_of_others(info.name, values):
+            told = OF_OTHERS + (f"; {told}" if told else "")
         if found is not None:
-            return found
+            return replace(found, reason=told)
     changed = reduced(info, values, plan)
     return _plain(info, values, changed, measured, plan, workers, fresh=fresh, told=told, balanced=balanced)
 

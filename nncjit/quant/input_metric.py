@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nncjit.errors import NncWarning
+from nncjit.errors import ModelError, NncWarning
 from nncjit.quant.flat_arrays import Floats
 from nncjit.stages import staged
 
@@ -32,8 +32,9 @@ DAMPING = 0.01
 MOST_RATE = 1e6
 """Of an uneven metric: rows that cost less than this share of the mean are zero anyway."""
 
-_TINY = 1e-30
-_TRIES = 6
+_TINY = float(np.finfo(np.float32).tiny)
+_MORE_DAMPING = (0.01, 0.1, 1.0)
+"""Of each input's own, where a metric is not positive: rounded correlations, or too few samples."""
 _STRIP = 64
 """Rows or columns that large matrices are worked on at a time, so that these stay in the cache."""
 _NOT_BELOW = np.triu(np.ones((_STRIP, _STRIP), np.bool_))
@@ -132,17 +133,52 @@ def factorise(
     damping : float
     name : str
         For the warning about a metric that needs more damping.
+
+    Raises
+    ------
+    ModelError
+        A metric is far from positive: it is none.
     """
     mean = _mean_diagonal(blocks, sizes)
     pivots, feeds = [], []
     for block, n in zip(blocks, sizes, strict=True):
         if blocks.ndim == 2:
-            d, feed = (block[:n] + np.float32(damping * mean + _TINY)).astype(np.float64), np.zeros((n, n), np.float32)
+            d, feed = np.maximum(block[:n].astype(np.float64) + damping * mean, _TINY), np.zeros((n, n), np.float32)
         else:
             d, feed = _factor(block[:n, :n], mean, damping, name)
         pivots.append(0.5 * d)
         feeds.append(feed)
     return InputMetric(taps, np.concatenate(pivots), tuple(feeds))
+
+
+def damped_root(metric: Doubles, *, damping: float = DAMPING, name: str = "") -> tuple[Doubles, Doubles]:
+    """A metric, damped, and its factor L, lower triangular: both float64[n, n].
+
+    Raises
+    ------
+    ModelError
+        The metric is far from positive: it is none.
+    """
+    from scipy.linalg import lapack  # here, because a decoder should not need SciPy
+
+    scale = max(float(metric.trace()) / max(len(metric), 1), _TINY)
+    for more in _more_damping(name):
+        damped = metric.copy()
+        damped[np.diag_indices(len(damped))] += more * damped.diagonal() + damping * scale
+        root, bad = lapack.dpotrf(damped, lower=1, clean=1)
+        if not bad:
+            break
+    return damped, root
+
+
+def _more_damping(name: str) -> Iterator[float]:
+    """Shares of each input's own cost, to be added to it until a metric is positive."""
+    yield 0.0
+    for more in _MORE_DAMPING:
+        said = f"{name}: its metric is not positive; damped by {100 * more:g} % of each input's own"
+        warnings.warn(said, NncWarning, stacklevel=3)
+        yield more
+    raise ModelError(f"{name}: damaged statistics: its metric is far from positive")
 
 
 def _mean_diagonal(blocks: NDArray[Any], sizes: list[int]) -> float:
@@ -152,18 +188,16 @@ def _mean_diagonal(blocks: NDArray[Any], sizes: list[int]) -> float:
 
 
 def _factor(metric: NDArray[Any], mean: float, damping: float, name: str) -> tuple[Doubles, Floats]:
-    """2 d and U of one block. More damping where rounding, or too few samples, left it not positive."""
+    """2 d and U of one block, which is damped more where it is not positive."""
     from scipy.linalg import lapack  # here, because a decoder should not need SciPy
 
     scale = max(mean, _TINY)
-    for _ in range(_TRIES):
+    for more in _more_damping(name):
         reverse = _reversed(metric, np.float32(scale))
-        reverse[np.diag_indices(len(reverse))] += np.float32(damping)
+        reverse[np.diag_indices(len(reverse))] += np.float32(more) * reverse.diagonal() + np.float32(damping)
         factor, bad = lapack.spotrf(reverse, lower=1, clean=0, overwrite_a=1)
         if not bad:
             break
-        damping *= 10.0
-        warnings.warn(f"{name}: its metric is not positive; damped by {damping:g}", NncWarning, stacklevel=2)
     diagonal = factor.diagonal().astype(np.float64)
     return diagonal[::-1] ** 2 * scale, _feed(factor)
 

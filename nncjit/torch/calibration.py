@@ -297,6 +297,8 @@ class _Collector:
                 raise ModelError(f"{name}: the network's gradients are not finite there; try without half precision")
             if moments.samples and name in names:
                 moments.into(calibration, names[name])
+                if self.weights[name].ndim > 1:
+                    calibration.values(names[name], self.weights[name].detach().float().cpu().numpy())
         for alike in self._stacks.alike():
             calibration.alike(alike)
         reached = {name for name, moments in self.moments.items() if moments.samples}
