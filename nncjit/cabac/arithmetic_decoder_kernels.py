@@ -25,6 +25,7 @@ from nncjit.jit import (
     leading_zeros,
     load_i64,
     load_u32,
+    smaller,
     store_32,
     store_64,
 )
@@ -157,7 +158,7 @@ def bypass(space, n, range_, window):
     """0 <= n <= 32 bypass bins as one number, most significant first: number, window."""
     number = np.int64(0)
     while n > 0:
-        size = min(n, 16)  # a division does what so many comparisons would
+        size = smaller(n, 16)  # a division does what so many comparisons would
         more = (window >> (V_BIT - size)) // range_
         window = (window - ((more * range_) << (V_BIT - size))) << size
         if window & LOW_HALF == 0:

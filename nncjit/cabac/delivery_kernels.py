@@ -17,17 +17,21 @@ import numpy as np
 
 from nncjit.jit import (
     copy_bytes,
+    float_bits,
     helper,
+    larger,
     load_i32,
     load_i64,
     load_u8,
     load_u16,
     load_u32,
+    smaller,
     store_8,
     store_16,
     store_32,
     store_64,
     store_f32,
+    store_f64,
 )
 
 LEVELS, INTEGERS, LOOKED_UP, FLOAT32, FLOAT64, BFLOAT16, FLOAT16, FLOAT8 = range(8)
@@ -40,14 +44,14 @@ LEAST_NORMAL_FLOAT16 = (127 - 14) << 23
 @helper
 def bits_of(step, level):
     """The 32 bits of the float32 product of step and level."""
-    return np.int64(np.float32(step * np.float32(level)).view(np.uint32))
+    return float_bits(step * np.float32(level))
 
 
 @helper
 def to_bfloat16(bits):
     """The bfloat16 nearest to a float32, given and returned as bits: ties to even, nothing finite becomes infinite."""
     magnitude = bits & 0x7FFFFFFF
-    nearest = min((magnitude + 0x7FFF + (magnitude >> 16 & 1)) >> 16, LARGEST_BFLOAT16)
+    nearest = smaller((magnitude + 0x7FFF + (magnitude >> 16 & 1)) >> 16, LARGEST_BFLOAT16)
     if magnitude >= FLOAT32_INFINITY:
         nearest = magnitude >> 16
     return bits >> 16 & 0x8000 | nearest
@@ -61,12 +65,12 @@ def to_float16(bits):
         nearest = 0x7C00 | (magnitude >> 13 & 0x3FF)
     elif magnitude >= LEAST_NORMAL_FLOAT16:
         rounded = (magnitude + 0xFFF + (magnitude >> 13 & 1)) >> 13
-        nearest = min(rounded - ((127 - 15) << 10), LARGEST_FLOAT16)
+        nearest = smaller(rounded - ((127 - 15) << 10), LARGEST_FLOAT16)
     else:  # a multiple of 2^-24, the unit of float16's subnormal numbers
         exponent, significand = magnitude >> 23, magnitude & 0x7FFFFF
         if exponent > 0:
             significand |= 0x800000
-        shift = min(126 - exponent, 31)
+        shift = smaller(126 - exponent, 31)
         nearest = (significand + (1 << (shift - 1)) - 1 + (significand >> shift & 1)) >> shift
     return bits >> 16 & 0x8000 | nearest
 
@@ -77,7 +81,7 @@ def all_in_range(levels, count, lowest, highest):
     least, greatest = highest, lowest
     for i in range(count):
         level = load_i32(levels, i)
-        least, greatest = min(least, level), max(greatest, level)
+        least, greatest = smaller(least, level), larger(greatest, level)
     return least >= lowest and greatest <= highest
 
 
@@ -143,7 +147,7 @@ def deliver_run(layer, levels, count, at):
             store_8(out, at + i, load_u8(codes, bits >> 16 | (1 if bits & 0xFFFF else 0)))
     elif kind == FLOAT64:
         for i in range(count):
-            store_64(out, at + i, np.float64(step * np.float32(load_i32(levels, i))).view(np.int64))
+            store_f64(out, at + i, np.float64(step * np.float32(load_i32(levels, i))))
     else:
         lowest = layer.lowest
         if not all_in_range(levels, count, lowest, layer.highest):

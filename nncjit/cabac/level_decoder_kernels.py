@@ -1,4 +1,4 @@
-"""Levels, one stream at a time (spec, section 5): where a decoder of one stream spends its time."""
+"""Levels that depend on nothing but each other, one stream at a time (spec, section 5)."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from nncjit.cabac.arithmetic_decoder_kernels import (
     next_state,
 )
 from nncjit.cabac.layer import Contexts
-from nncjit.jit import helper, inlined, load_i32, load_u8, store_32
+from nncjit.jit import helper, inlined, larger, store_32
 
 SIG, SIG_TEMPORAL, SIG_HISTORY, SIGN, GTX = (CONTEXTS + CONTEXT_SIZE * at for at in Contexts.for_unary_length(1)[:5])
 """Where these families of contexts begin in a stream, in bytes; it does not depend on the unary length."""
@@ -70,7 +70,7 @@ def plain_levels(space, unary_length, dq, count, target, state, previous, range_
             if bin:
                 rem = space + GTX + 4 * CONTEXT_SIZE * unary_length
                 level, range_, window = rest_of_level(space, rem, UNBOUNDED, level, range_, window)
-                most = max(most, level)
+                most = larger(most, level)
             if dq:
                 after = next_state(space, state, level)
                 level = 2 * level - (state & 1)
@@ -81,73 +81,4 @@ def plain_levels(space, unary_length, dq, count, target, state, previous, range_
             if dq:
                 state = next_state(space, state, 0)
         store_32(at, 0, level)
-    return state, previous, most, range_, window
-
-
-@helper
-def context_levels(
-    space,
-    unary_length,
-    dq,
-    fixed_sign,
-    below,
-    above,
-    bases,
-    histories,
-    count,
-    target,
-    state,
-    previous,
-    range_,
-    window,
-):
-    """`plain_levels` with all that a layer can have. Spec, sections 5 and 6.
-
-    fixed_sign   : -1 where signs are coded, else 0 (positive) or 1 (negative)
-    below, above : bounds of the magnitude of negative and positive values, UNBOUNDED without codebook
-    bases        : address of int32[count], the base levels; zeros where base levels choose no contexts
-    histories    : address of uint8[count], 1 where an earlier update was not zero; zeros without history
-    """
-    most = np.int64(0)
-    gtx, gtx_temporal = space + GTX, space + GTX + 2 * CONTEXT_SIZE * unary_length
-    rem = space + GTX + 4 * CONTEXT_SIZE * unary_length
-    for k in range(count):
-        base = load_i32(bases, k)
-        size = abs(base)
-        context = space + SIG + CONTEXT_SIZE * (3 * state + previous)
-        if load_u8(histories, k):
-            context = space + SIG_HISTORY + CONTEXT_SIZE * state
-        elif size > 0:
-            context = space + SIG_TEMPORAL + CONTEXT_SIZE * (2 * state + (1 if size > 1 else 0))
-        level = np.int64(0)
-        bin, range_, window = decode_bin(space, context, range_, window)
-        if bin:
-            negative = fixed_sign
-            if fixed_sign < 0:
-                context = space + SIGN + CONTEXT_SIZE * (previous if size == 0 else 3 + (1 if base > 0 else 0))
-                negative, range_, window = decode_even_bin(space, context, range_, window)
-            previous = 2 - negative
-            bound = below if negative else above
-            level = np.int64(1)
-            j = np.int64(0)
-            while bin and j < unary_length and level < bound:
-                context = gtx + CONTEXT_SIZE * (2 * j + negative)
-                if size > 0:
-                    context = gtx_temporal + CONTEXT_SIZE * (2 * j + (0 if size >= j else 1))
-                bin, range_, window = decode_bin(space, context, range_, window)
-                level += bin
-                j += 1
-            if bin and level < bound:
-                level, range_, window = rest_of_level(space, rem, bound, level, range_, window)
-                most = max(most, level)
-            if dq:
-                after = next_state(space, state, level)
-                level = 2 * level - (state & 1)
-                state = after
-            level = (level ^ -negative) + negative
-        else:
-            previous = np.int64(0)
-            if dq:
-                state = next_state(space, state, 0)
-        store_32(target, k, level)
     return state, previous, most, range_, window

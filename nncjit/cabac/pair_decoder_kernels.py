@@ -30,7 +30,7 @@ from nncjit.cabac.decoder_records import CHUNK, ENTRY, STREAM, entry_at, layer_a
 from nncjit.cabac.level_decoder_kernels import GTX, SIG, SIGN, UNBOUNDED, rest_of_level
 from nncjit.cabac.segment_decoder_kernels import LEVELS, deliver
 from nncjit.cabac.tables import DQ_NEXT_STATE, ZERO_BIAS
-from nncjit.jit import field_offset, helper, inlined, leading_zeros, load_i64, load_u32, store_32
+from nncjit.jit import field_offset, helper, inlined, larger, leading_zeros, load_i64, load_u32, smaller, store_32
 
 ENTRIES = field_offset(STREAM, "entries")
 """Where the state machine begins in a stream, in bytes."""
@@ -109,7 +109,7 @@ def escape(space, target, node, range_, window):
     state, negative, unary_length = node >> 1, node & 1, layer.unary_length
     rem = space + GTX + 4 * CONTEXT_SIZE * unary_length
     level, range_, window = rest_of_level(space, rem, UNBOUNDED, unary_length + 1, range_, window)
-    stream.greatest = max(level, stream.greatest)
+    stream.greatest = larger(level, stream.greatest)
     if layer.dq:
         after = next_state(space, state, level)
         level = 2 * level - (state & 1)
@@ -157,8 +157,8 @@ def pair_chunk(a, b):
     node_b, context_b, target_b = second.node, second.node_context, b + LEVELS
     range_a, window_a = first.range_, first.window
     range_b, window_b = second.range_, second.window
-    left = min(first.count - first.done, second.count - second.done)
-    for _ in range(min(CHUNK, left)):  # a bin ends one level at most: neither stream can pass its end
+    left = smaller(first.count - first.done, second.count - second.done)
+    for _ in range(smaller(CHUNK, left)):  # a bin ends one level at most: neither stream can pass its end
         node_a, context_a, target_a, range_a, window_a = step(a, node_a, context_a, target_a, range_a, window_a)
         node_b, context_b, target_b, range_b, window_b = step(b, node_b, context_b, target_b, range_b, window_b)
     finish_chunk(a, node_a, context_a, target_a, range_a, window_a)
@@ -172,6 +172,6 @@ def lone_chunk(space, most_bins):
     enter_machine(stream)
     node, context, target = stream.node, stream.node_context, space + LEVELS
     range_, window = stream.range_, stream.window
-    for _ in range(min(most_bins, stream.count - stream.done)):
+    for _ in range(smaller(most_bins, stream.count - stream.done)):
         node, context, target, range_, window = step(space, node, context, target, range_, window)
     finish_chunk(space, node, context, target, range_, window)

@@ -22,10 +22,10 @@ from nncjit.cabac.decoder_records import (
     stream_at,
 )
 from nncjit.cabac.delivery_kernels import deliver_run
-from nncjit.cabac.level_decoder_kernels import context_levels, plain_levels
-from nncjit.jit import copy_bytes, field_offset, helper, load_u8, zero_bytes
+from nncjit.cabac.level_decoder_kernels import plain_levels
+from nncjit.jit import copy_bytes, field_offset, helper, load_u8, smaller, zero_bytes
 
-LEVELS, BASE_LEVELS, HISTORY = (field_offset(STREAM, name) for name in ("chunk", "base_chunk", "history_chunk"))
+LEVELS = field_offset(STREAM, "chunk")
 """Where the chunk begins in a stream, in bytes."""
 
 MAX_INT32 = (1 << 31) - 1
@@ -51,7 +51,7 @@ def open_block_row(space, row):
     stream = stream_at(space)
     layer = layer_at(stream.layer)
     stream.row = row
-    stream.n_rows = min(layer.side_rows, segment_at(stream.segment).stop_row - row)
+    stream.n_rows = smaller(layer.side_rows, segment_at(stream.segment).stop_row - row)
     stream.count = stream.n_rows * layer.width
     stream.done = 0
     stream.greatest = 0
@@ -87,37 +87,9 @@ def locate(layer, rows, k):
     """
     side = layer.side_columns
     left = k // (rows * side) * side
-    columns = min(side, layer.width - left)
+    columns = smaller(side, layer.width - left)
     row = (k - left * rows) // columns
     return row, left, k - left * rows - row * columns, columns
-
-
-@helper
-def gather_context(space, count):
-    """Base levels and history of the next `count` elements, in scan order, to the stream's chunk."""
-    stream = stream_at(space)
-    layer = layer_at(stream.layer)
-    base, history = layer.base_levels, layer.history if layer.hdsp else np.int64(0)
-    if base == 0:
-        zero_bytes(space + BASE_LEVELS, 4 * count)
-    if history == 0:
-        zero_bytes(space + HISTORY, count)
-    width, rows = layer.width, stream.n_rows
-    row, left, column, columns = locate(layer, stream.n_rows, stream.done)
-    done = np.int64(0)
-    while done < count:
-        index, run = (stream.row + row) * width + left + column, min(columns - column, count - done)
-        if base:
-            copy_bytes(space + BASE_LEVELS + 4 * done, base + 4 * index, 4 * run)
-        if history:
-            copy_bytes(space + HISTORY + done, history + index, run)
-        done += run
-        row += 1
-        column = np.int64(0)
-        if row == rows:
-            row = np.int64(0)
-            left += columns
-            columns = min(columns, width - left)
 
 
 @helper
@@ -132,7 +104,7 @@ def place_levels(layer, levels, count, first_row, rows, done):
     row, left, column, columns = locate(layer, rows, done)
     stop = levels + 4 * count
     while levels < stop:
-        run = min(columns - column, (stop - levels) >> 2)
+        run = smaller(columns - column, (stop - levels) >> 2)
         fits &= deliver_run(layer, levels, run, (top + row) * width + left + column)
         levels += 4 * run
         row += 1
@@ -140,7 +112,7 @@ def place_levels(layer, levels, count, first_row, rows, done):
         if row == rows:
             row = np.int64(0)
             left += columns
-            columns = min(columns, width - left)
+            columns = smaller(columns, width - left)
     return fits
 
 
@@ -169,49 +141,46 @@ def deliver(space, count):
 
 
 @helper
+def begin_chunk(space):
+    """How many levels come next, and whether they are coded. Those that are not are zeros already.
+
+    It is a chunk at most, and where rows are skipped, levels of one row.
+    """
+    stream = stream_at(space)
+    layer = layer_at(stream.layer)
+    count, coded = smaller(CHUNK, stream.count - stream.done), layer.coded
+    if layer.n_skipped:
+        row, _left, column, columns = locate(layer, stream.n_rows, stream.done)
+        count = smaller(count, columns - column)
+        if load_u8(layer.skipped, stream.row + row):
+            coded = np.int64(0)
+            if layer.dq and column == 0:
+                for _ in range(layer.width & 3):  # four zeros lead back to the same state
+                    stream.state = next_state(space, stream.state, 0)
+    if coded == 0:
+        zero_bytes(space + LEVELS, 4 * count)
+    return count, coded
+
+
+@helper
+def finish_levels(space, count, state, previous, greatest, range_, window):
+    """After `count` levels: save the stream, and deliver."""
+    stream = stream_at(space)
+    stream.state, stream.previous, stream.greatest = state, previous, greatest
+    stream.range_, stream.window = range_, window
+    deliver(space, count)
+
+
+@helper
 def solo_chunk(space):
     """Decode and deliver the next chunk of one stream, level by level."""
     stream = stream_at(space)
     layer = layer_at(stream.layer)
-    levels, unary_length, dq, coded = space + LEVELS, layer.unary_length, layer.dq, layer.coded
+    count, coded = begin_chunk(space)
     state, previous, greatest = stream.state, stream.previous, np.int64(0)
     range_, window = stream.range_, stream.window
-    count = min(CHUNK, stream.count - stream.done)
-    if layer.n_skipped:
-        row, _left, column, columns = locate(layer, stream.n_rows, stream.done)
-        count = min(count, columns - column)
-        if load_u8(layer.skipped, stream.row + row):
-            coded = np.int64(0)
-            if dq and column == 0:
-                for _ in range(layer.width & 3):  # four zeros lead back to the same state
-                    state = next_state(space, state, 0)
-    if coded == 0:
-        zero_bytes(levels, 4 * count)
-    elif layer.plain and layer.hdsp == 0:
+    if coded:
         state, previous, greatest, range_, window = plain_levels(
-            space, unary_length, dq, count, levels, state, previous, range_, window
+            space, layer.unary_length, layer.dq, count, space + LEVELS, state, previous, range_, window
         )
-    else:
-        gather_context(space, count)
-        state, previous, greatest, range_, window = context_levels(
-            space,
-            unary_length,
-            dq,
-            layer.fixed_sign,
-            layer.below,
-            layer.above,
-            space + BASE_LEVELS,
-            space + HISTORY,
-            count,
-            levels,
-            state,
-            previous,
-            range_,
-            window,
-        )
-    stream.range_ = range_
-    stream.window = window
-    stream.state = state
-    stream.previous = previous
-    stream.greatest = greatest
-    deliver(space, count)
+    finish_levels(space, count, state, previous, greatest, range_, window)

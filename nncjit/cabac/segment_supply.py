@@ -12,7 +12,8 @@ import numpy as np
 
 from nncjit.cabac import decoder_records as dr
 from nncjit.cabac import lane_supply
-from nncjit.cabac import payload_decoder_kernels as kernels
+from nncjit.cabac.context_decoder_kernels import decode_context_share
+from nncjit.cabac.payload_decoder_kernels import decode_share
 from nncjit.cabac.tables import DQ_NEXT_STATE, FAST, INITIAL_WORDS, RANGE_LPS, SLOW
 from nncjit.jit import Table
 from nncjit.jit import threads as jit_threads
@@ -100,11 +101,20 @@ def decode_segments(table: Table, segments: Array, skips: Array, workspaces: Wor
         half_done = segments["rest"] != 0
         left[jobs.chosen] = half_done[jobs.chosen]
     paired = half_done | regular & (size >= PAIRED_SIZE) & (rate < PAIRED_RATE)
-    _decode_in_streams(table, segments, np.flatnonzero(left), size, paired, workspaces, workers)
+    special = (layers["plain"][segment_layer] == 0) | (hdsp != 0)
+    for kernel, of_kernel in ((decode_context_share, special), (decode_share, ~special)):
+        _decode_in_streams(kernel, table, segments, np.flatnonzero(left & of_kernel), size, paired, workspaces, workers)
 
 
 def _decode_in_streams(
-    table: Table, segments: Array, left: Array, size: Array, paired: Array, workspaces: Workspaces, workers: int
+    kernel: Any,
+    table: Table,
+    segments: Array,
+    left: Array,
+    size: Array,
+    paired: Array,
+    workspaces: Workspaces,
+    workers: int,
 ) -> None:
     """The segments that are left: the largest first, those that can be paired last, where they fill the time left."""
     if left.size == 0:
@@ -117,5 +127,5 @@ def _decode_in_streams(
     shared["streams"], shared["layers"], shared["segments"] = workspaces.streams.address, table.address, ordered.address
     shared["n_single"] = shared["taken_paired"] = n_single
     shared["n_all"], shared["workers"] = len(order), workers
-    jit_threads.run(kernels.decode_share, work.address, workers)
+    jit_threads.run(kernel, work.address, workers)
     segments[order] = ordered.records

@@ -7,11 +7,8 @@ says what that costs, and everything else goes on. Results are the same with any
 
 from __future__ import annotations
 
-import gc
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -22,21 +19,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from nncjit.jit import quick_compiler
+
 WORKER = (types.int64, types.int64)
 """The arguments of a kernel that is called by its address."""
 
-
 _DECLARED = re.compile(r"^(?:declare .*?|)@\"?((?!llvm\.)[\w.$]+)\"?(?:\(| = external)", re.MULTILINE)
 """A function or variable that LLVM code takes from elsewhere."""
-
-
-_PASSES = (
-    ("untyped_passes", ("TranslateByteCode", "FixupArgs", "IRProcessing", "GenericRewrites", "ReconstructSSA")),
-    ("typed_passes", ("NopythonTypeInference", "PreLowerStripPhis", "IRLegalization", "AnnotateTypes")),
-    ("typed_passes", ("NativeLowering", "NoPythonBackend")),
-)
-"""What Numba does with a function, by its modules. Left out is what kernels have no use for: closures and contexts,
-exceptions, functions and loops over tuples that Numba inlines itself, array expressions."""
 
 
 class Feature(NamedTuple):
@@ -73,15 +62,7 @@ FEATURES = {
         ("_compile_for_args", "_insert"),
         "kernels take longer to compile",
     ),
-    "few passes": Feature(
-        (
-            "core.compiler.Compiler.compile_extra",
-            "core.compiler.Compiler.define_pipelines",
-            *(f"core.{module}.{name}.run_pass" for module, names in _PASSES for name in names),
-        ),
-        (),
-        "kernels take longer to compile",
-    ),
+    "quick compiler": Feature(quick_compiler.PARTS, (), "kernels take longer to compile"),
     "one signature": Feature((), ("get_call_template",), "kernels take longer to compile"),
     "helpers as parts": Feature(
         (
@@ -159,23 +140,9 @@ def options(*, python: bool = True, inline: bool = False, parallel: bool = False
     }
     found: dict[str, Any] = {name: True for name, chosen in wanted.items() if chosen}
     as_part = "no_cpython_wrapper" in found and "helpers as parts" in AVAILABLE
-    if as_part or ("few passes" in AVAILABLE and not parallel):
+    if as_part or ("quick compiler" in AVAILABLE and not parallel):
         found["pipeline_class"] = _compiler(as_part=as_part)
     return found
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Python does not look for garbage: a compiler makes so many objects that looking at them takes a fifth of its
-    time. Numba's lock lets one thread compile at a time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @cache
@@ -208,29 +175,12 @@ def _compiler(*, as_part: bool) -> Any:
             return 0
 
     class Compiler(numba.core.compiler.Compiler):  # type: ignore[misc]
-        """Compiles as usual, perhaps into a `Part`."""
+        """Compiles as usual, into a `Part`."""
 
-        def __init__(self, typing_context: Any, target_context: Any, library: Any, *more: Any) -> None:
-            if as_part:
-                library = Part(target_context.codegen(), "part")
-            super().__init__(typing_context, target_context, library, *more)
+        def __init__(self, typing_context: Any, target_context: Any, _library: Any, *more: Any) -> None:
+            super().__init__(typing_context, target_context, Part(target_context.codegen(), "part"), *more)
 
-    class QuickCompiler(Compiler):
-        """Leaves out what can be left out."""
-
-        def compile_extra(self, function: Any) -> Any:
-            with _uncollected():
-                return super().compile_extra(function)
-
-        def define_pipelines(self) -> Any:
-            manager = numba.core.compiler_machinery.PassManager("kernel")
-            for module, names in _PASSES:
-                for name in names:
-                    manager.add_pass(getattr(getattr(numba.core, module), name), name)
-            manager.finalize()
-            return [manager]
-
-    return QuickCompiler if "few passes" in AVAILABLE else Compiler
+    return quick_compiler.compiler(Part if as_part else None) if "quick compiler" in AVAILABLE else Compiler
 
 
 def compile_once(dispatcher: Any) -> None:

@@ -102,6 +102,43 @@ if JIT:
         return types.void(types.int64, types.int64, types.float32), generate
 
     @intrinsic
+    def store_f64(context, p, i, value):
+        """Store a float64 at element i of the array at address p."""
+
+        def generate(context, builder, _signature, args):
+            llvm_ir.store(builder, *args)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.float64), generate
+
+    @intrinsic
+    def float_bits(context, x):
+        """The 32 bits of a float32."""
+
+        def generate(_context, builder, _signature, args):
+            return builder.zext(builder.bitcast(args[0], I32), I64)
+
+        return types.int64(types.float32), generate
+
+    @intrinsic
+    def smaller(context, x, y):
+        """The lesser of two int64. Numba's `min` is a function, which takes as long to compile as ten of these."""
+
+        def generate(_context, builder, _signature, args):
+            return builder.select(builder.icmp_signed("<", *args), *args)
+
+        return types.int64(types.int64, types.int64), generate
+
+    @intrinsic
+    def larger(context, x, y):
+        """The greater of two int64."""
+
+        def generate(_context, builder, _signature, args):
+            return builder.select(builder.icmp_signed(">", *args), *args)
+
+        return types.int64(types.int64, types.int64), generate
+
+    @intrinsic
     def leading_zeros(context, x):
         """Number of leading zero bits of the 64-bit word x; 64 for x = 0."""
 
@@ -159,6 +196,16 @@ else:
         at = int(p) + 4 * int(i)
         check(at, 4, writes=True)
         ctypes.c_float.from_address(at).value = float(value)
+
+    def store_f64(p, i, value):
+        at = int(p) + 8 * int(i)
+        check(at, 8, writes=True)
+        ctypes.c_double.from_address(at).value = float(value)
+
+    def float_bits(x):
+        return int(np.float32(x).view(np.uint32))
+
+    smaller, larger = min, max
 
     def leading_zeros(x):
         return 64 - (int(x) & ((1 << 64) - 1)).bit_length()

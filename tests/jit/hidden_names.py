@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 import numba
@@ -33,6 +34,8 @@ def place(path: str, root: Any) -> tuple[type, str]:
     """The class that has the last name of a path, and that name."""
     *parents, name = path.split(".")
     owner = attrgetter(".".join(parents))(root) if parents else root
+    if type(owner) is ModuleType:
+        owner.__class__ = type("Module", (ModuleType,), {})  # so that it can have descriptors
     return owner if isinstance(owner, type) else type(owner), name
 
 
