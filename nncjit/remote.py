@@ -22,6 +22,11 @@ KEPT_BLOCKS = 64
 WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", "hf", "oci", "r2"}
 """Protocols of stores in which an object appears only when all of it is there."""
 
+ONLY_READ = {"http", "https", "zip", "tar", "libarchive", "github", "git", "data", "reference"}
+"""Protocols of places from which files are only taken."""
+BUCKETS = WHOLE_OBJECTS - {"memory", "hf"}
+"""Protocols whose paths begin with a container, which is no file itself."""
+
 _NOT_FOUND = 404
 _MARKS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "generation")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?:::|://)")
@@ -58,8 +63,9 @@ def _errors(url: str) -> Iterator[None]:
         cause = (error.__cause__ or error) if isinstance(error, FileNotFoundError) else error
         if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == _NOT_FOUND:
             raise ModelError(f"{url}: there is no such file") from None
-        first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise ModelError(f"{url}: {first}") from error
+        lines = (str(cause).strip() or type(cause).__name__).splitlines()
+        said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        raise ModelError(f"{url}: {said}") from error
 
 
 def _file_system(url: str) -> tuple[Any, str]:
@@ -152,8 +158,13 @@ def uploaded(url: str) -> Iterator[Path]:
     In object stores, it appears when all of it is there. In other file systems, it is sent under another name and
     renamed.
     """
+    first = _URL.match(url)
+    if first is not None and first[0].rstrip(":/").lower() in ONLY_READ:
+        raise ModelError(f"{url}: files are only read there; name a target elsewhere")
     system, path = _file_system(url)
     protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+    if protocols & BUCKETS and "/" not in path.strip("/"):
+        raise ModelError(f"{url}: names no file")
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / _name_of(url, path)
         yield local
