@@ -85,7 +85,7 @@ def tree_of(file):
         found[name] = _attributes(item)
         if isinstance(item, h5py.Dataset):
             about = (item.shape, item.dtype, item.chunks, item.compression, item.compression_opts, item.maxshape)
-            found[name] += (*about, np.asarray(item[()]).tobytes())
+            found[name] += (*about, None if item.shape is None else np.asarray(item[()]).tobytes())
 
     file.visititems(note)
     return found, {name: list(file[name]) for name, row in found.items() if len(row) == 1}

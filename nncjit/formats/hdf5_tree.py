@@ -21,7 +21,7 @@ from nncjit.extras import require
 from nncjit.formats.hdf5_text import ELEMENT, TextClaims
 from nncjit.model import TensorInfo
 
-__all__ = ["Dataset", "Tree", "damage", "open_hdf5", "rebuild", "survey"]
+__all__ = ["Dataset", "Tree", "damage", "fill", "open_hdf5", "rebuild", "survey"]
 
 Tree = dict[str, Any]
 """A group: ``attrs`` by name, ``items`` by name (groups, and datasets with ``type``), ``ordered``."""
@@ -37,7 +37,9 @@ MAX_REPEATS = 4
 """Bytes of attributes and text for each of the file, beyond the first `FREE`: datasets with several names repeat."""
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 _BFLOAT16 = "|V2"
-"""How Keras stores bfloat16, beside an attribute that says so."""
+"""How Keras stores bfloat16, in files of weights beside an attribute that says so."""
+_OPAQUE = {f"|V{n}": f"uint{8 * n}" for n in (1, 2, 4, 8)}
+"""Bytes that nothing is said of -> the integers as which they come back exactly."""
 
 
 class Dataset(NamedTuple):
@@ -54,9 +56,14 @@ class Dataset(NamedTuple):
             if not self.handle:
                 raise ModelError("the file is closed")
             if self.info.size:
-                target = array.view(_BFLOAT16) if self.info.dtype == "bfloat16" else array
-                self.handle.read_direct(target)
+                self.handle.read_direct(array.view(self.handle.dtype) if self.handle.dtype.kind == "V" else array)
         return array
+
+
+def fill(dataset: Any, array: np.ndarray[Any, Any]) -> None:
+    """Write a storage array into a dataset of h5py."""
+    if array.size:
+        dataset[...] = array.view(dataset.dtype) if dataset.dtype.kind == "V" else array
 
 
 def open_hdf5(file: Any, mode: str = "r", *, ordered: bool = False) -> Any:
@@ -109,7 +116,7 @@ class _Survey:
         self.ties: dict[str, str] = {}
 
     def group(self, group: Any, path: str, depth: int = 0) -> Tree:
-        with damage(path or "HDF5 file"):
+        with damage(path or "/"):
             if depth > MAX_DEPTH:
                 raise ModelError(f"there are more than {MAX_DEPTH} groups within each other")
             self._first(group, path)
@@ -142,12 +149,12 @@ class _Survey:
         name = self._prefix + path
         if earlier is not None:
             self.ties[name] = self._prefix + earlier
-        if item.dtype.kind in "OS":
+        if item.dtype.kind in "OS" or item.shape is None:
             return {"attrs": self._attributes(item), "value": self._value(item, item)}
         attrs = self._attributes(item)
-        info = TensorInfo(name, tuple(item.shape or ()), _dtype_of(item, attrs), self.ties.get(name))
+        info = TensorInfo(name, tuple(item.shape), _dtype_of(item, attrs), self.ties.get(name))
         stored = min(item.id.get_storage_size(), self._size)
-        if item.shape is None or info.nbytes > MAX_EXPANSION * stored + FREE:
+        if info.nbytes > MAX_EXPANSION * stored + FREE:
             raise ModelError(f"{stored} bytes are stored of {item.dtype}{list(info.shape)}")
         self.datasets.append(Dataset(info, item))
         return {"attrs": attrs, **_layout(item)}
@@ -210,7 +217,8 @@ def _dtype_of(item: Any, attrs: Tree) -> str:
         said = attrs.get("dtype")
         if said is not None and said["shape"] == [] and _unpacked(said)[0].item() == b"bfloat16":
             return "bfloat16"
-        raise ModelError("holds opaque bytes")
+    if item.dtype.str in _OPAQUE and not item.dtype.names:
+        return _OPAQUE[item.dtype.str]
     name = str(item.dtype.name)
     if name not in DTYPES or _h5py().check_enum_dtype(item.dtype):
         raise ModelError(f"has values of type {item.dtype}, which nncjit does not hold")
@@ -331,8 +339,8 @@ def _create(group: Any, name: str, row: Tree, info: TensorInfo | None, made: Map
         group[name] = made[info.same_as]
         return made[info.same_as]
     dtype = np.dtype(row["type"])
-    wanted = "bfloat16" if dtype.str == _BFLOAT16 else dtype.name
-    if info.dtype != wanted:
+    wanted = _OPAQUE.get(dtype.str, dtype.name)
+    if info.dtype != wanted and (info.dtype, dtype.str) != ("bfloat16", _BFLOAT16):
         raise ModelError(f"is {info.dtype}, the file's tree wants {wanted}")
     layout: Tree = {key: row[key] for key in ("compression", "compression_opts", "shuffle", "fletcher32") if key in row}
     if "chunks" in row:

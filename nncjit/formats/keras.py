@@ -22,7 +22,7 @@ import numpy as np
 
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, os_errors
-from nncjit.formats.hdf5_tree import Dataset, Tree, damage, open_hdf5, rebuild, survey
+from nncjit.formats.hdf5_tree import Dataset, Tree, damage, fill, open_hdf5, rebuild, survey
 from nncjit.formats.keras_roles import Layer, classes_in, role_by_name, role_by_place
 from nncjit.formats.tensor_writer import Store
 from nncjit.formats.zip_members import ZipMembers, check_name
@@ -110,7 +110,7 @@ def _archive(archive: ZipMembers, stack: ExitStack) -> Model:
 
 
 def tensors_in(datasets: list[Dataset], tree: Tree, prefix: str, layers: Mapping[str, Layer]) -> Iterator[Tensor]:
-    """The tensors of an HDF5 file with their roles.
+    """The tensors of an HDF5 file with their roles; of a layer that is quantised already, all are to be exact.
 
     Parameters
     ----------
@@ -122,13 +122,19 @@ def tensors_in(datasets: list[Dataset], tree: Tree, prefix: str, layers: Mapping
     layers : mapping of str to Layer
         Of the configuration, by name.
     """
+    quantised = {_group_of(d.info) for d in datasets if d.info.itemsize == 1 and len(d.info.shape) > 1}
     for dataset in datasets:
         info = dataset.info
         path = info.name.removeprefix(prefix)
-        role = role_by_place(path, layers.get(_layer_at(tree, path)), len(info.shape)) or role_by_name(
-            path, len(info.shape)
-        )
+        rank = len(info.shape)
+        role = role_by_place(path, layers.get(_layer_at(tree, path)), rank) or role_by_name(path, rank)
+        if _group_of(info) in quantised:
+            role = Role("kept")
         yield Tensor(info.name, info.shape, info.dtype, dataset.read, info.same_as, fresh=True, role=role)
+
+
+def _group_of(info: TensorInfo) -> str:
+    return info.name.rpartition("/")[0]
 
 
 def _layer_at(tree: Tree, path: str) -> str:
@@ -176,9 +182,7 @@ def write(
         def store(info: TensorInfo, array: Array) -> None:
             if info.name in made:
                 with os_errors(path), damage(info.name):
-                    dataset = made[info.name]
-                    if array.size:
-                        dataset[...] = array.view(dataset.dtype) if info.dtype == "bfloat16" else array
+                    fill(made[info.name], array)
             else:
                 assets[info.name] = array.tobytes()
 

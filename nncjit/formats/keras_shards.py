@@ -1,7 +1,8 @@
-"""Keras' weights in several files: NAME.weights.json says which HDF5 file beside it holds which group of variables.
+"""Keras' weights in several files: NAME.weights.json says which HDF5 files beside it hold which group of variables.
 
-``model.save_weights("net.weights.json", max_shard_size=1)`` makes them. Each file has the groups of the whole model and
-some of its variables, so the tensors of all files have different names.
+``model.save_weights("net.weights.json", max_shard_size=1)`` makes them. The index names one file for a group of one
+variable, and a list of files for a group of several, whose variables may lie in different files. So the tensors of all
+files have different names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from nncjit.errors import ModelError
 from nncjit.files import atomic_write, check_readable, os_errors, read_index_bytes
-from nncjit.formats.hdf5_tree import damage, open_hdf5, rebuild, survey
+from nncjit.formats.hdf5_tree import damage, fill, open_hdf5, rebuild, survey
 from nncjit.formats.keras import GRAPH, KEEPS_METADATA, NO_MODEL, PARTS, check_all_placed, tensors_in
 from nncjit.formats.tensor_writer import Store
 from nncjit.model import Graph, Model, Tensor, TensorInfo
@@ -37,7 +38,8 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa:
     trees: dict[str, Any] = {}
     found: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for name in dict.fromkeys(index["weight_map"].values()):
+        shards_of = _shards_of(path, index["weight_map"])
+        for name in dict.fromkeys(name for names in shards_of.values() for name in names):
             shard = path.parent / name
             check_readable(shard)
             with os_errors(shard):
@@ -51,8 +53,8 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa:
                 if tensor.name in found:
                     raise ModelError(f"{path}: {tensor.name} is in {name} and in another file")
                 found[tensor.name] = tensor
-            for group, holder in index["weight_map"].items():
-                if holder == name and group.strip("/") not in opened:
+            for group, holders in shards_of.items():
+                if name in holders and group.strip("/") not in opened:
                     raise ModelError(f"{path}: {group} is not in {name}, where the index has it")
         parts = {"form": FORM, "index": index, "trees": trees}
         graph = Graph(GRAPH, NO_MODEL)
@@ -64,19 +66,30 @@ def _index(path: Path) -> dict[str, Any]:
     text = read_index_bytes(path)
     try:
         index = json.loads(text)
-        shard_of = dict(index["weight_map"])
+        dict(index["weight_map"])
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ModelError(f"{path}: is no index of Keras' weights, it has no weight_map") from None
-    _check_shards(path, shard_of)
     return dict(index)
 
 
-def _check_shards(path: Path, shard_of: Mapping[Any, Any]) -> None:
-    for group, shard in shard_of.items():
-        if not isinstance(shard, str) or not shard.endswith(".h5") or set(shard) & set("/\\:\0"):
-            raise ModelError(f"{path}: {group} is in {shard!r}, which is no .h5 file beside the index")
-    if not shard_of:
-        raise ModelError(f"{path}: names no file")
+def _shards_of(path: Path, weight_map: Mapping[Any, Any]) -> dict[str, list[str]]:
+    """The files of each group.
+
+    Raises
+    ------
+    ModelError
+        One of them is no HDF5 file beside the index; or there is none at all.
+    """
+    if not weight_map:
+        raise ModelError(f"{path}: names no file: the model has no weights")
+    shards_of = {}
+    for group, said in weight_map.items():
+        names = said if isinstance(said, list) else [said]
+        for name in names:
+            if not isinstance(name, str) or not name.endswith(".h5") or set(name) & set("/\\:\0"):
+                raise ModelError(f"{path}: {group} is in {name!r}, which is no .h5 file beside the index")
+        shards_of[group] = names
+    return shards_of
 
 
 @contextmanager
@@ -104,7 +117,10 @@ def write(
         if (path.parent / name).exists() and not path.exists():
             raise ModelError(f"{path.parent / name} exists and is no part of {path}: choose another name")
     named = {info.name: info for info in infos}
-    index["weight_map"] = {group: names[old] for group, old in index["weight_map"].items()}
+    index["weight_map"] = {
+        group: [names[old] for old in said] if isinstance(said, list) else names[said]
+        for group, said in index["weight_map"].items()
+    }
     with ExitStack() as stack:
         # the first to be entered is the last to be renamed
         index_file = stack.enter_context(atomic_write(path, fsync=fsync))
@@ -122,9 +138,7 @@ def write(
 
         def store(info: TensorInfo, array: Array) -> None:
             with os_errors(path), damage(info.name):
-                dataset = made[info.name]
-                if array.size:
-                    dataset[...] = array.view(dataset.dtype) if info.dtype == "bfloat16" else array
+                fill(made[info.name], array)
 
         yield store
         with os_errors(path), damage(os.fspath(path)):
@@ -138,12 +152,11 @@ def _parts_of(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], 
         parts = json.loads(metadata[PARTS])
         form, trees = parts["form"], dict(parts["trees"])
         index = dict(parts["index"]) if form == FORM else {}
-        shard_of = dict(index["weight_map"]) if form == FORM else {}
+        weight_map = dict(index["weight_map"]) if form == FORM else {}
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ModelError(f"{path}: can be made only of a stream that was made of Keras' weights") from None
     if form != FORM:
         raise ModelError(f"{path}: the model was one file of Keras (.keras or .h5), and can become one again")
-    _check_shards(path, shard_of)
-    if set(shard_of.values()) != set(trees):
+    if {name for names in _shards_of(path, weight_map).values() for name in names} != set(trees):
         raise ModelError(f"{path}: what the stream says of the files contradicts itself")
     return index, trees

@@ -34,6 +34,9 @@ class NncCodec(_ArrayBytesCodec):  # type: ignore[misc] # of a library that may 
     def __init__(self, **options: Any) -> None:
         self.options = checked(options)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NncCodec) and self.options == other.options
 
@@ -41,9 +44,15 @@ class NncCodec(_ArrayBytesCodec):  # type: ignore[misc] # of a library that may 
         return hash(repr(self.options))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> NncCodec:
-        """The codec of zarr's metadata."""
-        return cls(**(data.get("configuration") or {}))
+    def from_dict(cls, data: Any) -> NncCodec:
+        """The codec of zarr's metadata.
+
+        Raises
+        ------
+        OptionError
+            The options in it are wrong.
+        """
+        return cls(**checked((data.get("configuration") if isinstance(data, Mapping) else data) or {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Name and options for zarr's metadata."""

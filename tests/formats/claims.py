@@ -44,7 +44,7 @@ CLAIMS: dict[str, tuple[str, ...]] = {
         f"{_KERAS}::test_files_of_keras_2_come_back_attribute_by_attribute",
         f"{_KERAS}::test_the_configuration_is_the_topology_and_the_optimizer_is_exact",
         "",
-        "",
+        f"{_KERAS}::test_layers_that_are_quantised_already_lose_nothing",
     ),
     "GGUF": (
         f"{_GGUF}::test_all_other_types_come_back_bit_for_bit",

@@ -44,6 +44,27 @@ def test_arrays_come_back_bit_for_bit(name, zarr_format):
     assert np.asarray(back, array.dtype).tobytes() == array.tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["<f4", ">i2"])
+def test_memory_by_columns_comes_back_so(dtype):
+    array = (ARRAYS["float32"] * 100).astype(dtype)
+    made = zarr.create_array(
+        store := zarr.storage.MemoryStore(),
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(30, 40),
+        zarr_format=2,
+        order="F",
+        compressors=nncjit.zarr.NncBuffers(),
+    )
+    made[...] = array
+    assert np.array_equal(zarr.open_array(store, mode="r")[...], array)
+    codec = nncjit.zarr.NncBuffers()
+    back = codec.decode(codec.encode(np.asfortranarray(array)))
+    assert back.flags.f_contiguous
+    assert np.array_equal(back, array)
+    assert np.array_equal(codec.decode(codec.encode(memoryview(array[::2]))), array[::2])
+
+
 def test_options_make_it_small_and_stand_in_the_metadata():
     store = zarr.storage.MemoryStore()
     codec = nncjit.zarr.NncCodec(bits=4)
@@ -77,3 +98,16 @@ def test_what_is_wrong_is_said():
     assert refusal(lambda: codec.decode(stream[:-9]))
     assert "no chunk" in refusal(lambda: codec.decode(bytes(nncjit.encode({"w": np.ones(4, "f4")}))))
     assert refusal(lambda: codec.encode(np.array(["text"])))
+    for wrong in (None, 5, "text", [1, 2]):
+        assert type(wrong).__name__ in refusal(lambda wrong=wrong: codec.encode(wrong))
+        assert type(wrong).__name__ in refusal(lambda wrong=wrong: codec.decode(wrong))
+    assert "room for 12" in refusal(lambda: codec.decode(stream, np.empty(3, "f4")))
+    for wrong in ({"configuration": [1]}, 3, {"configuration": {1: 2}}):
+        assert "must be a table" in refusal(lambda wrong=wrong: nncjit.zarr.NncCodec.from_dict(wrong))
+
+
+def test_options_that_say_nothing_lose_nothing():
+    codec = nncjit.zarr.NncBuffers(bits=None)
+    assert codec == nncjit.zarr.NncBuffers()
+    assert np.array_equal(codec.decode(codec.encode(ARRAYS["float32"])), ARRAYS["float32"])
+    assert repr(nncjit.zarr.NncCodec(bits=3)) == "NncCodec(bits=3)"
