@@ -28,7 +28,7 @@ from nncjit.formats.onnx_external import INLINE, Extent, ExternalFiles, extent_o
 from nncjit.formats.onnx_places import Place, places
 from nncjit.formats.onnx_roles import roles
 from nncjit.formats.onnx_tensors import OnnxType
-from nncjit.formats.protobuf_wire import Hole, Piece, Range, bytes_field, int_field
+from nncjit.formats.protobuf_wire import Hole, Piece, Range, bytes_field
 from nncjit.formats.tensor_writer import PlacedStore
 from nncjit.model import Graph, Model, Role, Tensor, TensorInfo
 
@@ -51,7 +51,7 @@ LARGEST_FILE = (1 << 31) - (1 << 20)
 _ALIGNMENT = 64
 
 _DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "external_data")
-_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+_RAW_DATA, _EXTERNAL_DATA = 9, 13
 _DESCENT: protobuf_wire.Descent = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -88,7 +88,7 @@ def _without_data(path: Path) -> bytes:
             return None
         entries = {"location": INLINE, "offset": str(place.start), "length": str(place.stop - place.start)}
         said = [bytes_field(1, key.encode()) + bytes_field(2, text.encode()) for key, text in entries.items()]
-        return [int_field(_DATA_LOCATION, 1), *(bytes_field(_EXTERNAL_DATA, entry) for entry in said)]
+        return [bytes_field(_EXTERNAL_DATA, entry) for entry in said]
 
     with (
         os_errors(path),
@@ -121,6 +121,9 @@ def _take_out(model: Any, files: ExternalFiles) -> Model:
     found: list[tuple[Place, Tensor]] = []
     first_at: dict[tuple[Extent, int, tuple[int, ...]], str] = {}
     all_places = list(places(model))
+    for place in all_places:
+        with _naming(place):
+            _locate(place.tensor)
     told = roles(model, {(p.graph, p.local): tuple(p.tensor.dims) for p in all_places if p.local})
     for place in all_places:
         with _naming(place):
@@ -208,6 +211,24 @@ def _stays(info: TensorInfo, role: Role | None) -> bool:
     if info.dtype in ("float32", "float16", "bfloat16", "float64"):
         return info.size <= 1
     return info.nbytes < SHORT_LIST and (role is None or role.kind != "levels")
+
+
+def _locate(proto: Any) -> None:
+    """Leave what a TensorProto says itself of data outside of it, or what `_without_data` put in the place of its data,
+    whichever holds: files may say that data are in the message, and may keep what was true before.
+    """
+    entries = [(entry.key, entry.value) for entry in proto.external_data]
+    if ("location", INLINE) not in entries:
+        return
+    if proto.raw_data:
+        raise ModelError("has its data twice")
+    first = len(entries) - 1 - entries[::-1].index(("location", INLINE))
+    inline = entries[first : first + 3]
+    said_by_file = [pair for k, pair in enumerate(entries) if not first <= k < first + 3]
+    del proto.external_data[:]
+    for key, text in said_by_file if proto.data_location == 1 else inline:
+        proto.external_data.add(key=key, value=text)
+    proto.data_location = 1
 
 
 def _load(files: ExternalFiles, kind: OnnxType, shape: tuple[int, ...], extent: Extent) -> Array:

@@ -17,22 +17,24 @@ Shapes = Mapping[tuple[str, str], tuple[int, ...]]
 """Path of a graph, name of a tensor in it -> shape."""
 
 _PLAIN = ("", "ai.onnx")
+_BOTH_SIDES = {0: "levels", 1: "scale", 2: "zero_point", 3: "levels", 4: "scale", 5: "zero_point"}
 _LEVELS: dict[str, dict[int, str]] = {
     "DequantizeLinear": {0: "levels", 1: "scale", 2: "zero_point"},
     "QuantizeLinear": {1: "scale", 2: "zero_point"},
-    "QLinearConv": {1: "scale", 2: "zero_point", 3: "levels", 4: "scale", 5: "zero_point", 6: "scale", 7: "zero_point"},
-    "QLinearMatMul": {
-        1: "scale",
-        2: "zero_point",
-        3: "levels",
-        4: "scale",
-        5: "zero_point",
-        6: "scale",
-        7: "zero_point",
-    },
+    "QLinearConv": {**_BOTH_SIDES, 6: "scale", 7: "zero_point"},
+    "QLinearMatMul": {**_BOTH_SIDES, 6: "scale", 7: "zero_point"},
+    "QLinearAdd": {**_BOTH_SIDES, 6: "scale", 7: "zero_point"},
+    "QLinearMul": {**_BOTH_SIDES, 6: "scale", 7: "zero_point"},
+    "QGemm": {**_BOTH_SIDES, 6: "levels", 7: "scale", 8: "zero_point"},
     "MatMulInteger": {1: "levels", 2: "zero_point", 3: "zero_point"},
     "ConvInteger": {1: "levels", 2: "zero_point", 3: "zero_point"},
+    "DynamicQuantizeMatMul": {1: "levels", 2: "scale", 3: "zero_point"},
+    "MatMulIntegerToFloat": {1: "levels", 2: "scale", 3: "scale", 4: "zero_point", 5: "zero_point"},
+    "DynamicQuantizeLSTM": {1: "levels", 2: "levels", 8: "scale", 9: "zero_point", 10: "scale", 11: "zero_point"},
+    "QAttention": {1: "levels", 3: "scale", 4: "scale", 6: "zero_point", 7: "zero_point"},
+    "GatherBlockQuantized": {0: "levels", 2: "scale", 3: "zero_point"},
     "MatMulNBits": {1: "levels", 2: "scale", 3: "zero_point"},
+    "MatMulBnb4": {1: "levels", 2: "scale"},
     "QMoE": {2: "levels", 3: "scale", 5: "levels", 6: "scale", 8: "levels", 9: "scale"},
 }
 """Operator -> input -> role. Contrib operators have the domain com.microsoft."""
@@ -79,6 +81,25 @@ def _in_graph(graph: Any, path: str, shapes: Mapping[str, tuple[int, ...]]) -> I
                 yield node.input[at], replace(role, layer="") if shared else role
                 if role.kind == "weight" and role.layer and node.output and takers.get(node.output[0]) == 1:
                     layer_of[node.output[0]] = role.layer
+    yield from ((name, Role("scale")) for name in _scales_of_products(graph) if name in shapes)
+
+
+def _scales_of_products(graph: Any) -> list[str]:
+    """What the products of integers are multiplied with: a scale, or the product of two."""
+    makers = {name: node for node in graph.node for name in node.output}
+    products: set[str] = set()
+    scales: list[str] = []
+    for node in graph.node:
+        is_cast = node.op_type == "Cast" and len(node.input) == 1 and node.input[0] in products
+        if is_cast or node.op_type in ("MatMulInteger", "ConvInteger"):
+            products.update(node.output)
+        elif node.op_type == "Mul" and len(node.input) == 2:
+            for at in (0, 1):
+                if node.input[at] in products:
+                    scale = node.input[1 - at]
+                    maker = makers.get(scale)
+                    scales += maker.input if maker is not None and maker.op_type == "Mul" else [scale]
+    return scales
 
 
 def _of_node(

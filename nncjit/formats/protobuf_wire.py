@@ -73,11 +73,6 @@ def bytes_field(number: int, data: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(data)) + data
 
 
-def int_field(number: int, value: int) -> bytes:
-    """An integer or enumeration."""
-    return varint(number << 3) + varint(value)
-
-
 def fields(data: memoryview, place: Range) -> Iterator[Field]:
     """The fields of a message.
 

@@ -266,6 +266,28 @@ def test_roles_come_from_the_graph(tmp_path):
     }
 
 
+def test_scales_of_integer_products_are_exact(tmp_path):
+    """As dynamic quantisation by channels writes them: a Mul of two scales behind the product and its Cast."""
+    rng = np.random.default_rng(2)
+    scales = [numpy_helper.from_array(rng.random(24, np.float32) / 99, name) for name in ("s1", "s2")]
+    levels = [numpy_helper.from_array(rng.integers(-90, 90, (24, 24)).astype("i1"), name) for name in ("q1", "q2")]
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["qx", "sx", "zx"]),
+        helper.make_node("MatMulInteger", ["qx", "q1", "zx"], ["p1"]),
+        helper.make_node("Cast", ["p1"], ["f1"], to=1),
+        helper.make_node("Mul", ["sx", "s1"], ["both"]),
+        helper.make_node("Mul", ["f1", "both"], ["h"]),
+        helper.make_node("MatMulInteger", ["qx", "q2", "zx"], ["p2"]),
+        helper.make_node("Cast", ["p2"], ["f2"], to=1),
+        helper.make_node("Mul", ["s2", "f2"], ["i"]),
+        helper.make_node("Add", ["h", "i"], ["y"]),
+    ]
+    model = model_of(graph_of(nodes, [*scales, *levels], inputs=[("x", [4, 24])], outputs=[("y", [4, 24])]))
+    onnx.save(model, tmp_path / "m.onnx")
+    there_and_back(tmp_path / "m.onnx", tmp_path / "back.onnx")
+    assert_same_model(onnx.load(tmp_path / "back.onnx"), model)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -327,6 +349,28 @@ def test_external_data_come_back_beside_the_model(tmp_path):
     got = onnx.load(tmp_path / "back.onnx")
     for g, w in zip(got.graph.initializer, want.graph.initializer, strict=True):
         assert numpy_helper.to_array(g).tobytes() == numpy_helper.to_array(w).tobytes()
+
+
+def test_models_that_say_where_their_data_are_come_back(tmp_path):
+    """Data in the message, which says so, as onnx and onnxruntime write what they have loaded; what was true before is
+    still said, or data that do not count are in the message.
+    """
+    large, stale, both = (numpy_helper.from_array(floats(40, 40), name) for name in ("large", "stale", "both"))
+    want = {t.name: numpy_helper.to_array(t) for t in (large, stale, both)}
+    node = helper.make_node("Identity", ["x"], ["y"])
+    path = external(tmp_path, model_of(graph_of([node], [both])))
+    both.external_data.extend(onnx.load(path, load_external_data=False).graph.initializer[0].external_data)
+    both.raw_data, both.data_location = bytes(6400), TensorProto.EXTERNAL
+    large.data_location = stale.data_location = TensorProto.DEFAULT
+    stale.external_data.add(key="location", value="gone.bin")
+    path.write_bytes(model_of(graph_of([node], [large, stale, both])).SerializeToString())
+    with open_model(path) as model:
+        assert all(np.array_equal(tensor.read(), want[tensor.name]) for tensor in model)
+        assert set(model.names) == set(want)
+    twice = large.SerializeToString() + TensorProto(raw_data=bytes(8)).SerializeToString()
+    twice = protobuf_wire.bytes_field(7, protobuf_wire.bytes_field(5, twice))
+    path.write_bytes(twice)
+    assert "tensor large: has its data twice" in refusal(lambda: open_model(path))
 
 
 def test_tensors_that_share_external_data_are_tied(tmp_path):
