@@ -8,6 +8,7 @@ as many more tokens as it has inputs; its trace, how much its errors cost in all
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,24 @@ def mean_of_a_token(layers: Iterable[tuple[TensorRecord, Array]]) -> Array | Non
         total = metric if total is None else total + metric
         tokens += record.tokens
     return None if total is None or not tokens else total / np.float32(tokens)
+
+
+def leaning_on_each_other(record: TensorRecord, metric: Array, tokens: Array) -> Array:
+    """The metrics of stacked layers, each mixed with that of a mean token. One that no token reached has the mean.
+
+    Parameters
+    ----------
+    record : TensorRecord
+    metric : float32[layers * blocks, n, n] or [layers * inputs]
+    tokens : int64[layers]
+    """
+    own = metric.reshape(record.layers, -1, *metric.shape[1:])
+    if not tokens.any():
+        return metric
+    token, mean = own.sum(0) / np.float32(tokens.sum()), own.mean(0)
+    counted = replace(record, samples=1)
+    leant = [leaning(counted, one, token) if n else mean for one, n in zip(own, tokens, strict=True)]
+    return np.stack(leant).reshape(metric.shape)
 
 
 def leaning(record: TensorRecord, metric: Array, token: Array | None) -> Array:

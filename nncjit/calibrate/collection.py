@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nncjit.calibrate.alike_layers import leaning, mean_of_a_token
+from nncjit.calibrate.alike_layers import leaning, leaning_on_each_other, mean_of_a_token
 from nncjit.calibrate.checked_inputs import WIDEST, floats, weight
 from nncjit.calibrate.checked_inputs import count as counted
 from nncjit.calibrate.input_sums import InputSums
@@ -53,7 +54,7 @@ class Calibration:
         self._alike: list[tuple[str, ...]] = []
         self._sums: dict[str, Array] = {}
 
-    def linear(self, name: str, shape: tuple[int, ...], *, axis: int = 1) -> InputSums:
+    def linear(self, name: str, shape: tuple[int, ...], *, axis: int = 1, apart: bool = False) -> InputSums:
         """The sums of a linear layer, made when first asked for.
 
         Parameters
@@ -63,15 +64,18 @@ class Calibration:
         shape : tuple of int
             Of the weight.
         axis : int
-            Its dimension of inputs: 1 for [out, in], 0 for [in, out]. Of layers that are stacked in one tensor, and
-            share a metric: 2 for [layers, out, in], 1 for [layers, in, out].
+            Its dimension of inputs: 1 for [out, in], 0 for [in, out]. Of layers that are stacked in one tensor: 2 for
+            [layers, out, in], 1 for [layers, in, out].
+        apart : bool
+            Whether stacked layers have a metric each, and not the mean in common. It takes as many times the memory.
 
         Raises
         ------
         ModelError
             The weight is known by another shape or kind.
         """
-        return self._input_sums(InputSums.of(name, "linear", shape, axis=axis, widest=self.widest_block))
+        check_flags(apart=apart)
+        return self._input_sums(InputSums.of(name, "linear", shape, axis=axis, apart=apart, widest=self.widest_block))
 
     def convolution(self, name: str, shape: tuple[int, ...], *, groups: int = 1, axis: int = 1) -> InputSums:
         """The sums of a convolution [out, channels / groups, *kernel], or with axis 0 [channels, out / groups, ...].
@@ -180,14 +184,7 @@ class Calibration:
                 self._check_blocks(record, table.record)
                 table.resume(record, found.metric(), found.energy(), found.uses(), earlier.samples)
             else:
-                fresh = TensorRecord(
-                    name=name,
-                    kind=record.kind,
-                    shape=record.shape,
-                    axis=record.axis,
-                    groups=record.groups,
-                    block=record.block,
-                )
+                fresh = replace(record, samples=0, tokens=0, ratio=1.0)
                 self._input_sums(InputSums(fresh)).resume(record, found.metric(), earlier.samples)
         self.end_samples(earlier.samples, output_power=earlier.output_power * earlier.samples)
 
@@ -203,6 +200,8 @@ class Calibration:
             tokens |= dict.fromkeys(names, mean_of_a_token(known))
         for name, sums in self._inputs.items():
             record, metric = sums.finish(self.samples)
+            if record.apart:
+                metric = leaning_on_each_other(record, metric, sums.tokens_by_layer)
             yield Arrays(record, leaning(record, metric, tokens.get(name)), sums=self._sums.get(name))
             self._tell(name, sums)
         for name, table in self._tables.items():

@@ -13,6 +13,7 @@ R is right and noisy, T wrong in scale (gradients of tokens add up) but smooth. 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from nncjit.calibrate.checked_inputs import WIDEST, floats, weight
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK, Kind, TensorRecord, block_size
 from nncjit.errors import ModelError
-from nncjit.option_values import checked
+from nncjit.option_values import Whole, checked
 
 Array = NDArray[Any]
 
@@ -64,14 +65,17 @@ class InputSums:
     coherent, tokenwise : float32[blocks, n, n], or [inputs] where only the diagonal is kept
         The sums; an adapter with a faster way to them adds to these itself, and calls `count`. A convolution has no
         token-wise part (None): its places share what the gradients have in common.
+    tokens_by_layer : int64[layers]
+        Of stacked layers that have a metric each; else of none.
     """
 
     def __init__(self, record: TensorRecord) -> None:
         self.record = record
-        shape = record.metric_shape if record.block else (record.groups * record.inputs,)
+        shape = record.metric_shape if record.block else (record.sets * record.inputs,)
         self.coherent: Array = np.zeros(shape, np.float32)
         self.tokenwise: Array | None = np.zeros(shape, np.float32) if record.kind == "linear" else None
         self.samples = self.tokens = self.dropped = 0
+        self.tokens_by_layer: Array = np.zeros(record.layers if record.apart else 0, np.int64)
 
     @classmethod
     def of(
@@ -82,18 +86,17 @@ class InputSums:
         *,
         axis: int = 1,
         groups: int = 1,
+        apart: bool = False,
         widest: int = WIDEST_BLOCK,
     ) -> InputSums:
         """Empty sums of a weight. `widest`: most inputs of a block; 0 keeps only the diagonal."""
         name, shape = weight(name, shape)
         widest = checked("widest", WIDEST, widest)
-        record = TensorRecord(name=name, kind=kind, shape=shape, axis=axis, groups=groups)
+        record = TensorRecord(name=name, kind=kind, shape=shape, axis=axis, groups=groups, apart=apart)
         block = block_size(record.inputs, record.taps, widest) if widest else 0
-        return cls(
-            TensorRecord(name=name, kind=kind, shape=record.shape, axis=axis, groups=groups, block=block),
-        )
+        return cls(replace(record, block=block))
 
-    def add(self, x: Array, g: Array) -> None:
+    def add(self, x: Array, g: Array, *, layer: int = 0) -> None:
         """Add one sample; one whose numbers are not finite is left out and counted in `dropped`. Of stacked layers,
         what one of them saw of it.
 
@@ -103,6 +106,8 @@ class InputSums:
             What the layer multiplied, one row for each token or place (`nncjit.calibrate.unfold` for convolutions).
         g : float[T, groups * outputs] or [probes, T, groups * outputs]
             Gradients of the probes at the layer's output.
+        layer : int
+            Of stacked layers that have a metric each, which one this is.
 
         Raises
         ------
@@ -119,11 +124,13 @@ class InputSums:
                 f"{record.name}: a sample has inputs {list(x.shape)} and gradients {list(g.shape)}, "
                 f"wanted are {list(wanted[0])} and {list(wanted[1])}"
             )
+        layer = checked("layer", Whole(0, record.layers - 1), layer)
         if not (np.isfinite(x).all() and np.isfinite(g).all()):
             self.dropped += 1
             return
         for probe in g:
-            self._add_probe(x, probe)
+            self._add_probe(x, probe, layer if record.apart else 0)
+        self.tokens_by_layer[layer : layer + 1] += len(x)
         self.count(1, len(x))
 
     def count(self, samples: int, tokens: int) -> None:
@@ -131,21 +138,21 @@ class InputSums:
         self.samples += samples
         self.tokens += tokens
 
-    def _add_probe(self, x: Array, g: Array) -> None:
+    def _add_probe(self, x: Array, g: Array, layer: int) -> None:
         record = self.record
         for group in range(record.groups):
             gradients = g[:, group * record.outputs : (group + 1) * record.outputs]
             energies = np.square(gradients).sum(1, keepdims=True) / np.float32(record.outputs)
             inputs = x[:, group * record.inputs : (group + 1) * record.inputs]
             if not record.block:
-                here = slice(group * record.inputs, (group + 1) * record.inputs)
+                here = slice((layer + group) * record.inputs, (layer + group + 1) * record.inputs)
                 self.coherent[here] += np.square(gradients.T @ inputs).sum(0) / np.float32(record.outputs)
                 if self.tokenwise is not None:
                     self.tokenwise[here] += (np.square(inputs) * energies).sum(0)
                 continue
             for k in range(record.blocks):
                 part = inputs[:, k * record.block : (k + 1) * record.block]
-                place = group * record.blocks + k
+                place = (layer + group) * record.blocks + k
                 n = part.shape[1]
                 self.coherent[place, :n, :n] += _coherent(part, gradients) / np.float32(record.outputs)
                 if self.tokenwise is not None:
@@ -154,15 +161,20 @@ class InputSums:
     def finish(self, all_samples: int) -> tuple[TensorRecord, Array]:
         """The record, and the metric as the mean over all samples, whether they reached the weight or not."""
         ratio = trace_ratio(self.coherent, self.tokenwise) if self.tokenwise is not None else 1.0
-        metric = mixed(self.coherent, self.tokenwise) / np.float32(max(all_samples, 1) * self.record.layers)
+        metric = mixed(self.coherent, self.tokenwise) / np.float32(self._shares(max(all_samples, 1)))
         return counted(self.record, self.samples, self.tokens, ratio), metric
+
+    def _shares(self, all_samples: int) -> int:
+        """What the sums are divided by: layers that share a metric share the mean of theirs."""
+        return all_samples * (1 if self.record.apart else self.record.layers)
 
     def resume(self, record: TensorRecord, metric: Array, all_samples: int) -> None:
         """Start from a metric that `finish` gave: its trace and counts go on, its two parts are no more told apart."""
-        total = metric * np.float32(all_samples * self.record.layers)
+        total = metric * np.float32(self._shares(all_samples))
         self.coherent += total
         if self.tokenwise is not None and record.ratio:
             self.tokenwise += total / np.float32(record.ratio)
+        self.tokens_by_layer += record.tokens // record.layers
         self.count(record.samples, record.tokens)
 
 
@@ -178,14 +190,4 @@ def _coherent(x: Array, g: Array) -> Array:
 
 def counted(record: TensorRecord, samples: int, tokens: int, ratio: float = 1.0) -> TensorRecord:
     """The record of a weight that so many samples reached."""
-    return TensorRecord(
-        name=record.name,
-        kind=record.kind,
-        shape=record.shape,
-        axis=record.axis,
-        groups=record.groups,
-        block=record.block,
-        samples=samples,
-        tokens=tokens,
-        ratio=ratio,
-    )
+    return replace(record, samples=samples, tokens=tokens, ratio=ratio)

@@ -58,7 +58,7 @@ class TensorStatistics:
     _model: Model
 
     def diagonal(self) -> Array:
-        """float32[groups * inputs]: the metric's diagonal.
+        """float32[sets * inputs]: the metric's diagonal.
 
         Raises
         ------
@@ -253,7 +253,7 @@ def _stored(weights: Sequence[Arrays], precision: str, *, values: bool = True) -
         if not record.block:
             yield f"{name}:diagonal", metric
         else:
-            diagonal = np.ascontiguousarray(np.einsum("bii->bi", metric)).reshape(record.groups, -1)
+            diagonal = np.ascontiguousarray(np.einsum("bii->bi", metric)).reshape(record.sets, -1)
             yield f"{name}:diagonal", np.ascontiguousarray(diagonal[:, : record.inputs]).reshape(-1)
             target = np.empty(metric.shape, precision)
             if values:
@@ -281,9 +281,9 @@ def _correlate(metric: Array, target: Array) -> None:
 
 
 def _padded(values: Array, record: TensorRecord) -> Array:
-    """[groups * inputs] as [blocks, n], zeros where the last block of a group is not full."""
-    wide = np.zeros((record.groups, record.blocks * record.block), values.dtype)
-    wide[:, : record.inputs] = values.reshape(record.groups, record.inputs)
+    """[sets * inputs] as [blocks, n], zeros where the last block of a group is not full."""
+    wide = np.zeros((record.sets, record.blocks * record.block), values.dtype)
+    wide[:, : record.inputs] = values.reshape(record.sets, record.inputs)
     return wide.reshape(-1, record.block)
 
 

@@ -3,8 +3,9 @@
 The *inputs* of a weight are the numbers that one of its outputs is a weighted sum of: columns of a linear layer,
 channels times kernel taps of a convolution. The metric is one positive matrix over the inputs, cut into diagonal blocks
 of equal size; a layer in groups has blocks of its own for each of them. Linear layers that are stacked in one tensor
-[layers, ...], as some mixtures of experts have them, share the mean of their metrics. Of vectors (biases, norms) and of
-weights whose use is not understood, no more is known than what an error in each row along the first dimension costs.
+[layers, ...], as some mixtures of experts have them, have a metric each, or share the mean. Of vectors (biases, norms)
+and of weights whose use is not understood, no more is known than what an error in each row along the first dimension
+costs.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class TensorRecord:
     """The weight's dimension of inputs (table: of columns). The other one of the first two counts outputs (rows); those
     from the third on are kernel taps. Of stacked layers, the first dimension is left out of this."""
     groups: int = 1
+    apart: bool = False
+    """Whether stacked layers have a metric each; else they share the mean."""
     block: int = 0
     """Inputs of one block of the metric; 0: only its diagonal is known."""
     samples: int = 0
@@ -55,6 +58,7 @@ class TensorRecord:
 
     def __post_init__(self) -> None:
         kind: object = self.kind
+        apart: object = self.apart
         whole: tuple[object, ...] = (self.axis, self.groups, self.block, self.samples, self.tokens, *self.shape)
         fits = (
             type(self.name) is str
@@ -66,6 +70,8 @@ class TensorRecord:
             and self.is_stacked <= self.axis < 2 + self.is_stacked
             and self.groups >= 1
             and (self.kind == "convolution" or self.groups == 1)
+            and isinstance(apart, bool)
+            and (self.is_stacked or not apart)
             and (self.kind in ("convolution", "rows") or len(self.shape) == 2 + self.is_stacked)
             and (self.kind != "rows" or self.axis == self.block == 0)
             and math.isfinite(self.ratio)
@@ -103,14 +109,19 @@ class TensorRecord:
         return self.shape[1 + 2 * self.is_stacked - self.axis] // (self.groups if self.axis == 1 else 1)
 
     @property
+    def sets(self) -> int:
+        """Groups of a convolution, or stacked layers, that have a metric of their own."""
+        return self.groups * (self.layers if self.apart else 1)
+
+    @property
     def blocks(self) -> int:
         """Blocks of the metric in one group; 0: only its diagonal is known."""
         return -(-self.inputs // self.block) if self.block else 0
 
     @property
     def metric_shape(self) -> tuple[int, int, int]:
-        """Of all blocks of all groups; the last block of a group may be padded."""
-        return self.groups * self.blocks, self.block, self.block
+        """Of all blocks of all groups or layers; the last block of each may be padded."""
+        return self.sets * self.blocks, self.block, self.block
 
     @classmethod
     def from_table(cls, table: Any) -> TensorRecord:

@@ -25,7 +25,7 @@ _STRIP = 64
 
 def stored(record: TensorRecord, *, positions: bool) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and kind, "f" or "i", of the tensors that a weight must have."""
-    found: dict[str, tuple[tuple[int, ...], str]] = {"diagonal": ((record.groups * record.inputs,), "f")}
+    found: dict[str, tuple[tuple[int, ...], str]] = {"diagonal": ((record.sets * record.inputs,), "f")}
     if record.block:
         found["correlation"] = record.metric_shape, "f"
     if record.kind == "table" or positions:

@@ -131,7 +131,7 @@ def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan) -> Parts:
     scale = found.values(wished.shape)
     inner = divide_rows(wanted, scale, name=name)
     divided = metric.divided(scale)
-    step = STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * _mean(divided)))
+    step = STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * divided.typical_cost()))
     found = yield FloatPart(
         "W",
         name,
@@ -149,7 +149,3 @@ def row_factors(metric: InputMetric) -> np.ndarray:
     mean = math.exp(float(np.log(weights).mean()))
     factors: np.ndarray = np.clip(np.sqrt(mean / weights), 1 / WIDEST_SCALE, WIDEST_SCALE).astype(np.float32)
     return factors
-
-
-def _mean(metric: InputMetric) -> float:
-    return math.exp(float(np.log(metric.pivots).mean()))

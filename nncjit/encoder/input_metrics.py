@@ -122,13 +122,16 @@ class Metrics:
         with stage("read"):
             blocks = found.metric()
         if not record.block:
-            blocks = blocks.reshape(record.groups, -1)
+            blocks = blocks.reshape(record.sets, -1)
             sizes = [record.inputs]
         else:
             sizes = [min(record.block, record.inputs - k * record.block) for k in range(record.blocks)]
         if is_depthwise(record):
             blocks = np.repeat(blocks, record.outputs, 0)
             return factorise(blocks, [record.inputs] * len(blocks), record.taps, name=name)
+        if record.apart:
+            layers = blocks.reshape(record.layers, len(sizes), *blocks.shape[1:])
+            return InputMetric.side_by_side([factorise(one, sizes, name=name) for one in layers])
         if record.groups > 1:  # one order of rows serves all groups, so they share a metric
             blocks = blocks.reshape(record.groups, len(sizes), *blocks.shape[1:]).mean(0)
         return factorise(blocks, sizes, record.taps, name=name)

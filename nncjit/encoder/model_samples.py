@@ -267,8 +267,9 @@ def _part_sample(part: FloatPart, layout: UnitLayout, total: int) -> PartSample:
     assert isinstance(part.values, np.ndarray)
     shape, size = part.values.shape, part.values.size
     if part.metric is not None:
-        taps = part.metric.taps
-        some = some_outputs(part.values.reshape(shape[0], -1, taps), _wanted(size, total) // (shape[0] * taps))
+        taps, layers = part.metric.taps, part.metric.layers
+        outputs = part.values.reshape(shape[0], layers, -1, taps)
+        some = some_outputs(outputs, _wanted(size, total) // (shape[0] * taps * layers), layout.settled.scan_order)
         return PartSample(replace(part, values=some), shape, layout, size / some.size)
     flat, wanted, scan = part.values.reshape(-1), _wanted(size, total), layout.settled.scan_order
     if scan and size <= wanted:
@@ -281,11 +282,17 @@ def _part_sample(part: FloatPart, layout: UnitLayout, total: int) -> PartSample:
     return PartSample(replace(part, values=row, reference=None), shape, layout, size / row.size)
 
 
-def some_outputs(values: np.ndarray, wanted: int) -> np.ndarray:
-    """About so many columns of a matrix whose rows feed back: each of them is quantised as it is beside all others."""
-    count = min(max(LEAST_OUTPUTS, wanted), values.shape[1])
-    first = (values.shape[1] - count) // 2
-    return np.ascontiguousarray(values[:, first : first + count])
+def some_outputs(values: np.ndarray, wanted: int, scan_order: int) -> np.ndarray:
+    """About so many outputs of each layer of a matrix [rows, layers, outputs, taps] whose rows feed back, as a matrix:
+    each of them is quantised as it is beside all others. Blocks of the scan do not cut layers.
+    """
+    _, layers, outputs, _ = values.shape
+    count = max(LEAST_OUTPUTS, wanted)
+    if layers > 1 and scan_order:
+        count = -(-count // (4 << scan_order)) * (4 << scan_order)
+    count = min(count, outputs)
+    first = (outputs - count) // 2
+    return np.ascontiguousarray(values[:, :, first : first + count]).reshape(len(values), -1)
 
 
 def _wanted(size: int, total: int) -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nncjit import dtypes
+from nncjit.calibrate import TensorRecord
 from nncjit.encoder.calibrated_parts import (
     ALONE,
     LEFT_OUT,
@@ -205,12 +206,18 @@ def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> tuple[Float
         settled=Settled(
             "trellis",
             DEFAULT_UNARY_LENGTH if length == "auto" else length,
-            0 if record.taps > 1 else scan_order_of(wanted.shape, choices),  # blocks would cut kernels
+            _uncut_scan(record, scan_order_of(wanted.shape, choices)),
         ),
         shift=axis,
         block=Block(weight=info.name, axis=axis),
     )
     return FloatContents(layout, calibrated_parts(info.name, wanted, plan), wanted), ""
+
+
+def _uncut_scan(record: TensorRecord, scan_order: int) -> int:
+    """The scan order, or raster order where blocks would cut kernels, or layers that feed back apart."""
+    cut = record.taps > 1 or (record.apart and record.outputs % (4 << scan_order))
+    return 0 if cut else scan_order
 
 
 def _transformed(

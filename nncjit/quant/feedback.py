@@ -64,7 +64,7 @@ def quantise_rows(
     OptionError
         The step or its inverse is not a positive normal float32.
     """
-    kind = _FeedbackTrellis if metric.taps == 1 else _GroupTrellis
+    kind = _GroupTrellis if metric.taps > 1 else _StackTrellis if metric.layers > 1 else _FeedbackTrellis
     return kind(values, layer, step, rate_weight, metric).run()
 
 
@@ -98,7 +98,7 @@ class _FeedbackTrellis(Setting):
             now = piece.records[0]
             now["targets"], now["errors"] = piece.keep(targets, writes=True), piece.keep(errors, writes=True)
             now["levels"], now["feed"] = piece.keep(found, writes=True), piece.keep(part.feed)
-            now["side"] = len(part.feed)
+            now["side"] = part.feed.shape[-1]
             losses = self._own_fields(piece, part)
             self._some_rows(piece, part, targets, errors, 0, len(errors))
             for field in self.goes_on:
@@ -158,6 +158,7 @@ class _FeedbackTrellis(Setting):
         for name, count in (("work", 1), ("zero", 1), ("pairs0", 2), ("pairs1", 2)):
             row[name] = worker.keep(np.zeros(count * room, np.float32), writes=True)
         row["rates"], row["bit"] = worker.keep(self.metric.rates()), self.weight
+        row["layers"], row["piece"] = self.metric.layers, layer.width // self.metric.layers
         row["masks"] = worker.keep(np.empty(2 * room, np.uint8), writes=True)
         row["codes"] = worker.keep(np.empty(room, np.uint8), writes=True)
         for name in ("states", "was"):
@@ -166,6 +167,35 @@ class _FeedbackTrellis(Setting):
         row["rows"], row["width"], row["stride"], row["block"] = layer.rows, layer.width, self.stride, block
         row["step"], row["fade"], row["every"], row["since"] = self.step, FADE, EVERY, 0
         return worker
+
+
+class _StackTrellis(_FeedbackTrellis):
+    """Rows of the outputs of several layers, each of which feeds back by itself."""
+
+    leaf = 1
+
+    def __init__(self, values: Floats, layer: Layer, step: float, rate_weight: float, metric: InputMetric) -> None:
+        super().__init__(values, layer, step, rate_weight, metric)
+        self.piece = layer.width // metric.layers
+        assert layer.width == self.piece * metric.layers
+        assert not layer.scan or self.piece % layer.block_side == 0, "blocks would cut layers"
+
+    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Floats) -> float:  # noqa: ARG002
+        width = self.layer.width
+        missed = np.square(targets[:, :width] / self.step - found[:, :width], dtype=np.float64)
+        by_layer = missed.reshape(len(missed), self.metric.layers, self.piece).sum(2)
+        pivots = self.metric.pivots.reshape(self.metric.layers, -1)[:, part.first : part.stop]
+        return float(np.vdot(by_layer.T, pivots))
+
+    def _take_up(self, part: MetricPart, targets: Floats, errors: Floats, first: int, middle: int, stop: int) -> None:
+        change = part.feed[:, middle:stop, first:middle] @ self._by_layer(errors[first:middle])
+        by_layer = self._by_layer(targets[middle:stop])
+        by_layer += change
+
+    def _by_layer(self, rows: Floats) -> Floats:
+        """A view [layers, rows, piece] of padded rows."""
+        own = rows[:, : self.layer.width].reshape(len(rows), self.metric.layers, self.piece)
+        return own.transpose(1, 0, 2)
 
 
 class _GroupTrellis(_FeedbackTrellis):

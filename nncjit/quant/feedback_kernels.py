@@ -66,7 +66,9 @@ _FIELDS = [
     ("masks", "i8"),  # uint8[2 * room]
     ("codes", "i8"),  # uint8[room]
     ("path_back", "i8"),  # address of PATH_BACK
-    ("rates", "i8"),  # address of float32[rows]: factors on the weight of a bit
+    ("layers", "i8"),  # layers side by side in a row
+    ("piece", "i8"),  # columns of each; with more than one layer, whole blocks
+    ("rates", "i8"),  # address of float32[rows][layers]: factors on the weight of a bit
     ("bit", "f4"),  # its weight before them
     ("step", "f4"),
     ("every", "i8"),  # values after which the rates are worked out anew
@@ -194,15 +196,15 @@ def count_chain(at, counts, streams, stream, n, was):
 
 
 @helper
-def quantise_chains(at, rows, row, chain, streams, n, last_row):
-    """Levels of `streams` chains side by side, from `chain` on, in one row: n values of each.
+def quantise_chains(at, rows, row, column, chain, streams, n, last_row):
+    """Levels of `streams` chains side by side, from `chain` on, in one row: n values of each, from `column` on.
 
     rows     : address of `at`
     last_row : whether this is the last row of the chains' blocks
     """
     work, zero, pairs0, pairs1, masks, codes = at.work, at.zero, at.pairs0, at.pairs1, at.masks, at.codes
     costs, nonzero, by = rows + COSTS, rows + LAST_NONZERO, rows + INVERSE
-    first = row * at.stride + chain * at.block
+    first = row * at.stride + column
     vectors = (streams * n + 15) >> 4
     limit = np.float32(EXACT_BELOW / 2) * at.step
     zero_bytes(work + 4 * streams * n, 4 * (16 * vectors - streams * n))
@@ -251,6 +253,21 @@ def enter_block_row(at, chains):
         store_64(at.was, chain, 0)
 
 
+@helper
+def weigh_layer(at, place, column):
+    """Work out the rates for the layer of this column in row `place`; the counts fade when they would without it."""
+    weight = at.bit * load_f32(at.rates, place * at.layers + column // at.piece)
+    if at.since <= 0 or weight != at.weight:
+        fade = at.fade
+        if at.since > 0:
+            at.fade = np.float32(1.0)
+        at.weight = weight
+        rate_kernels.update(at)
+        at.fade = fade
+        if at.since <= 0:
+            at.since = at.every
+
+
 @kernel
 def quantise_rows(rows, first, stop):
     """Levels of the rows first to stop - 1, each after what the rows before it in this call have missed.
@@ -264,6 +281,7 @@ def quantise_rows(rows, first, stop):
     block, width = at.block, at.width
     chains = (width + block - 1) // block if block else 1
     whole = width // block if block else 0
+    layers, piece = at.layers, at.piece
     for row in range(first, stop):
         target, error = at.targets + 4 * row * at.stride, at.errors + 4 * row * at.stride
         for i in range(first, row):
@@ -273,24 +291,27 @@ def quantise_rows(rows, first, stop):
             else:
                 take_up_scalar((target, at.errors + 4 * i * at.stride, factor, vectors))
         place = at.top + row
-        weight = at.bit * load_f32(at.rates, place)
-        if at.since <= 0 or weight != at.weight:
-            at.weight = weight
-            rate_kernels.update(at)
-            at.since = at.every
-        at.since -= width
+        if layers == 1:
+            weight = at.bit * load_f32(at.rates, place)
+            if at.since <= 0 or weight != at.weight:
+                at.weight = weight
+                rate_kernels.update(at)
+                at.since = at.every
+            at.since -= width
         if block and place and place % block == 0:
             enter_block_row(at, chains)
         last_row = block > 0 and (place % block == block - 1 or place == at.rows - 1)
-        chain = 0
-        while chain < chains:
-            if chain + STREAMS <= whole:
-                quantise_chains(at, rows, row, chain, STREAMS, block, last_row)
-                chain += STREAMS
-            else:
-                n = min(width - chain * block, block) if block else width
-                quantise_chains(at, rows, row, chain, 1, n, last_row)
-                chain += 1
+        chain, column = 0, 0
+        while column < width:
+            streams, n = 1, min(width - column, block) if block else piece
+            if chain + STREAMS <= whole and (layers == 1 or column % piece + STREAMS * block <= piece):
+                streams = STREAMS
+            if layers > 1:
+                weigh_layer(at, place, column)
+                at.since -= streams * n
+            quantise_chains(at, rows, row, column, chain, streams, n, last_row)
+            column += streams * n
+            chain += streams if block else 0
         levels = at.levels + 4 * row * at.stride
         if at.vector:
             miss((target, error, levels, rows + STEP, rows + INVERSE, rows + SUMS, vectors))

@@ -12,8 +12,9 @@ missed is made up for by what follows. A convolution has a kernel's taps in the 
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ class MetricPart(NamedTuple):
     """Row."""
     stop: int
     feed: Floats
-    """float32[(stop - first) * taps] squared: U, zeros on the diagonal and above."""
+    """float32[(stop - first) * taps] squared: U, zeros on the diagonal and above; of layers one for each."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,15 +58,24 @@ class InputMetric:
     taps: int
     """Values of a row that stand together for one output: a convolution's kernel, else 1."""
     pivots: Doubles
-    """float64[rows * taps]: d, all above 0."""
+    """float64[layers * rows * taps]: d, all above 0."""
     feeds: tuple[Floats, ...]
     """U of the parts, one after another."""
     uneven: bool = False
     """Whether no factors have made the rows' pivots alike: each row then has its own weight of the rate."""
+    layers: int = 1
+    """Layers whose outputs stand side by side in each row, equally many of each, and feed back by their own U."""
+
+    @classmethod
+    def side_by_side(cls, metrics: Sequence[InputMetric]) -> InputMetric:
+        """The metric of layers with the same parts, of one tap, whose rows share their factors."""
+        pivots = np.concatenate([metric.pivots for metric in metrics])
+        feeds = tuple(np.stack(part) for part in zip(*(metric.feeds for metric in metrics), strict=True))
+        return cls(1, pivots, feeds, uneven=True, layers=len(metrics))
 
     @property
     def rows(self) -> int:
-        return len(self.pivots) // self.taps
+        return len(self.pivots) // (self.taps * self.layers)
 
     @property
     def nbytes(self) -> int:
@@ -76,13 +86,13 @@ class InputMetric:
         """The parts in order."""
         first = 0
         for feed in self.feeds:
-            stop = first + len(feed) // self.taps
+            stop = first + feed.shape[-1] // self.taps
             yield MetricPart(first, stop, feed)
             first = stop
 
     def row_weights(self) -> Doubles:
         """float64[rows]: the geometric mean of a row's pivots."""
-        means: Doubles = np.exp(np.log(self.pivots).reshape(self.rows, self.taps).mean(1))
+        means: Doubles = np.exp(np.log(self.pivots).reshape(self.layers, self.rows, self.taps).mean((0, 2)))
         return means
 
     def mean_cost(self) -> float:
@@ -90,10 +100,17 @@ class InputMetric:
         return float(self.pivots.mean())
 
     def rates(self) -> Floats:
-        """float32[rows]: what a bit weighs in each row, in its squared steps, beside the mean of the rows."""
+        """float32[rows, layers]: what a bit weighs in each row, in its squared steps, beside the mean of the rows."""
         if not self.uneven:
-            return np.ones(self.rows, np.float32)
-        return np.minimum(self.mean_cost() / self.row_weights(), MOST_RATE).astype(np.float32)
+            return np.ones((self.rows, self.layers), np.float32)
+        if self.layers == 1:
+            return np.minimum(self.mean_cost() / self.row_weights(), MOST_RATE).astype(np.float32)[:, None]
+        relative = self.typical_cost() / self.pivots.reshape(self.layers, self.rows)
+        return np.ascontiguousarray(np.minimum(relative, MOST_RATE).T, np.float32)
+
+    def typical_cost(self) -> float:
+        """The geometric mean of all pivots: what a step depends on that factors of the rows go with."""
+        return math.exp(float(np.log(self.pivots).mean()))
 
     def times(self, factor: float) -> InputMetric:
         """The same metric in other units."""
@@ -106,15 +123,16 @@ class InputMetric:
         feeds = []
         start = 0
         for feed in self.feeds:
-            here = by[start : start + len(feed)].astype(np.float32)
-            start += len(feed)
+            n = feed.shape[-1]
+            here = by[start : start + n].astype(np.float32)
+            start += n
             changed = np.zeros(feed.shape, np.float32)
-            for first in range(0, len(feed), _STRIP):
+            for first in range(0, n, _STRIP):
                 rows, stop = slice(first, first + _STRIP), first + _STRIP
-                strip = np.multiply(feed[rows, :stop], here[:stop], out=changed[rows, :stop])
+                strip = np.multiply(feed[..., rows, :stop], here[:stop], out=changed[..., rows, :stop])
                 strip /= here[rows, None]
             feeds.append(changed)
-        return replace(self, pivots=self.pivots * by * by, feeds=tuple(feeds))
+        return replace(self, pivots=self.pivots * np.tile(by * by, self.layers), feeds=tuple(feeds))
 
 
 @staged("factorise")

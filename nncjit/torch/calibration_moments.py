@@ -6,6 +6,9 @@ scaled to the trace of the first in each batch.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,9 @@ from nncjit.calibrate.statistics_record import TensorRecord, block_size
 from nncjit.torch.calibration_uses import Part, Use
 
 __all__ = ["WeightMoments", "is_positions"]
+
+MOST_APART = 1 << 26
+"""Values of the metrics of stacked layers, 256 MB: those that would take more share their mean."""
 
 
 class WeightMoments:
@@ -34,6 +40,8 @@ class WeightMoments:
     ----------
     metric : Tensor[blocks, n, n], or [n] of rows
         Sum of D' D, D the gradient [outputs, inputs] of a sample; blocks of inputs, or groups. Of rows its diagonal.
+    tokens_by_layer : Tensor[layers]
+        Of stacked layers that have a metric each; else of none.
     energy, uses : Tensor[rows]
         Of a table: sums of its rows' squared gradients, and how many samples use them.
     """
@@ -43,20 +51,18 @@ class WeightMoments:
         stacked = use.kind == "linear" and len(shape) == 3
         axis = (0 if use.inputs_first or use.kind == "rows" else 1) + stacked
         record = TensorRecord(name=use.name, kind=use.kind, shape=shape, axis=axis, groups=use.groups)
-        self.record = TensorRecord(
-            name=use.name,
-            kind=use.kind,
-            shape=shape,
-            axis=axis,
-            groups=use.groups,
-            block=0 if use.kind == "rows" else block_size(record.inputs, record.taps, widest_block),
-        )
+        block = 0 if use.kind == "rows" else block_size(record.inputs, record.taps, widest_block)
+        record = replace(record, block=block, apart=record.is_stacked)
+        if math.prod(record.metric_shape) > MOST_APART:
+            record = replace(record, apart=False)
+        self.record = record
         self.taps = use.taps
         self.samples = self.tokens = 0
         self.metric = torch.zeros(self.record.metric_shape if self.record.block else shape[:1], device=device)
         rows = self.record.outputs if use.kind == "table" else 0
         self.energy = torch.zeros(rows, dtype=torch.float64, device=device)
         self.uses = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.tokens_by_layer = torch.zeros(record.layers if record.apart else 0, dtype=torch.int64)
 
     def can_add(self, use: Use) -> bool:
         """Whether the use is of this kind: a table may be a linear layer too, but not with its dimensions swapped."""
@@ -66,7 +72,12 @@ class WeightMoments:
 
     def state(self) -> dict[str, Tensor]:
         """The sums by name."""
-        return {"metric": self.metric, "energy": self.energy, "uses": self.uses}
+        return {
+            "metric": self.metric,
+            "energy": self.energy,
+            "uses": self.uses,
+            "tokens_by_layer": self.tokens_by_layer,
+        }
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from earlier sums."""
@@ -75,7 +86,9 @@ class WeightMoments:
 
     def add(self, use: Use, part: Part, samples: int) -> None:
         """Add inputs and gradients of a batch of `samples`."""
-        self.tokens += part.x.shape[1] * part.x.shape[2]
+        tokens = part.x.shape[1] * part.x.shape[2]
+        self.tokens += tokens
+        self.tokens_by_layer[use.layer : use.layer + 1] += tokens
         if use.kind == "table":
             self._add_rows(part.x[0, :, :, 0], part.g[0], samples)
             return
@@ -84,9 +97,9 @@ class WeightMoments:
             for inputs, gradients in zip(x[0], g[0], strict=True):  # one by one: a head's outputs are many
                 self._add_gradients((gradients.T @ inputs)[None])
         elif use.taps > 1 or not _kernel_is_cheaper(x, g):
-            self._add_products(_gradients(x, g, use.taps), x, g)
+            self._add_products(_gradients(x, g, use.taps), x, g, use.layer)
         else:
-            self._add_kernels(x, g)
+            self._add_kernels(x, g, use.layer)
 
     def add_gradient(self, gradient: Tensor) -> None:
         """Add the gradient of a whole batch, one whose use nobody saw: the batch as one sample."""
@@ -109,28 +122,29 @@ class WeightMoments:
         if record.kind == "rows":
             sums = calibration.rows(name, record.shape)
         elif record.kind == "linear":
-            sums = calibration.linear(name, record.shape, axis=record.axis)
+            sums = calibration.linear(name, record.shape, axis=record.axis, apart=record.apart)
         else:
             sums = calibration.convolution(name, record.shape, groups=record.groups, axis=record.axis)
         sums.coherent += metric / metric.dtype.type(record.outputs)
         sums.tokenwise = None
+        sums.tokens_by_layer += self.tokens_by_layer.numpy()
         sums.count(self.samples, self.tokens)
 
-    def _add_kernels(self, x: Tensor, g: Tensor) -> None:
+    def _add_kernels(self, x: Tensor, g: Tensor, layer: int) -> None:
         """By the products of gradients of all pairs of places of a sample."""
         mixed = (g @ g.mT) @ x  # groups, samples, places, inputs
         if self.record.kind == "linear" and x.shape[2] > 1:
             mixed = _mixed(mixed, (x * mixed).sum(), x, g)
-        self._add_squares(x, mixed)
+        self._add_squares(x, mixed, layer)
 
-    def _add_products(self, gradients: Tensor, x: Tensor, g: Tensor) -> None:
+    def _add_products(self, gradients: Tensor, x: Tensor, g: Tensor, layer: int) -> None:
         """By the gradient of each sample: [groups, samples, outputs, inputs]."""
         if self.record.kind == "linear" and x.shape[2] > 1:
             share = COHERENT_SHARE**0.5
-            self._add_squares(gradients * share, gradients * share)
-            self._add_squares(x, _mixed(torch.zeros_like(x), gradients.square().sum(), x, g))
+            self._add_squares(gradients * share, gradients * share, layer)
+            self._add_squares(x, _mixed(torch.zeros_like(x), gradients.square().sum(), x, g), layer)
         else:
-            self._add_squares(gradients, gradients)
+            self._add_squares(gradients, gradients, layer)
 
     def _add_gradients(self, gradients: Tensor) -> None:
         """Gradients [samples, rows, columns]; of a table, also what each row's are worth."""
@@ -139,9 +153,16 @@ class WeightMoments:
             self.energy += gradients.double().square().sum((0, 2))
             self.uses += (gradients.abs().amax(2) > 0).sum(0)
 
-    def _add_squares(self, left: Tensor, right: Tensor) -> None:
-        """Add left' right of all rows [groups, samples, places, inputs], block by block."""
+    def _add_squares(self, left: Tensor, right: Tensor, layer: int = 0) -> None:
+        """Add left' right of all rows [groups, samples, places, inputs], block by block, to a layer or to all."""
         record = self.record
+        if record.apart:
+            a, b = left.flatten(0, 2), right.flatten(0, 2)
+            for k in range(record.blocks):
+                columns = slice(k * record.block, (k + 1) * record.block)
+                n = a[:, columns].shape[1]
+                self.metric[layer * record.blocks + k, :n, :n].addmm_(a[:, columns].mT, b[:, columns])
+            return
         for group in range(record.groups) if record.blocks > 1 else (slice(None),):
             a, b = (t[group : group + 1] if isinstance(group, int) else t for t in (left, right))
             a, b = (t.flatten(1, 2) for t in (a, b))

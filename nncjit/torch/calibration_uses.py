@@ -44,6 +44,8 @@ class Use:
     kind: Literal["linear", "convolution", "table", "rows"] = "linear"
     inputs_first: bool = False
     """Whether the weight is [inputs, outputs], not [outputs, inputs]."""
+    layer: int = 0
+    """Of a weight of three dimensions, which of its matrices it is."""
     bias: str | None = None
     """Name of what is added to the product."""
     by_gradient: bool = False
@@ -61,6 +63,8 @@ class _Place(NamedTuple):
     """Whether the weight is [inputs, outputs]."""
     outputs: slice = slice(None)
     """Those of the matrix that the weight gives."""
+    layer: int = 0
+    """In a weight of three dimensions."""
 
 
 class WeightUses(TorchFunctionMode):
@@ -122,9 +126,9 @@ def _place(name: str, whole: Tensor, matrix: Tensor) -> _Place | None:
             return _Place(name, False, slice(-first, rows - first))
         layer = first // rows
         inside = first >= 0 and (layer + 1) * rows * columns <= whole.numel() and first + n <= (layer + 1) * rows
-        return _Place(name, False) if inside else None
+        return _Place(name, False, layer=layer) if inside else None
     whole_layer = matrix.shape[1] == rows and first % rows == 0 and 0 <= first * columns < whole.numel()
-    return _Place(name, True) if whole_layer and _are_rows(matrix.T, columns) else None
+    return _Place(name, True, layer=first // rows) if whole_layer and _are_rows(matrix.T, columns) else None
 
 
 def _storage(tensor: Any) -> int:
@@ -170,12 +174,12 @@ def _product(
     """The uses of a matrix [outputs, inputs], by these rows of the input."""
 
     def uses() -> Iterator[Use]:
-        for name, inputs_first, outputs in mode.places_of(matrix):
+        for name, inputs_first, outputs, layer in mode.places_of(matrix):
 
             def parts(x: Tensor, g: Tensor, samples: int, outputs: slice = outputs) -> Iterator[Part]:
                 yield Part(by_sample(x[rows], samples)[None], by_sample(g[rows][..., outputs], samples)[None])
 
-            yield Use(name, x, parts, inputs_first=inputs_first, bias=bias)
+            yield Use(name, x, parts, inputs_first=inputs_first, layer=layer, bias=bias)
 
     return list(uses())
 

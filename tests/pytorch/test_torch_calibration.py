@@ -286,14 +286,24 @@ class Stacked(nn.Module):
 
 
 @pytest.mark.parametrize("inputs_first", [False, True])
-def test_experts_in_one_tensor_share_a_metric(inputs_first):
+def test_experts_in_one_tensor_have_a_metric_each_while_there_is_room(inputs_first, monkeypatch):
     model, x = Stacked(inputs_first=inputs_first), torch.randn(N, 4)
+    g = sample_gradients(model, "up", x, itself)
+    g = g.mT if inputs_first else g
+    own = torch.einsum("neoi,neoj->eij", g, g) / 5 / N
+    own[2] = own.sum(0) / 3  # no token reached it
+    token = own[:2].sum(0) / (2 * N)
+    leant = own + torch.tensor([4.0, 4.0, 0.0])[:, None, None] * token  # as many tokens more as inputs
+    traces = (own.diagonal(dim1=1, dim2=2).sum(1) + torch.tensor([1.0, 1.0, 0.0]) * token.trace())[:, None, None]
+    leant *= traces / leant.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    stats = calibrate(model, [x], output=itself).statistics()
+    assert (stats["up"].record.apart, stats["up"].record.tokens) == (True, 2 * N)
+    torch.testing.assert_close(metric(stats, "up"), leant, rtol=1e-3, atol=1e-6)
+    monkeypatch.setattr("nncjit.torch.calibration_moments.MOST_APART", 40)
     stats = calibrate(model, [x], output=itself).statistics()
     record = stats["up"].record
     assert (record.kind, record.axis) == ("linear", 2 - inputs_first)
     assert (record.inputs, record.outputs, record.layers) == (4, 5, 3)
-    g = sample_gradients(model, "up", x, itself)
-    g = g.mT if inputs_first else g
     expected = torch.einsum("neoi,neoj->ij", g, g) / 5 / N / 3
     torch.testing.assert_close(metric(stats, "up")[0], expected, rtol=1e-3, atol=1e-6)
 

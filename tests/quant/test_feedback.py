@@ -16,7 +16,7 @@ from nncjit.errors import NncWarning
 from nncjit.jit import JIT
 from nncjit.quant import feedback
 from nncjit.quant.feedback import quantise_rows
-from nncjit.quant.input_metric import DAMPING, factorise
+from nncjit.quant.input_metric import DAMPING, InputMetric, factorise
 from nncjit.quant.problem import Problem, solve
 from nncjit.quant.rate_kernels import SIGNS, SIZE_CLASSES, SIZES
 from nncjit.quant.steps import bit_weight
@@ -140,6 +140,32 @@ def test_kernels_are_a_path_and_cost_what_is_said(channels, outputs, taps, apart
     mean = np.einsum("bii->", metrics.astype(np.float64)) / (count * side)
     whole = metrics + DAMPING * mean * np.eye(side)
     assert result.loss == pytest.approx(0.5 * np.einsum("bio,bij,bjo->", by_input, whole, by_input), rel=1e-3)
+
+
+@settings(max_examples=30 if JIT else 4)
+@given(
+    rows=st.integers(1, 40 if JIT else 8),
+    pieces=st.integers(1, 3),
+    layers=st.integers(2, 4 if JIT else 2),
+    scan=st.sampled_from([0, 1]),
+    step=st.sampled_from([0.05, 0.4, 3.0]),
+    rate=st.sampled_from([0.0, 1.1, 5.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_layers_side_by_side_are_a_path_and_cost_what_is_said(rows, pieces, layers, scan, step, rate, seed):
+    rng = np.random.default_rng(seed)
+    outputs = 8 * pieces if scan else 7 * pieces
+    metrics = [metric_of(rng, rows, scale=10.0**-k) for k in range(layers)]
+    found = InputMetric.side_by_side([factorise(metric[None].copy(), [rows]) for metric in metrics])
+    scale = np.exp(rng.standard_normal(rows)).astype(np.float32)
+    values = rng.standard_normal((rows, layers, outputs)).astype(np.float32)
+    layer = Layer.of((rows, layers * outputs), dq=True, unary_length=11, scan=scan if rows > 1 else 0)
+    result = quantise_rows(values.reshape(-1), layer, step, rate, found.divided(scale))
+    assert coded_values(to_scan(result.levels, layer)) is not None
+    missed = (values - np.float32(step) * result.levels.reshape(values.shape)).astype(np.float64) * scale[:, None, None]
+    errors = missed.transpose(1, 0, 2)
+    wanted = sum(0.5 * np.trace(e.T @ damped(metric) @ e) for e, metric in zip(errors, metrics, strict=True))
+    assert result.loss == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
 def test_one_tap_as_a_kernel_is_a_plain_row(monkeypatch):
