@@ -38,6 +38,8 @@ NF4 = np.array(
     np.float32,
 )
 """Values of bitsandbytes' four bits."""
+IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+"""Values of GGUF's IQ4_NL and IQ4_XS."""
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 """Magnitudes of the floats of MXFP4."""
 
@@ -161,13 +163,66 @@ def levels_of(weights: np.ndarray, block: gguf_blocks.BlockType) -> dict[str, np
             step, low = (most / top, low) if key == ".scales" else (step, most / top)
     for name, values in (("d", step), ("m", low), ("dmin", low)):
         if f".{name}_high" in planes:
-            octets = np.ascontiguousarray(values, np.float16).view(np.uint8).reshape(-1, 2)
+            octets = halves(values)
             planes[f".{name}_low"], planes[f".{name}_high"] = octets[:, :1], octets[:, 1:]
     return planes
 
 
+def halves(values: np.ndarray) -> np.ndarray:
+    """The bytes of half-precision numbers, a row for each."""
+    return np.ascontiguousarray(values, np.float16).view(np.uint8).reshape(-1, 2)
+
+
+def iq4(weights: np.ndarray, block: gguf_blocks.BlockType) -> dict[str, np.ndarray]:
+    """The nearest of uneven levels; of IQ4_XS with scales of six bits for each 32, times one of half precision."""
+    groups = weights.reshape(-1, block.weights // 32, 32)
+    step = np.abs(groups).max(2) / 127
+    numbers = step.max(1) / (31 if block.name == "IQ4_XS" else 1)
+    scales = np.rint(step / numbers[:, None])
+    codes = nearest(groups / (scales * numbers[:, None])[:, :, None], IQ4)
+    octets = halves(numbers)
+    planes = {
+        "": (codes - 8).astype(np.int8).reshape(len(groups), -1),
+        ".d_low": octets[:, :1],
+        ".d_high": octets[:, 1:],
+    }
+    return planes if block.name == "IQ4_NL" else planes | {".scales": scales.astype(np.int8)}
+
+
+def nvfp4(weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Codes of sign and magnitude, and a float8 scale for each 16."""
+    groups = weights.reshape(-1, 16)
+    unit = np.abs(weights).max() / 6 / 448
+    scales = (np.abs(groups).max(1) / 6 / unit).astype(ml_dtypes.float8_e4m3fn)
+    scaled = groups / (scales.astype(np.float32) * unit)[:, None]
+    codes = (nearest(np.abs(scaled), E2M1) | (scaled < 0) << 3).astype(np.uint8)
+    return {"": gguf_blocks.levels_of_codes(codes, 4).reshape(-1, 64), ".scales": scales.view(np.uint8).reshape(-1, 4)}
+
+
+def ternary(weights: np.ndarray, block: gguf_blocks.BlockType) -> dict[str, np.ndarray]:
+    """Levels of -1, 0 and 1 with one scale for the tensor, as BitNet has them."""
+    step = np.abs(weights).mean()
+    levels = np.rint(weights / step).clip(-1, 1).astype(np.int8).reshape(-1, 256)
+    octets = np.broadcast_to(halves(step), (len(levels), 2))
+    planes = {"": levels, ".d_low": octets[:, :1], ".d_high": octets[:, 1:]}
+    if block.name == "TQ2_0":
+        return planes
+    trits = (levels + 1).astype(np.uint16)
+    parts = trits[:, :160].reshape(-1, 5, 32), trits[:, 160:240].reshape(-1, 5, 16), trits[:, 240:].reshape(-1, 4, 4)
+    ninths = np.array([81, 27, 9, 3, 1])[:, None]
+    rows = [((part * ninths[: part.shape[1]]).sum(1) * 256 + 242) // 243 for part in parts]
+    codes = np.concatenate(rows, axis=1).astype(np.uint8)
+    return planes | {"": codes[:, :48], ".fours": codes[:, 48:]}
+
+
 def gguf_planes(weights: np.ndarray, block: gguf_blocks.BlockType) -> dict[str, np.ndarray]:
     """The planes of any block type."""
+    if block.name.startswith("IQ4"):
+        return iq4(weights, block)
+    if block.name.startswith("TQ"):
+        return ternary(weights, block)
+    if block.name == "NVFP4":
+        return nvfp4(weights)
     if block.name == "MXFP4":
         codes, exponents = mxfp4(weights)
         return {"": gguf_blocks.levels_of_codes(codes.astype(np.uint8), 4), ".e": exponents[:, None]}

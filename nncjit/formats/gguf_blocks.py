@@ -233,6 +233,47 @@ def _pack_mxfp4(planes: Planes) -> Array:
     return np.concatenate([planes[".e"], _from_halves(codes_of_levels(planes[""], 4) & 15, 16)], axis=1)
 
 
+def _unpack_iq4_xs(blocks: Array) -> Planes:
+    d, high, low, levels = np.split(blocks, [2, 4, 8], axis=1)
+    above = high.reshape(len(blocks), 2, 1) >> np.array([0, 2, 4, 6], np.uint8) & 3
+    pairs = np.stack([low & 15, low >> 4], axis=2).reshape(len(blocks), 8)
+    scales = _signed(pairs | above.reshape(len(blocks), 8) << 4, 32)
+    return {"": _signed(_halves(levels, 16), 8), ".scales": scales} | _half(d, "d")
+
+
+def _pack_iq4_xs(planes: Planes) -> Array:
+    scales = _unsigned(planes[".scales"], 32)
+    low = scales[:, 0::2] & 15 | (scales[:, 1::2] & 15) << 4
+    above = (scales >> 4).reshape(len(scales), 2, 4) << np.array([0, 2, 4, 6], np.uint8)
+    levels = _from_halves(_unsigned(planes[""], 8) & 15, 16)
+    return np.concatenate([_from_half(planes, "d"), np.bitwise_or.reduce(above, axis=2), low, levels], axis=1)
+
+
+def _unpack_nvfp4(blocks: Array) -> Planes:
+    return {"": levels_of_codes(_halves(blocks[:, 4:], 8), 4), ".scales": blocks[:, :4]}
+
+
+def _pack_nvfp4(planes: Planes) -> Array:
+    return np.concatenate([planes[".scales"], _from_halves(codes_of_levels(planes[""], 4) & 15, 8)], axis=1)
+
+
+def _unpack_tq1_0(blocks: Array) -> Planes:
+    """Bytes of five levels each stay so: not all bytes are such, and a byte has the entropy of its levels."""
+    return {"": blocks[:, :48], ".fours": blocks[:, 48:52]} | _half(blocks[:, 52:], "d")
+
+
+def _pack_tq1_0(planes: Planes) -> Array:
+    return np.concatenate([planes[""], planes[".fours"], _from_half(planes, "d")], axis=1)
+
+
+def _unpack_tq2_0(blocks: Array) -> Planes:
+    return {"": _signed(_quarters(blocks[:, :64]), 1)} | _half(blocks[:, 64:], "d")
+
+
+def _pack_tq2_0(planes: Planes) -> Array:
+    return np.concatenate([_from_quarters(_unsigned(planes[""], 1) & 3), _from_half(planes, "d")], axis=1)
+
+
 BLOCK_TYPES = {
     2: BlockType("Q4_0", 32, 18, *_simple(("d",), fifth_bit=False)),
     3: BlockType("Q4_1", 32, 20, *_simple(("d", "m"), fifth_bit=False)),
@@ -244,7 +285,12 @@ BLOCK_TYPES = {
     12: BlockType("Q4_K", 256, 144, _unpack_q4_k, _pack_q4_k),
     13: BlockType("Q5_K", 256, 176, _unpack_q5_k, _pack_q5_k),
     14: BlockType("Q6_K", 256, 210, _unpack_q6_k, _pack_q6_k),
+    20: BlockType("IQ4_NL", 32, 18, *_simple(("d",), fifth_bit=False)),
+    23: BlockType("IQ4_XS", 256, 136, _unpack_iq4_xs, _pack_iq4_xs),
+    34: BlockType("TQ1_0", 256, 54, _unpack_tq1_0, _pack_tq1_0),
+    35: BlockType("TQ2_0", 256, 66, _unpack_tq2_0, _pack_tq2_0),
     39: BlockType("MXFP4", 32, 17, _unpack_mxfp4, _pack_mxfp4),
+    40: BlockType("NVFP4", 64, 36, _unpack_nvfp4, _pack_nvfp4),
 }
 """ggml_type -> how its blocks are taken apart."""
 WHOLE = {
@@ -254,14 +300,9 @@ WHOLE = {
     17: (256, 74),
     18: (256, 98),
     19: (256, 50),
-    20: (32, 18),
     21: (256, 110),
     22: (256, 82),
-    23: (256, 136),
     29: (256, 56),
-    34: (256, 54),
-    35: (256, 66),
-    40: (64, 36),
     41: (128, 18),
 }
 """ggml_types that are left whole: weights and bytes of a block. They gain next to nothing."""

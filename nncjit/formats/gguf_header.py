@@ -11,7 +11,7 @@ from nncjit.errors import ModelError
 __all__ = ["Entry", "Header", "parse"]
 
 MAGIC = b"GGUF"
-VERSIONS = (2, 3)
+VERSIONS = (1, 2, 3)
 DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 20
 MAX_DIMENSIONS = 8
@@ -52,6 +52,8 @@ class Header(NamedTuple):
     """Which file of its model this is, from 0 on."""
     parts: int = 1
     """Files of the model."""
+    order: Literal["<", ">"] = "<"
+    """Of the bytes of a number."""
 
 
 class _EndError(Exception):
@@ -59,7 +61,10 @@ class _EndError(Exception):
 
 
 class _Reader:
-    """Reads values one after the other."""
+    """Reads values one after the other, in an order of bytes and with a type of lengths that the version tells."""
+
+    order: Literal["<", ">"] = "<"
+    lengths: Literal["I", "Q"] = "Q"
 
     def __init__(self, data: bytes) -> None:
         self._data, self.at = data, 0
@@ -71,17 +76,20 @@ class _Reader:
         return self._data[start : self.at]
 
     def number(self, code: Literal["H", "I", "Q"]) -> int:
-        return int(struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0])
+        return int(struct.unpack(f"{self.order}{code}", self.take(struct.calcsize(f"={code}")))[0])
+
+    def length(self) -> int:
+        return self.number(self.lengths)
 
     def text(self) -> bytes:
-        return self.take(self.number("Q"))
+        return self.take(self.length())
 
     def skip(self, kind: int, depth: int = MAX_DEPTH) -> None:
         """Pass over a value."""
         if kind == _STRING:
             self.text()
         elif kind == _ARRAY and depth:
-            inner, count = self.number("I"), self.number("Q")
+            inner, count = self.number("I"), self.length()
             if inner in _SIZES:
                 self.take(count * _SIZES[inner])
                 return
@@ -125,10 +133,12 @@ def _parse(reader: _Reader) -> Header:
     if reader.take(4) != MAGIC:
         raise ModelError("not a GGUF file")
     version = reader.number("I")
+    if version & 0xFFFF == 0:
+        version, reader.order = int.from_bytes(version.to_bytes(4, "little")), ">"
     if version not in VERSIONS:
-        said = "a big-endian file" if version & 0xFFFF == 0 else f"version {version}"
-        raise ModelError(f"is {said}, nncjit reads versions 2 and 3, little-endian")
-    n_tensors, n_values = reader.number("Q"), reader.number("Q")
+        raise ModelError(f"is version {version} of GGUF, nncjit reads 1 to 3")
+    reader.lengths = "I" if version == 1 else "Q"
+    n_tensors, n_values = reader.length(), reader.length()
     alignment, split = DEFAULT_ALIGNMENT, [0, 1]
     for _ in range(n_values):
         key = reader.text()
@@ -144,7 +154,7 @@ def _parse(reader: _Reader) -> Header:
     entries = tuple(_entry(reader) for _ in range(n_tensors))
     reader.take(-reader.at % alignment if entries else 0)
     _check(entries, alignment)
-    return Header(entries, reader.at, alignment, *split)
+    return Header(entries, reader.at, alignment, *split, reader.order)
 
 
 def _entry(reader: _Reader) -> Entry:
@@ -155,7 +165,7 @@ def _entry(reader: _Reader) -> Entry:
     rank = reader.number("I")
     if rank > MAX_DIMENSIONS:
         raise ModelError(f"tensor {name}: has {rank} dimensions, at most {MAX_DIMENSIONS} are possible")
-    shape = tuple(reader.number("Q") for _ in range(rank))[::-1]
+    shape = tuple(reader.length() for _ in range(rank))[::-1]
     return Entry(name, shape, reader.number("I"), reader.number("Q"))
 
 

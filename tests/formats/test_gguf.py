@@ -56,10 +56,11 @@ def blocks_of(kind, rows=64, columns=512):
     made = {}
     for suffix, plane in planes.items():
         if suffix == "":
-            wide = {2: 0.6, 3: 1.2}.get(int(block.name[1]), 2.2) if block.name != "MXFP4" else 2.0
+            wide = {"Q2_K": 0.6, "Q3_K": 1.2, "MXFP4": 2.0, "NVFP4": 2.0, "TQ2_0": 0.6}.get(block.name, 2.2)
             span = {"Q5_0": 15, "Q5_1": 15, "Q5_K": 15, "Q6_K": 31, "Q8_0": 15}.get(block.name, 7)
             wide = span / 3 if span > 7 else wide
-            low, high = (0, 3) if block.name == "Q2_K" else (-4, 3) if block.name == "Q3_K" else (-span, span)
+            ends = {"Q2_K": (0, 3), "Q3_K": (-4, 3), "TQ2_0": (-1, 1), "TQ1_0": (0, 9)}
+            low, high = ends.get(block.name, (-span, span))
             made[suffix] = np.clip(np.rint(RNG.normal(0, wide, plane.shape) + (low == 0)), low, high).astype(
                 plane.dtype
             )
@@ -67,7 +68,7 @@ def blocks_of(kind, rows=64, columns=512):
             made[suffix] = RNG.choice([0x1C, 0x1D, 0x1E, 0x9D], plane.shape).astype(plane.dtype)
         elif suffix in (".scales", ".minima"):
             made[suffix] = RNG.integers(2, 14, plane.shape).astype(plane.dtype)
-        elif suffix == ".e":
+        elif suffix in (".e", ".fours"):
             made[suffix] = RNG.integers(118, 122, plane.shape).astype(plane.dtype)
         else:
             made[suffix] = RNG.integers(0, 256, plane.shape).astype(plane.dtype)
@@ -86,7 +87,7 @@ def there_and_back(tmp_path, data, **options):
 def test_any_block_is_packed_again_bit_for_bit(block):
     raw = RNG.integers(0, 256, (70, block.n_bytes), dtype=np.uint8)
     planes = block.unpack(raw)
-    assert planes[""].shape == (70, block.weights)
+    assert planes[""].shape == (70, 48 if block.name == "TQ1_0" else block.weights)
     assert np.array_equal(block.pack({suffix: plane.copy() for suffix, plane in planes.items()}), raw)
 
 
@@ -130,8 +131,14 @@ def test_a_file_that_is_not_quantised_is_a_model_like_any_other(tmp_path):
             [blocks_of(2, 2, 64)], [*VALUES, ("general.alignment", value(4, struct.pack("<I", 64)))], alignment=64
         ),
         gguf_file([blocks_of(2, 2, 64)])[:-24],
+        b"GGUF" + struct.pack("<IIII1sIIIQ", 1, 1, 0, 1, b"w", 1, 9, 24, 0) + bytes(27) + b"in place!",
+        gguf_file([("w", (5,), 24, b"abcde" + bytes(9) + b"not zero" + bytes(60) + b"here, too")]),
+        gguf_file([("w", (5,), 24, b"abcde")]) + bytes(999),
     ],
-    ids=["no tensors", "nothing", "empty and scalar", "version 2", "names", "alignment", "no padding at the end"],
+    ids=[
+        *("no tensors", "nothing", "empty and scalar", "version 2", "names", "alignment", "no padding at the end"),
+        *("version 1", "bytes of no tensor", "zeros at the end"),
+    ],
 )
 def test_odd_files_come_back_bit_for_bit(tmp_path, data):
     there_and_back(tmp_path, data)
@@ -155,6 +162,36 @@ def test_the_library_reads_what_comes_back(tmp_path):
         assert np.abs(values - weights).max() < 0.06
 
 
+def test_big_endian_files_come_back(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    arrays = {"floats": RNG.standard_normal((4, 32), "f4"), "halves": np.arange(8, dtype="f2"), "ints": np.arange(5)}
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama", endianess=gguf.GGUFEndian.BIG)
+    for name, array in arrays.items():
+        writer.add_tensor(name, array.copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with open_model(tmp_path / "m.gguf") as model:
+        assert all(np.array_equal(model[name].read(), array) for name, array in arrays.items())
+    there_and_back(tmp_path, (tmp_path / "m.gguf").read_bytes(), quantizer="raw")
+
+
+def test_bytes_of_no_tensor_have_a_limit(tmp_path):
+    data = gguf_file([("w", (5,), 24, b"abcde")])
+    with (tmp_path / "m.gguf").open("wb") as file:
+        file.write(data)
+        file.truncate(len(data) + (1 << 24) + 64)
+    assert "belong to no tensor" in refusal(lambda: open_model(tmp_path / "m.gguf"))
+    (tmp_path / "m.gguf").write_bytes(data)
+    with open_model(tmp_path / "m.gguf") as model:
+        graph, arrays = model.graphs[0].data, {"w": model["w"].read()}
+    for loose in (b"x", struct.pack("<QQ", 0, 1) + b"x", struct.pack("<QQ", 150, 99) + bytes(99)):
+        graphs = [nncjit.Graph("gguf", graph[:-8] + loose + graph[-8:])]
+        stream = nncjit.encode(arrays, graphs=graphs)
+        assert "end is damaged" in refusal(lambda stream=stream: nncjit.decompress(stream, tmp_path / "back.gguf"))
+
+
 def test_every_type_of_the_library_is_known():
     gguf = pytest.importorskip("gguf")
     sizes = {int(kind): size for kind, size in gguf.GGML_QUANT_SIZES.items()}
@@ -176,7 +213,7 @@ def hostile():
     return {
         "not a GGUF file": b"GGML" + good[4:],
         "version 4": changed(4, "I", 4),
-        "a big-endian file": changed(4, "I", 3 << 24),
+        "version 5": changed(4, "I", 5 << 24),
         "its header goes on": changed(8, "Q", 1 << 60),
         "goes on after": changed(16, "Q", 1 << 40),
         "has type 77": changed(start + 4 + 16, "I", 77),
