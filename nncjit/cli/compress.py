@@ -133,12 +133,15 @@ def _metadata(words: list[str]) -> dict[str, str] | None:
 def _to_folder(args: Namespace) -> None:
     """Compress a folder of a Hugging Face model to one that transformers loads."""
     from nncjit.convert.hf_layout import compress_folder
+    from nncjit.formats import is_known
 
     for name in NOT_FOR_FOLDERS:
         if getattr(args, name) not in (None, False, []):
             raise OptionError(f"--{name.replace('_', '-')} cannot be used with --layout hf")
     if args.output is None:
         raise OptionError("--layout hf makes a folder: give its name with -o")
+    if is_known(args.output):
+        raise OptionError(f"--layout hf makes a folder, and {args.output} is the name of a file")
     with progress_bar("compress", quiet=args.quiet) as progress:
         keywords = encoder_options(args)
         report = compress_folder(args.source, args.output, threads=args.threads, progress=progress, **keywords)

@@ -8,6 +8,7 @@ Whatever reads safetensors finds shards, index and tied tensors as it knows them
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -41,6 +42,12 @@ METHOD = "nnc"
 HINT = "pip install nncjit, and import nncjit.hf before from_pretrained"
 
 _INDEX, _SINGLE, CONFIG = "model.safetensors.index.json", "model.safetensors", "config.json"
+_PICKLED = {"pytorch_model.bin.index.json": _INDEX, "pytorch_model.bin": _SINGLE}
+"""Weights as older folders have them -> what they become."""
+_VARIANTS = "model.*.safetensors"
+"""Weights that ``from_pretrained(..., variant=...)`` asks for by a name in the middle."""
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""What may be the name of a model on the hub."""
 _EXPERTS = ".experts."
 """Of these, loaders merge many tensors into one: all of them must be streams, or none."""
 
@@ -64,7 +71,8 @@ def compress_folder(
     Parameters
     ----------
     source : path
-        A folder with config.json and model.safetensors, or the index of several files.
+        A folder with config.json and model.safetensors, or the index of several files; or pytorch_model.bin and its
+        index, which become safetensors.
     target : path
         The folder to make. It appears when it is complete, and must not exist or be empty.
     options : Options, optional
@@ -112,7 +120,8 @@ def compress_folder(
             raise ModelError(f"{weights}: no tensor in it can be coded")
         execution = Execution(threads=threads, progress=report)
         with encoded_apart(coded, chosen, execution, folder) as streams:
-            _write_weights(folder / weights.name, model, streams)
+            made = folder / _PICKLED.get(weights.name, weights.name)
+            _write_weights(made, model, streams)
         parameters = sorted({tensor.name.rpartition(".")[2] for tensor in coded})
         said = {"quant_method": METHOD, "dequantize": True, "parameters": parameters, "to_load": HINT}
         write_rest(source, folder, weights, config | {"quantization_config": said})
@@ -130,7 +139,9 @@ def config_of(source: Path) -> dict[str, Any]:
     """
     with os_errors(source):
         if not source.is_dir():
-            raise ModelError(f"{source}: is no folder" if source.exists() else f"{source}: there is no such folder")
+            hint = "; a model of the hub is downloaded first: hf download NAME --local-dir FOLDER"
+            said = f"{source}: there is no such folder{hint if _HUB_NAME.fullmatch(str(source)) else ''}"
+            raise ModelError(f"{source}: is no folder" if source.exists() else said)
         path = source / CONFIG
         if not path.exists():
             raise ModelError(f"{path}: is missing; a folder of a Hugging Face model has one")
@@ -145,11 +156,15 @@ def config_of(source: Path) -> dict[str, Any]:
 
 
 def weights_in(source: Path) -> Path:
-    """The file of weights in a folder, or their index; ModelError if there is neither."""
-    found = next((source / name for name in (_INDEX, _SINGLE) if (source / name).exists()), None)
-    if found is None:
-        raise ModelError(f"{source}: holds neither {_INDEX} nor {_SINGLE}")
-    return found
+    """The file of weights in a folder, or their index; ModelError if there is neither, or several variants."""
+    found = next((source / name for name in (_INDEX, _SINGLE, *_PICKLED) if (source / name).exists()), None)
+    if found is not None:
+        return found
+    variants = sorted(source.glob(_VARIANTS))
+    if len(variants) == 1:
+        return variants[0]
+    several = f", but {', '.join(path.name for path in variants[:3])}" if variants else ""
+    raise ModelError(f"{source}: holds neither {_INDEX} nor {_SINGLE} nor pytorch_model.bin{several}")
 
 
 def _may_be_coded(tensor: Tensor) -> bool:
@@ -158,15 +173,16 @@ def _may_be_coded(tensor: Tensor) -> bool:
 
 
 def _write_weights(path: Path, model: Model, streams: TensorStreams) -> None:
-    """The tensors of the folder, those in the stream as streams of their own."""
+    """The tensors of the folder, those in the stream as streams of their own; of tied ones the first: loaders tie."""
+    kept = [tensor for tensor in model if tensor.same_as is None]
     infos = [
         TensorInfo(f"{t.name}{SUFFIX}", (streams.size(t.name),), "uint8", None, t.shard)
         if t.name in streams
         else t.info
-        for t in model
+        for t in kept
     ]
     with formats.create(path, infos, model.metadata | {"format": "pt"}) as writer:
-        for tensor in model:
+        for tensor in kept:
             if tensor.name in streams:
                 writer.put(f"{tensor.name}{SUFFIX}", np.frombuffer(streams.read(tensor.name), np.uint8))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from nncjit.stream.data_units import StreamReader
 
 __all__ = ["STEM", "FolderPair", "copy_rest", "into_folder"]
 
+MODULES = "modules.json"
+"""The list of modules in the folder of a sentence transformer."""
 STEM, ADAPTER = "model", "adapter_model"
 """Of the model file that is written, as loaders look for it; the second, where that is an adapter (LoRA)."""
 WEIGHTS = (
@@ -27,6 +30,8 @@ WEIGHTS = (
 """Suffixes of what is not copied: the model, and the same model in other formats."""
 OTHER_FORMS = (STEM, "pytorch_model", "tf_model", "flax_model", "rust_model", "consolidated")
 """How names of the same model in other formats begin."""
+_PARTS = (".safetensors", ".bin", ".pt")
+"""Suffixes of what in a folder within is another model rather than another form of this one."""
 NNEF = (".nnef", ".dat", ".quant")
 """Suffixes of the files that make an NNEF model."""
 
@@ -98,8 +103,9 @@ def _is_sharded(stream: Path) -> bool:
 def copy_rest(source: Path, target: Path, model: Path) -> None:
     """Copy what is neither hidden nor a model, folders included, but no links to folders: these may lead in circles.
 
-    An adapter beside the model goes along as it is. A warning names tensors that stay behind, unless they are those of
-    the model in another format.
+    An adapter beside the model goes along as it is, and so do the folders that modules.json names, which hold parts of
+    a sentence transformer. A warning names tensors that stay behind, unless they are those of the model in another
+    format.
 
     Parameters
     ----------
@@ -112,32 +118,51 @@ def copy_rest(source: Path, target: Path, model: Path) -> None:
     """
     is_left = (*WEIGHTS, *NNEF) if model.name.endswith(".nnef") else WEIGHTS
     adapters = () if model.name.startswith(ADAPTER) else tuple(source.glob(f"{ADAPTER}.*"))
+    whole = (*adapters, *_modules_of(source))
     with os_errors(target):
-        left = _copy(source, target, resolved(target), is_left, adapters)
+        left = _copy(source, target, resolved(target), is_left, whole)
     forms = (*OTHER_FORMS, model.name.partition(".")[0])
-    strangers = [path.relative_to(source).as_posix() for path in left if not path.name.startswith(forms)]
+    strangers = [
+        path.relative_to(source).as_posix()
+        for path in left
+        if not path.name.startswith(forms) or (path.parent != source and path.name.endswith(_PARTS))
+    ]
     if strangers and not model.name.endswith(".nnef"):
         more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
         said = f"{', '.join(strangers[:3])}{more}: not copied, tensors that are not in {model.name}"
         warnings.warn(f"{source}: {said}", NncWarning, stacklevel=2)
 
 
+def _modules_of(source: Path) -> Iterator[Path]:
+    """The folders of a sentence transformer's other modules."""
+    try:
+        modules = json.loads((source / MODULES).read_bytes())
+        names = [str(module["path"]) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    yield from (source / name for name in names if name)
+
+
 def _copy(
-    source: Path, target: Path, outermost: Path, is_left: tuple[str, ...], adapters: tuple[Path, ...] = ()
+    source: Path, target: Path, outermost: Path, is_left: tuple[str, ...], whole: tuple[Path, ...] = ()
 ) -> list[Path]:
-    """Copy all files but those whose names end so; these are returned."""
+    """Copy all files but those whose names end so, unless they are to be copied as a whole; others are returned."""
     left = []
     for path in sorted(source.iterdir()):
         if path.name.startswith(".") or (path.is_dir() and (path.is_symlink() or path.resolve() == outermost)):
             continue
         if path.is_dir():
             files = [inner for inner in path.rglob("*") if inner.is_file()]
+            if path in whole:
+                (target / path.name).mkdir(exist_ok=True)
+                _copy(path, target / path.name, outermost, ())
+                continue
             if files and not any(_goes_along(inner, is_left) for inner in files):
                 left += files
                 continue
             (target / path.name).mkdir(exist_ok=True)
             left += _copy(path, target / path.name, outermost, is_left)
-        elif path.is_file() and (path in adapters or _goes_along(path, is_left)):
+        elif path.is_file() and (path in whole or _goes_along(path, is_left)):
             with path.open("rb") as old, atomic_write(target / path.name) as new:
                 shutil.copyfileobj(old, new)
         elif path.is_file():

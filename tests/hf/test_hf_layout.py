@@ -21,6 +21,8 @@ torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file
+
     import nncjit.hf
     from nncjit.hf import compress_folder, lazy_state_dict
 
@@ -199,6 +201,45 @@ def test_a_damaged_stream_does_not_load(plain, tmp_path):
         load(tmp_path / "small")
     assert refusal(lambda: nncjit.decompress(tmp_path / "small", tmp_path / "again"))
     assert not (tmp_path / "again").exists()
+
+
+def renamed(source, folder, name):
+    shutil.copytree(source, folder)
+    (folder / "model.safetensors").rename(folder / name)
+    return folder
+
+
+def test_variants_and_pickled_weights_load(plain, tmp_path):
+    variant = renamed(plain, tmp_path / "variant", "model.fp16.safetensors")
+    compress_folder(variant, tmp_path / "a")
+    pickled = renamed(plain, tmp_path / "pickled", "model.fp16.safetensors")
+    arrays = load_file(pickled / "model.fp16.safetensors")
+    arrays["tied"] = next(iter(arrays.values()))
+    torch.save(arrays, pickled / "pytorch_model.bin")
+    compress_folder(pickled, tmp_path / "b")
+    assert {path.name for path in (tmp_path / "b").glob("*.*")} >= {"model.safetensors"}
+    assert not list((tmp_path / "b").glob("*.bin"))
+    found = [load(tmp_path / "a", variant="fp16")[1], load(tmp_path / "b")[1]]
+    assert not any(info["missing_keys"] or info["unexpected_keys"] for info in found)
+
+
+def test_parts_of_a_sentence_transformer_go_along(plain, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(plain, source)
+    (source / "2_Dense").mkdir()
+    (source / "2_Dense" / "model.safetensors").write_bytes(b"weights")
+    (source / "modules.json").write_text('[{"path": ""}, {"path": "2_Dense"}, {"path": "../plain"}]')
+    compress_folder(source, tmp_path / "a")
+    assert (tmp_path / "a" / "2_Dense" / "model.safetensors").read_bytes() == b"weights"
+    (source / "modules.json").write_text("[3]")
+    with pytest.warns(nncjit.NncWarning, match="2_Dense/model.safetensors: not copied"):
+        compress_folder(source, tmp_path / "b")
+
+
+def test_a_name_of_the_hub_and_the_name_of_a_file_are_told(tmp_path, capsys):
+    assert "hf download" in refusal(lambda: compress_folder("meta-llama/Llama-3.2-1B", tmp_path / "a"))
+    assert main(["compress", str(tmp_path), "-o", str(tmp_path / "a.safetensors"), "--layout", "hf"]) == 2
+    assert "is the name of a file" in capsys.readouterr().err
 
 
 def without(folder, name):
