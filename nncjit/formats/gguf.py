@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Piece(NamedTuple):
     block: BlockType | None
     """None where it is not taken apart."""
     infos: tuple[TensorInfo, ...]
-    order: str
+    order: Literal["<", ">"]
     """Of the bytes of a number."""
 
     @property
@@ -154,7 +154,7 @@ def _pieces(header: Header) -> list[Piece]:
     return [_piece(entry, _KEPT if quantised else None, header.order) for entry in header.entries]
 
 
-def _piece(entry: Entry, role: Role | None, order: str) -> Piece:
+def _piece(entry: Entry, role: Role | None, order: Literal["<", ">"]) -> Piece:
     if entry.kind in PLAIN:
         return Piece(entry, None, (TensorInfo(entry.name, entry.shape, PLAIN[entry.kind], role=role),), order)
     weights, n_bytes = _block_size(entry)

@@ -154,7 +154,8 @@ def _parse(reader: _Reader) -> Header:
     entries = tuple(_entry(reader) for _ in range(n_tensors))
     reader.take(-reader.at % alignment if entries else 0)
     _check(entries, alignment)
-    return Header(entries, reader.at, alignment, *split, reader.order)
+    part, parts = split
+    return Header(entries, reader.at, alignment, part, parts, reader.order)
 
 
 def _entry(reader: _Reader) -> Entry:
