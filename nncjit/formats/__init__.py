@@ -52,7 +52,17 @@ _MODULES = {
 _NOT_READ = {
     "saved_model.pb": "a SavedModel, whose variables nncjit does not read: save the model as .keras",
     ".ckpt.index": "a checkpoint of TensorFlow, which nncjit does not read: save the model as .keras",
+    "variables.index": "the index of a SavedModel's variables, which nncjit does not read: save the model as .keras",
+    ".pb": "a graph of TensorFlow, which nncjit does not read: save the model as .keras, or convert it to ONNX",
     ".tflite": "a TensorFlow Lite model, which nncjit does not read",
+    ".mlmodel": "a Core ML model, which nncjit does not read",
+    ".mlpackage": "a Core ML model, which nncjit does not read",
+    ".msgpack": "a checkpoint of Flax, which nncjit does not read: save the arrays as .safetensors",
+    ".pdparams": "a checkpoint of Paddle, which nncjit does not read: save the arrays as .safetensors",
+    ".pkl": "a pickle, which may run code when it is read: save the arrays as .safetensors",
+    ".pickle": "a pickle, which may run code when it is read: save the arrays as .safetensors",
+    ".joblib": "a pickle, which may run code when it is read: save the arrays as .safetensors",
+    ".npy": "a single array: give it to nncjit.encode, or save it as .npz",
 }
 
 

@@ -23,6 +23,7 @@ STATES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
 """Files of a training run that are no models."""
 NOT_MODELS = {
     "saved_model.pb": "is a SavedModel, whose variables nncjit does not read: save the model as .keras",
+    "Data/com.apple.CoreML": "is a Core ML model, which nncjit does not read",
     "model_index.json": "is a pipeline of several models: compress the folders in it one by one",
     "chain.json": "is the folder of a session of updates: `nncjit apply FOLDER -o MODEL` writes its model, "
     "`nncjit inspect` and `nncjit.updates.inspect_session` show it",

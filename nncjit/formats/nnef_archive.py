@@ -9,13 +9,14 @@ import gzip
 import os
 import tarfile
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nncjit.errors import ModelError
+from nncjit.errors import ModelError, NncWarning
 from nncjit.files import atomic_write, os_errors
 from nncjit.formats import nnef
 from nncjit.formats.tensor_writer import Store
@@ -47,7 +48,19 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa:
             model = stack.enter_context(nnef.read(graphs[0]))
         except ModelError as error:
             raise ModelError(f"{path}: {str(error).removeprefix(f'{graphs[0]}: ')}") from None
+        _warn_of_others(path, folder, graphs[0], model)
         return Model(model, model.metadata, stack.pop_all().close, model.graphs)
+
+
+def _warn_of_others(path: str | os.PathLike[str], folder: Path, graph: Path, model: Model) -> None:
+    """Name members that are no part of the model: a stream has no place for them."""
+    own = {graph, graph.with_suffix(".quant"), *(graph.parent / f"{name}.dat" for name in model.names)}
+    others = sorted(made.relative_to(folder).as_posix() for made in folder.rglob("*") if made.is_file())
+    others = [name for name in others if folder / name not in own]
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        said = f"{path}: left out, being no part of the graph: {', '.join(others[:3])}{more}"
+        warnings.warn(said, NncWarning, stacklevel=4)
 
 
 def _unpack(path: str | os.PathLike[str], folder: Path) -> None:

@@ -1,7 +1,8 @@
 """PyTorch checkpoints: state dicts, read and written by torch itself without running code from a pickle.
 
-A checkpoint is a state dict, or holds one under a name that training scripts use (`NESTED`). Other contents (an
-optimizer's state, a count of epochs) are left out, and a warning names them. Files are written as plain state dicts.
+A checkpoint is a state dict, or holds one under a name that training scripts use (`NESTED`), or under any name where it
+is the only one. Other contents (an optimizer's state, a count of epochs) are left out, and a warning names them. Files
+are written as plain state dicts.
 Tensors that share memory are tied, and come back tied.
 """
 
@@ -96,9 +97,19 @@ def _state_dict(path: str | os.PathLike[str], loaded: Any) -> tuple[dict[Any, An
             break
     table = {key: value for key, value in loaded.items() if arrays.is_torch(value)}
     if loaded and not table:
-        some = ", ".join(str(key) for key in list(loaded)[:5])
-        raise ModelError(f"{path}: no tensors under {some}; they are sought there and in {', '.join(NESTED)}")
+        inner = [key for key, value in loaded.items() if _is_state_dict(value)]
+        some = ", ".join(str(key) for key in (inner or list(loaded))[:5])
+        if not inner:
+            raise ModelError(f"{path}: no tensors under {some}; they are sought there and in {', '.join(NESTED)}")
+        if len(inner) > 1:
+            raise ModelError(f"{path}: holds several state dicts ({some}): save the one that is meant")
+        return dict(loaded[inner[0]]), [str(key) for key in loaded if key != inner[0]]
     return table, rest + [str(key) for key in loaded if key not in table]
+
+
+def _is_state_dict(value: Any) -> bool:
+    """Whether this is a table of nothing but tensors by name."""
+    return isinstance(value, Mapping) and bool(value) and all(map(arrays.is_torch, value.values()))
 
 
 def _detached(tensor: Tensor, source: Any) -> Tensor:

@@ -250,3 +250,12 @@ def test_every_damaged_byte_gives_a_model_or_our_error(tmp_path, suffix):
             target.write_bytes(content)
             message = refusal(lambda: load(path))
             assert not message or str(tmp_path) in message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("m.tflite", "TensorFlow Lite"), ("m.mlmodel", "Core ML"), ("m.pkl", "may run code"), ("m.npy", "single array")],
+)
+def test_formats_that_are_known_and_not_read_say_what_to_do(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"something")
+    assert words in refusal(lambda: open_model(tmp_path / name))

@@ -121,6 +121,17 @@ def test_archives_come_back_file_by_file(tmp_path, suffix):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", packed.name, "b", back.name, "m.nnc"]
 
 
+def test_members_of_an_archive_that_are_no_part_of_the_graph_are_named(tmp_path):
+    folder_of(tmp_path / "a")
+    for name in ("README", "io.npz", "runme.sh", "zoo/graph.nnef"):
+        (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "a" / name).write_text("x")
+    with tarfile.open(tmp_path / "a.nnef.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "a", ".")
+    with pytest.warns(nncjit.NncWarning, match=r"no part of the graph: README, io\.npz, runme\.sh and 1 more$"):
+        open_model(tmp_path / "a.nnef.tgz").close()
+
+
 def member(name, data=b"", **about):
     info = tarfile.TarInfo(name)
     info.size = len(data)

@@ -100,6 +100,13 @@ def test_a_training_checkpoint_gives_its_state_dict_and_a_warning(tmp_path, torc
     assert infos == [TensorInfo("w", (2,), "float32")]
 
 
+def test_the_only_state_dict_of_a_checkpoint_may_have_any_name(tmp_path, torch):
+    rest = {"step": 3, "optimizer_state": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}, "ema": {}}
+    torch.save(rest | {"model_state": {"w": torch.ones(2)}}, tmp_path / "model.pt")
+    with pytest.warns(UserWarning, match=r"left out, being no tensors: step, optimizer_state, ema$"):
+        assert load(tmp_path / "model.pt")[0] == [TensorInfo("w", (2,), "float32")]
+
+
 def test_an_ordered_state_dict_of_a_module_gives_no_warning(tmp_path, torch):
     torch.save(torch.nn.BatchNorm1d(3).state_dict(), tmp_path / "model.pt")
     names = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
@@ -112,14 +119,15 @@ def test_an_ordered_state_dict_of_a_module_gives_no_warning(tmp_path, torch):
         (lambda torch: torch.nn.Linear(2, 2), "it needs torch.nn.modules.linear.Linear, and nncjit runs no code"),
         (lambda torch: torch.ones(3), "holds a Tensor, not a state dict"),
         (lambda torch: [torch.ones(3)], "holds a list, not a state dict"),
-        (lambda torch: {"epoch": 3, "net": {"w": torch.ones(3)}}, "no tensors under epoch, net"),
+        (lambda torch: {"epoch": 3, "net": {"w": [3]}}, "no tensors under epoch, net"),
+        (lambda torch: {k: {"w": torch.ones(3)} for k in "gd"}, "holds several state dicts (g, d): save the one"),
         (lambda torch: {3: torch.ones(3)}, "the name of a tensor is a str, not 3"),
         (lambda torch: {"a": torch.ones(3, dtype=torch.complex32)}, "a: dtype complex32 is not"),
         (lambda torch: {"a": torch.eye(3).to_sparse()}, "a: a tensor of layout torch.sparse_coo has no plain values"),
         (lambda torch: {"a": torch.ones(3, device="meta")}, "a: a tensor on the meta device has no plain values"),
         (lambda torch: {"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "a: dtype qint8 is not"),
     ],
-    ids=["module", "tensor", "list", "nested", "number", "complex", "sparse", "meta", "quantised"],
+    ids=["module", "tensor", "list", "nested", "several", "number", "complex", "sparse", "meta", "quantised"],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_what_is_no_state_dict_gets_one_line(tmp_path, torch, make, reason):
