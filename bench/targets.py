@@ -29,7 +29,7 @@ import bench_quant
 import models
 import numpy as np
 from targets_table import show, table
-from timing import RIVAL, best_time, best_wall, ratio, rival_time
+from timing import RIVAL, best_time, best_wall, median_ratio, ratio, rival_time
 
 import nncjit
 from nncjit.cabac import lane_choice
@@ -46,6 +46,8 @@ QPS = (-38, -26)
 """Of whole models: NNCodec's default, some 6.4 bits per weight, and some 3.4 bits."""
 BLOCK_SCAN = 4
 """scan_order of 64 x 64 blocks."""
+PAIRS = 20
+"""Of runs from file to file and in memory."""
 LARGE = 2 << 30
 """Bytes of the file that memory must not depend on."""
 DENSE = [(name, dq) for name, dq in bench_encode.KINDS if name != "sparse"]
@@ -200,7 +202,7 @@ def model_of_vectors() -> Figures:
 
 
 def file_to_file() -> Figures:
-    """Times the time in memory, both in processes of their own."""
+    """Times the time in memory: the median of many pairs, since a run of 0.1 s is often disturbed."""
     path = models.minilm_file()
     if path is None:
         return
@@ -209,10 +211,8 @@ def file_to_file() -> Figures:
         stream, back = Path(name) / "model.nnc", Path(name) / "back.safetensors"
         nncjit.compress(path, stream)
         data = stream.read_bytes()
-        nncjit.decompress(stream, back)
-        there, again = (best_wall(run, 5) for run in (lambda: nncjit.encode(arrays), lambda: nncjit.decode(data)))
-        yield "compress", best_wall(lambda: nncjit.compress(path, stream), 5) / there
-        yield "decompress", best_wall(lambda: nncjit.decompress(stream, back), 5) / again
+        yield "compress", median_ratio(lambda: nncjit.compress(path, stream), lambda: nncjit.encode(arrays), PAIRS)
+        yield "decompress", median_ratio(lambda: nncjit.decompress(stream, back), lambda: nncjit.decode(data), PAIRS)
 
 
 def memory_of_minilm() -> Figures:

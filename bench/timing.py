@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import statistics
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,21 @@ def best_time(run: Run, rounds: int) -> float:
 def best_wall(run: Run, rounds: int) -> float:
     """Least wall time of some runs, seconds: for work of many threads."""
     return _best(run, rounds, time.perf_counter)
+
+
+def median_ratio(run: Run, other: Run, rounds: int) -> float:
+    """Median of wall time beside that of another run, over pairs of runs one after the other; who is first alternates.
+
+    What disturbs a machine for a while disturbs both of a pair. The best of each could come from different whiles.
+    """
+    pairs = [(run, other), (other, run)] * -(-rounds // 2)
+    for one in pairs[0]:
+        one()
+    ratios = []
+    for first, second in pairs:
+        times = {one: best_wall(one, 1) for one in (first, second)}
+        ratios.append(times[run] / times[other])
+    return statistics.median(ratios)
 
 
 def clock() -> float:

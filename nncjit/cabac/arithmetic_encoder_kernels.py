@@ -34,6 +34,7 @@ from nncjit.jit import (
     load_u8,
     load_u16,
     load_u32,
+    smaller,
     store_8,
     store_32,
 )
@@ -89,7 +90,7 @@ def _write_zeros(state, count, zero_step, contexts, tables, low, range_, pending
         n, before = 1, state
         state = (zero_step >> state) & 56
         if after == word and before == state and p < 32:
-            n = min((range_ & 31) // lps + 1, count)
+            n = smaller((range_ & 31) // lps + 1, count)
         count -= n
         mps = range_ - n * lps
         unlikely = p > 31
@@ -208,7 +209,7 @@ def encode_intervals(run, binariser, encoder):
             levels.state = zero_steps(levels.transitions, levels.state, interval.zero_steps)
             if interval.restart:
                 _restart(work, levels, coder)
-        stop = min(index + levels.chunk, interval.stop)
+        stop = smaller(index + levels.chunk, interval.stop)
         if stop == interval.stop:
             work.interval = at + 1
         work.waiting = binarise(binariser, index, stop)
@@ -269,7 +270,7 @@ def append(encoder, piece):
     # the piece's low may hold a carry above its top bit
     low += tail >> tail_bits
     while tail_bits > 0:
-        n = min(tail_bits, 16)
+        n = smaller(tail_bits, 16)
         tail_bits -= n
         low, pending, place = _append_bits(low, pending, place, (tail >> tail_bits) & ((1 << n) - 1), n)
     coder.low = low

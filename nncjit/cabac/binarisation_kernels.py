@@ -6,7 +6,7 @@ The second pass is in `arithmetic_encoder_kernels`.
 from nncjit.cabac.encoder_records import LIST_END, TOO_LARGE, WRONG_STATE, view_binariser
 from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.cabac.tabled_binarisation_kernels import binarise_by_tables, put_bypass
-from nncjit.jit import helper, inlined, kernel, load_i8, load_i32, load_i64, store_16, store_32
+from nncjit.jit import helper, inlined, kernel, load_i8, load_i32, load_i64, smaller, store_16, store_32
 
 
 @helper
@@ -62,8 +62,8 @@ def _binarise_by_rules(binariser, start, stop):
         negative = 1 if level < 0 else 0
         magnitude = abs(level)
         value = (magnitude + ((state >> 3) & halve)) >> halve
-        nonzero = min(value, 1)
-        wrong |= (level ^ (state >> 3)) & min(magnitude, 1)
+        nonzero = smaller(value, 1)
+        wrong |= (level ^ (state >> 3)) & smaller(magnitude, 1)
         most = most_below if negative else most_above
         large |= TOO_LARGE if magnitude > MAX_LEVEL or value > most else 0
         near = load_i32(base_levels, i) if base_levels else 0

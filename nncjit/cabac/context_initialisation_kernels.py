@@ -6,6 +6,8 @@ A context can be initialised in 9 ways, and keeps the pair of shifts that comes 
 each other over the codes of a layer, or of a sample of it, and sums what their bins cost.
 """
 
+import numpy as np
+
 from nncjit.cabac.binarisation_kernels import binarise
 from nncjit.cabac.encoder_records import (
     BYPASS,
@@ -20,7 +22,19 @@ from nncjit.cabac.encoder_records import (
 )
 from nncjit.cabac.quantiser_state_kernels import find_state, zero_steps
 from nncjit.cabac.tables import INITIALISATION_COUNT
-from nncjit.jit import field_offset, helper, kernel, load_i32, load_i64, load_u16, load_u32, store_32, store_64
+from nncjit.jit import (
+    field_offset,
+    helper,
+    kernel,
+    larger,
+    load_i32,
+    load_i64,
+    load_u16,
+    load_u32,
+    smaller,
+    store_32,
+    store_64,
+)
 
 CANDIDATE_ORDER = (0, 3, 4, 7, 8, 1, 2, 5, 6)
 """The initialisations in an order that puts one of each pair of shifts first, the leaders; both of the slowest pair,
@@ -137,13 +151,13 @@ def add_to_totals(simulation, n_contexts, scale):
         context, total = simulation.candidates + CANDIDATES_BYTES * k, simulation.totals + TOTAL_BYTES * k
         seen, added = load_i64(context + BINS, 0), load_i64(context + ADDED, 0)
         if seen > added:
-            late = seen - max(min(seen, ONCE), added)
-            factor = (scale * (seen - added) - (seen - added - late)) / max(late, 1)
+            late = seen - larger(smaller(seen, ONCE), added)
+            factor = (scale * (seen - added) - (seen - added - late)) / larger(late, 1)
             for i in range(INITIALISATION_COUNT):
                 later = load_i64(context + LATER, i) + load_i64(context + LEADING, LEADER_OF[i])
-                store_64(total, i, load_i64(total, i) + load_i64(context + EARLY, i) + int(later * factor))
+                store_64(total, i, load_i64(total, i) + load_i64(context + EARLY, i) + np.int64(later * factor))
             if late == 0:
-                unsampled = int(load_i64(context + EARLY, 0) * (scale - 1))
+                unsampled = np.int64(load_i64(context + EARLY, 0) * (scale - 1))
                 store_64(total + UNSAMPLED, 0, load_i64(total + UNSAMPLED, 0) + unsampled)
             for i in range(COST_WORDS):
                 store_64(context + EARLY, i, 0)
@@ -167,7 +181,7 @@ def _enter(sample, binariser, end):
     levels, transitions = binariser.levels, binariser.transitions
     # what follows shows the state, or has so few levels that it does not matter
     state = find_state(levels, transitions, sample.start, end) if load_i64(transitions, 0) else 0
-    binariser.state = max(state, 0)
+    binariser.state = larger(state, 0)
     level = load_i32(levels, sample.start - 1)
     binariser.previous = 1 if level < 0 else (2 if level > 0 else 0)
 
@@ -208,7 +222,7 @@ def simulate(simulation, binariser):
         weight = begin_sample(work, levels, sample, weight)
         start, stop, bypassed = sample.start, sample.stop, 0
         while start < stop:
-            middle = min(start + levels.chunk, stop)
+            middle = smaller(start + levels.chunk, stop)
             count = binarise(binariser, start, middle)
             bypassed += _simulate_codes(levels.codes, count, levels.transitions, candidates, tables, costs, limit)
             start = middle

@@ -35,7 +35,7 @@ from nncjit.cabac.lane_tables import (
     STATE_BITS,
     tables_at,
 )
-from nncjit.jit import byteswap32, helper, leading_zeros, load_u32, store_32
+from nncjit.jit import byteswap32, helper, leading_zeros, load_u32, smaller, store_32
 
 LOW_WORD = (1 << 32) - 1
 MAX_INT32 = (1 << 31) - 1
@@ -44,7 +44,7 @@ MAX_INT32 = (1 << 31) - 1
 @helper
 def refill_lane(group_address, lane, payloads, window, position):
     """`refill` for one lane."""
-    byte = min(position >> 3, load_u32(group_address + LAST_WORD, lane))
+    byte = smaller(position >> 3, load_u32(group_address + LAST_WORD, lane))
     shift = position - 8 * byte
     following = np.int64(0)
     if shift < 32:
@@ -89,7 +89,7 @@ def lane_bypass(group_address, lane, payloads, n):
     window, number = load_u32(group_address + WINDOW, lane), np.int64(0)
     while n > 0:
         window = refill_lane(group_address, lane, payloads, window, position)
-        size = min(n, 12)
+        size = smaller(n, 12)
         more = (window >> (BELOW_V - size)) // range_
         window = ((window - ((more * range_) << (BELOW_V - size))) << size) & LOW_WORD
         position += size

@@ -58,7 +58,7 @@ from nncjit.cabac.lane_tables import (
 )
 from nncjit.cabac.layer import Contexts
 from nncjit.cabac.segment_decoder_kernels import LEVELS, place_levels
-from nncjit.jit import atomic_add, field_offset, helper, kernel, load_u32, store_8, store_32
+from nncjit.jit import atomic_add, field_offset, helper, kernel, load_u32, smaller, store_8, store_32
 from nncjit.jit.vectors import count_ones, least, load_words, lowest_one, mask_bits, repeat, store_words_where
 
 GROUP_SIZE, KIND_SIZE, LAYER_SIZE, REST_SIZE, SEGMENT_SIZE, STREAM_SIZE = (
@@ -114,7 +114,7 @@ def open_lane_row(group_address, lane, row):
     """`segment_decoder_kernels.open_block_row` for a lane. Returns a fault, or FINE."""
     group = group_at(group_address)
     layer, segment = layer_at(group.layer[lane]), segment_at(group.segment[lane])
-    n_rows = min(layer.side_rows, segment.stop_row - row)
+    n_rows = smaller(layer.side_rows, segment.stop_row - row)
     group.row[lane] = row
     group.n_rows[lane] = n_rows
     group.done[lane] = 0
@@ -282,7 +282,7 @@ def decode_kind(work_address, kind_address, group_address, chunk):
         active = count_ones(mask_bits(load_words(group_address + N_BITS) != NOBODY))
         if not more and active < fewest:
             break
-        n_steps = min(least(load_words(group_address + LEFT)), STEPS)
+        n_steps = smaller(least(load_words(group_address + LEFT)), STEPS)
         run_block(group_address, kind_address, payloads, n_steps)
         look_after_lanes(group_address, kind.tables, chunk)
     hand_over(work_address, kind_address, group_address, chunk)

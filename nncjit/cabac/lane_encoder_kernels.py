@@ -63,6 +63,7 @@ from nncjit.jit import (
     load_i64,
     load_u16,
     load_u32,
+    smaller,
     store_16,
     store_32,
     store_64,
@@ -89,7 +90,7 @@ def take_level(group_address, lane, levels, state, dq):
     group.negative = group.negative & ~bit | (bit if level < 0 else 0)
     group.wrong |= bit if odd & dq and size and pointer <= last else 0
     store_32(group_address + POINTER, lane, pointer + 1)
-    store_32(group_address + FOLLOWING, lane, load_u32(levels, min(pointer + 1, last)))
+    store_32(group_address + FOLLOWING, lane, load_u32(levels, smaller(pointer + 1, last)))
 
 
 @helper
@@ -208,7 +209,7 @@ def finish_level(group_address, lane, tables, levels, unary_length, dq):
         n_bits += more
     suffix, left = rest - (1 << n_bits), n_bits
     while left > 0:
-        n = min(left, SUFFIX_BITS)
+        n = smaller(left, SUFFIX_BITS)
         left -= n
         low = (low << n) + range_ * ((suffix >> left) & ((1 << n) - 1))
         low, pending = put_digit(group_address, lane, low, pending + n)
@@ -282,7 +283,7 @@ def encode_rows(coding_address, worker):
         count, busy = STEPS, False
         for lane in range(LANES):
             if group.row[lane] or open_row(coding_address, group_address, lane):
-                count = min(count, _levels_left(group, lane))
+                count = smaller(count, _levels_left(group, lane))
                 busy = True
         if not busy:
             return

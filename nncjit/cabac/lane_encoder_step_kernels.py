@@ -30,7 +30,7 @@ from nncjit.cabac.lane_tables import (
     TABLES,
     place_word,
 )
-from nncjit.jit import field_offset, helper, inlined, load_i64, store_64
+from nncjit.jit import field_offset, helper, inlined, load_i64, smaller, store_64
 from nncjit.jit.vectors import (
     absolute,
     any_lane,
@@ -195,7 +195,7 @@ def run_steps(group, tables, thresholds, levels, first, count, unary_length, dq)
     at = group + DIGITS + 4 * load_i64(group + N_DIGITS, 0)
     k, unserved = first, False
     while k < count and not unserved:
-        stop = min(k + ESCAPE_STEPS, count)
+        stop = smaller(k + ESCAPE_STEPS, count)
         while k < stop:
             place, range_, low, pending, value, following, pointer, negative, wrong, at = step(
                 group + CONTEXTS, levels, last, parities,

@@ -7,7 +7,7 @@ from nncjit.cabac.lane_records import GROUP, LANES, ROW, STEPS, group_at
 from nncjit.cabac.lane_step_kernels import ESCAPED, LOG, TABLE_HALF
 from nncjit.cabac.lane_tables import BELOW_STATE, ESCAPED_CODE, PLACE_BITS, TABLES
 from nncjit.cabac.segment_decoder_kernels import locate
-from nncjit.jit import field_offset, helper, inlined, zero_bytes
+from nncjit.jit import field_offset, helper, inlined, smaller, zero_bytes
 from nncjit.jit.vectors import (
     any_lane,
     as_bytes,
@@ -83,7 +83,7 @@ def levels_of_codes(group_address, lane, tables, out):
     codes, escaped = group_address + CODES_AT + ROW * lane, group_address + ESCAPED + 4 * ROW * lane
     left = np.int64(group_at(group_address).n_codes[lane])
     while left > 0:
-        wanted = mask_of((1 << min(left, LANES)) - 1)
+        wanted = mask_of((1 << smaller(left, LANES)) - 1)
         level, escaped = take_codes(codes, escaped, wanted, low, high, odd_low, odd_high)
         store_vector(out, level)
         codes, out, left = codes + LANES, out + 4 * LANES, left - LANES
@@ -101,11 +101,11 @@ def place_codes(layer, group_address, lane, tables):
     count = np.int64(group.n_codes[lane])
     row, left, column, columns = locate(layer, rows, group.done[lane])
     while count > 0:
-        run = min(columns - column, count)
+        run = smaller(columns - column, count)
         out = layer.out + 4 * ((top + row) * width + left + column)
         count -= run
         while run > 0:
-            n = min(run, LANES)
+            n = smaller(run, LANES)
             wanted = mask_of((1 << n) - 1)
             level, escaped = take_codes(codes, escaped, wanted, low, high, odd_low, odd_high)
             if scaled:
@@ -117,4 +117,4 @@ def place_codes(layer, group_address, lane, tables):
         if row == rows:
             row = np.int64(0)
             left += columns
-            columns = min(columns, width - left)
+            columns = smaller(columns, width - left)

@@ -32,7 +32,7 @@ from nncjit.cabac.lane_tables import (
     TABLES,
     place_word,
 )
-from nncjit.jit import field_offset, helper, inlined
+from nncjit.jit import field_offset, helper, inlined, smaller
 from nncjit.jit.vectors import (
     absolute,
     any_lane,
@@ -197,7 +197,7 @@ def run_steps(group, tables, payloads, first, count, unary_length, dq):
     ahead, filled = bits_from(payloads, payload, last_word, position + BELOW_V), position
     k, unserved = first, False
     while k < count and not unserved:
-        stop = min(k + REFILL_STEPS, count)
+        stop = smaller(k + REFILL_STEPS, count)
         while k < stop:
             place, range_, window, position, word = step(
                 contexts, log + LANES * k,

@@ -1,7 +1,7 @@
 """What the encoder asks about levels before it codes them: which rows are empty, and how large the levels are."""
 
 from nncjit.cabac.encoder_records import CELL, view_cell
-from nncjit.jit import helper, kernel, leading_zeros, load_i32, load_u8, store_8
+from nncjit.jit import helper, kernel, leading_zeros, load_i32, load_u8, smaller, store_8
 
 CELL_BYTES = CELL.itemsize
 
@@ -13,7 +13,7 @@ def _count_sizes(levels, cell):
     for i in range(cell.start, cell.stop):
         magnitude = abs(load_i32(levels, i))
         top = 63 - leading_zeros(magnitude | 1)
-        some = min(magnitude, 1)
+        some = smaller(magnitude, 1)
         nonzeros += some
         log_sizes += some * ((top << 8) + ((magnitude << 8) >> top))
     cell.nonzeros = nonzeros
@@ -41,14 +41,14 @@ def mark_nonzero_rows(levels, rows, width, block_rows, block_columns, marks):
     """
     place, total = levels, 0
     for top in range(0, rows, block_rows):
-        bottom = min(top + block_rows, rows)
+        bottom = smaller(top + block_rows, rows)
         for left in range(0, width, block_columns):
-            count = min(block_columns, width - left)
+            count = smaller(block_columns, width - left)
             for row in range(top, bottom):
                 found = 0
                 for i in range(count):
                     found += 1 if load_i32(place, i) != 0 else 0
-                store_8(marks, row, load_u8(marks, row) | min(found, 1))
+                store_8(marks, row, load_u8(marks, row) | smaller(found, 1))
                 total += found
                 place += 4 * count
     return total

@@ -1,6 +1,6 @@
 """Kernel that reorders a matrix between raster and block order (spec, section 7)."""
 
-from nncjit.jit import helper, kernel, load_i64, load_u8, store_8, store_64
+from nncjit.jit import helper, kernel, load_i64, load_u8, smaller, store_8, store_64
 
 
 @helper
@@ -29,9 +29,9 @@ def reorder(raster, flat, first_row, stop_row, row_bytes, side, side_bytes, to_f
     """
     place = flat + first_row * row_bytes
     for top in range(first_row, stop_row, side):
-        bottom = min(top + side, stop_row)
+        bottom = smaller(top + side, stop_row)
         for left in range(0, row_bytes, side_bytes):
-            count = min(side_bytes, row_bytes - left)
+            count = smaller(side_bytes, row_bytes - left)
             for row in range(top, bottom):
                 cell = raster + row * row_bytes + left
                 if to_flat:

@@ -15,7 +15,7 @@ from nncjit.cabac import lane_supply
 from nncjit.cabac.context_decoder_kernels import decode_context_share
 from nncjit.cabac.payload_decoder_kernels import decode_share
 from nncjit.cabac.tables import DQ_NEXT_STATE, FAST, INITIAL_WORDS, RANGE_LPS, SLOW
-from nncjit.jit import Table
+from nncjit.jit import JIT, Table, numba_internals
 from nncjit.jit import threads as jit_threads
 
 Array = np.ndarray[Any, Any]
@@ -129,3 +129,9 @@ def _decode_in_streams(
     shared["n_all"], shared["workers"] = len(order), workers
     jit_threads.run(kernel, work.address, workers)
     segments[order] = ordered.records
+
+
+def compile_contexts() -> None:
+    """Compile the kernel for layers with contexts of updates or bounded codebooks, to be on disk from now on."""
+    if JIT:
+        numba_internals.compile_worker(decode_context_share)

@@ -17,7 +17,7 @@ from nncjit.cabac.encoder_records import (
 )
 from nncjit.cabac.layer import MAX_LEVEL
 from nncjit.cabac.quantiser_state_kernels import all_zero
-from nncjit.jit import helper, leading_zeros, load_i32, load_i64, load_u16, store_16, store_64
+from nncjit.jit import helper, leading_zeros, load_i32, load_i64, load_u16, smaller, store_16, store_64
 
 
 @helper
@@ -59,14 +59,14 @@ def _put_rest(place, rem, prefix_row, rest):
     if k > BYPASS_BITS:
         return put_bypass(place, rest - (1 << k), k)
     store_16(place, 0, BYPASS | k << 11 | rest - (1 << k))
-    return place + 2 * min(k, 1)
+    return place + 2 * smaller(k, 1)
 
 
 @helper
 def _put_large(binariser, place, value, sign):
     """Append what a value without a row of its own has after the first HEAD unary codes; sign is 0 or -1."""
     unary_length = binariser.unary_length
-    stop = min(value, unary_length)
+    stop = smaller(value, unary_length)
     if stop > HEAD:
         row = binariser.unary_rows - sign * 2 * (unary_length + ROW_CODES)
         for k in range(HEAD, stop, ROW_CODES):
@@ -104,7 +104,7 @@ def binarise_by_tables(binariser, start, stop):
             place += 4
             near = last
             continue
-        last = min(last, end)
+        last = smaller(last, end)
         while near < last:
             level = load_i32(near, 0)
             near += 4
@@ -112,7 +112,7 @@ def binarise_by_tables(binariser, start, stop):
             magnitude = (level ^ sign) - sign
             odd = magnitude + ((state >> 3) & halve)
             value = odd >> halve
-            row = middle + 2 * ROW_CODES * ((min(value, most_tabled + 1) ^ sign) - sign)
+            row = middle + 2 * ROW_CODES * ((smaller(value, most_tabled + 1) ^ sign) - sign)
             shape = load_u16(row, ROW_CODES - 1)
             wrong |= odd & (magnitude | shape >> SHAPE_NONZERO)
             _copy_codes(row, place + 2)

@@ -40,6 +40,7 @@ from nncjit.jit import (
     load_i64,
     load_u16,
     load_u32,
+    smaller,
     store_32,
     store_64,
     zero_bytes,
@@ -196,7 +197,7 @@ def simulate_in_vectors(simulation, binariser):
             _initialise_vectors(vectors, work.initial_words, n_contexts)
         start, stop, bypassed = sample.start, sample.stop, 0
         while start < stop:
-            middle = min(start + levels.chunk, stop)
+            middle = smaller(start + levels.chunk, stop)
             count = binarise(binariser, start, middle)
             bypassed += _simulate_codes(levels.codes, count, levels.transitions, candidates, vectors, tables, limit)
             _collect(candidates, vectors, n_contexts)

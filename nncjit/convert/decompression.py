@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
@@ -219,7 +220,8 @@ def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuild
 class _Behind:
     """Writes decoded tensors on a separate thread, at most a few tensors and bytes behind the decoder.
 
-    While the next tensors are prepared, more may wait: they are in memory anyway, and those have none yet.
+    While the next tensors are prepared, more may wait: they are in memory anyway, and those have none yet. Who has to
+    wait for the thread writes as well, from the other end, where tensors have their places in the file.
     """
 
     WAITING, WAITING_BYTES = 2, 1 << 25
@@ -229,10 +231,11 @@ class _Behind:
 
     def __init__(self, writer: Writer, thread: ThreadPoolExecutor) -> None:
         self._writer, self._thread = writer, thread
-        self._waiting: list[tuple[Future[None], int]] = []
+        self._waiting: list[tuple[Future[None], Callable[[], None], int]] = []
 
     def __call__(self, name: str, storage: Array, start: int | None) -> None:
-        self._waiting.append((self._thread.submit(self._put, name, storage, start), storage.nbytes))
+        put = partial(self._put, name, storage, start)
+        self._waiting.append((self._thread.submit(put), put, storage.nbytes))
         self.wait(self.WAITING, self.WAITING_BYTES)
 
     def catch_up(self) -> None:
@@ -251,10 +254,15 @@ class _Behind:
         writing come out here.
         """
         while (len(self._waiting) > left and self._bytes() > most) or self._bytes() > self.MOST_BYTES:
-            self._waiting.pop(0)[0].result()
+            newest, put, _ = self._waiting[-1]
+            if self._writer.takes_pieces and newest.cancel():
+                self._waiting.pop()
+                put()
+            else:
+                self._waiting.pop(0)[0].result()
 
     def _bytes(self) -> int:
-        return sum(size for _, size in self._waiting)
+        return sum(size for *_, size in self._waiting)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from nncjit.jit import (
     load_u16,
     load_u32,
     record_view,
+    smaller,
     store_8,
     store_16,
     store_32,
@@ -88,7 +89,7 @@ def join_planes(words, word_bytes, run):
     """
     size, first = _planes_at(run).n_values, 0
     while first < size:
-        count, at = min(PIECE, size - first), words + word_bytes * first
+        count, at = smaller(PIECE, size - first), words + word_bytes * first
         if word_bytes == 1:
             join_8(at, first, count, run)
         elif word_bytes == 2:

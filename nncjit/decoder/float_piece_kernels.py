@@ -21,6 +21,7 @@ from nncjit.jit import (
     load_u16,
     load_u32,
     record_view,
+    smaller,
     store_8,
     store_16,
     store_32,
@@ -166,7 +167,7 @@ def bytes_of_all_planes(item_address, zeros, step):
     item, total = item_at(item_address), np.int64(0)
     rest_bits, size = item.mantissa_bits + 1, item.n_values
     for k in range((size + CHUNK - 1) // CHUNK):
-        n_bytes = bytes_of_planes(rest_bits, load_u8(zeros, step * k), min(CHUNK, size - CHUNK * k))
+        n_bytes = bytes_of_planes(rest_bits, load_u8(zeros, step * k), smaller(CHUNK, size - CHUNK * k))
         if n_bytes < 0:
             return np.int64(-1)
         total += n_bytes
@@ -202,7 +203,7 @@ def _make_worker(decode_symbols):
         run.mantissa_bits, run.exponent_bits = item.mantissa_bits, item.symbol_bits
         first, stop = np.int64(0), planes
         while first < size:
-            count = min(CHUNK, size - first)
+            count = smaller(CHUNK, size - first)
             if stop - data < MOST:  # few bytes are left: move them to where zeros can follow them
                 rest = stop - data
                 for k in range(rest):

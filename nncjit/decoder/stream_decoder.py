@@ -18,6 +18,7 @@ from nncjit import dtypes
 from nncjit.bits import as_source
 from nncjit.cabac import lane_choice
 from nncjit.cabac.payload_decoder import decode_payloads
+from nncjit.cabac.segment_supply import compile_contexts
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.float_piece_decoder import compile_pieces, decode_float_pieces
 from nncjit.decoder.memory_budget import MemoryBudget
@@ -130,6 +131,7 @@ def decode(
 
 def compile_kernels() -> None:
     """Compile what decoding compiles only after some use, to be on disk from now on."""
+    compile_contexts()
     lane_choice.compile_lanes()
     compile_pieces()
     thread_counts.compile_driver()

@@ -18,10 +18,12 @@ from nncjit.jit import (
     field_offset,
     helper,
     kernel,
+    larger,
     load_u8,
     load_u16,
     load_u32,
     record_view,
+    smaller,
     store_8,
     store_16,
     store_32,
@@ -126,7 +128,7 @@ def _make_piece(load):
             shift = bit if bit < mantissa_bits else above
             for at in range(0, count, 8):
                 byte = np.int64(0)
-                for k in range(min(8, count - at)):
+                for k in range(smaller(8, count - at)):
                     byte |= ((load(words_at, first + at + k) >> shift) & 1) << k
                 store_8(out, at >> 3, byte)
             out += (count + 7) >> 3
@@ -194,7 +196,7 @@ def choose_frequencies(space_address, count):
         n = np.int64(0)
         for k in range(4):
             n += np.int64(space.counts[k, symbol])
-        frequency = np.int64(0) if n == 0 else max(1, (n * SLOTS + (count >> 1)) // count)
+        frequency = np.int64(0) if n == 0 else larger(1, (n * SLOTS + (count >> 1)) // count)
         space.frequencies[symbol] = frequency
         total += frequency
         if frequency > space.frequencies[most]:
@@ -204,7 +206,7 @@ def choose_frequencies(space_address, count):
         for symbol in range(256):
             if space.frequencies[symbol] > space.frequencies[largest]:
                 largest = np.int64(symbol)
-        less = min(total - SLOTS, max(1, space.frequencies[largest] >> 4))
+        less = smaller(total - SLOTS, larger(1, space.frequencies[largest] >> 4))
         space.frequencies[largest] -= less
         total -= less
     space.frequencies[most] += SLOTS - total
@@ -316,7 +318,7 @@ def _make_encoder(piece, run_states):
         words, size, mantissa_bits, symbol_bits = work.words, work.n_values, work.mantissa_bits, work.symbol_bits
         zero_bytes(space_address + COUNTS, 4 * 4 * 256)
         for first in range(0, size, CHUNK):
-            count = min(CHUNK, size - first)
+            count = smaller(CHUNK, size - first)
             zeros = take_apart(words, first, count, mantissa_bits, symbol_bits, space_address)
             space.zeros[first // CHUNK] = zeros
         most = choose_frequencies(space_address, size)
@@ -329,7 +331,7 @@ def _make_encoder(piece, run_states):
         copy_bytes(out, space_address + CODED + 2 * coded, n_bytes)
         out += n_bytes
         for first in range(0, size, CHUNK):
-            zeros, count = np.int64(space.zeros[first // CHUNK]), min(CHUNK, size - first)
+            zeros, count = np.int64(space.zeros[first // CHUNK]), smaller(CHUNK, size - first)
             out = put_planes(words, first, count, mantissa_bits, symbol_bits, zeros, out)
         return out - work.out
 

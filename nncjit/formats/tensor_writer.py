@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -58,6 +59,7 @@ class Writer:
                 self._targets[info.same_as].append(info)
         self._arrays: dict[str, np.ndarray[Any, Any]] = {}
         self._left = set(self._targets)
+        self._written: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._store: Store | None = None
 
@@ -101,7 +103,7 @@ class Writer:
         return isinstance(self._store, PlacedStore)
 
     def put_piece(self, name: str, array: np.ndarray[Any, Any], start: int) -> None:
-        """Write some elements of a tensor in raster order, of which the first is number `start`; in order, each once.
+        """Write some elements of a tensor in raster order, of which the first is number `start`; each once.
 
         Raises
         ------
@@ -116,8 +118,9 @@ class Writer:
         contiguous = np.asarray(array, order="C")
         for target in self._targets[name]:
             self._store.put(target, contiguous, start)
-        if start + array.size == info.size:
-            with self._lock:
+        with self._lock:
+            self._written[name] += array.size
+            if self._written[name] >= info.size:
                 self._left.discard(name)
 
     def _info(self, name: str) -> TensorInfo:

@@ -14,7 +14,7 @@ import ctypes
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import TypingError, types
 from numba.extending import intrinsic
 
 from nncjit.jit import llvm_ir
@@ -121,22 +121,35 @@ if JIT:
         return types.int64(types.float32), generate
 
     @intrinsic
-    def smaller(context, x, y):
-        """The lesser of two int64. Numba's `min` is a function, which takes as long to compile as ten of these."""
+    def float_of_bits(context, x):
+        """The float32 that has these 32 bits."""
 
         def generate(_context, builder, _signature, args):
-            return builder.select(builder.icmp_signed("<", *args), *args)
+            return builder.bitcast(builder.trunc(args[0], I32), F32)
 
-        return types.int64(types.int64, types.int64), generate
+        return types.float32(types.int64), generate
+
+    def _chosen(kinds, sign):
+        """Of two numbers the second, if it is below or above the first, for an intrinsic."""
+        kind, other = (types.int64 if isinstance(kind, types.Integer) else kind for kind in kinds)
+        if kind != other or not isinstance(kind, types.Number):
+            raise TypingError(f"two numbers of one type are compared, not {kind} and {other}")
+
+        def generate(_context, builder, _signature, args):
+            compare = builder.icmp_signed if kind == types.int64 else builder.fcmp_ordered
+            return builder.select(compare(sign, args[1], args[0]), args[1], args[0])
+
+        return kind(kind, kind), generate
 
     @intrinsic
-    def larger(context, x, y):
-        """The greater of two int64."""
+    def smaller(_context, x, y):
+        """``min(x, y)``, which Numba compiles as a function of its own, for two int64 or two floats of one type."""
+        return _chosen((x, y), "<")
 
-        def generate(_context, builder, _signature, args):
-            return builder.select(builder.icmp_signed(">", *args), *args)
-
-        return types.int64(types.int64, types.int64), generate
+    @intrinsic
+    def larger(_context, x, y):
+        """``max(x, y)``."""
+        return _chosen((x, y), ">")
 
     @intrinsic
     def leading_zeros(context, x):
@@ -204,6 +217,9 @@ else:
 
     def float_bits(x):
         return int(np.float32(x).view(np.uint32))
+
+    def float_of_bits(x):
+        return np.uint32(x).view(np.float32)
 
     smaller, larger = min, max
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nncjit.jit import kernel, load_i32, load_i64, record_view, store_32, store_64
+from nncjit.jit import kernel, larger, load_i32, load_i64, record_view, smaller, store_32, store_64
 
 EXTENT = np.dtype([("low", "i8"), ("high", "i8")])
 """Smallest and largest level."""
@@ -35,8 +35,8 @@ def extent(levels, n, ends):
     low = high = np.int32(load_i32(levels, 0))
     for i in range(n):
         level = np.int32(load_i32(levels, i))
-        low = min(low, level)
-        high = max(high, level)
+        low = smaller(low, level)
+        high = larger(high, level)
     out = _extent_at(ends)
     out.low, out.high = low, high
 
@@ -53,5 +53,5 @@ def look_up(levels, n, low, table, size, out):
     out    : address of int32[n]     out; may be `levels`
     """
     for i in range(n):
-        place = min(max(load_i32(levels, i) - low, 0), size - 1)
+        place = smaller(larger(load_i32(levels, i) - low, 0), size - 1)
         store_32(out, i, load_i32(table, place))

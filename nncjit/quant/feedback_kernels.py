@@ -15,11 +15,13 @@ from nncjit.jit import (
     field_offset,
     helper,
     kernel,
+    larger,
     load_f32,
     load_i32,
     load_i64,
     load_u8,
     record_view,
+    smaller,
     store_8,
     store_32,
     store_64,
@@ -212,7 +214,7 @@ def quantise_chains(at, rows, row, column, chain, streams, n, last_row):
         source = at.targets + 4 * (first + stream * at.block)
         for i in range(n):
             value = load_f32(source, i)
-            store_f32(work, streams * i + stream, min(max(value, -limit), limit))
+            store_f32(work, streams * i + stream, smaller(larger(value, -limit), limit))
         start_paths(costs, nonzero, load_i64(at.states, chain + stream), load_i64(at.was, chain + stream), stream)
     if at.vector:
         prepare((work, by, rows + LEVEL_RATES, zero, pairs0, pairs1, vectors))
@@ -303,7 +305,7 @@ def quantise_rows(rows, first, stop):
         last_row = block > 0 and (place % block == block - 1 or place == at.rows - 1)
         chain, column = 0, 0
         while column < width:
-            streams, n = 1, min(width - column, block) if block else piece
+            streams, n = 1, smaller(width - column, block) if block else piece
             if chain + STREAMS <= whole and (layers == 1 or column % piece + STREAMS * block <= piece):
                 streams = STREAMS
             if layers > 1:

@@ -7,7 +7,19 @@ eight survivors carries the errors of its kernel so far, in one lane.
 
 import numpy as np
 
-from nncjit.jit import field_offset, helper, kernel, load_f32, load_i32, load_u8, record_view, store_32, store_f32
+from nncjit.jit import (
+    field_offset,
+    helper,
+    kernel,
+    larger,
+    load_f32,
+    load_i32,
+    load_u8,
+    record_view,
+    smaller,
+    store_32,
+    store_f32,
+)
 from nncjit.jit.lanes import lane_program
 from nncjit.quant import rate_kernels
 from nncjit.quant.feedback_kernels import FIRST, SECOND, ZERO_FROM, ZERO_IS_LATE
@@ -185,7 +197,7 @@ def quantise_group_row(groups, row):
             store_f32(inner, k * taps + h, load_f32(at.feed, (row * taps + k) * at.side + row * taps + h))
     limit = np.float32(EXACT_BELOW / 4)
     for i in range(width):
-        store_f32(x, i, min(max(load_f32(target, i) * inverse, -limit), limit))
+        store_f32(x, i, smaller(larger(load_f32(target, i) * inverse, -limit), limit))
         store_f32(originals, i, load_f32(error, i) * inverse)
     for state in range(8):
         store_f32(costs, state, np.float32(0.0) if state == at.state else UNREACHED)

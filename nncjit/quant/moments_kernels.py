@@ -2,7 +2,20 @@
 
 import numpy as np
 
-from nncjit.jit import helper, inlined, kernel, load_f32, load_i32, load_i64, record_view, store_64, zero_bytes
+from nncjit.jit import (
+    float_of_bits,
+    helper,
+    inlined,
+    kernel,
+    larger,
+    load_f32,
+    load_i32,
+    load_i64,
+    record_view,
+    smaller,
+    store_64,
+    zero_bytes,
+)
 from nncjit.jit.vectors import element, load_floats_as_doubles, load_ints_as_doubles, repeat_double
 
 MOMENTS = np.dtype([("total", "f8"), ("power", "f8"), ("peak", "f8"), ("non_finite", "i8")])
@@ -25,7 +38,7 @@ def _largest_bits(values, n):
     """The greatest magnitude, as the bits of a float32, which are ordered as magnitudes are."""
     most = 0
     for i in range(n):
-        most = max(most, load_i32(values, i) & 0x7FFFFFFF)
+        most = larger(most, load_i32(values, i) & 0x7FFFFFFF)
     return most
 
 
@@ -61,7 +74,7 @@ def _finite_sums(values, n):
         bits = load_i32(values, i) & 0x7FFFFFFF
         if bits < INFINITE:
             x = np.float64(load_f32(values, i))
-            total, power, most = total + x, power + x * x, max(most, bits)
+            total, power, most = total + x, power + x * x, larger(most, bits)
         else:
             bad += 1
     return total, power, most, bad
@@ -77,15 +90,15 @@ def moments(values, n, sums):
     """
     total, power, peak, non_finite = 0.0, 0.0, 0, 0
     for first in range(0, n, BLOCK):
-        count, at = min(BLOCK, n - first), values + 4 * first
+        count, at = smaller(BLOCK, n - first), values + 4 * first
         most, bad = _largest_bits(at, count), 0
         if most < INFINITE:
             t, p = _sums(at, count)
         else:
             t, p, most, bad = _finite_sums(at, count)
-        total, power, peak, non_finite = total + t, power + p, max(peak, most), non_finite + bad
+        total, power, peak, non_finite = total + t, power + p, larger(peak, most), non_finite + bad
     out = _moments_at(sums)
-    out.total, out.power, out.peak, out.non_finite = total, power, _float_of(peak), non_finite
+    out.total, out.power, out.peak, out.non_finite = total, power, np.float64(float_of_bits(peak)), non_finite
 
 
 @kernel
@@ -128,7 +141,7 @@ def grain(values, n, small, most_small, counts):
         x = load_f32(values, i)
         if x != 0:
             a = abs(x)
-            least = min(least, a)
+            least = smaller(least, a)
             nonzeros += 1
             n_small += 1 if a < small else 0
             signs |= 1 if x > 0 else 2
@@ -155,13 +168,4 @@ def _magnitude_of_rank(values, n, rank, counts):
             rank -= load_i64(counts, digit)
             digit += 1
         prefix = prefix << 8 | digit
-    return _float_of(prefix)
-
-
-@helper
-def _float_of(bits):
-    """The value of a positive, finite float32 by its bits."""
-    exponent, mantissa = bits >> 23, bits & 0x7FFFFF
-    if exponent == 0:
-        return mantissa * 2.0**-149
-    return (mantissa | 0x800000) * 2.0 ** (exponent - 150)
+    return np.float64(float_of_bits(prefix))

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from nncjit.jit import helper, kernel, leading_zeros, load_f32, store_f32
+from nncjit.jit import helper, kernel, larger, leading_zeros, load_f32, smaller, store_f32
 
 SIGNS = 32
 SIZES = 34
@@ -70,7 +70,7 @@ def guess(values, n, inverse, counts):
         if size < 1e9:
             total += size
             finite += 1
-    mean = max(total / max(finite, 1), 0.15)
+    mean = larger(total / larger(finite, 1), 0.15)
     for i in range(SIZES):
         store_f32(counts, i, np.float32(0.5))
     for size in range(1, SIZE_CLASSES):
@@ -98,10 +98,10 @@ def update(at):
         size, place, order = 1, 1, 0
         while size < LEVELS:
             here = counts[base + place]
-            above = max(above - here, np.float32(0.0))
+            above = larger(above - here, np.float32(0.0))
             stop = reached + weight * (rate(here, above) + np.float32(order))
             reached += weight * rate(above, here)
-            after = min(size + (1 << order), LEVELS)
+            after = smaller(size + (1 << order), LEVELS)
             for k in range(size, after):
                 level_rates[negative, k] = stop
             size = after

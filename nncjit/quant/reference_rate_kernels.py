@@ -9,7 +9,7 @@ Costs are in units of 2^-15 bit.
 import numpy as np
 
 from nncjit.cabac.tables import ZERO_BIAS
-from nncjit.jit import helper, kernel, load_f32, load_i32, load_u32, record_view, store_32
+from nncjit.jit import helper, kernel, larger, load_f32, load_i32, load_u32, record_view, smaller, store_32
 from nncjit.quant.trellis_kernels import cheapest, magnitude, member, way_back, window
 
 SIGN, GREATER = 24, 27
@@ -76,7 +76,7 @@ def value_cost(contexts, value, previous, state, unary_length, costs):
     negative = 1 if value < 0 else 0
     size = -value if negative else value
     total += bin_cost(load_u32(contexts, SIGN + previous), negative, costs)
-    for j in range(min(size, unary_length)):
+    for j in range(smaller(size, unary_length)):
         total += bin_cost(load_u32(contexts, GREATER + 2 * j + negative), 1 if size > j + 1 else 0, costs)
     if size > unary_length:
         reached, order = unary_length + 1, 0
@@ -97,7 +97,7 @@ def code_value(contexts, value, previous, state, unary_length, fast, slow):
     negative = 1 if value < 0 else 0
     size = -value if negative else value
     adapt(contexts, SIGN + previous, negative, fast, slow)
-    for j in range(min(size, unary_length)):
+    for j in range(smaller(size, unary_length)):
         adapt(contexts, GREATER + 2 * j + negative, 1 if size > j + 1 else 0, fast, slow)
     if size > unary_length:
         reached, order = unary_length + 1, 0
@@ -125,7 +125,7 @@ def uniform(search):
         nearest += 1 if rounded - nearest >= 0.5 else 0
         size = magnitude(np.float64(x) * inverse)
         best, best_cost = 0, size * size * weight + value_cost(coder, 0, previous, 0, unary_length, table)
-        for candidate in range(max(nearest - 1, 1), nearest + 1):
+        for candidate in range(larger(nearest - 1, 1), nearest + 1):
             # the reference rates a negative level as if it were positive
             rate = value_cost(coder, candidate, previous, 0, unary_length, table)
             cost = (size - candidate) * (size - candidate) * weight + rate

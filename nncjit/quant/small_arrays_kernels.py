@@ -4,7 +4,7 @@ one, in a loop.
 
 import numpy as np
 
-from nncjit.jit import field_offset, kernel, record_view
+from nncjit.jit import field_offset, kernel, larger, record_view
 from nncjit.quant.moments_kernels import MOMENTS, PRODUCTS, grain, moments, products
 from nncjit.quant.trellis_kernels import quantise
 from nncjit.quant.uniform_kernels import round_half_away
@@ -47,7 +47,7 @@ def measure_arrays(arrays, count, lost_below, most_lost, counts):
         array.grain = np.inf
         if array.with_grain and found.peak > 0.0 and found.non_finite == 0:
             small = lost_below * np.sqrt(found.power / array.n_values)
-            array.grain = grain(array.values, array.n_values, small, max(1.0, most_lost * array.n_values), counts)
+            array.grain = grain(array.values, array.n_values, small, larger(1.0, most_lost * array.n_values), counts)
 
 
 @kernel

@@ -12,7 +12,7 @@ parity.
 import numpy as np
 
 from nncjit.cabac.tables import DQ_NEXT_STATE
-from nncjit.jit import helper, kernel, load_f32, load_i32, store_32
+from nncjit.jit import helper, kernel, larger, load_f32, load_i32, smaller, store_32
 
 LIMIT = 2.0**31 - 256
 """Greater |value / step| count as this, so that levels fit into int32."""
@@ -43,14 +43,14 @@ def way_back(state, bit):
 @helper
 def magnitude(x):
     """|x| up to LIMIT, NaN as 0."""
-    size = min(abs(x), LIMIT)
+    size = smaller(abs(x), LIMIT)
     return size if size >= 0.0 else 0.0
 
 
 @helper
 def window(size):
     """First of four successive levels that hold the nearest of each class; at least 1."""
-    return max(np.int64(size) - 1, 1)
+    return larger(np.int64(size) - 1, 1)
 
 
 @helper
@@ -68,7 +68,7 @@ def distances(size):
     to_2 = size - member(first, 2)
     to_3 = size - member(first, 3)
     zero = size * size
-    return min(to_0 * to_0, zero), to_2 * to_2, min(to_3 * to_3, zero), to_1 * to_1
+    return smaller(to_0 * to_0, zero), to_2 * to_2, smaller(to_3 * to_3, zero), to_1 * to_1
 
 
 @helper
@@ -121,8 +121,8 @@ def quantise(values, n, inverse, start, end, levels):
             | (b7 < a7) << 7
         )
         store_32(levels, i, bits)
-        c0, c1, c2, c3 = min(a0, b0), min(a1, b1), min(a2, b2), min(a3, b3)
-        c4, c5, c6, c7 = min(a4, b4), min(a5, b5), min(a6, b6), min(a7, b7)
+        c0, c1, c2, c3 = smaller(a0, b0), smaller(a1, b1), smaller(a2, b2), smaller(a3, b3)
+        c4, c5, c6, c7 = smaller(a4, b4), smaller(a5, b5), smaller(a6, b6), smaller(a7, b7)
     state = end
     if end < 0:
         state = cheapest(c0, c1, c2, c3, c4, c5, c6, c7)

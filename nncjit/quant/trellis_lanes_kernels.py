@@ -16,7 +16,7 @@ still holds fractions.
 
 import numpy as np
 
-from nncjit.jit import field_offset, helper, kernel, load_i32, record_view, store_32, store_f32
+from nncjit.jit import field_offset, helper, kernel, larger, load_i32, record_view, smaller, store_32, store_f32
 from nncjit.jit.lanes import lane_program
 from nncjit.quant.trellis_chunks import LANES
 from nncjit.quant.trellis_kernels import WAYS, WAYS_BACK
@@ -219,7 +219,7 @@ def boundary_states(chunks, scratch, first):
     for lane in range(LANES):
         begin = first + (lane + 1) * at.length - window
         source = at.values + 4 * begin
-        inside = max(-begin, 0), max(min(2 * window, at.n - begin), 0)
+        inside = larger(-begin, 0), larger(smaller(2 * window, at.n - begin), 0)
         for t in range(inside[0]):
             store_32(rows, t * LANES + lane, 0)
         for t in range(inside[0], inside[1]):

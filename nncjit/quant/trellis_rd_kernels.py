@@ -17,10 +17,12 @@ from nncjit.jit import (
     field_offset,
     helper,
     kernel,
+    larger,
     load_f32,
     load_i32,
     load_u8,
     record_view,
+    smaller,
     store_8,
     store_32,
     store_f32,
@@ -256,7 +258,7 @@ def load_streams(at, work, offset, n):
     for stream in range(STREAMS):
         begin = at.cuts[stream] + offset
         source = at.values + 4 * begin
-        inside = min(max(at.n - begin, 0), n)
+        inside = smaller(larger(at.n - begin, 0), n)
         for i in range(inside):
             store_32(work, STREAMS * i + stream, load_i32(source, i))
         for i in range(inside, n):
@@ -333,10 +335,10 @@ def quantise(worker, block):
         for stream in range(STREAMS):
             begin = at.cuts[stream] + i
             target = at.levels + 4 * begin
-            inside = min(max(at.cuts[stream + 1] - begin, 0), n)
+            inside = smaller(larger(at.cuts[stream + 1] - begin, 0), n)
             for k in range(inside):
                 store_32(target, k, load_i32(work, STREAMS * k + stream))
-            some = min(max(at.sample, n >> 2), inside)
+            some = smaller(larger(at.sample, n >> 2), inside)
             found = count(work, codes, counts, 0, some, at.was[stream], stream, unary_length)
             if some < inside and 8 * found < some:
                 was = 1 if load_i32(work, STREAMS * (some - 1) + stream) else 0
@@ -344,4 +346,4 @@ def quantise(worker, block):
             at.was[stream] = 1 if load_i32(work, STREAMS * (n - 1) + stream) else 0
         at.states[0], at.states[1], at.states[2], at.states[3] = ends
         i += n
-        block = min(2 * block, BLOCK)
+        block = smaller(2 * block, BLOCK)

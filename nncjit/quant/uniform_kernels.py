@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nncjit.jit import kernel, load_f32, load_i32, store_32
+from nncjit.jit import kernel, larger, load_f32, load_i32, smaller, store_32
 
 ZERO = np.float32(0.0)
 HALF = np.float32(0.5)
@@ -20,7 +20,7 @@ def largest(values, n):
     """
     most = np.int32(0)
     for i in range(n):
-        most = max(most, np.int32(load_i32(values, i)) & np.int32(0x7FFFFFFF))
+        most = larger(most, np.int32(load_i32(values, i)) & np.int32(0x7FFFFFFF))
     return most
 
 
@@ -35,7 +35,7 @@ def round_half_away(values, n, inverse, levels):
     """
     for i in range(n):
         x = load_f32(values, i) * inverse
-        size = min(abs(x), LIMIT)
+        size = smaller(abs(x), LIMIT)
         size = size if size >= ZERO else ZERO
         whole = np.float32(np.int32(size))
         # exact in float32, unlike the truncation of size + 0.5

@@ -12,10 +12,12 @@ from nncjit.jit import (
     field_offset,
     helper,
     kernel,
+    larger,
     load_f32,
     load_i32,
     load_u8,
     record_view,
+    smaller,
     store_32,
     store_f32,
     zero_bytes,
@@ -112,7 +114,7 @@ def quantise(worker, start, stop, block):
     i = start
     while i < stop:
         rate_kernels.update(at)
-        n = min(stop - i, block)
+        n = smaller(stop - i, block)
         rows = (n + 15) >> 4
         copy_bytes(work, at.values + 4 * i, 4 * n)
         zero_bytes(work + 4 * n, 4 * (16 * rows - n))
@@ -124,10 +126,10 @@ def quantise(worker, start, stop, block):
         for k in range(n):
             was = (load_u8(codes, k) >> was) & 1
             store_32(levels, i + k, load_i32(work, k) & -was)
-        some = min(max(at.sample, n >> 2), n)
+        some = smaller(larger(at.sample, n >> 2), n)
         found = count(levels, counts, i, i + some, before, unary_length)
         if some < n and 8 * found < some:
             was_some = 1 if load_i32(levels, i + some - 1) else 0
             count(levels, counts, i + some, i + n, was_some, unary_length)
         i += n
-        block = min(2 * block, BLOCK)
+        block = smaller(2 * block, BLOCK)

@@ -1,10 +1,11 @@
 """Loads, stores and bit tricks do what they say, compiled or not; and helpers stay inside kernels."""
 
+import numba
 import numpy as np
 import pytest
 
 from nncjit import jit
-from nncjit.jit import JIT, address, helper, kernel
+from nncjit.jit import JIT, address, float_bits, float_of_bits, helper, kernel, larger, smaller, store_f64
 
 pytestmark = pytest.mark.kernel
 
@@ -81,6 +82,43 @@ def test_floats_blocks_and_counters():
     cell = np.array([37])
     counter = address(cell, writes=True)
     assert [count_up(counter), count_up(counter), int(cell[0])] == [37, 42, 47]
+
+
+@kernel
+def compare_integers(x, y):
+    return smaller(x, y), larger(x, y)
+
+
+@kernel
+def compare_doubles(x, y, out):
+    store_f64(out, 1, smaller(x, y))
+    return smaller(x, y), larger(x, y)
+
+
+@kernel
+def bits_and_back(bits):
+    return float_bits(float_of_bits(bits))
+
+
+def test_two_numbers_compare_as_in_python():
+    for x, y in ((3, 5), (5, 3), (-(1 << 62), 7), (4, 4)):
+        assert compare_integers(x, y) == (min(x, y), max(x, y))
+    out = np.zeros(3)
+    for x, y in ((3.0, -5.0), (1.5, float("inf")), (0.0, 1e-300), (float("nan"), 1.0), (1.0, float("nan"))):
+        found = compare_doubles(x, y, address(out, writes=True))
+        np.testing.assert_array_equal((*found, out[1]), (min(x, y), max(x, y), min(x, y)))
+    assert out[[0, 2]].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("bits", [0, 1, 0x3F800000, 0x7F800000, 0x80000000, 0xC2F00001])
+def test_the_bits_of_a_float_make_it_again(bits):
+    assert bits_and_back(bits) == bits
+
+
+@pytest.mark.skipif(not JIT, reason="nothing is compiled")
+def test_numbers_of_two_types_are_not_compared():
+    with pytest.raises(numba.TypingError, match="two numbers of one type"):
+        compare_doubles(1, 2.0, 0)
 
 
 @pytest.mark.skipif(not JIT, reason="a helper is a plain function then")
