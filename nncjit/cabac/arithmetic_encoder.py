@@ -22,6 +22,9 @@ MOST_SPARE = 64
 code a vector, and a bundle of tensors has so many in use."""
 MOST_CAPACITY = 1 << 15
 """Bytes of the output of an encoder that is kept, at most."""
+LARGE_OUTPUT = 1 << 25
+"""Bytes from which an output grows where it is: the system moves its pages, and there are never two of it. Smaller ones
+are not of pages of their own, and new room is not filled with zeros."""
 _spare = threading.local()
 _LIST_END = np.array([LIST_END, 0], np.uint16)
 
@@ -120,7 +123,12 @@ class ArithmeticEncoder:
     def _make_room(self, n: int) -> None:
         """Make room for n codes, as `write_codes` wants it, or for n bytes to append."""
         room, size = 2 * n + MAX_CHUNK + 8, int(self._state["position"])
-        if len(self._output) - size < room:
+        if len(self._output) - size >= room:
+            return
+        if size >= LARGE_OUTPUT:
+            self._output.resize(size + room + size // 8, refcheck=False)
+            self._use_output(self._output)
+        else:
             output = np.empty(size + room + size // 2, np.uint8)
             output[:size] = self._output[:size]
             self._use_output(output)

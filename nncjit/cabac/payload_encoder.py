@@ -25,6 +25,7 @@ from nncjit.cabac.short_layers import is_short, write_short_layer
 from nncjit.cabac.tables import INITIAL_WORDS
 from nncjit.errors import OptionError
 from nncjit.jit import Table, address
+from nncjit.jit.freed_memory import give_back
 from nncjit.jit.threads import share
 from nncjit.stages import staged
 
@@ -161,9 +162,11 @@ class PayloadEncoder:
         initialisations = choose_initialisations(outline, groups.levels, parts, False, selection, workers)
         contexts = self._begin_layer(layer, False, skipped, initialisations)
         restarts, state = [], 0
+        give_back()
         for first, last in groups.bounds:
             found, state = self._write_group(groups.prepared(first, last, state), contexts, workers)
             restarts.append(found)
+            give_back()
         self._restarts.append(np.concatenate(restarts))
 
     def _write_group(self, group: PreparedLayer, contexts: Array, workers: Executor | None) -> tuple[Array, int]:

@@ -38,6 +38,7 @@ from nncjit.encoder.unit_layout import (
     UnitLayout,
 )
 from nncjit.encoder.unit_payloads import Payload, StoredPayload, little_endian
+from nncjit.jit.freed_memory import give_back
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
 from nncjit.reduce import Block
@@ -320,13 +321,16 @@ class UnitInCoding:
             return
         for matrix, reference in zip(unit.matrices, references or [NOTHING_KNOWN] * len(unit.matrices), strict=True):
             code(matrix, self._encoder, base_qp, workers, reference, queue)
-        if unit.matrices[-1].stored.size >= huge_tensors.HUGE:
+        self._is_huge = unit.matrices[-1].stored.size >= huge_tensors.HUGE
+        if self._is_huge:
             self._unit = replace(unit, matrices=tuple(matrix.without_levels() for matrix in unit.matrices))
 
     def finish(self) -> CodedUnit:
         """The payload and the header."""
         if isinstance(self._unit, RawUnit):
             return _raw(self._unit.contents)
+        if self._is_huge:
+            give_back()
         payload = unit_payloads.joined(self._encoder.finish(), self._unit.tail)
         points = tuple((p.value, p.state, p.offset) for points in self._encoder.entry_points for p in points)
         return CodedUnit(_header(self._unit, points), payload, self._unit.outcomes)

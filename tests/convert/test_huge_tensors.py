@@ -10,7 +10,7 @@ import pytest
 
 import nncjit
 from nncjit import formats
-from nncjit.cabac import layer_groups, row_skipping
+from nncjit.cabac import arithmetic_encoder, layer_groups, row_skipping
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.narrow_levels import NarrowLevels
 from nncjit.cabac.scan import to_scan
@@ -38,7 +38,13 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(layer_groups, "count", lambda: 1)
     monkeypatch.setattr(layer_groups, "LANES", 1)
     monkeypatch.setattr(row_skipping, "TOGETHER", 1 << 16)
-    return lambda: monkeypatch.setattr(huge_tensors, "HUGE", 1 << 60)
+    monkeypatch.setattr(arithmetic_encoder, "LARGE_OUTPUT", 1 << 13)
+
+    def switch_off():
+        monkeypatch.setattr(huge_tensors, "HUGE", 1 << 60)
+        monkeypatch.setattr(arithmetic_encoder, "LARGE_OUTPUT", 1 << 60)
+
+    return switch_off
 
 
 def write(path, values):
