@@ -1,16 +1,17 @@
 """Sizes of the zoo's models: coded as they are, calibrated, and fine-tuned, at a loss that a validation split decides.
 
-    python bench/calibrated.py vgg [--finetune STEPS [--first SHARE] [--rate RATE] [--kept out.json]] --json out.json
+    python bench/calibrated.py vgg [--finetune STEPS --first QUALITY [--rate RATE] [--kept out.json]] --json out.json
 
 A curve of each kind runs over steps (`quality`), coarser and coarser until two points in a row lose more than one
 percent of the main measure on the validation split; then the last step that held is halved twice towards the next. A
 point holds the limit if it does so by at least one standard error, of sample after sample beside what the original
-makes of it. The smallest such point is chosen, and is measured on the test set, which nothing is chosen on.
+makes of it, and with samples that show the same digit in one cluster. The smallest such point is chosen, and is
+measured on the test split, which nothing is chosen on.
 
 "as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples (`vgg` and `charlm`: 4096).
-"vectors anew": after that, `match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels,
-so many steps for each point of the curve, on from the point before; a first point that does not hold the limit is
-trained on until it does. The file is written after each of these points.
+"vectors anew": after that, `match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels
+and bits, so many steps for each point of the curve, on from the point before; a first point that does not hold the
+limit is trained on, at half the price, until it does. The file is written after each of these points.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import nncjit
 from bench.zoo import calibration as zoo_calibration
 from bench.zoo import training
+from bench.zoo.calibration import standard_error, to_torch
 from nncjit.calibrate import Statistics
 from nncjit.torch import finetune, match_biases, match_norms, merge_norms
 
@@ -55,7 +59,7 @@ START = {
 NEXT = 0.75
 """Quality of a fine-tuned point in relation to the one before."""
 MOST_TUNED = 6
-REFRESH = 20
+TUNING_BATCH = 32
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -67,16 +71,22 @@ class Curve:
         self.name, self.kind, self.raw = name, kind, raw
         sign = 1 if zoo_calibration.HIGHER_IS_BETTER[name] else -1
         self.sign, self.limits = sign, original * (1 - sign * LOSS / 100)
+        self._shown = zoo_calibration.split(name, "validation").shown
         self.points: list[dict[str, Any]] = []
         self.streams: list[bytes] = []
         self._tests: dict[int, dict[str, float]] = {}
+        """What the best points gave on the test split."""
 
     def add(self, quality: float, data: bytes) -> bool:
         """Add a point, and say whether it holds the limit."""
-        found = zoo_calibration.validate(self.name, nncjit.decode(data))
+        found = zoo_calibration.scores(self.name, nncjit.decode(data))
         room = self.sign * (found - self.limits)
         point = {"kind": self.kind, "quality": quality, "bytes": len(data), "ratio": 100 * len(data) / self.raw}
-        point |= {"validation": float(found.mean()), "room": float(room.mean()), "error": _standard_error(room)}
+        point |= {
+            "validation": float(found.mean()),
+            "room": float(room.mean()),
+            "error": standard_error(room, self._shown),
+        }
         self.points.append(point)
         self.streams.append(data)
         print(
@@ -113,7 +123,7 @@ class Curve:
         if best is None:
             return None
         if best not in self._tests:
-            self._tests[best] = zoo_calibration.measure(self.name, nncjit.decode(self.streams[best]))
+            self._tests[best] = self._tested(nncjit.decode(self.streams[best]))
         return self.points[best] | {"test": self._tests[best]}
 
     def keep(self, earlier: Mapping[str, Any]) -> None:
@@ -124,13 +134,22 @@ class Curve:
         if best is not None:
             self._tests[best] = found["test"]
 
+    def _tested(self, decoded: Arrays) -> dict[str, float]:
+        """The measure on the test split, and what is lost there, in percent of the original's, with its error."""
+        whole, found = original(self.name, "test"), zoo_calibration.scores(self.name, decoded, "test")
+        lost = 100 * self.sign * (whole - found) / whole.mean()
+        error = standard_error(lost, zoo_calibration.split(self.name, "test").shown)
+        return {"measure": float(found.mean()), "lost": float(lost.mean()), "error": error}
+
     @staticmethod
     def _holds(point: Mapping[str, float]) -> bool:
         return point["room"] >= point["error"]
 
 
-def _standard_error(of_samples: np.ndarray) -> float:
-    return float(of_samples.std(ddof=1) / len(of_samples) ** 0.5)
+@cache
+def original(name: str, part: zoo_calibration.Part) -> np.ndarray:
+    """What the original scores."""
+    return zoo_calibration.scores(name, zoo_calibration.weights(name), part)
 
 
 def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
@@ -153,37 +172,54 @@ def anew(name: str, weights: Arrays, data: bytes, options: Mapping[str, Any]) ->
     return encoded({**weights, **changed})
 
 
+@dataclass(frozen=True)
+class Batches:
+    """So many of a task's endless batches, made when they are needed."""
+
+    drawn: Iterator[tuple[np.ndarray, np.ndarray]]
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return ((to_torch(x), torch.from_numpy(y)) for x, y in islice(self.drawn, self.steps))
+
+
 def tune(
-    curve: Curve, weights: Arrays, statistics: Statistics, first: float, steps: int, rate: float
+    curve: Curve, weights: Arrays, statistics: Statistics, first: float, steps: int, rate: float, price: float
 ) -> Iterator[None]:
     """Train a network on with the codec in the loop, coarser and coarser, and yield after each point of its curve.
 
-    Until a first point holds, it goes on at the same quality; after that, it ends with the first that does not.
+    The price of bits rises with the squared steps, as the encoder's own does. Until a first point holds, it goes on at
+    the same quality and half the price; after that, it ends with the first that does not.
     """
     name = curve.name
     state = tensors(weights)
     task = zoo_calibration.TASKS[name]
-    drawn = (task.tuned_on or task.draw)(zoo_calibration.BATCH, zoo_calibration.CALIBRATE_ON + 2)
+    drawn = (task.tuned_on or task.draw)(TUNING_BATCH, zoo_calibration.TUNE_ON)
     loss = training.cross_entropy if task.logits else (lambda out, y: 100 * torch.nn.functional.mse_loss(out, y))
     quality = first
     for _ in range(MOST_TUNED):
         finetune(
             state,
-            [tuple(map(torch.from_numpy, next(drawn))) for _ in range(steps)],
+            Batches(drawn, steps),
             objective=lambda result, batch: loss(result, batch[1]),
             forward=lambda w, batch: zoo_calibration.run(name, w, batch[0]),
             calibration=statistics,
             quality=quality,
             rate=rate,
-            refresh=REFRESH,
+            bit_price=price,
         )
         arrays = {key: t.numpy() for key, t in state.items()}
         held = curve.add(quality, nncjit.encode(arrays, calibration=statistics, quality=quality))
         yield
         if held:
-            quality *= NEXT
+            quality, price = NEXT * quality, price / NEXT**2
         elif curve.best() is not None:
             break
+        else:
+            price /= 2
 
 
 def main() -> None:
@@ -191,8 +227,9 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(zoo_calibration.TASKS))
     parser.add_argument("--statistics", type=Path, help="made by bench.zoo.calibration; made anew without")
     parser.add_argument("--finetune", type=int, default=0, metavar="STEPS", help="for each point of the curve")
-    parser.add_argument("--first", type=float, default=0.7, help="where it begins: share of the best quality so far")
-    parser.add_argument("--rate", type=float, default=3e-4, help="of fine-tuning, at its peak")
+    parser.add_argument("--first", type=float, default=0.5, metavar="QUALITY", help="of the first point of it")
+    parser.add_argument("--rate", type=float, default=0.01, help="of fine-tuning, at its peak")
+    parser.add_argument("--price", type=float, default=0.1, help="loss that a bit for each weight may cost")
     parser.add_argument("--kept", type=Path, metavar="FILE", help="of a run before: only fine-tuning is measured anew")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -200,7 +237,7 @@ def main() -> None:
     begin = time.process_time()
     name, weights, merged = args.name, zoo_calibration.weights(args.name), zoo_calibration.merged(args.name)
     made = Statistics.open(args.statistics) if args.statistics else zoo_calibration.collect(name).statistics()
-    whole = zoo_calibration.validate(name, weights)
+    whole = original(name, "validation")
     raw = sum(a.nbytes for a in weights.values())
     plain, calibrated, norms, finetuned = (
         Curve(name, kind, raw, whole) for kind in ("as it is", "calibrated", "vectors anew", "fine-tuned")
@@ -216,13 +253,13 @@ def main() -> None:
     facts = {
         "model": name,
         "weights": sum(a.size for a in weights.values()),
-        "original": {"validation": float(whole.mean()), "test": zoo_calibration.measure(name, weights)},
+        "original": {"validation": float(whole.mean()), "test": float(original(name, "test").mean())},
         "finetune_steps": args.finetune,
+        "finetune_price": args.price,
     }
     found = report(facts, curves, begin, args.json)
-    best = [curve.points[k]["quality"] for curve in (calibrated, norms) if (k := curve.best()) is not None]
-    if args.finetune and best:
-        for _ in tune(finetuned, merged, made, args.first * min(best), args.finetune, args.rate):
+    if args.finetune:
+        for _ in tune(finetuned, merged, made, args.first, args.finetune, args.rate, args.price):
             found = report(facts, curves, begin, args.json)
     for kind, chosen in found["chosen"].items():
         print(f"{name}, {kind}: {chosen and (round(chosen['ratio'], 3), chosen['test'])}", flush=True)

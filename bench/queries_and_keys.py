@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(1)
     weights = zoo_calibration.weights("charlm")
     raw = sum(array.nbytes for array in weights.values())
-    whole = zoo_calibration.validate("charlm", weights).mean()
+    whole = zoo_calibration.scores("charlm", weights).mean()
     for factor in FACTORS:
         sizes, losses = [], []
         for quality in QUALITIES:
@@ -60,7 +60,7 @@ def main() -> None:
             data = nncjit.encode(apart(weights), quality=quality, rules=rules)
             back = together(nncjit.decode(data), weights)
             sizes.append(100 * len(data) / raw)
-            losses.append(math.log(zoo_calibration.validate("charlm", back).mean() - whole))
+            losses.append(math.log(zoo_calibration.scores("charlm", back).mean() - whole))
         at = np.interp(np.log(LOSSES), losses, sizes)
         shown = ", ".join(f"{size:.2f} % at {loss} bits" for size, loss in zip(at, LOSSES, strict=True))
         print(f"queries and keys at {factor} of the quality: {shown}", flush=True)

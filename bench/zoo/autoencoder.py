@@ -27,6 +27,8 @@ CREDIT = "photographs china.jpg (danielbuechele) and flower.jpg (vultilion), CC 
 
 SIDE = 32
 TEST_CROPS = 120
+TRAINED_ON = 2 / 3
+"""Of the photographs' width, from the left."""
 SEED = 15938
 SHAPES = {
     "encoder.0": (32, 3, 3, 3),
@@ -118,11 +120,13 @@ def textures(n: int, rng: np.random.Generator) -> np.ndarray:
     return (255 * pictures.clip(0, 1)).astype(np.uint8)
 
 
-def batches(size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless crops and textures, as inputs and targets."""
+def batches(
+    size: int, seed: int, left: float = 0, right: float = TRAINED_ON
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless crops from between two parts of the photographs' width, and textures, as inputs and targets."""
     photos, rng = photographs(), np.random.default_rng(seed)
     while True:
-        images = np.concatenate([cuts(photos, 0, 2 / 3, size - size // 4, rng), textures(size // 4, rng)])
+        images = np.concatenate([cuts(photos, left, right, size - size // 4, rng), textures(size // 4, rng)])
         pictures = images.astype(np.float32) / np.float32(255)
         yield pictures, pictures
 
@@ -139,7 +143,9 @@ def train(path: Path = WEIGHTS) -> None:
 
 def main() -> None:
     rng = np.random.default_rng(SEED)
-    crops = np.concatenate([cuts(photographs(), 2 / 3, 1, 3 * TEST_CROPS // 4, rng), textures(TEST_CROPS // 4, rng)])
+    crops = np.concatenate(
+        [cuts(photographs(), TRAINED_ON, 1, 3 * TEST_CROPS // 4, rng), textures(TEST_CROPS // 4, rng)]
+    )
     save_file({"images": crops}, TEST_SET, metadata={"source": "bench/zoo/autoencoder.py", "data": CREDIT})
     TEST_SET.chmod(0o644)
     train()

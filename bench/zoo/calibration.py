@@ -1,11 +1,15 @@
-"""Statistics of the zoo's networks from their training data, and a validation split that no result is reported on.
+"""Statistics of the zoo's networks from their training data, a validation split to choose on, and a test split.
 
     python -m bench.zoo.calibration vgg STATS.safetensors
 
 Calibration draws from the data that training draws from, with a seed of its own, and so does validation: settings (how
 fine, how many steps) are chosen there. Fine-tuning does not see the digits of the validation split, lest it looks
 better than it is. The character model knows much of its training's text by heart, so it has two texts that training did
-not read instead. The test sets are of other digits, scenes, crops and texts.
+not read instead. The test splits are of other digits, scenes, crops and texts, made by a third seed where the data is
+generated: a few hundred samples, as the zoo's test files have, cannot tell one percent.
+
+Samples that show the same digit are not independent: what a network makes of one of them, it makes of many. A split
+says which digits its samples show, and `standard_error` counts with that.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +32,7 @@ from nncjit.calibrate import Calibration
 from nncjit.demo import digits
 from nncjit.torch import calibrate, merge_norms
 
-CALIBRATE_ON, VALIDATE_ON = 77, 78
+CALIBRATE_ON, VALIDATE_ON, TUNE_ON, TEST_ON = 77, 78, 79, 80
 """Seeds."""
 SAMPLES = 1024
 BATCH = 64
@@ -36,9 +40,21 @@ CHOOSING = 360
 """Digits, of those that training saw, that the validation split shows and fine-tuning does not."""
 TUNED_ON, CHOSEN_ON = slice(CHOOSING, None), slice(CHOOSING)
 COUNTED = 8192
-"""Samples of the validation split where hits are counted: so many tell half a percent."""
+"""Samples of a split where hits are counted: so many tell half a percent."""
+MEASURED = 2048
+"""Where more than hits is measured."""
 
 Batch = tuple[np.ndarray, np.ndarray]
+Part = Literal["validation", "test"]
+
+
+class Split(NamedTuple):
+    """What a network is measured on."""
+
+    batches: list[Batch]
+    """Inputs and labels."""
+    shown: np.ndarray | None = None
+    """int64[samples, n]: what else each sample has in common with others, as the digits on a picture."""
 
 
 class Task(NamedTuple):
@@ -48,11 +64,8 @@ class Task(NamedTuple):
     """Endless batches of inputs and labels, of so many samples, from a seed."""
     scores: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """Its main measure for each sample, from outputs and labels."""
+    split: Callable[[Part], Split]
     logits: bool = True
-    validation: int = 2048
-    """Samples of the validation split: more where a measure counts hits."""
-    unseen: Callable[[], Iterator[Batch]] | None = None
-    """A validation split that is not drawn as training's data are."""
     samples: int = SAMPLES
     """Samples of its statistics."""
     tuned_on: Callable[[int, int], Iterator[Batch]] | None = None
@@ -91,8 +104,17 @@ def _pictures(size: int, seed: int, part: slice = slice(None)) -> Iterator[Batch
     return found
 
 
-def _chosen_pictures() -> Iterator[Batch]:
-    return islice(_pictures(BATCH, VALIDATE_ON, CHOSEN_ON), COUNTED // BATCH)
+def _split_of_pictures(part: Part) -> Split:
+    if part == "test":
+        return _split(pictures.hard_batches(BATCH, TEST_ON, held_out=True), COUNTED)
+    return _split(pictures.hard_batches(BATCH, VALIDATE_ON, CHOSEN_ON), COUNTED)
+
+
+def _split(batches: Iterator[tuple[np.ndarray, ...]], samples: int) -> Split:
+    """So many samples of endless batches; a third array of a batch says what its samples show."""
+    drawn = list(islice(batches, samples // BATCH))
+    shown = np.concatenate([batch[2] for batch in drawn]) if len(drawn[0]) > 2 else None
+    return Split([(batch[0], batch[1]) for batch in drawn], shown)
 
 
 def _scenes(size: int, seed: int) -> Iterator[Batch]:
@@ -100,6 +122,16 @@ def _scenes(size: int, seed: int) -> Iterator[Batch]:
     while True:
         spectrograms, labels = scenes.draw(size, rng)
         yield scenes.inputs(spectrograms), labels.astype(np.int64)
+
+
+def _split_of_scenes(part: Part) -> Split:
+    return _split(_scenes(BATCH, TEST_ON if part == "test" else VALIDATE_ON), COUNTED)
+
+
+def _split_of_crops(part: Part) -> Split:
+    if part == "test":
+        return _split(autoencoder.batches(BATCH, TEST_ON, autoencoder.TRAINED_ON, 1), MEASURED)
+    return _split(autoencoder.batches(BATCH, VALIDATE_ON), MEASURED)
 
 
 def _kept_scenes(size: int, seed: int) -> Iterator[Batch]:  # noqa: ARG001 - of the batches that training has
@@ -114,31 +146,41 @@ def _unread_text(size: int, seed: int) -> Iterator[Batch]:
         yield tuple(np.concatenate(part)[:size] for part in zip(*parts, strict=True))  # type: ignore[misc]
 
 
-def _chosen_text() -> Iterator[Batch]:
-    inputs, following = charlm.windows(charlm.numbers(charlm.VALIDATION_TEXT.read_text("utf-8")))
-    for at in range(0, len(inputs), BATCH):
-        yield inputs[at : at + BATCH].copy(), following[at : at + BATCH]
+def _split_of_text(part: Part) -> Split:
+    text = charlm.TEST_TEXT if part == "test" else charlm.VALIDATION_TEXT
+    inputs, following = charlm.windows(charlm.numbers(text.read_text("utf-8")))
+    return Split([(inputs[at : at + BATCH], following[at : at + BATCH]) for at in range(0, len(inputs), BATCH)])
 
 
-def _varied_digits(size: int, seed: int, part: slice = slice(None)) -> Iterator[Batch]:
+def _varied_digits(
+    size: int, seed: int, part: slice = slice(None), *, held_out: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     from bench.zoo import digits as trainer
 
     data = load_digits()
-    rows = train_test_split(
+    split = train_test_split(
         np.arange(len(data.target)), test_size=trainer.TEST_IMAGES, stratify=data.target, random_state=trainer.SEED
-    )[0][part]
+    )
+    rows = split[held_out][part]
     images = torch.from_numpy(data.images[rows, None].astype(np.float32) / np.float32(digits.WHITE))
     generator = torch.Generator().manual_seed(seed)
     while True:
         chosen = torch.randint(len(rows), (size,), generator=generator)
-        yield trainer.vary(images[chosen], generator).numpy(), data.target[rows][chosen.numpy()].astype(np.int64)
+        varied = trainer.vary(images[chosen], generator).numpy()
+        yield varied, data.target[rows][chosen.numpy()].astype(np.int64), chosen.numpy()[:, None]
 
 
-def _chosen_digits() -> Iterator[Batch]:
-    return islice(_varied_digits(BATCH, VALIDATE_ON, CHOSEN_ON), COUNTED // BATCH)
+def _digits_to_train_on(size: int, seed: int, part: slice = slice(None)) -> Iterator[Batch]:
+    return ((images, labels) for images, labels, _ in _varied_digits(size, seed, part))
+
+
+def _split_of_digits(part: Part) -> Split:
+    if part == "test":
+        return _split(_varied_digits(BATCH, TEST_ON, held_out=True), COUNTED)
+    return _split(_varied_digits(BATCH, VALIDATE_ON, CHOSEN_ON), COUNTED)
 
 
 def _hits(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -155,15 +197,15 @@ def _psnr(outputs: np.ndarray, images: np.ndarray) -> np.ndarray:
     return np.asarray(-10 * np.log10(((outputs - images) ** 2).mean((1, 2, 3))))
 
 
-_of_pictures = Task(_pictures, _hits, unseen=_chosen_pictures, tuned_on=partial(_pictures, part=TUNED_ON))
+_of_pictures = Task(_pictures, _hits, _split_of_pictures, tuned_on=partial(_pictures, part=TUNED_ON))
 TASKS = {
     "vgg": _of_pictures._replace(samples=4 * SAMPLES),
     "resnet": _of_pictures,
     "mobilenet": _of_pictures,
-    "audio": Task(_scenes, _hits, validation=COUNTED, tuned_on=_kept_scenes),
-    "autoencoder": Task(autoencoder.batches, _psnr, logits=False, validation=512),
-    "charlm": Task(_unread_text, _bits, unseen=_chosen_text, samples=4 * SAMPLES),
-    "digits": Task(_varied_digits, _hits, unseen=_chosen_digits, tuned_on=partial(_varied_digits, part=TUNED_ON)),
+    "audio": Task(_scenes, _hits, _split_of_scenes, tuned_on=_kept_scenes),
+    "autoencoder": Task(autoencoder.batches, _psnr, _split_of_crops, logits=False),
+    "charlm": Task(_unread_text, _bits, _split_of_text, samples=4 * SAMPLES),
+    "digits": Task(_digits_to_train_on, _hits, _split_of_digits, tuned_on=partial(_digits_to_train_on, part=TUNED_ON)),
 }
 HIGHER_IS_BETTER = {name: name != "charlm" for name in TASKS}
 
@@ -192,17 +234,41 @@ def collect(name: str, samples: int | None = None, probes: int = 2, **keywords: 
 
 
 @cache
-def _validation(name: str) -> list[Batch]:
-    task = TASKS[name]
-    return inputs_of(name, task.validation, VALIDATE_ON) if task.unseen is None else list(task.unseen())
+def split(name: str, part: Part) -> Split:
+    """What a network is measured on: to choose (validation), or to report (test)."""
+    return TASKS[name].split(part)
 
 
-def validate(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The main measure for each sample of the validation split."""
+def scores(name: str, arrays: Mapping[str, np.ndarray], part: Part = "validation") -> np.ndarray:
+    """The main measure for each sample of a split."""
     state = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
     with torch.no_grad():
-        found = [TASKS[name].scores(run(name, state, torch.from_numpy(x)).numpy(), y) for x, y in _validation(name)]
+        found = [TASKS[name].scores(run(name, state, to_torch(x)).numpy(), y) for x, y in split(name, part).batches]
     return np.concatenate(found).astype(np.float64)
+
+
+def to_torch(inputs: np.ndarray) -> Tensor:
+    """Inputs as PyTorch runs them fastest."""
+    x = torch.from_numpy(np.array(inputs))
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def standard_error(of_samples: np.ndarray, shown: np.ndarray | None = None) -> float:
+    """Of the mean, where samples that show the same thing are not independent (two-way clusters).
+
+    Each pair of samples counts as often as they show something in common; a sample counts once with itself.
+    """
+    centred = of_samples - of_samples.mean()
+    squares = centred**2
+    total = float(squares.sum())
+    if shown is not None:
+        ordered = np.sort(shown, axis=1)
+        new = np.ones(ordered.shape, bool)
+        new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        sums = np.zeros(int(ordered.max()) + 1)
+        np.add.at(sums, ordered[new], np.repeat(centred, new.sum(1)))
+        total = max(total, float(sums @ sums - (new.sum(1) - 1) @ squares))
+    return total**0.5 / len(centred)
 
 
 def chosen_texts() -> list[str]:

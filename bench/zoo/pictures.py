@@ -50,18 +50,30 @@ def batches(size: int, seed: int, easy: int, part: slice = slice(None)) -> Itera
     """Endless training pictures, as inputs and labels int64; the first `easy` batches grow from plain to hard. They
     are of all digits that may be trained on, or of a part.
     """
-    images, targets, _ = _split()
-    images, targets = images[part], targets[part]
+    digits, targets, _ = _split()
     rng = np.random.default_rng(seed)
     for k in itertools.count():
-        pictures, labels = draw(images, targets, size, rng, min(1.0, k / easy))
+        pictures, labels, _ = draw(digits[part], targets[part], size, rng, min(1.0, k / easy))
         yield inputs(pictures), labels.astype(np.int64)
+
+
+def hard_batches(
+    size: int, seed: int, part: slice = slice(None), *, held_out: bool = False
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Endless hard pictures, of digits that may be trained on or of those that may not: inputs, labels int64, and the
+    numbers of both digits, int64[size,2].
+    """
+    digits, targets = held_out_digits() if held_out else _split()[:2]
+    rng = np.random.default_rng(seed)
+    while True:
+        pictures, labels, chosen = draw(digits[part], targets[part], size, rng)
+        yield inputs(pictures), labels.astype(np.int64), chosen
 
 
 def draw(
     digits: np.ndarray, targets: np.ndarray, n: int, rng: np.random.Generator, hard: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8[n,32,32] of pairs of these digits (float32[m,8,8] in 0..1), and their labels."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures uint8[n,32,32] of pairs of these digits (float32[m,8,8] in 0..1), their labels, and which digits."""
     chosen = rng.integers(len(digits), size=(n, 2))
     canvas = np.zeros((n, SIDE, SIDE), np.float32)
     for place in range(2):
@@ -78,7 +90,7 @@ def draw(
     )
     picture = 0.2 + 0.6 * canvas + np.float32(hard) * (light + noise)
     labels = 10 * targets[chosen[:, 0]] + targets[chosen[:, 1]]
-    return (picture.clip(0, 1) * 255).round().astype(np.uint8), labels.astype(np.uint8)
+    return (picture.clip(0, 1) * 255).round().astype(np.uint8), labels.astype(np.uint8), chosen
 
 
 def _placed(digits: np.ndarray, centre: np.ndarray, rng: np.random.Generator, hard: float) -> np.ndarray:
@@ -122,12 +134,16 @@ def _split() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return images[HELD_OUT:], targets[HELD_OUT:], order[:HELD_OUT]
 
 
-def main() -> None:
+def held_out_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Digits that are never trained on, float32[360,8,8] in 0..1, and their labels."""
     from sklearn.datasets import load_digits
 
     data, (_, _, held_out) = load_digits(), _split()
-    digits = data.images[held_out].astype(np.float32) / np.float32(16.0)
-    images, labels = draw(digits, data.target[held_out], TEST_PICTURES, np.random.default_rng(SEED))
+    return data.images[held_out].astype(np.float32) / np.float32(16.0), data.target[held_out]
+
+
+def main() -> None:
+    images, labels, _ = draw(*held_out_digits(), TEST_PICTURES, np.random.default_rng(SEED))
     save_file(
         {"images": images, "labels": labels}, TEST_SET, metadata={"source": "bench/zoo/pictures.py", "data": CREDIT}
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nncjit.decoder.stream_decoder import decode
-from nncjit.encoder.model_encoder import encode
 from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import ModelError, OptionError
 from nncjit.option_values import Number, Whole, Word, checked
 from nncjit.progress import Progress, reporting
 from nncjit.torch.calibration_inputs import MEASURED, as_in_use, runner, to_device, weights_of
 from nncjit.torch.calibration_outputs import Output, select
+from nncjit.torch.weights_in_training import CodedWeights
 
 if TYPE_CHECKING:
     from nncjit.calibrate import Statistics
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["FinetuneReport", "finetune"]
 
 Trained = Literal["all", "vectors"]
-RAMP = 0.7
-"""Share of the steps after which no more weights are pruned."""
+LEAST_SIZE = 0.1
+"""Of the median, what is taken for the root mean square of a tensor that is smaller, as biases may be zero."""
 WARM = 0.05
 """Share of the steps in which the rate rises."""
 
@@ -60,9 +60,11 @@ def finetune(
     output: Output = "logits",
     train: Trained = "all",
     epochs: int = 1,
-    rate: float = 3e-4,
+    rate: float = 0.005,
     refresh: int = 20,
     sparsity: float = 0.0,
+    bit_price: float = 0.0,
+    settle: float = 0.2,
     calibration: Statistics | str | PathLike[str] | None = None,
     forward: Callable[[Any, Any], Any] | None = None,
     progress: Progress | bool | None = None,
@@ -91,12 +93,20 @@ def finetune(
         Whether to train everything, or only norms and biases: these are free, for the levels of the matrices stay.
     epochs : int
     rate : float
-        Of Adam at its peak; it rises at first and falls along a cosine.
+        Of Adam at its peak, in relation to each tensor's root mean square; it rises at first and falls along a cosine.
     refresh : int
         Steps from one encoding to the next.
     sparsity : float
         Share of the matrices' weights that are zero in the end; the smallest ones, more and more of them, by their size
         in relation to their matrix.
+    bit_price : float
+        What a bit for each weight of the network may cost, in the unit of the loss: gradients then make the weights
+        small whose bits the loss does not repay. What each matrix costs is what its last encoding took. 0.05 to 0.2
+        suit losses in nats; where the steps double, so much as a bit costs the encoder, four times as much.
+    settle : float
+        Share of the steps at the end in which matrices stay as they are, so that norms and biases learn to live with
+        the levels that the file will have. The rate rises and falls again. Where the number of batches is not known, or
+        nothing but matrices is trained, there is no such share.
     calibration : Statistics or path, optional
         As for `nncjit.encode`.
     forward : function of model and batch, optional
@@ -115,20 +125,25 @@ def finetune(
     ModelError
         The loss does not depend on the weights, or is not finite.
     """
-    _check(train, epochs, refresh, rate, sparsity)
+    _check(train, epochs, refresh, rate, sparsity, bit_price, settle)
     chosen = Options.of(options, keywords)
     count = len(batches) * epochs if isinstance(batches, Sized) else 0
-    coded = _CodedWeights(weights_of(model), chosen, calibration, sparsity)
+    coded = CodedWeights(weights_of(model), chosen, calibration, sparsity, bit_price)
     teacher = copy.deepcopy(dict(model) if not isinstance(model, nn.Module) else model) if objective is None else None
-    learn = _Learning(model, coded, train, rate, count)
+    learning = _phases(model, coded, train, rate, count, settle)
     losses: list[float] = []
     recent: list[float] = []
     step = 0
-    with as_in_use(model), _only(learn.trained, coded.weights), reporting(progress, "finetune", "steps") as told:
+    with as_in_use(model), _kept(coded.weights), reporting(progress, "finetune", "steps") as told:
         for _ in range(epochs):
             for batch in batches:
                 moved = to_device(batch, model)
-                if step % refresh == 0 and (train == "all" or not step):
+                if learning[1:] and step == learning[1].first:
+                    coded.prune()
+                    del learning[0]
+                learn = learning[0]
+                if (step - learn.first) % refresh == 0 and (learn.matrices or step == learn.first):
+                    learn.begin(coded.weights)
                     coded.encode(learn.done(step))
                     losses += [sum(recent) / len(recent)] if recent else []
                     recent = []
@@ -141,6 +156,7 @@ def finetune(
                         else _unlike(output, result, teacher, moved, run)
                     )
                     recent.append(learn.backward(error))
+                coded.charge()
                 learn.step(step)
                 step += 1
                 if told is not None:
@@ -151,14 +167,18 @@ def finetune(
     return FinetuneReport(step, [*losses, sum(recent) / max(1, len(recent))], coded.sizes)
 
 
-def _check(train: str, epochs: int, refresh: int, rate: float, sparsity: float) -> None:
+def _check(
+    train: str, epochs: int, refresh: int, rate: float, sparsity: float, bit_price: float, settle: float
+) -> None:
     checked("train", Word(*get_args(Trained)), train)
     for name, value in (("epochs", epochs), ("refresh", refresh)):
         checked(name, Whole(1, 1 << 31), value)
     if not checked("rate", Number(0, 1e30), rate) > 0:
         raise OptionError(f"rate is {rate!r}, must be above 0")
-    if not checked("sparsity", Number(0, 1), sparsity) < 1:
-        raise OptionError(f"sparsity is {sparsity!r}, must be 0 or more and below 1")
+    checked("bit_price", Number(0, 1e30), bit_price)
+    for name, share in (("sparsity", sparsity), ("settle", settle)):
+        if not checked(name, Number(0, 1), share) < 1:
+            raise OptionError(f"{name} is {share!r}, must be 0 or more and below 1")
 
 
 def _unlike(output: Output, result: Any, teacher: Any, batch: Any, run: Callable[[Any, Any], Any]) -> Tensor:
@@ -173,93 +193,42 @@ def _unlike(output: Output, result: Any, teacher: Any, batch: Any, run: Callable
 
 
 @contextmanager
-def _only(trained: list[Tensor], weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Gradients for some weights alone; afterwards as before."""
-    wanted = [(weight, weight.requires_grad, weight.grad) for weight in weights.values()]
-    chosen = {id(weight) for weight in trained}
+def _kept(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Afterwards, gradients are as they were, and for those weights that had them."""
+    before = [(weight, weight.requires_grad, weight.grad) for weight in weights.values()]
     try:
-        for weight, _, _ in wanted:
-            weight.requires_grad_(id(weight) in chosen)
-            weight.grad = None
         yield
     finally:
-        for weight, was, grad in wanted:
+        for weight, was, grad in before:
             weight.requires_grad_(was)
             weight.grad = grad
 
 
-class _CodedWeights:
-    """The weights, and what the decoder makes of them."""
-
-    def __init__(self, weights: dict[str, Tensor], options: Options, calibration: Any, sparsity: float) -> None:
-        self.weights, self._options, self._calibration, self._sparsity = weights, options, calibration, sparsity
-        self.sizes: list[int] = []
-        self._added: dict[str, Tensor] = {}
-        self._kept: dict[str, Tensor] = {}
-
-    def encode(self, done: float) -> None:
-        """Encode and decode the weights as they are now; `done` is the share of the training that is over."""
-        self._choose(done)
-        exact = {name: weight.detach().cpu() for name, weight in self._pruned().items()}
-        stream = encode(exact, self._options, calibration=self._calibration)
-        back = decode(stream)
-        self.sizes.append(len(stream))
-        for name, weight in self.weights.items():
-            decoded = torch.from_numpy(back[name]).to(weight.device, weight.dtype)
-            self._added[name] = decoded - exact[name].to(weight.device) if weight.ndim > 1 else torch.zeros_like(weight)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The decoded weights instead of the exact ones."""
-        exact = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        pruned = self._pruned()
-        try:
-            for name, weight in self.weights.items():
-                weight.data.copy_(pruned[name] + self._added[name])
-            yield
-        finally:
-            for name, weight in self.weights.items():
-                weight.data.copy_(exact[name])
-
-    def prune(self) -> None:
-        """Make the weights zero that are to be in the end."""
-        self._choose(1.0)
-        for name, weight in self._pruned().items():
-            self.weights[name].data.copy_(weight)
-
-    def _pruned(self) -> dict[str, Tensor]:
-        return {n: w.detach() * self._kept[n] if n in self._kept else w.detach() for n, w in self.weights.items()}
-
-    def _choose(self, done: float) -> None:
-        """Choose the weights to be zero: the smallest in relation to their matrix."""
-        share = self._sparsity * (1 - (1 - min(1.0, done / RAMP)) ** 3)
-        if not share:
-            return
-        sizes = {n: w.detach().abs() / w.detach().square().mean().sqrt() for n, w in self.weights.items() if w.ndim > 1}
-        every = torch.cat([size.flatten().float() for size in sizes.values()])
-        limit = every.kthvalue(max(1, int(share * len(every)))).values
-        self._kept = {name: (size > limit).to(size.dtype) for name, size in sizes.items()}
-
-
 class _Learning:
-    """The optimiser and its rate."""
+    """The optimiser and its rate, for the steps from `first` on."""
 
-    def __init__(self, model: Any, coded: _CodedWeights, train: Trained, rate: float, steps: int) -> None:
-        weights = coded.weights
-        fixed = isinstance(model, nn.Module)
-        self.trained = [
-            weight
-            for name, weight in weights.items()
-            if (train == "all" or weight.ndim < 2) and (fixed or not MEASURED.search(name))
-        ]
-        if not self.trained:
-            raise ModelError("the network has no vectors to train")
-        self._rate, self._steps = rate, steps
-        self._optimiser = torch.optim.Adam(self.trained, lr=rate, betas=(0.9, 0.98))
+    def __init__(self, trained: list[Tensor], rate: float, first: int, steps: int) -> None:
+        self.first, self._steps, self._rate, self._trained = first, steps, rate, trained
+        self.matrices = any(weight.ndim > 1 for weight in trained)
+        sizes = [float(weight.detach().float().square().mean().sqrt()) if weight.numel() else 0.0 for weight in trained]
+        least = LEAST_SIZE * statistics.median([size for size in sizes if size] or [1.0])
+        self._optimiser = torch.optim.Adam(
+            [{"params": [w], "size": max(size, least)} for w, size in zip(trained, sizes, strict=True)],
+            lr=rate,
+            betas=(0.9, 0.98),
+            eps=1e-12,
+        )
+
+    def begin(self, weights: Mapping[str, Tensor]) -> None:
+        """Gradients for what is trained alone."""
+        chosen = {id(weight) for weight in self._trained}
+        for weight in weights.values():
+            weight.requires_grad_(id(weight) in chosen)
+            weight.grad = None
 
     def done(self, step: int) -> float:
-        """Share of the training that is over."""
-        return step / self._steps if self._steps else 1.0
+        """Share of these steps that is over."""
+        return (step - self.first) / self._steps if self._steps else 1.0
 
     def backward(self, error: Any) -> float:
         """Gradients of the loss."""
@@ -275,7 +244,20 @@ class _Learning:
     def step(self, step: int) -> None:
         """Change the exact weights."""
         done = self.done(step) if self._steps else 0.0
-        rate = self._rate * min(1.0, (done + 1e-3) / WARM) * (0.5 + 0.5 * math.cos(math.pi * done))
+        share = min(1.0, (done + 1e-3) / WARM) * (0.5 + 0.5 * math.cos(math.pi * done)) if self._steps else 1.0
         for group in self._optimiser.param_groups:
-            group["lr"] = rate if self._steps else self._rate
+            group["lr"] = self._rate * group["size"] * share
         self._optimiser.step()
+
+
+def _phases(model: Any, coded: CodedWeights, train: Trained, rate: float, steps: int, settle: float) -> list[_Learning]:
+    """What learns, and then, while matrices stay, what still does."""
+    fixed = isinstance(model, nn.Module)
+    wanted = [weight for name, weight in coded.weights.items() if fixed or not MEASURED.search(name)]
+    vectors = [weight for weight in wanted if weight.ndim < 2]
+    trained = wanted if train == "all" else vectors
+    if not trained:
+        raise ModelError("the network has no vectors to train")
+    last = round(settle * steps) if vectors and train == "all" else 0
+    first = [_Learning(trained, rate, 0, steps - last)]
+    return [*first, _Learning(vectors, rate, steps - last, last)] if last else first

@@ -66,7 +66,7 @@ def test_a_network_learns_to_live_with_its_compression(trained):
     plain, size = decoded(trained, **COARSE)
     model = copy.deepcopy(trained)
     batches = [blobs(64, 1000 + k)[0] for k in range(40)]
-    report = finetune(model, batches, rate=3e-3, refresh=8, **COARSE)
+    report = finetune(model, batches, rate=0.03, refresh=8, settle=0, **COARSE)
     tuned, tuned_size = decoded(model, **COARSE)
     assert report.steps == 40
     assert len(report.losses) == len(report.sizes) == 5
@@ -77,7 +77,7 @@ def test_a_network_learns_to_live_with_its_compression(trained):
 def test_vectors_anew_cost_no_byte_and_leave_the_matrices_as_they_were(trained):
     plain, size = decoded(trained, **COARSE)
     model = copy.deepcopy(trained)
-    report = finetune(model, [blobs(64, 1000 + k)[0] for k in range(40)], train="vectors", rate=3e-3, **COARSE)
+    report = finetune(model, [blobs(64, 1000 + k)[0] for k in range(40)], train="vectors", rate=0.03, **COARSE)
     tuned, tuned_size = decoded(model, **COARSE)
     assert len(report.sizes) == 1
     assert abs(tuned_size - size) < 12
@@ -103,9 +103,74 @@ def test_labels_and_pruning(trained):
     matrices = [p for p in model.parameters() if p.ndim > 1]
     zeros = sum(int((p == 0).sum()) for p in matrices) / sum(p.numel() for p in matrices)
     assert zeros == pytest.approx(0.6, abs=0.01)
+    assert right(decoded(model, quality=1)[0]) > right(trained) - 0.03
+
+
+def right(net):
+    """Share of points that are told apart."""
     x, y = blobs(1000, 9)
-    right = [float((net(x).argmax(1) == y).float().mean()) for net in (trained, decoded(model, quality=1)[0])]
-    assert right[1] > right[0] - 0.03
+    with torch.no_grad():
+        return float((net(x).argmax(1) == y).float().mean())
+
+
+def test_bits_that_the_loss_does_not_repay_are_given_up(trained):
+    sizes = []
+    for price in (0.0, 1.0):
+        model = copy.deepcopy(trained)
+        finetune(
+            model,
+            [blobs(64, 3000 + k) for k in range(60)],
+            objective=lambda result, batch: functional.cross_entropy(result, batch[1]),
+            forward=lambda model, batch: model(batch[0]),
+            bit_price=price,
+            rate=0.03,
+            quality=0.3,
+        )
+        back, size = decoded(model, quality=0.3)
+        assert right(back) > right(trained) - 0.03
+        sizes.append(size)
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+@pytest.mark.parametrize("quantizer", ["raw", "lossless"])
+def test_bits_have_no_price_where_nothing_is_lost(trained, quantizer):
+    models = [copy.deepcopy(trained) for _ in range(2)]
+    for model, price in zip(models, (0.0, 1.0), strict=True):
+        finetune(
+            model,
+            [blobs(8, 1)] * 2,
+            objective=lambda result, batch: functional.cross_entropy(result, batch[1]),
+            forward=lambda model, batch: model(batch[0]),
+            bit_price=price,
+            quantizer=quantizer,
+        )
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_zero_matrix_has_no_price_and_is_trained(trained):
+    model = copy.deepcopy(trained)
+    with torch.no_grad():
+        model[2].weight.zero_()
+        model[2].bias.fill_(0.1)
+    report = finetune(model, [blobs(64)[0]] * 3, bit_price=1.0, rate=0.03, **COARSE)
+    assert report.steps == 3
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
+def test_in_the_end_matrices_stay_and_vectors_learn(trained):
+    model = copy.deepcopy(trained)
+    seen = []
+
+    def told(done, of, words):
+        seen.append({name: p.detach().clone() for name, p in model.named_parameters()})
+
+    batches = [blobs(64, k)[0] for k in range(10)]
+    report = finetune(model, batches, rate=0.03, refresh=3, settle=0.4, progress=told, **COARSE)
+    assert len(report.sizes) == 3  # before steps 0, 3 and 6
+    for name, tensor in seen[5].items():
+        assert torch.equal(tensor, seen[-1][name]) == (tensor.ndim > 1), name
+        assert not torch.equal(tensor, seen[0][name]), name
 
 
 def test_weights_without_a_module(trained):
@@ -136,7 +201,16 @@ def test_the_network_is_otherwise_left_as_it_was(trained):
 
 def test_bad_arguments_of_training_are_told(trained):
     x = blobs(8)[0]
-    for wrong in ({"train": "x"}, {"epochs": 0}, {"refresh": 0}, {"rate": 0.0}, {"sparsity": 1.0}, {"bits": -1}):
+    for wrong in (
+        {"bit_price": -1.0},
+        {"train": "x"},
+        {"epochs": 0},
+        {"refresh": 0},
+        {"rate": 0.0},
+        {"sparsity": 1.0},
+        {"settle": 1.0},
+        {"bits": -1},
+    ):
         with pytest.raises(OptionError):
             finetune(copy.deepcopy(trained), [x], **wrong)
     with pytest.raises(ModelError, match="no batches"):

@@ -148,3 +148,17 @@ def test_words_are_cut_into_known_pieces():
         "!",
         "[SEP]",
     ]
+
+
+def test_samples_that_show_the_same_thing_tell_no_more_than_one_of_them():
+    pytest.importorskip("torch")
+    from bench.zoo.calibration import standard_error
+
+    values = np.random.default_rng(0).normal(size=50)
+    many, shown = np.repeat(values, 8), np.repeat(np.arange(50), 8)
+    alone = standard_error(values)
+    assert alone == pytest.approx(values.std() / 50**0.5)
+    assert standard_error(many, shown[:, None]) == pytest.approx(alone)
+    assert standard_error(many, np.stack([shown, shown], axis=1)) == pytest.approx(alone)  # the same digit twice
+    assert standard_error(many, np.stack([shown, 50 + np.arange(400)], axis=1)) == pytest.approx(alone)
+    assert standard_error(many) == pytest.approx(alone / 8**0.5)

@@ -1,0 +1,128 @@
+"""The weights of a network in training for its compression: what the decoder makes of them, and what a bit costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nncjit.decoder.stream_decoder import decode
+from nncjit.encoder.model_encoder import encode
+from nncjit.encoder.options import Options
+
+if TYPE_CHECKING:
+    from nncjit.encoder.model_encoder import EncodedModel
+
+__all__ = ["CodedWeights"]
+
+RAMP = 0.7
+"""Share of the steps after which no more weights are pruned."""
+TINY = 1e-30
+LEAST = 1 / 64
+"""Of the mean squared error, what is taken for a row or column of less: local scaling goes to an eighth of the step."""
+
+
+class CodedWeights:
+    """The weights, and what the decoder makes of them."""
+
+    def __init__(
+        self, weights: dict[str, Tensor], options: Options, calibration: Any, sparsity: float, bit_price: float
+    ) -> None:
+        self.weights, self._options, self._calibration = weights, options, calibration
+        self._sparsity, self._bit_price = sparsity, bit_price
+        self.sizes: list[int] = []
+        self._added: dict[str, Tensor] = {}
+        self._kept: dict[str, Tensor] = {}
+        self._prices: dict[str, _Price] = {}
+
+    def encode(self, done: float) -> None:
+        """Encode and decode the weights as they are now; `done` is the share of the training that is over."""
+        self._choose(done)
+        exact = {name: weight.detach().cpu() for name, weight in self._pruned().items()}
+        stream = encode(exact, self._options, calibration=self._calibration)
+        back = {name: torch.from_numpy(array) for name, array in decode(stream).items()}
+        self.sizes.append(len(stream))
+        for name, weight in self.weights.items():
+            decoded = back[name].to(weight.device, weight.dtype)
+            self._added[name] = decoded - exact[name].to(weight.device) if weight.ndim > 1 else torch.zeros_like(weight)
+        if self._bit_price:
+            self._prices = _prices(stream, exact, back, self._bit_price)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The decoded weights instead of the exact ones."""
+        exact = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        pruned = self._pruned()
+        try:
+            for name, weight in self.weights.items():
+                weight.data.copy_(pruned[name] + self._added[name])
+            yield
+        finally:
+            for name, weight in self.weights.items():
+                weight.data.copy_(exact[name])
+
+    def charge(self) -> None:
+        """Add to the gradients of the exact weights what their bits cost."""
+        for name, price in self._prices.items():
+            weight = self.weights[name]
+            if weight.grad is not None:
+                weight.grad += price.gradient(weight.detach())
+
+    def prune(self) -> None:
+        """Make the weights zero that are to be in the end."""
+        self._choose(1.0)
+        for name, weight in self._pruned().items():
+            self.weights[name].data.copy_(weight)
+
+    def _pruned(self) -> dict[str, Tensor]:
+        return {n: w.detach() * self._kept[n] if n in self._kept else w.detach() for n, w in self.weights.items()}
+
+    def _choose(self, done: float) -> None:
+        """Choose the weights to be zero: the smallest in relation to their matrix."""
+        share = self._sparsity * (1 - (1 - min(1.0, done / RAMP)) ** 3)
+        if not share:
+            return
+        sizes = {n: w.detach().abs() / w.detach().square().mean().sqrt() for n, w in self.weights.items() if w.ndim > 1}
+        every = torch.cat([size.flatten().float() for size in sizes.values()])
+        limit = every.kthvalue(max(1, int(share * len(every)))).values
+        self._kept = {name: (size > limit).to(size.dtype) for name, size in sizes.items()}
+
+
+class _Price:
+    """What the bits of one matrix cost, as a function of its weights: a + b log(1 + |w| / step).
+
+    Levels have a cost that grows with the logarithm of their size; b makes the matrix's sum what the coder took for it.
+    """
+
+    def __init__(self, weight: Tensor, decoded: Tensor, bits: float, price: float) -> None:
+        self._step = _steps(weight, decoded)
+        logs = (1 + decoded.abs() / self._step).log().sum().item()
+        self._factor = price * bits / logs if logs > 0 else 0.0
+
+    def gradient(self, weight: Tensor) -> Tensor:
+        return self._factor * weight.sign() / (weight.abs() + self._step.to(weight.device))
+
+
+def _steps(weight: Tensor, decoded: Tensor) -> Tensor:
+    """About the steps of a matrix, by the errors that they made: a factor for each row times one for each column."""
+    error = (decoded - weight).float().square()
+    mean = error.mean().clamp(min=TINY)
+    rows = error.flatten(1).mean(1).reshape(-1, *[1] * (weight.ndim - 1))
+    columns = error.transpose(0, 1).flatten(1).mean(1).reshape(1, -1, *[1] * (weight.ndim - 2))
+    return (12 * mean * (rows / mean).clamp(min=LEAST) * (columns / mean).clamp(min=LEAST)).sqrt()
+
+
+def _prices(
+    stream: EncodedModel, exact: dict[str, Tensor], back: dict[str, Tensor], bit_price: float
+) -> dict[str, _Price]:
+    """The price of each matrix, where a bit for each weight of the network costs so much."""
+    weights = sum(weight.numel() for weight in exact.values())
+    bits = {row.name: 8.0 * row.bytes for row in stream.report.tensors}
+    return {
+        name: _Price(weight, back[name], bits[name], bit_price / weights)
+        for name, weight in exact.items()
+        if weight.ndim > 1 and not torch.equal(weight, back[name])
+    }
