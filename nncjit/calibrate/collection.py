@@ -142,7 +142,8 @@ class Calibration:
         """
         array = floats(f"{name}: its values", values)
         weight(name, array.shape)
-        self._sums[name] = weight_sums(array)
+        if np.isfinite(array).all():
+            self._sums[name] = weight_sums(array)
 
     def _input_sums(self, fresh: InputSums) -> InputSums:
         sums = self._inputs.setdefault(fresh.record.name, fresh)

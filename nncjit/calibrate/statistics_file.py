@@ -46,7 +46,7 @@ class Arrays(NamedTuple):
     positions: bool = False
     """Whether this is a table of positions, recorded as a linear layer."""
     sums: Array | None = None
-    """float32[PARTS + 1], where the weight's values are known (`weight_sums`)."""
+    """float64[PARTS + 1], where the weight's values are known (`weight_sums`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +99,14 @@ class TensorStatistics:
         return values
 
     def sums(self) -> Array | None:
-        """float32[PARTS + 1]: sums of the weight's values (`nncjit.calibrate.weight_sums`); None where none are known.
+        """float64[PARTS + 1]: sums of the weight's values (`nncjit.calibrate.weight_sums`); None where none are known.
 
         Raises
         ------
         ModelError
             The file is damaged.
         """
-        return self._read("sums") if f"{self.record.name}:sums" in self._model else None
+        return self._read("sums", np.float64) if f"{self.record.name}:sums" in self._model else None
 
     def _read(self, what: str, dtype: Any = np.float32) -> Array:
         name = f"{self.record.name}:{what}"

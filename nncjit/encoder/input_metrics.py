@@ -66,11 +66,14 @@ class Metrics:
             return not found.diagonal().any()
         return self._felt(name) <= LEAST_SHARE * self._all_felt
 
+    def can_compare(self, name: str) -> bool:
+        """Whether it is known enough of a weight's values to tell them from others."""
+        found = self.statistics.get(name)
+        return found is not None and math.prod(found.record.shape) >= FEWEST and found.sums() is not None
+
     def is_of_others(self, name: str, values: np.ndarray) -> bool:
         """Whether the statistics were made of a weight that has little in common with this one."""
-        if values.size < FEWEST:
-            return False
-        known = self.statistics[name].sums()
+        known = self.statistics[name].sums() if self.can_compare(name) else None
         return known is not None and are_apart(known, weight_sums(values))
 
     def _felt(self, name: str) -> float:

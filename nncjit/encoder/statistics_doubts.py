@@ -11,6 +11,8 @@ from nncjit.stream.reports import TensorReport
 
 NOTHING_LEFT = 0.5
 """dB of a matrix of which next to nothing is left."""
+NOTHING_LOST = 1e-3
+"""Of the output's power: no network has lost less when next to nothing is left of all its matrices."""
 
 
 def doubts(rows: Sequence[TensorReport], plan: Plan, *, loss: float | None) -> Iterator[str]:
@@ -28,10 +30,11 @@ def doubts(rows: Sequence[TensorReport], plan: Plan, *, loss: float | None) -> I
     if metrics is None:
         return
     others = [row.name for row in rows if row.note.startswith(OF_OTHERS)]
-    if others:
+    compared = sum(metrics.can_compare(row.name) for row in rows) if others else 0
+    if 2 * len(others) > compared:  # training may have changed some weights much
         yield (
-            f"the statistics are of other values than those of {len(others)} weights, {others[0]} among them: "
-            "of another model, or of this one before more training"
+            f"the statistics are of other values than those of {len(others)} of {compared} weights, {others[0]} among "
+            "them: of another model, or of this one before more training"
         )
     if loss is None:
         return
@@ -42,5 +45,8 @@ def doubts(rows: Sequence[TensorReport], plan: Plan, *, loss: float | None) -> I
         for row in rows
         if row.name in metrics.statistics and is_matrix(row.shape) and row.snr is not None and ALONE not in row.note
     ]
-    if followed and max(followed) < NOTHING_LEFT:
-        yield "by the statistics, next to no weight is worth a bit: too coarse, or of another model"
+    if followed and max(followed) < NOTHING_LEFT and loss < NOTHING_LOST:
+        yield (
+            f"by the statistics, the output loses {loss:.3g} of its power without all these weights, so next to "
+            "nothing is left of them: the statistics are damaged, or of another model"
+        )

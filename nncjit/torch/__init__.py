@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nncjit.torch.attachment import attach
     from nncjit.torch.bias_matching import match_biases
     from nncjit.torch.calibration import calibrate
+    from nncjit.torch.error_compensation import compensate
     from nncjit.torch.finetuning import finetune
     from nncjit.torch.norm_statistics import match_norms, merge_norms
     from nncjit.torch.state_files import load_file, load_model, save_file
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "attach": "nncjit.torch.attachment",
     "calibrate": "nncjit.torch.calibration",
+    "compensate": "nncjit.torch.error_compensation",
     "finetune": "nncjit.torch.finetuning",
     "load_file": "nncjit.torch.state_files",
     "load_model": "nncjit.torch.state_files",
@@ -34,6 +36,7 @@ _HOMES = {
 __all__ = [
     "attach",
     "calibrate",
+    "compensate",
     "finetune",
     "load_file",
     "load_model",

@@ -104,8 +104,6 @@ def test_a_table_of_zeros_and_unused_rows_do_no_harm():
     calibration = Calibration()
     calibration.table("t", (200, 8)).add(np.array([3]), draw(rng, 1, 8))
     calibration.end_samples(1, output_power=10.0)
-    with pytest.warns(nncjit.NncWarning, match="next to no weight is worth a bit"):  # one row in 200
-        data = nncjit.encode(weights, calibration=calibration.statistics(), frequency_weight=1.0)
-    found = nncjit.decode(data)["t"]
+    found = nncjit.decode(nncjit.encode(weights, calibration=calibration.statistics(), frequency_weight=1.0))["t"]
     assert np.isfinite(found).all()
     assert np.abs(found[100:]).max() < 0.1

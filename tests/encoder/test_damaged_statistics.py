@@ -101,6 +101,10 @@ def test_a_power_that_the_metrics_contradict_is_refused(case, options, power):
     assert "the output's power is" in sound(case, options, metadata_change=powered(power))[2]
 
 
+def test_a_model_of_which_nothing_is_left_by_a_power_that_is_too_high_is_told(case):
+    assert "next to nothing is left" in sound(case, {}, metadata_change=powered(1e11))[1][0]
+
+
 def test_without_the_power_a_size_can_be_hit_all_the_same(case):
     assert sound(case, {"bits": 6.0}, metadata_change=powered(0)) == (True, [], "")
     assert "power of the output" in sound(case, {"loss": 0.01}, metadata_change=powered(0))[2]
@@ -189,9 +193,12 @@ def test_statistics_of_other_values_are_told(case, tmp_path):
     weights, path = case
     rng = np.random.default_rng(1)
     others = {name: draw(rng, *w.shape) for name, w in weights.items()}
-    with pytest.warns(NncWarning, match="of other values than those of 4 weights, fc among them"):
+    with pytest.warns(NncWarning, match="of other values than those of 4 of 4 weights, fc among them"):
         report = nncjit.compress(others, tmp_path / "m.nnc", calibration=path)
     assert report.tensors[0].note == "calibrated on other values"
+    calibration = Calibration()
+    calibration.values("fc", np.full((OUT, IN), np.inf))
+    calibration.values("fc", np.full((OUT, IN), 1e38))
     nearly = {name: (w + 0.1 * draw(rng, *w.shape)).astype(np.float16) for name, w in weights.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from wrong_values import WRONG, refuses_or_works  # noqa: E402
 
 import nncjit  # noqa: E402
-from nncjit.torch import attach, calibrate, finetune, match_biases, match_norms, merge_norms, save_file  # noqa: E402
+from nncjit.torch import attach, calibrate, compensate, finetune, match_biases, match_norms, merge_norms, save_file  # noqa: E402
 
 
 def network():
@@ -37,6 +37,7 @@ def test_any_setting_of_an_attachment_gives_a_result_or_our_error(name):
 
 RUNS = {
     "calibrate": lambda forward: calibrate(network(), [torch.ones(3, 2)], forward=forward),
+    "compensate": lambda forward: compensate(network(), torch.ones(3, 2), calibration=None, forward=forward),
     "match_biases": lambda forward: match_biases(network(), network(), torch.ones(3, 2), forward=forward),
     "match_norms": lambda forward: match_norms(network(), network(), torch.ones(3, 2), forward=forward),
 }
