@@ -66,6 +66,8 @@ def read(path: str | os.PathLike[str], *, mmap: bool = False) -> Model:  # noqa:
 def _model(archive: ZipMembers) -> Model:
     if not is_torchscript(archive.names) and not is_export(archive.names):
         raise ModelError("is no archive of torch.jit.save or torch.export.save")
+    if any("/aotinductor/" in name for name in archive.names):
+        raise ModelError("holds code that is compiled for its weights (AOTInductor); the exported program is read")
     found = list(sites(archive, archive.size))
     if not found:
         raise ModelError("holds no tensors that nncjit finds; archives of torch before 2.8 must be saved anew")

@@ -26,6 +26,9 @@ _STORAGES = {
     "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Char": "int8", "Byte": "uint8",
     "Short": "int16", "Int": "int32", "Long": "int64", "Bool": "bool", "ComplexFloat": "complex64",
     "ComplexDouble": "complex128", "QInt8": "int8", "QUInt8": "uint8", "QInt32": "int32",
+    "UInt16": "uint16", "UInt32": "uint32", "UInt64": "uint64", "Float8_e4m3fn": "float8_e4m3fn",
+    "Float8_e5m2": "float8_e5m2", "Float8_e4m3fnuz": "float8_e4m3fnuz", "Float8_e5m2fnuz": "float8_e5m2fnuz",
+    "Float8_e8m0fnu": "float8_e8m0fnu",
 }  # fmt: skip
 """Classes of storages -> dtype."""
 _SCALARS = {
