@@ -119,9 +119,12 @@ class Plan:
         return is_exact and not choices.own_fineness and choices.quantising.quantizer != "raw"
 
     def holds_levels(self, info: TensorInfo) -> bool:
-        """Whether integers are levels of a model that is quantised already, of which nothing but the size counts."""
+        """Whether integers are levels of a model that is quantised already, of which nothing but the size counts.
+
+        Matrices of unsigned bytes are taken for such: they lie around a zero point far from zero, where bins cost most.
+        """
         told = info.role is not None and info.role.kind in LEVELS
-        return told or info.name in self.quantised.levels
+        return told or info.name in self.quantised.levels or (info.dtype == "uint8" and len(info.shape) > 1)
 
     def has_qp(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether a qp is given for a tensor: by a rule, or for all matrices of the model."""

@@ -1,5 +1,5 @@
 """Tensors of quantised models whose names say that they go with integers: GPTQ, AWQ, compressed-tensors, bitsandbytes,
-HQQ, Quanto, and the blocks of MXFP4.
+HQQ, Quanto, MLX, EETQ, AQLM, QuIP#, EXL3, and the blocks of MXFP4.
 
 Scales decide what levels mean. An error in one of them is an error in a whole row or block, and what was gained by it
 would be next to nothing.
@@ -15,12 +15,15 @@ from nncjit.model import TensorInfo
 
 __all__ = ["QuantisedNames", "quantised_names"]
 
-LEVELS = ("qweight", "qzeros", "weight", "weight_packed", "in_proj_weight", "W_q", "_data")
+LEVELS = (
+    "qweight", "qzeros", "weight", "weight_packed", "in_proj_weight", "W_q", "_data", "codes", "Qidxs", "trellis",
+)  # fmt: skip
 """Last part of the names of levels, which are integers or floats of eight bits."""
 SCALES = (
     "scales", "scale", "weight_scale", "weight_scale_inv", "weight_global_scale", "weight_zero_point", "input_scale",
     "input_global_scale", "output_scale", "absmax", "quant_map", "nested_absmax", "nested_quant_map", "SCB", "zeros",
-    "k_scale", "v_scale", "weight_scale_2", "zero", "_scale", "_shift",
+    "k_scale", "v_scale", "weight_scale_2", "zero", "_scale", "_shift", "biases", "weight_scales", "codebooks", "SU",
+    "SV", "Wscale", "suh", "svh",
 )  # fmt: skip
 """Last part of the names of floats that stand beside them, or below them."""
 BLOCKS, BLOCK_SCALES = "_blocks", "_scales"

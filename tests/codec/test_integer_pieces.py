@@ -189,3 +189,26 @@ def test_quantised_checkpoints(tmp_path):
     back = safetensors.load_file(tmp_path / "back.safetensors")
     assert all(back[name].tobytes() == array.tobytes() for name, array in model.items())
     assert report.compressed_bytes < 0.8 * report.original_bytes
+
+
+SCHEMES = {
+    "MLX": (WORDS.reshape(-1, 64).view("u4"), {"weight": 0, "scales": "f2", "biases": "f2"}),
+    "AQLM": (RNG.integers(-128, 128, (32, 64, 2), "i1"), {"codes": 0, "codebooks": "f2", "scales": "f2"}),
+    "EXL3": (RNG.integers(0, 1 << 15, (4, 4, 64), "i2"), {"trellis": 0, "suh": "f2", "svh": "f2"}),
+    "QuIP#": (RNG.integers(0, 1 << 15, (32, 64), "i2"), {"Qidxs": 0, "SU": "f2", "SV": "f2", "Wscale": "f4"}),
+    "EETQ": (RNG.integers(-128, 128, (32, 64), "i1"), {"weight": 0, "weight_scales": "f2"}),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_whatever_says_what_levels_mean_is_exact(scheme):
+    levels, names = SCHEMES[scheme]
+    model = {f"l.{n}": RNG.random((16, 64), "f4").astype(t) if t else levels for n, t in names.items()}
+    back = nncjit.decode(nncjit.encode(model))
+    assert all(back[name].tobytes() == array.tobytes() for name, array in model.items())
+
+
+def test_unsigned_levels_around_a_zero_point_are_small_under_any_name():
+    levels = np.rint(12 * RNG.standard_normal((128, 256))).astype(np.int8)
+    sizes = [len(nncjit.encode({"w_quantized": made})) for made in (levels, (levels ^ -128).view("u1"))]
+    assert sizes[1] < 1.01 * sizes[0] < 0.75 * levels.size
