@@ -136,8 +136,9 @@ def main() -> None:
     common, apart = ([p for p in points if p["kind"] == kind] for kind in ("in common", "apart"))
     x, y = np.log([p["bits"] for p in apart]), np.log([p["bytes"] for p in apart])
     for point in common:
-        size = np.exp(np.interp(np.log(point["bits"]), x, y, left=np.nan, right=np.nan))
-        print(f"at {point['bits']:.4f} bits: {100 * (size / point['bytes'] - 1):+.1f} % of the size in common")
+        if x.min() <= np.log(point["bits"]) <= x.max():
+            size = np.exp(np.interp(np.log(point["bits"]), x, y))
+            print(f"at {point['bits']:.4f} bits: {100 * (size / point['bytes'] - 1):+.1f} % of the size in common")
     if args.json is not None:
         args.json.write_text(json.dumps(points, indent=1) + "\n", "utf-8")
 
