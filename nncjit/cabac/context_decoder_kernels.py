@@ -1,4 +1,4 @@
-"""Segments of layers with bounded codebooks or contexts of updates (spec, section 5).
+"""Segments with contexts of updates, or with a bounded codebook but no state machine for it (spec, section 5).
 
 Most streams have none, so this is a kernel of its own, compiled when a stream needs it. Such segments are decoded one
 at a time, level by level.

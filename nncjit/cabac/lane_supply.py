@@ -65,7 +65,7 @@ def jobs_for_lanes(
     size, bits : int64[n]
         Elements and bits of the segments.
     regular : bool[n]
-        Whether their layers have a state machine, and they no skipped rows.
+        Whether their layers are plain and have a state machine, and they no skipped rows.
     workers : int
         How many threads there are.
     wanted : bool or None

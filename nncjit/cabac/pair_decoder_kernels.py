@@ -38,11 +38,12 @@ ENTRY_SIZE = ENTRY.itemsize
 
 
 @lru_cache(maxsize=16)
-def state_machine(unary_length: int, dq: int) -> np.ndarray:
+def state_machine(unary_length: int, dq: int, above: int = UNBOUNDED, below: int = UNBOUNDED) -> np.ndarray:
     """The table of entries, ENTRY[states, nodes of a state, 2].
 
     The nodes of a state: 3 for significance and 3 for the sign, by sign class of the previous value; then
-    2 * j + negative for the bins "greater than j".
+    2 * j + negative for the bins "greater than j". A bounded codebook ends a level at its bound, `above` or `below`
+    zero, and with a bound of 0 there is no sign.
     """
     table = np.zeros((8 if dq else 1, 6 + 2 * unary_length, 2), ENTRY)
 
@@ -55,15 +56,23 @@ def state_machine(unary_length: int, dq: int) -> np.ndarray:
         after = int(DQ_NEXT_STATE[state, value & 1]) if dq else 0
         return *go(after, 2 - negative if value else 0), -level if negative else level, 4, 0
 
+    def reach(state: int, value: int, negative: int) -> tuple[int, ...]:
+        if value == (above, below)[negative]:
+            return end(state, value, negative)
+        if value > unary_length:
+            return (2 * state + negative, 0, 0, 0, 1)
+        return *go(state, 4 + 2 * value + negative), 0, 0, 0
+
     for state, nodes in enumerate(table):
         for previous in range(3):
-            nodes[previous, 0], nodes[previous, 1] = end(state, 0, 0), (*go(state, 3 + previous), 0, 0, 0)
-            nodes[3 + previous, 0], nodes[3 + previous, 1] = (*go(state, 6), 0, 0, 0), (*go(state, 7), 0, 0, 0)
-        for j in range(unary_length):
+            signed = (*go(state, 3 + previous), 0, 0, 0)
+            nodes[previous, 0] = end(state, 0, 0)
+            nodes[previous, 1] = signed if above and below else reach(state, 1, int(above == 0))
+            nodes[3 + previous, 0], nodes[3 + previous, 1] = reach(state, 1, 0), reach(state, 1, 1)
+        for value in range(1, unary_length + 1):
             for negative in range(2):
-                place, last = 6 + 2 * j + negative, j == unary_length - 1
-                more = (2 * state + negative, 0, 0, 0, 1) if last else (*go(state, place + 2), 0, 0, 0)
-                nodes[place, 0], nodes[place, 1] = end(state, j + 1, negative), more
+                place = 4 + 2 * value + negative
+                nodes[place, 0], nodes[place, 1] = end(state, value, negative), reach(state, value + 1, negative)
     return table
 
 
@@ -108,7 +117,8 @@ def escape(space, target, node, range_, window):
     layer = layer_at(stream.layer)
     state, negative, unary_length = node >> 1, node & 1, layer.unary_length
     rem = space + GTX + 4 * CONTEXT_SIZE * unary_length
-    level, range_, window = rest_of_level(space, rem, UNBOUNDED, unary_length + 1, range_, window)
+    bound = layer.below if negative else layer.above
+    level, range_, window = rest_of_level(space, rem, bound, unary_length + 1, range_, window)
     stream.greatest = larger(level, stream.greatest)
     if layer.dq:
         after = next_state(space, state, level)

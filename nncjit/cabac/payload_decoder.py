@@ -257,18 +257,19 @@ class _LayerTable(Table):
         if key in self._kinds:
             return self._kinds[key]
         signalled, signalled_hdsp = contexts_of(layer, False), contexts_of(layer, True)
-        plain, machine, machine_bytes = not (layer.temporal or c), 0, 0
-        if plain and layer.unary_length <= dr.LONGEST_UNARY:
-            entries = state_machine(layer.unary_length, layer.dq)
+        above, below = (c - 1 - z, z) if c else (UNBOUNDED, UNBOUNDED)
+        machine = machine_bytes = 0
+        if not layer.temporal and c != 1 and layer.unary_length <= dr.LONGEST_UNARY:
+            entries = state_machine(layer.unary_length, layer.dq, above, below)
             machine, machine_bytes = self.keep(entries), entries.nbytes
         self._kinds[key] = kind = {
             "dq": layer.dq,
             "unary_length": layer.unary_length,
-            "plain": int(plain),
+            "plain": int(not (layer.temporal or c)),
             "coded": int(c != 1),
             "fixed_sign": int(z != 0) if c and z in (0, c - 1) else -1,
-            "below": z if c else UNBOUNDED,
-            "above": c - 1 - z if c else UNBOUNDED,
+            "below": below,
+            "above": above,
             "machine": machine,
             "machine_bytes": machine_bytes,
             "signalled": self.keep(signalled),

@@ -91,17 +91,18 @@ def decode_segments(table: Table, segments: Array, skips: Array, workspaces: Wor
     bits = stop_bit - segments["bit"]
     rate = bits / np.maximum(size, 1)
     segments["stepped"] = (rate >= STEPPED_RATES[0]) & (rate <= STEPPED_RATES[1])
-    regular = (machine != 0) & ~skips & (hdsp == 0)
+    regular, plain = (machine != 0) & ~skips & (hdsp == 0), layers["plain"][segment_layer] != 0
+    segments["stepped"] |= regular & ~plain
     workers = max(1, min(workspaces.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
     left, half_done = np.ones(len(segments), np.bool_), np.zeros(len(segments), np.bool_)
-    jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular, workers, workspaces.lanes)
+    jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular & plain, workers, workspaces.lanes)
     if jobs is not None:
         rests = lane_supply.run(jobs, table, segments, workspaces.streams, workspaces.groups)
         table.keep(rests.records)
         half_done = segments["rest"] != 0
         left[jobs.chosen] = half_done[jobs.chosen]
-    paired = half_done | regular & (size >= PAIRED_SIZE) & (rate < PAIRED_RATE)
-    special = (layers["plain"][segment_layer] == 0) | (hdsp != 0)
+    paired = half_done | regular & ((size >= PAIRED_SIZE) & (rate < PAIRED_RATE) | ~plain)
+    special = ~regular & (~plain | (hdsp != 0))
     for kernel, of_kernel in ((decode_context_share, special), (decode_share, ~special)):
         _decode_in_streams(kernel, table, segments, np.flatnonzero(left & of_kernel), size, paired, workspaces, workers)
 
@@ -132,6 +133,6 @@ def _decode_in_streams(
 
 
 def compile_contexts() -> None:
-    """Compile the kernel for layers with contexts of updates or bounded codebooks, to be on disk from now on."""
+    """Compile the kernel for layers with contexts of updates, to be on disk from now on."""
     if JIT:
         numba_internals.compile_worker(decode_context_share)

@@ -147,3 +147,17 @@ def test_each_level_ends_in_the_state_machine_once_and_every_entry_leads_to_a_no
         ended = table[state][table[state]["ends"] == 4]["level"].tolist()
         want = {2 * v - (state & 1) * (v > 0) - (v < 0) * -(state & 1) if dq else v for v in range(-5, 6)}
         assert set(ended) == want
+
+
+@pytest.mark.parametrize(("above", "below"), [(0, 3), (3, 0), (1, 1), (2, 1), (9, 7), (1, 0)])
+def test_a_level_ends_at_the_bound_of_its_codebook(above, below):
+    entries = state_machine(8, 0, above, below)[0].reshape(-1)
+    for negative, bound in enumerate((above, below)):
+        if bound:
+            entry = entries[1]  # not zero
+            if above and below:
+                entry = entries[entry["node"] + negative]
+            while not entry["ends"]:
+                assert not entry["escapes"]
+                entry = entries[entry["node"] + 1]  # and greater
+            assert entry["level"] == (-bound if negative else bound)
