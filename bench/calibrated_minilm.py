@@ -1,9 +1,10 @@
 """MiniLM: size against mean cosine, with the default steps and calibrated, what each cosine costs, and how texts of
 words that are rare in real texts fare.
 
-    python bench/calibrated_minilm.py [--statistics minilm.stats.safetensors] --json out.json
+    python bench/calibrated_minilm.py [--statistics minilm.stats.safetensors] [--kept earlier.json] --json out.json
 
-Without statistics, ``nncjit calibrate`` makes them first, of the passages of ``bench.zoo.passages``. Qualities are
+Without statistics, ``nncjit calibrate`` makes them first, of the passages of ``bench.zoo.passages``. Points that an
+earlier file has need not be measured again. Qualities are
 fixed below and nothing is chosen: sizes at a cosine lie between two points of the curve, on a straight line in
 log2(1 - cosine), and so do the cosines of rare words at a size.
 """
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,6 @@ from nncjit.calibrate import Statistics
 AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.25)
 TRANSFORMED = (1.15, 0.95, 0.75, 0.5, 0.37)
 CALIBRATED = (1.1, 0.9, 0.7, 0.5, 0.42, 0.35, 0.3)
-QUERIES_AND_KEYS = r".*\.(query|key)\.weight"
-"""Their noise is felt less than that of values, here and in the character model: they may have twice the step."""
 UNREACHED = "zero"
 """No embedding uses the pooler: it is left out where statistics tell so."""
 COSINES = (0.99, 0.9787, 0.924)
@@ -72,17 +72,19 @@ def collect(folder: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--statistics", type=Path)
+    parser.add_argument("--kept", type=Path, help="points of an earlier run, of kinds and qualities that are the same")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    kept = [] if args.kept is None else json.loads(args.kept.read_text("utf-8"))["points"]
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(args.statistics or collect(Path(folder)))
+        found = measure(args.statistics or collect(Path(folder)), kept)
     print(json.dumps({key: found[key] for key in ("sizes", "rare_cosines")}, indent=1))
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
-def measure(path: Path) -> dict[str, Any]:
-    """Both curves, and what they give for `COSINES`."""
+def measure(path: Path, kept: Sequence[Point] = ()) -> dict[str, Any]:
+    """All curves, and what they give for `COSINES`; `kept` are points that are not measured again."""
     weights = layers.load(minilm.WEIGHTS)
     raw = sum(array.nbytes for array in weights.values())
     rare = minilm.rare_texts()
@@ -90,14 +92,15 @@ def measure(path: Path) -> dict[str, Any]:
     points: list[Point] = []
     with Statistics.open(path) as statistics:
         curves: list[tuple[str, float, dict[str, Any]]] = [("as it is", quality, {}) for quality in AS_IT_IS]
-        for quality in TRANSFORMED:
-            turned = {"transform_tables": True}
-            rules = {QUERIES_AND_KEYS: {"quality": quality / 2}}
-            curves += [("tables transformed", quality, turned)]
-            curves += [("also coarser queries and keys", quality, turned | {"rules": rules})]
+        curves += [("tables transformed", quality, {"transform_tables": True}) for quality in TRANSFORMED]
+        curves += [("guessed from the weights", quality, {"calibration": "weights"}) for quality in TRANSFORMED]
         known = {"calibration": statistics, "unreached": UNREACHED}
         curves += [("calibrated", quality, known) for quality in CALIBRATED]
         for kind, quality, options in curves:
+            there = next((p for p in kept if (p["kind"], p["quality"]) == (kind, quality)), None)
+            if there is not None:
+                points.append(there)
+                continue
             begin, cpu = time.perf_counter(), time.process_time()
             data = nncjit.encode(weights, quality=quality, **options)
             seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu

@@ -79,6 +79,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [("installed-size.json", ["bench/installed_size.py", "--json"])]
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *FINETUNED.get(m, ()), "--json"]) for m in CALIBRATED]
     found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
+    found += [("guessed.json", ["bench/guessed.py", "--json"])]
     found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
     found += [("checkpoints.json", ["bench/checkpoints.py", "--json"])]
     found += [("federated.json", ["bench/federated.py", "--json"])]
@@ -362,6 +363,25 @@ def without_data() -> str:
     return table(("statistics of", "size", "bits per character"), lines)
 
 
+def guessed() -> str:
+    """What ``bench/guessed.py`` measured."""
+    path = FIGURES / "guessed.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    lines = []
+    for model, row in found.items():
+        sizes = [point["ratio"] for point in row["points"]]
+        lines.append(
+            (
+                f"`{model}`",
+                f"{min(sizes):.1f} to {max(sizes):.1f} %",
+                f"{row['difference']:+.1f} ± {row['standard_error']:.1f} %",
+            )
+        )
+    return table(("model", "sizes", "bytes, beside the default steps"), lines)
+
+
 def checkpoints() -> str:
     """Updates between checkpoints, and of a fine-tuned model to its base, beside whole streams."""
     path = FIGURES / "checkpoints.json"
@@ -500,6 +520,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "calibrated-minilm": calibrated_minilm,
     "rare-words": rare_words,
     "without-data": without_data,
+    "guessed": guessed,
     "checkpoints": checkpoints,
     "zoo": zoo,
     "gains": gains,

@@ -130,6 +130,8 @@ class Statistics(Mapping[str, TensorStatistics]):
         That were collected.
     output_power : float
         Mean |y|^2 of a sample, in the loss's metric; 0 where it is not known.
+    is_guess : bool
+        Whether no sample was seen: only the shapes of the metrics mean anything then, and not how they compare.
     """
 
     def __init__(self, model: Model) -> None:
@@ -140,6 +142,7 @@ class Statistics(Mapping[str, TensorStatistics]):
         self.loss: str = facts["loss"]
         self.samples: int = facts["samples"]
         self.output_power: float = facts["output_power"]
+        self.is_guess: bool = facts.get("guess") is True
         self._tensors: dict[str, TensorStatistics] = {}
         for table in facts["tensors"]:
             positions = table.pop("positions", False) if isinstance(table, dict) else False

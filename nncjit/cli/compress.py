@@ -53,7 +53,9 @@ def configure(parser: ArgumentParser) -> None:
     add_encoder(parser)
     calibrate = parser.add_argument_group("calibration")
     calibrate.add_argument(
-        "--calibration", type=Path, metavar="STATS", help="statistics of the model at work (.safetensors)"
+        "--calibration",
+        metavar="STATS",
+        help="statistics of the model at work (.safetensors); or weights, to guess them from the weights alone",
     )
     calibrate.add_argument(
         "--sensitivity",

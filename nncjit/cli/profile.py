@@ -28,7 +28,9 @@ BAR = 30
 def configure(parser: ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("source", type=path_or_url, metavar="MODEL", help="a model file or an .nnc file")
-    parser.add_argument("--calibration", type=Path, metavar="STATS", help="statistics of the model (.safetensors)")
+    parser.add_argument(
+        "--calibration", metavar="STATS", help="statistics of the model (.safetensors); or weights, to guess them"
+    )
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
     parser.add_argument("--sort", choices=sorted(SORTS), default="bytes", help="order of the tensors (default: bytes)")
     parser.add_argument("--top", type=int, default=15, metavar="N", help="tensors to show (default: 15, 0: all)")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit import formats
-from nncjit.calibrate import Statistics, opened
+from nncjit.calibrate import Statistics
 from nncjit.convert.encoded_nnef import compress_nnef, is_encoded_nnef
 from nncjit.convert.encoded_onnx import compress_onnx, is_encoded
 from nncjit.convert.job import Job
@@ -23,6 +23,7 @@ from nncjit.convert.sharded_compression import compress_sharded
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.model_encoder import encode_model, estimate_model
 from nncjit.encoder.options import OptionKeywords, Options, explains_options
+from nncjit.encoder.weight_statistics import WEIGHTS, statistics_of
 from nncjit.errors import ModelError, OptionError
 from nncjit.files import atomic_write
 from nncjit.formats.folder_model import is_folder
@@ -98,9 +99,9 @@ def compress(
         files it is the path of a model file with these values, which all workers must see.
     pruning : Pruning, optional
         Channels to remove (`nncjit.reduce.plan_pruning`); not for several files.
-    calibration : Statistics or path, optional
+    calibration : Statistics, path or "weights", optional
         Which errors of the weights the output feels (`nncjit.calibrate`): the steps and levels then follow that. For
-        several files it is a path, which all workers must see.
+        several files it is a path, which all workers must see. ``"weights"``: the weights themselves give an idea.
     executor : Executor, optional
         Whatever has the `submit` of `concurrent.futures.Executor`, also one of Dask or MPI: each file is a task. The
         source and the target's folder must be seen by all workers. A task has one thread unless `threads` says more.
@@ -164,13 +165,14 @@ def compress(
         with reporting(progress, "compress") as told:
             n_bytes = optional("shard_bytes", Bytes(least=1), shard_bytes)
             followed = None if plan is None else Path(plan)
-            statistics_path = _path_of(calibration, "several files are calibrated by a file of statistics")
+            guess = calibration if isinstance(calibration, str) and calibration == WEIGHTS else None
+            statistics_path = guess or _path_of(calibration, "several files are calibrated by a file of statistics")
             sensitivity_path = _path_of(sensitivity, "the sensitivity of several files is in a file")
             job = Job(executor, n_bytes, resume, followed, threads, told, texts, statistics_path, sensitivity_path)
             return compress_sharded(*paths, chosen, job, dry_run=dry_run)
     with (
         _opened(source, metadata) as model,
-        opened(calibration) as statistics,
+        statistics_of(calibration, model) as statistics,
         opened_sensitivity(sensitivity) as importances,
         reporting(progress, "compress") as told,
     ):

@@ -21,7 +21,8 @@ class Job:
     threads: int | None = None
     progress: Progress | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    calibration: Path | None = None
+    calibration: Path | str | None = None
+    """A file, or the word for statistics that the weights themselves give (`nncjit.encoder.weight_statistics`)."""
     sensitivity: Path | None = None
 
     @property

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from nncjit import __version__, formats
-from nncjit.calibrate import opened
 from nncjit.convert.job import Job
 from nncjit.convert.job_plan import DEFAULT_SHARD_BYTES, JobPlan, shards_of
 from nncjit.convert.journal import Journal, key_of, mark_of
@@ -35,6 +34,7 @@ from nncjit.encoder.shared_plan import (
     sample_piece,
 )
 from nncjit.encoder.targets import decibels
+from nncjit.encoder.weight_statistics import WEIGHTS, statistics_of
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.files import atomic_write
 from nncjit.jit import threads as thread_counts
@@ -89,7 +89,7 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
     size = sum(entry["mark"]["bytes"] for entry in entries)
     report = _report(source, names, infos, rows, size, started, job)
     reached = (size, *_sums(rows))
-    with opened(job.calibration) as statistics:
+    with formats.open_model(source) as model, statistics_of(job.calibration, model) as statistics:
         whole = Whole(infos, plan.options, Data(calibration=statistics))
         for said in missed_targets(whole, plan.decisions, {r.name: r for r in report.tensors}, reached):
             warnings.warn(said, NncWarning, stacklevel=3)
@@ -132,7 +132,7 @@ def _request(options: Options, job: Job, files: list[list[Any]]) -> str:
 
 
 def _new_plan(source: AnyPath, model: Model, options: Options, job: Job, files: list[list[Any]]) -> JobPlan:
-    with opened(job.calibration) as statistics, opened_sensitivity(job.sensitivity) as importances:
+    with statistics_of(job.calibration, model) as statistics, opened_sensitivity(job.sensitivity) as importances:
         whole = Whole(model.infos, options, Data(calibration=statistics, sensitivity=importances))
         decisions = decide_without_targets(model, whole)
         shards = shards_of(pieces_of(model, whole, decisions), model.infos, job.shard_bytes or DEFAULT_SHARD_BYTES)
@@ -165,7 +165,7 @@ def _task(source: AnyPath, plan: JobPlan, number: int, target: str, job: Job) ->
         job.task_threads,
         number,
         dict(plan.metadata),
-        None if job.calibration is None else path_for_tasks(job.calibration),
+        job.calibration if job.calibration in (None, WEIGHTS) else path_for_tasks(job.calibration),
         None if job.sensitivity is None else path_for_tasks(job.sensitivity),
     )
 
@@ -173,7 +173,8 @@ def _task(source: AnyPath, plan: JobPlan, number: int, target: str, job: Job) ->
 def _fingerprint(source: AnyPath, infos: Sequence[TensorInfo], *others: AnyPath | None) -> list[list[Any]]:
     """Of all files that the streams follow from."""
     found = fingerprint(source, (info.shard for info in infos))
-    return [*found, *(mark for other in others if other is not None for mark in fingerprint(other, ()))]
+    files = (other for other in others if other not in (None, WEIGHTS))
+    return [*found, *(mark for file in files for mark in fingerprint(file, ()))]
 
 
 @contextmanager
@@ -181,7 +182,7 @@ def _piece(task: ShardTask) -> Iterator[tuple[Model, Whole]]:
     """The tensors of a task as a model of their own, and the whole model."""
     with (
         formats.open_model(task.source) as model,
-        opened(task.calibration) as statistics,
+        statistics_of(task.calibration, model) as statistics,
         opened_sensitivity(task.sensitivity) as importances,
     ):
         infos = model.infos

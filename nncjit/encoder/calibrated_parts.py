@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from nncjit.encoder.decision import GivenStep
-from nncjit.encoder.default_steps import is_matrix
+from nncjit.encoder.default_steps import default_step, is_matrix, trellis_step
 from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
@@ -54,7 +54,7 @@ OF_OTHERS = "calibrated on other values"
 def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:
     """Why a float matrix of a calibrated model is coded without statistics, "" where it is coded with them."""
     assert plan.data.metrics is not None
-    record = plan.data.metrics.record(info)
+    record, guessed = plan.data.metrics.record(info), plan.data.metrics.is_guess
     if record is None:
         return ALONE + "no statistics of it"
     choices = plan.choices[info.name]
@@ -67,8 +67,12 @@ def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:
         "another quantiser was asked for": choices.quantising.quantizer not in ("trellis", "auto"),
         "its step was given": plan.has_qp(info.name, info.shape),
         "weights are changed first": bool(changed) or reducing.rank is not None or reducing.scale_rows,
+        "its mean is larger than its spread": guessed and measured.is_offset,
     }
-    return next((ALONE + reason for reason, holds in reasons.items() if holds), "")
+    told = next((ALONE + reason for reason, holds in reasons.items() if holds), "")
+    if guessed and not told:  # a guess says nothing beyond what feedback uses
+        return why_no_feedback(info, plan).replace(STEP_ONLY, ALONE)
+    return told
 
 
 def is_left_out(info: TensorInfo, plan: Plan) -> bool:
@@ -115,8 +119,18 @@ def balanced_part(part: FloatPart, plan: Plan) -> FloatPart:
     return replace(part, given=given, loss_weight=cost)
 
 
-def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan) -> Parts:
-    """LS and W of a weight, float32, its inputs as rows."""
+def default_trellis_step(info: TensorInfo, measured: Measured, plan: Plan) -> float:
+    """The step of a matrix without statistics, at scale 1."""
+    coarseness = plan.coarseness(info.name)
+    return trellis_step(default_step(info.size, measured.spread, coarseness, plan.median_size)) / coarseness
+
+
+def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan, base: float | None = None) -> Parts:
+    """LS and W of a weight, float32, its inputs as rows.
+
+    Where the metric is a guess, `base` is the default step: all weights lose as much by the guess as they would with
+    that. Rate is then weighed, and gain kept, as in other matrices without data.
+    """
     assert plan.data.metrics is not None
     metric = plan.data.metrics.of(name)
     wished = row_factors(metric)
@@ -131,15 +145,14 @@ def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan) -> Parts:
     scale = found.values(wished.shape)
     inner = divide_rows(wanted, scale, name=name)
     divided = metric.divided(scale)
-    step = STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * divided.typical_cost()))
-    found = yield FloatPart(
-        "W",
-        name,
-        inner,
-        measure(inner),
-        metric=divided,
-        given=GivenStep(step=step, rate_weight=RATE_WEIGHT, with_targets=True),
-    )
+    if base is None:
+        step = STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * divided.typical_cost()))
+        given = GivenStep(step=step, rate_weight=RATE_WEIGHT, with_targets=True)
+    else:
+        weight = plan.choices[name].quantising.rate_weight * plan.rate_scale
+        step = base * math.sqrt(0.5 * (1 + DAMPING) / divided.typical_cost())
+        given = GivenStep(step=step, rate_weight=weight, with_targets=True, keeps="gain")
+    found = yield FloatPart("W", name, inner, measure(inner), metric=divided, given=given)
     return multiply_rows(found.values(inner.shape), scale, name=name)
 
 

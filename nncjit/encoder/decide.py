@@ -179,7 +179,7 @@ def decide(
         keeps = _keeps(name, shape, measured, plan)
         rate_weight = choices.quantising.rate_weight * plan.rate_scale
     else:
-        qp, keeps, rate_weight = _given_qp(given, name, measured, plan), "qp", given.rate_weight
+        qp, keeps, rate_weight = _given_qp(given, name, measured, plan), given.keeps, given.rate_weight
     low, high = steps.qp_range(plan.density)
     if not low <= qp <= high:
         raise UnfitStepError(f"{name}: a part of its unit needs qp {qp}, outside {low}..{high}")

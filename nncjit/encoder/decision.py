@@ -18,6 +18,8 @@ class GivenStep:
     rate_weight: float
     with_targets: bool
     """Whether it grows and shrinks with what a target needs; else it stays."""
+    keeps: Literal["qp", "gain"] = "qp"
+    """See `Decision`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,11 @@ class Metrics:
         self._kept: OrderedDict[str, InputMetric] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def is_guess(self) -> bool:
+        """Whether no samples were seen (`Statistics.is_guess`): steps are then the default ones."""
+        return self.statistics.is_guess
+
     def record(self, info: TensorInfo) -> TensorRecord | None:
         """What is known of a tensor; None where nothing is."""
         found = self.statistics.get(info.name)

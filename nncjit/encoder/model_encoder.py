@@ -14,7 +14,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 from nncjit.cabac.lane_encoder import RowQueue, compile_rows
-from nncjit.calibrate import Statistics, opened
+from nncjit.calibrate import Statistics
 from nncjit.encoder import small_tensors, targets
 from nncjit.encoder.execution import Data, Execution
 from nncjit.encoder.grouping import Item, items_of
@@ -28,6 +28,7 @@ from nncjit.encoder.statistics_doubts import doubts
 from nncjit.encoder.stream_writer import Group, StreamWriter, frame_bytes
 from nncjit.encoder.targets import Aim
 from nncjit.encoder.unit_encoder import CodedUnit, Outcome, UnitInCoding, code_unit, not_grown, quantised_units
+from nncjit.encoder.weight_statistics import statistics_of
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Graph, Model
@@ -120,8 +121,9 @@ def encode(
         Importance of a weight is its magnitude times this, by tensor; for example mean squared gradients.
     pruning : Pruning, optional
         Channels to remove (`nncjit.reduce.plan_pruning`).
-    calibration : Statistics or path, optional
+    calibration : Statistics, path or "weights", optional
         Which errors of the weights the output feels (`nncjit.calibrate`): the steps and levels then follow that.
+        ``"weights"`` guesses the shape of that from the weights alone.
     graphs : sequence of Graph, optional
         Topology and quantisation data of an exchange format, which travel in the stream as they are.
     **keywords
@@ -143,7 +145,7 @@ def encode(
     chosen = Options.of(options, keywords)
     model = Model.from_mapping(arrays, optional("metadata", Texts(), metadata), graphs=graphs)
     file = io.BytesIO()
-    with opened(calibration) as statistics, reporting(progress, "encode") as told:
+    with statistics_of(calibration, model) as statistics, reporting(progress, "encode") as told:
         data = Data(sensitivity=sensitivity, pruning=pruning, calibration=statistics)
         encoded = encode_model(model, file, chosen, Execution(threads=threads, progress=told), data)
     stream = EncodedModel(file.getbuffer())

@@ -91,7 +91,7 @@ class Plan:
         if options.stream.compatible is None:
             plan = replace(plan, quantised=quantised_names(info for info in infos if info.role is None))
         if data.metrics is not None:
-            relative = options.fineness.kind not in ("bits", "ratio", "snr")
+            relative = options.fineness.kind not in ("bits", "ratio", "snr") and not data.metrics.is_guess
             loss_per_bit = _loss_per_bit(infos, data.metrics, relative=relative)
             plan = replace(plan, density=FINE_DENSITY, loss_per_bit=loss_per_bit)
         computed = not all(plan.has_qp(info.name, info.shape) for info in floats)

@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nncjit.encoder.calibrated_parts import HIGH_RATE, RATE_WEIGHT, STEP
+from nncjit.encoder.calibrated_parts import HIGH_RATE, RATE_WEIGHT, STEP, default_trellis_step
 from nncjit.encoder.decision import GivenStep
-from nncjit.encoder.default_steps import default_step, trellis_step
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.quantise import MOST_ERROR, energy
@@ -116,10 +115,14 @@ def calibrated_metric(name: str, plan: Plan) -> TableMetric:
     return TableMetric(columns, root, shares / shares.sum(), plan.loss_per_bit)
 
 
+def is_table(shape: tuple[int, ...]) -> bool:
+    """Whether a matrix without statistics is a table, by its shape."""
+    return len(shape) == 2 and shape[0] >= TALL * shape[1]
+
+
 def plain_metric(info: TensorInfo, measured: Measured, plan: Plan) -> TableMetric:
     """The metric of a table without statistics, with the lambda that makes the default step of a trellis."""
-    coarseness = plan.coarseness(info.name)
-    step = trellis_step(default_step(info.size, measured.spread, coarseness, plan.median_size)) / coarseness
+    step = default_trellis_step(info, measured, plan)
     return TableMetric(None, None, None, HIGH_RATE * (0.5 / info.shape[0]) * (step / STEP) ** 2)
 
 
@@ -129,7 +132,8 @@ def why_not_transformed(info: TensorInfo, measured: Measured, plan: Plan) -> str
     """
     choices = plan.choices[info.name]
     reducing = choices.reducing
-    if not reducing.transform_tables or len(info.shape) != 2 or info.shape[0] < TALL * info.shape[1]:
+    guessed = plan.data.metrics is not None and plan.data.metrics.is_guess and plan.options.stream.compatible is None
+    if not (reducing.transform_tables or guessed) or not is_table(info.shape):
         return None
     changed = reducing.zeros or reducing.pattern or reducing.unify or info.name in plan.zero_counts
     reasons = {

@@ -26,6 +26,7 @@ from nncjit.encoder.calibrated_parts import (
     STEP_ONLY,
     balanced_part,
     calibrated_parts,
+    default_trellis_step,
     is_left_out,
     why_no_feedback,
     why_not,
@@ -151,17 +152,20 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
     if is_left_out(info, plan):
         zeros = np.zeros_like(values)
         return _plain(info, values, zeros, measured, plan, workers, fresh=False, told=LEFT_OUT)
-    told, balanced = "", False
+    told, known, balanced = "", False, False
     if plan.data.metrics is not None and (is_matrix(info.shape) or plan.data.metrics.record(info) is not None):
         told = why_not(info, measured, plan)
-        balanced = not told
+        known, balanced = not told, not told and not plan.data.metrics.is_guess
     reason = raw_reason(info, measured, plan, balanced=balanced)
     if reason:
         return RawContents(info, storage, reason)
     fresh = tensor.fresh or not np.may_share_memory(values, storage)
     del storage
     if is_matrix(info.shape):
-        found, told = _calibrated(info, values, plan) if balanced else _transformed(info, values, measured, plan, told)
+        if known:
+            found, told = _calibrated(info, values, measured, plan)
+        else:
+            found, told = _transformed(info, values, measured, plan, told)
         if balanced and plan.data.metrics is not None and plan.data.metrics.is_of_others(info.name, values):
             told = OF_OTHERS + (f"; {told}" if told else "")
         if found is not None:
@@ -181,7 +185,9 @@ def _huge(tensor: Tensor, values: HugeTensor, plan: Plan, workers: Executor | No
     return FloatContents(layout, _alone(FloatPart("W", info.name, values, measured)))
 
 
-def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> tuple[FloatContents | None, str]:
+def _calibrated(
+    info: TensorInfo, values: np.ndarray, measured: Measured, plan: Plan
+) -> tuple[FloatContents | None, str]:
     """A weight with statistics, its inputs as rows, with local scaling, or a table's factors; else why it gets no more
     of them than its step.
     """
@@ -211,7 +217,8 @@ def _calibrated(info: TensorInfo, values: np.ndarray, plan: Plan) -> tuple[Float
         shift=axis,
         block=Block(weight=info.name, axis=axis),
     )
-    return FloatContents(layout, calibrated_parts(info.name, wanted, plan), wanted), ""
+    base = default_trellis_step(info, measured, plan) if plan.data.metrics.is_guess else None
+    return FloatContents(layout, calibrated_parts(info.name, wanted, plan, base), wanted), ""
 
 
 def _uncut_scan(record: TensorRecord, scan_order: int) -> int:
