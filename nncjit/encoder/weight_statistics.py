@@ -69,11 +69,9 @@ def statistics_of(calibration: Any, model: Model) -> Iterator[Statistics | None]
         yield found
 
 
-def guessed_statistics(model: Model) -> Statistics | None:
-    """Statistics of a model from its weights; None where it has no matrix that they could be of."""
+def guessed_statistics(model: Model) -> Statistics:
+    """Statistics of a model from its weights."""
     found = _Guess(model)
-    if not found.records:
-        return None
     facts = {
         "loss": "none: guessed from the weights",
         "samples": 1,

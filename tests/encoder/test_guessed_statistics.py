@@ -128,13 +128,18 @@ def test_metrics_follow_the_nearest_norm_and_leave_tables_alone() -> None:
         "1.conv.weight": normal(5, 4, 3, 1),
     }
     found = guessed_statistics(Model.from_mapping(weights))
-    assert found is not None
     assert found.is_guess
     assert sorted(found) == ["0.fc.weight", "1.attention.query.weight", "1.conv.weight"]
     np.testing.assert_allclose(found["0.fc.weight"].diagonal(), 1)
     moment = np.arange(12.0) ** 2 + 1
     np.testing.assert_allclose(found["1.attention.query.weight"].diagonal(), moment / moment.mean(), rtol=1e-6)
     assert found["1.conv.weight"].metric().shape == (1, 12, 12)
+
+
+def test_a_model_of_a_table_alone_gets_it_turned() -> None:
+    table = normal(400, 16) @ (normal(16, 16, seed=1) * np.geomspace(1, 0.02, 16, dtype=np.float32)[:, None])
+    data = nncjit.encode({"t": table}, calibration="weights")
+    assert data.report.tensors[0].tool.endswith("DC")
 
 
 def test_roles_tell_the_inputs() -> None:
@@ -146,7 +151,6 @@ def test_roles_tell_the_inputs() -> None:
         for name, role in roles.items()
     ]
     found = guessed_statistics(Model(tensors))
-    assert found is not None
     assert {name: (t.record.axis, t.record.inputs) for name, t in found.items()} == {
         "in first": (0, 24),
         "plain": (1, 12),
