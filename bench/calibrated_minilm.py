@@ -1,7 +1,7 @@
 """MiniLM: size against mean cosine, with the default steps and calibrated, what each cosine costs, and how texts of
 words that are rare in real texts fare.
 
-    python bench/calibrated_minilm.py [--statistics minilm.stats.safetensors] [--kept earlier.json] --json out.json
+    python bench/calibrated_minilm.py [--statistics STATS] [--random STATS] [--kept earlier.json] --json out.json
 
 Without statistics, ``nncjit calibrate`` makes them first, of the passages of ``bench.zoo.passages``. Points that an
 earlier file has need not be measured again. Qualities are
@@ -31,6 +31,8 @@ from nncjit.calibrate import Statistics
 
 AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.25)
 TRANSFORMED = (1.15, 0.95, 0.75, 0.5, 0.37)
+WITHOUT_TEXTS = 1024
+"""Random strings of tokens."""
 CALIBRATED = (1.1, 0.9, 0.7, 0.5, 0.42, 0.35, 0.3)
 UNREACHED = "zero"
 """No embedding uses the pooler: it is left out where statistics tell so."""
@@ -64,26 +66,39 @@ def collect(folder: Path) -> Path:
     """Statistics of the passages, made in a folder."""
     texts, statistics = folder / "passages.txt", folder / "minilm.stats.safetensors"
     texts.write_text("\n".join(passages.collect()[0]) + "\n", "utf-8")
-    words = ["calibrate", minilm.WEIGHTS.parent, "--texts", texts, "-o", statistics, "--length", minilm.MAX_TOKENS]
-    subprocess.run([sys.executable, "-m", "nncjit", *map(str, words)], check=True)
+    _calibrate(statistics, "--texts", texts)
     return statistics
+
+
+def collect_without_texts(folder: Path) -> Path:
+    """Statistics of random tokens."""
+    statistics = folder / "random.stats.safetensors"
+    _calibrate(statistics, "--samples", WITHOUT_TEXTS)
+    return statistics
+
+
+def _calibrate(statistics: Path, *more: Any) -> None:
+    words = ["calibrate", minilm.WEIGHTS.parent, "-o", statistics, "--length", minilm.MAX_TOKENS, *more]
+    subprocess.run([sys.executable, "-m", "nncjit", *map(str, words)], check=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--statistics", type=Path)
+    parser.add_argument("--random", type=Path, help="statistics of random tokens")
     parser.add_argument("--kept", type=Path, help="points of an earlier run, of kinds and qualities that are the same")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     kept = [] if args.kept is None else json.loads(args.kept.read_text("utf-8"))["points"]
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(args.statistics or collect(Path(folder)), kept)
+        of_random = args.random or collect_without_texts(Path(folder))
+        found = measure(args.statistics or collect(Path(folder)), of_random, kept)
     print(json.dumps({key: found[key] for key in ("sizes", "rare_cosines")}, indent=1))
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
-def measure(path: Path, kept: Sequence[Point] = ()) -> dict[str, Any]:
+def measure(path: Path, of_random: Path, kept: Sequence[Point] = ()) -> dict[str, Any]:
     """All curves, and what they give for `COSINES`; `kept` are points that are not measured again."""
     weights = layers.load(minilm.WEIGHTS)
     raw = sum(array.nbytes for array in weights.values())
@@ -94,6 +109,7 @@ def measure(path: Path, kept: Sequence[Point] = ()) -> dict[str, Any]:
         curves: list[tuple[str, float, dict[str, Any]]] = [("as it is", quality, {}) for quality in AS_IT_IS]
         curves += [("tables transformed", quality, {"transform_tables": True}) for quality in TRANSFORMED]
         curves += [("guessed from the weights", quality, {"calibration": "weights"}) for quality in TRANSFORMED]
+        curves += [("guessed from random tokens", quality, {"calibration": of_random}) for quality in TRANSFORMED]
         known = {"calibration": statistics, "unreached": UNREACHED}
         curves += [("calibrated", quality, known) for quality in CALIBRATED]
         for kind, quality, options in curves:

@@ -3,12 +3,12 @@
     python bench/guessed.py [MODEL ...] --json out.json
 
 Two curves over the same qualities, with the default steps and with guessed statistics. The error is the outputs'
-Kullback-Leibler divergence from those of the original weights (`autoencoder`: the squared error; `minilm`: one minus
-the cosine), which says more than a measure that counts hits. In small networks it still jumps from one step to the next
-by as much as a bit a weight makes, so there are many points, and a parabola is fitted to each curve: size over the
-error's logarithm. The difference in bytes is the mean over all errors that both reach; its standard error follows from
-how the points scatter. The inputs are drawn anew, with a seed of their own; texts are those of the test sets. What is
-guessed, and how much of it, was chosen on other inputs of these models.
+Kullback-Leibler divergence from those of the original weights (`autoencoder`: the squared error), which says more than
+a measure that counts hits. In small networks it still jumps from one step to the next by as much as a bit a weight
+makes, so there are many points, and a parabola is fitted to each curve: the error's logarithm over that of the size.
+The difference in bytes is the mean over all errors that both reach; its standard error follows from how the points
+scatter. The inputs are drawn anew, with a seed of their own; texts are those of the test set. What is guessed, and how
+much of it, was chosen on other inputs of these models.
 """
 
 from __future__ import annotations
@@ -28,27 +28,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import nncjit
 from bench.zoo import calibration as zoo_calibration
-from bench.zoo import charlm, layers, minilm
+from bench.zoo import charlm
 
 QUALITIES = tuple(1.4 * 2 ** (-k / 4) for k in range(11))
-FEWER = {"minilm": slice(0, None, 2), "charlm": slice(0, None, 2)}
+FEWER = {"charlm": slice(0, None, 2)}
 """Of the qualities, where the error hardly jumps."""
 DRAWS = 400
 KINDS: dict[str, dict[str, Any]] = {"as it is": {}, "guessed": {"calibration": "weights"}}
 REPORT_ON = 79
 """Seed of the inputs."""
 SAMPLES = 256
-MODELS = ("audio", "autoencoder", "charlm", "digits", "minilm", "mobilenet", "resnet", "vgg")
+MODELS = ("audio", "autoencoder", "charlm", "digits", "mobilenet", "resnet", "vgg")
 
 Arrays = Mapping[str, np.ndarray]
 
 
 def error_of_outputs(name: str, weights: Arrays) -> Callable[[Arrays], float]:
     """How far the outputs of other weights are from those of these."""
-    if name == "minilm":
-        texts = [text for pair in json.loads(minilm.TEXTS.read_text("utf-8")) for text in pair]
-        known = minilm.embed(weights, texts)
-        return lambda other: 1 - float((minilm.embed(other, texts) * known).sum(1).mean())
     if name == "charlm":
         inputs = charlm.windows(charlm.numbers(charlm.TEST_TEXT.read_text("utf-8")))[0]
     else:
@@ -74,7 +70,7 @@ def _divergence(run: Callable[[Arrays], torch.Tensor], known: torch.Tensor, othe
 
 def measure(name: str) -> dict[str, Any]:
     """Both curves of a model, and the difference in percent."""
-    weights = layers.load(minilm.WEIGHTS) if name == "minilm" else zoo_calibration.weights(name)
+    weights = zoo_calibration.weights(name)
     raw = sum(array.nbytes for array in weights.values())
     error_of = error_of_outputs(name, weights)
     points: list[dict[str, Any]] = []

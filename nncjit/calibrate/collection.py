@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nncjit.calibrate.alike_layers import leaning, leaning_on_each_other, mean_of_a_token
 from nncjit.calibrate.checked_inputs import WIDEST, floats, weight
 from nncjit.calibrate.checked_inputs import count as counted
-from nncjit.calibrate.input_sums import InputSums
+from nncjit.calibrate.input_sums import InputSums, damped
 from nncjit.calibrate.statistics_file import Arrays, Statistics, write
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK, TensorRecord
 from nncjit.calibrate.table_sums import TableSums
@@ -38,6 +38,8 @@ class Calibration:
 
     Attributes
     ----------
+    is_guess : bool
+        Whether samples are unlike those in use; may be set. The shapes of metrics count then, not how they compare.
     samples : int
     output_power : float
         Sum over the samples of |y|^2, in the loss's own metric.
@@ -46,6 +48,7 @@ class Calibration:
     def __init__(self, *, loss: str = "squared error of the output", widest_block: int = WIDEST_BLOCK) -> None:
         self.loss: str = checked("loss", Label(), loss)
         self.widest_block: int = checked("widest_block", WIDEST, widest_block)
+        self.is_guess = False
         self.samples = 0
         self.output_power = 0.0
         self._inputs: dict[str, InputSums] = {}
@@ -187,6 +190,7 @@ class Calibration:
             else:
                 fresh = replace(record, samples=0, tokens=0, ratio=1.0)
                 self._input_sums(InputSums(fresh)).resume(record, found.metric(), earlier.samples)
+        self.is_guess = self.is_guess or earlier.is_guess
         self.end_samples(earlier.samples, output_power=earlier.output_power * earlier.samples)
 
     def _check_blocks(self, found: TensorRecord, mine: TensorRecord) -> None:
@@ -203,7 +207,8 @@ class Calibration:
             record, metric = sums.finish(self.samples)
             if record.apart:
                 metric = leaning_on_each_other(record, metric, sums.tokens_by_layer)
-            yield Arrays(record, leaning(record, metric, tokens.get(name)), sums=self._sums.get(name))
+            metric = leaning(record, metric, tokens.get(name))
+            yield Arrays(record, damped(metric, record) if self.is_guess else metric, sums=self._sums.get(name))
             self._tell(name, sums)
         for name, table in self._tables.items():
             energy = (table.energy / max(self.samples, 1)).astype(np.float32)
@@ -244,4 +249,6 @@ class Calibration:
     def _facts(self) -> Mapping[str, Any]:
         if not self.samples:
             raise ModelError("no samples were collected")
-        return {"loss": self.loss, "samples": self.samples, "output_power": self.output_power / self.samples}
+        power = self.output_power / self.samples
+        facts = {"loss": self.loss, "samples": self.samples, "output_power": power}
+        return {**facts, "guess": True} if self.is_guess else facts

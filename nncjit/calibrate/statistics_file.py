@@ -131,7 +131,7 @@ class Statistics(Mapping[str, TensorStatistics]):
     output_power : float
         Mean |y|^2 of a sample, in the loss's metric; 0 where it is not known.
     is_guess : bool
-        Whether no sample was seen: only the shapes of the metrics mean anything then, and not how they compare.
+        Whether no samples like those in use were seen: the shapes of the metrics count then, not how they compare.
     """
 
     def __init__(self, model: Model) -> None:

@@ -70,6 +70,8 @@ def why_not(info: TensorInfo, measured: Measured, plan: Plan) -> str:
         "its mean is larger than its spread": guessed and measured.is_offset,
     }
     told = next((ALONE + reason for reason, holds in reasons.items() if holds), "")
+    if guessed and record.kind == "table":
+        return ALONE + "a guess tells nothing of tables"
     if guessed and not told:  # a guess says nothing beyond what feedback uses
         return why_no_feedback(info, plan).replace(STEP_ONLY, ALONE)
     return told
@@ -150,7 +152,8 @@ def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan, base: float | No
         given = GivenStep(step=step, rate_weight=RATE_WEIGHT, with_targets=True)
     else:
         weight = plan.choices[name].quantising.rate_weight * plan.rate_scale
-        step = base * math.sqrt(0.5 * (1 + DAMPING) / divided.typical_cost())
+        alike = 0.5 * (1 + DAMPING) * plan.data.metrics.mean_cost(name)
+        step = base * math.sqrt(alike / divided.typical_cost())
         given = GivenStep(step=step, rate_weight=weight, with_targets=True, keeps="gain")
     found = yield FloatPart("W", name, inner, measure(inner), metric=divided, given=given)
     return multiply_rows(found.values(inner.shape), scale, name=name)

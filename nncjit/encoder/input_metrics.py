@@ -51,7 +51,7 @@ class Metrics:
 
     @property
     def is_guess(self) -> bool:
-        """Whether no samples were seen (`Statistics.is_guess`): steps are then the default ones."""
+        """Whether no samples like those in use were seen (`Statistics.is_guess`): steps are then the default ones."""
         return self.statistics.is_guess
 
     def record(self, info: TensorInfo) -> TensorRecord | None:
@@ -166,12 +166,15 @@ class Metrics:
         OptionError
             The statistics do not say how large the output is.
         """
-        power = self.output_power if relative or self.statistics.output_power else self._all_felt
+        known = not self.is_guess and (relative or self.statistics.output_power)
+        power = self.output_power if known else self._all_felt
         return DEFAULT_LOSS * power / max(weights, 1)
 
     @property
     def output_power(self) -> float:
         """Mean squared norm of the output."""
+        if self.is_guess:
+            raise OptionError("a guess does not tell losses beside the power of the output: give a calibration")
         if not self.statistics.output_power:
             raise OptionError(
                 "the statistics do not tell the power of the output, which steps and losses are relative to "

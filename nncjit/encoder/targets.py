@@ -379,7 +379,7 @@ def has_targets(plan: Plan) -> bool:
 def relative_loss(loss: float, plan: Plan) -> float | None:
     """The output's expected squared error as a share of its power; None without calibration, or without that power."""
     metrics = plan.data.metrics
-    power = 0.0 if metrics is None else metrics.statistics.output_power
+    power = 0.0 if metrics is None or metrics.is_guess else metrics.statistics.output_power
     return 2.0 * loss / power if power else None
 
 

@@ -103,8 +103,8 @@ def calibrate_folder(
     folder : path
         With config.json, the weights, and the tokenizer.
     texts : sequence of str, optional
-        Passages like those in use. Without them, the network writes its own if it can, or else reads random tokens:
-        that keeps a part of the gain.
+        Passages like those in use. Without them, the network writes its own if it can, which keeps a part of the gain.
+        Or else it reads random tokens, and the statistics are a guess: shapes of metrics beside the default steps.
     output : {"auto", "embedding", "logits"}
         What counts; "auto" takes logits if the network has a head, else the mean of the last hidden states.
     samples : int
@@ -140,7 +140,7 @@ def calibrate_folder(
         chosen = np.random.default_rng(seed).permutation(len(texts))[:samples]
         tokens = loaded.tokenise([texts[k] for k in chosen], length)
     names, parts = loaded.names()
-    return calibrate(
+    found = calibrate(
         loaded.model,
         loaded.batches(tokens, batch),
         output=loaded.output,
@@ -152,6 +152,8 @@ def calibrate_folder(
         resume=resume,
         progress=progress,
     )
+    found.is_guess = texts is None and not loaded.writes
+    return found
 
 
 class _Folder:
@@ -200,9 +202,14 @@ class _Folder:
         found = self._tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
         return [ids for ids in found if ids]
 
+    @property
+    def writes(self) -> bool:
+        """Whether the network writes texts."""
+        return self._loader == "AutoModelForCausalLM"
+
     def made_up(self, count: int, length: int, seed: int) -> list[list[int]]:
         """Token numbers of texts that the network writes; random ones where it writes none."""
-        if self._loader == "AutoModelForCausalLM":
+        if self.writes:
             return self._written(count, length, seed)
         size = self.model.get_input_embeddings().num_embeddings
         drawn = random_tokens(size, count, max(1, length - 2), seed, self._tokenizer.all_special_ids)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nncjit
+from nncjit.calibrate import Calibration, Statistics
 from nncjit.encoder.weight_statistics import DAMPING, POWER, guessed_statistics, raised_correlation, statistics_of
 from nncjit.errors import NncWarning, OptionError
 from nncjit.model import Model, Role, Tensor
@@ -175,6 +176,36 @@ def test_targets_and_rates_work(tmp_path: Path, target: dict[str, float]) -> Non
     for kind in set(target) & set(reached):
         assert reached[kind] == pytest.approx(target[kind], rel=0.02)
     assert report.loss is None
+
+
+def test_samples_unlike_those_in_use_give_shapes_beside_the_default_steps(tmp_path: Path) -> None:
+    weights, x = behind_a_norm()
+    weights |= {"b.fc.weight": normal(96, 64, seed=7), "t": normal(200, 16)}
+    errors = {}
+    for is_guess in (False, True):
+        calibration = Calibration()
+        calibration.is_guess = is_guess
+        for k in range(20):
+            calibration.linear("a.fc.weight", (64, 96)).add(x[8 * k : 8 * k + 8], 1e-3 * normal(8, 64, seed=k))
+            calibration.linear("b.fc.weight", (96, 64)).add(normal(8, 64, seed=k), 1e3 * normal(8, 96, seed=k))
+            calibration.table("t", (200, 16)).add(np.arange(9), normal(9, 16, seed=k))
+            calibration.end_samples(1, output_power=1e8)
+        calibration.save(tmp_path / "s.safetensors")
+        again = Calibration()
+        with Statistics.open(tmp_path / "s.safetensors") as found:
+            again.merge(found)
+        assert again.is_guess == found.is_guess == is_guess
+        data = nncjit.encode(weights, calibration=tmp_path / "s.safetensors")
+        assert (data.report.loss is None) == is_guess
+        decoded = nncjit.decode(data)
+        errors[is_guess] = {name: np.square(decoded[name] - weights[name]).mean() for name in weights}
+    decoded = nncjit.decode(nncjit.encode(weights))
+    plain = {name: np.square(decoded[name] - weights[name]).mean() for name in weights}
+    assert errors[False]["a.fc.weight"] > 100 * errors[False]["b.fc.weight"]
+    assert errors[True]["b.fc.weight"] == pytest.approx(plain["b.fc.weight"], rel=0.3)
+    assert errors[True]["t"] == pytest.approx(plain["t"], rel=0.3)
+    with pytest.raises(OptionError, match="power of the output"):
+        nncjit.encode(weights, calibration=tmp_path / "s.safetensors", loss=0.02)
 
 
 def test_a_target_of_the_loss_needs_samples() -> None:
