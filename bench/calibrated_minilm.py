@@ -31,6 +31,7 @@ from nncjit.calibrate import Statistics
 
 AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.25)
 TRANSFORMED = (1.15, 0.95, 0.75, 0.5, 0.37)
+OF_RANDOM = (1.45, *TRANSFORMED)
 WITHOUT_TEXTS = 1024
 """Random strings of tokens."""
 CALIBRATED = (1.1, 0.9, 0.7, 0.5, 0.42, 0.35, 0.3)
@@ -109,7 +110,7 @@ def measure(path: Path, of_random: Path, kept: Sequence[Point] = ()) -> dict[str
         curves: list[tuple[str, float, dict[str, Any]]] = [("as it is", quality, {}) for quality in AS_IT_IS]
         curves += [("tables transformed", quality, {"transform_tables": True}) for quality in TRANSFORMED]
         curves += [("guessed from the weights", quality, {"calibration": "weights"}) for quality in TRANSFORMED]
-        curves += [("guessed from random tokens", quality, {"calibration": of_random}) for quality in TRANSFORMED]
+        curves += [("guessed from random tokens", quality, {"calibration": of_random}) for quality in OF_RANDOM]
         known = {"calibration": statistics, "unreached": UNREACHED}
         curves += [("calibrated", quality, known) for quality in CALIBRATED]
         for kind, quality, options in curves:

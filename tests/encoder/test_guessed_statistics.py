@@ -202,7 +202,7 @@ def test_samples_unlike_those_in_use_give_shapes_beside_the_default_steps(tmp_pa
     decoded = nncjit.decode(nncjit.encode(weights))
     plain = {name: np.square(decoded[name] - weights[name]).mean() for name in weights}
     assert errors[False]["a.fc.weight"] > 100 * errors[False]["b.fc.weight"]
-    assert errors[True]["b.fc.weight"] == pytest.approx(plain["b.fc.weight"], rel=0.3)
+    assert 0.5 < errors[True]["b.fc.weight"] / plain["b.fc.weight"] < 2
     assert errors[True]["t"] == pytest.approx(plain["t"], rel=0.3)
     with pytest.raises(OptionError, match="power of the output"):
         nncjit.encode(weights, calibration=tmp_path / "s.safetensors", loss=0.02)
