@@ -52,7 +52,7 @@ def trace(blocks: Array) -> float:
 def damped(metric: Array, record: TensorRecord) -> Array:
     """A metric of samples unlike those in use, of which less is to be believed: a share of its mean on the diagonal."""
     if metric.ndim == 1:
-        return metric + np.float32(GUESS_DAMPING) * metric.mean(dtype=np.float64).astype(np.float32)
+        return np.asarray(metric + np.float32(GUESS_DAMPING * metric.mean(dtype=np.float64)))
     sizes = [min(record.block, record.inputs - k % record.blocks * record.block) for k in range(len(metric))]
     more = np.float32(GUESS_DAMPING * trace(metric) / sum(sizes))
     found = metric.copy()
