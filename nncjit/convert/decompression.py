@@ -226,8 +226,8 @@ class _Behind:
 
     WAITING, WAITING_BYTES = 2, 1 << 25
     """Tensors that may wait while others are decoded, and bytes of more while others are prepared."""
-    MOST_BYTES = 1 << 27
-    """Of tensors that wait; the decoder waits while a larger one is written."""
+    MOST_BYTES = 3 << 25
+    """Of tensors that wait; the decoder waits while a larger one is written. One piece of a huge tensor, not two."""
 
     def __init__(self, writer: Writer, thread: ThreadPoolExecutor) -> None:
         self._writer, self._thread = writer, thread

@@ -8,6 +8,7 @@ Types that operators in Python cannot hand over leave the node in a wider one, a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -53,10 +54,10 @@ class NodeMaker:
         for path, graph in self._graphs.items():
             inputs = {given.name for given in graph.input}
             self._taken |= inputs | {name for node in graph.node for name in (*node.input, *node.output)}
-            constants = {node.output[0] for node in _constants(graph) if node.attribute[0].HasField("t")}
-            initial = {tensor.name for tensor in graph.initializer}
+            names = Counter(node.output[0] for node in _constants(graph) if node.attribute[0].HasField("t"))
+            names.update(tensor.name for tensor in graph.initializer)
             given = inputs if model.ir_version >= _INITIALISERS_APART else set()
-            self._replaceable[path] = (constants | initial) - given
+            self._replaceable[path] = {name for name, count in names.items() if name and count == 1} - given
 
     def can_make(self, place: Place) -> bool:
         """Whether a node can stand for the tensor: nodes of its graph call it by a name, no user of the model gives it
@@ -158,12 +159,17 @@ def find_nodes(model: Any) -> list[DecodeNode]:
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     found = []
     for path, graph in graphs(model):
+        takers = Counter(name for node in graph.node for name in node.input)
         casts = {node.input[0]: node for node in graph.node if node.op_type == "Cast" and node.input}
         for node in graph.node:
             if (node.domain, node.op_type) == (DOMAIN, OPERATOR):
                 place = bytes_of.get((path, next(iter(node.input), "")))
                 if place is None:
                     raise ModelError(f"node {label(node)} ({OPERATOR}): there are no bytes to decode")
+                if takers[place.local] > 1:
+                    raise ModelError(
+                        f"node {label(node)} ({OPERATOR}): another node takes its bytes {place.local}, too"
+                    )
                 found.append(_described(node, graph, place, types, casts))
     return found
 

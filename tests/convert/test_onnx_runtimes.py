@@ -269,7 +269,12 @@ def attribute(name, **values):
     return change
 
 
+def take_twice(model):
+    model.graph.node.append(helper.make_node("Identity", ["w.nnc"], ["raw"]))
+
+
 WRONG = {
+    "another node takes its bytes w.nnc, too": take_twice,
     "its stream is that of": swap_bytes,
     "(bit ": cut,
     "must be float32[12, 48]": attribute("shape", shape=[12, 48]),
@@ -293,7 +298,8 @@ def test_what_is_wrong_is_said_before_there_is_a_session(twins, reason, change):
     ):
         message = refusal(action)
         assert message.startswith(f"{twins}: node ")
-        assert ".nnc.decode (Decode): tensor " in message
+        assert ".nnc.decode (Decode): " in message
+        assert "tensor " in message or change is take_twice
         assert reason in message
 
 
@@ -351,3 +357,13 @@ def test_only_such_files_have_options(tmp_path):
     onnx.save(dense(), tmp_path / "m.onnx")
     assert "no ONNX file with encoded tensors" in refusal(lambda: nncjit.onnx.session_options(tmp_path / "m.onnx"))
     assert "no such file" in refusal(lambda: nncjit.onnx.session_options(tmp_path / "none.nnc.onnx"))
+
+
+def test_tensors_without_a_name_of_their_own_stay_as_they_are(tmp_path):
+    twins = [init(name, 24, 24) for name in ("twin", "twin", "", "w")]
+    onnx.save(model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], twins), tmp_path / "m.onnx")
+    nncjit.compress(tmp_path / "m.onnx", tmp_path / "m.nnc.onnx", quantizer="raw")
+    assert made_by_nodes(tmp_path / "m.nnc.onnx") == {"w"}
+    nncjit.decompress(tmp_path / "m.nnc.onnx", tmp_path / "back.onnx")
+    pairs = zip(onnx.load(tmp_path / "back.onnx").graph.initializer, twins, strict=True)
+    assert all(np.array_equal(*map(numpy_helper.to_array, pair)) for pair in pairs)
