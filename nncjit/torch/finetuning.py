@@ -78,10 +78,11 @@ def finetune(
     Parameters
     ----------
     model : torch.nn.Module or mapping of str to Tensor
-        The network, or the weights of a network that `forward` runs; changed in place. It runs in evaluation mode:
-        statistics of batch norms stay (see `nncjit.torch.match_norms`).
+        The network, or the weights of a network that `forward` runs, in float32 or float64; changed in place. Of a
+        module, weights that need no gradient stay as they are. It runs in evaluation mode: statistics of batch norms
+        stay (see `nncjit.torch.match_norms`).
     batches : iterable
-        As for `nncjit.torch.calibrate`; run through anew in each epoch.
+        As for `nncjit.torch.calibrate`; run through anew in each epoch, so for several a list or a loader.
     options, **keywords
         How the weights are going to be compressed.
     objective : function of the network's result and the batch, optional
@@ -123,14 +124,22 @@ def finetune(
     OptionError
         An argument is out of range.
     ModelError
-        The loss does not depend on the weights, or is not finite.
+        The loss does not depend on the weights, is not finite or no single number; or the weights' type is so coarse
+        that steps of training would be lost in it.
     """
     _check(train, epochs, refresh, rate, sparsity, bit_price, settle)
+    if epochs > 1 and isinstance(batches, Iterator):
+        raise OptionError(f"epochs is {epochs}, but batches can be run through once: give a list or a loader")
     chosen = Options.of(options, keywords)
     count = len(batches) * epochs if isinstance(batches, Sized) else 0
-    coded = CodedWeights(weights_of(model), chosen, calibration, sparsity, bit_price)
+    weights = weights_of(model)
+    _check_types(weights)
+    fixed = {
+        n for n, w in weights.items() if (not w.requires_grad if isinstance(model, nn.Module) else MEASURED.search(n))
+    }
+    coded = CodedWeights(weights, chosen, calibration, sparsity, bit_price, fixed)
     teacher = copy.deepcopy(dict(model) if not isinstance(model, nn.Module) else model) if objective is None else None
-    learning = _phases(model, coded, train, rate, count, settle)
+    learning = _phases(coded, train, rate, count, settle)
     losses: list[float] = []
     recent: list[float] = []
     step = 0
@@ -179,6 +188,13 @@ def _check(
     for name, share in (("sparsity", sparsity), ("settle", settle)):
         if not checked(name, Number(0, 1), share) < 1:
             raise OptionError(f"{name} is {share!r}, must be 0 or more and below 1")
+
+
+def _check_types(weights: Mapping[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        if weight.dtype not in (torch.float32, torch.float64):
+            kind = str(weight.dtype).removeprefix("torch.")
+            raise ModelError(f"{name}: is {kind}, in which steps of training are lost: train model.float()")
 
 
 def _unlike(output: Output, result: Any, teacher: Any, batch: Any, run: Callable[[Any, Any], Any]) -> Tensor:
@@ -234,6 +250,8 @@ class _Learning:
         """Gradients of the loss."""
         if not isinstance(error, Tensor) or not error.requires_grad:
             raise ModelError("the loss does not depend on any weight")
+        if error.numel() != 1:
+            raise ModelError(f"the loss has the shape {list(error.shape)}, must be one number")
         found = float(error.detach())
         if not math.isfinite(found):
             raise ModelError(f"the loss is {found}: try a lower rate")
@@ -250,14 +268,13 @@ class _Learning:
         self._optimiser.step()
 
 
-def _phases(model: Any, coded: CodedWeights, train: Trained, rate: float, steps: int, settle: float) -> list[_Learning]:
+def _phases(coded: CodedWeights, train: Trained, rate: float, steps: int, settle: float) -> list[_Learning]:
     """What learns, and then, while matrices stay, what still does."""
-    fixed = isinstance(model, nn.Module)
-    wanted = [weight for name, weight in coded.weights.items() if fixed or not MEASURED.search(name)]
+    wanted = [weight for name, weight in coded.weights.items() if name not in coded.fixed]
     vectors = [weight for weight in wanted if weight.ndim < 2]
     trained = wanted if train == "all" else vectors
     if not trained:
-        raise ModelError("the network has no vectors to train")
+        raise ModelError(f"the network has no {'vectors' if wanted else 'weights that need a gradient'} to train")
     last = round(settle * steps) if vectors and train == "all" else 0
     first = [_Learning(trained, rate, 0, steps - last)]
     return [*first, _Learning(vectors, rate, steps - last, last)] if last else first

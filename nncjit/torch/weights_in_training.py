@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +26,18 @@ LEAST = 1 / 64
 
 
 class CodedWeights:
-    """The weights, and what the decoder makes of them."""
+    """The weights, and what the decoder makes of them; those of the names in `fixed` are coded, but never changed."""
 
     def __init__(
-        self, weights: dict[str, Tensor], options: Options, calibration: Any, sparsity: float, bit_price: float
+        self,
+        weights: dict[str, Tensor],
+        options: Options,
+        calibration: Any,
+        sparsity: float,
+        bit_price: float,
+        fixed: Collection[str],
     ) -> None:
-        self.weights, self._options, self._calibration = weights, options, calibration
+        self.weights, self.fixed, self._options, self._calibration = weights, fixed, options, calibration
         self._sparsity, self._bit_price = sparsity, bit_price
         self.sizes: list[int] = []
         self._added: dict[str, Tensor] = {}
@@ -83,9 +89,10 @@ class CodedWeights:
     def _choose(self, done: float) -> None:
         """Choose the weights to be zero: the smallest in relation to their matrix."""
         share = self._sparsity * (1 - (1 - min(1.0, done / RAMP)) ** 3)
-        if not share:
+        matrices = {n: w.detach() for n, w in self.weights.items() if w.ndim > 1 and n not in self.fixed}
+        if not share or not matrices:
             return
-        sizes = {n: w.detach().abs() / w.detach().square().mean().sqrt() for n, w in self.weights.items() if w.ndim > 1}
+        sizes = {name: weight.abs() / weight.square().mean().sqrt() for name, weight in matrices.items()}
         every = torch.cat([size.flatten().float() for size in sizes.values()])
         limit = every.kthvalue(max(1, int(share * len(every)))).values
         self._kept = {name: (size > limit).to(size.dtype) for name, size in sizes.items()}

@@ -219,6 +219,22 @@ def test_bad_arguments_of_training_are_told(trained):
         finetune(copy.deepcopy(trained), [x], objective=lambda result, batch: torch.tensor(1.0))
     with pytest.raises(ModelError, match="lower rate"):
         finetune(copy.deepcopy(trained), [x], objective=lambda result, batch: result.sum() * float("nan"))
+    with pytest.raises(ModelError, match=r"the loss has the shape \[8, 4\]"):
+        finetune(copy.deepcopy(trained), [x], objective=lambda result, batch: result)
+    with pytest.raises(OptionError, match="epochs is 2, but batches can be run through once"):
+        finetune(copy.deepcopy(trained), iter([x]), epochs=2)
+    with pytest.raises(ModelError, match=r"0\.weight: is bfloat16"):
+        finetune(copy.deepcopy(trained).bfloat16(), [x.bfloat16()])
+    with pytest.raises(ModelError, match="no weights that need a gradient"):
+        finetune(copy.deepcopy(trained).requires_grad_(False), [x])
+
+
+def test_frozen_weights_stay_as_they_are(trained):
+    model = copy.deepcopy(trained)
+    model[0].requires_grad_(False)
+    finetune(model, [blobs(64)[0]] * 4, sparsity=0.5, **COARSE)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, trained.get_parameter(name)) == name.startswith("0."), name
 
 
 def test_norms_meet_what_they_met_before():
