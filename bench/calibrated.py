@@ -1,17 +1,19 @@
-"""Sizes of the zoo's models: coded as they are, calibrated, and fine-tuned, at a loss that a validation split decides.
+"""Sizes of the zoo's models: coded as they are, calibrated, compensated and fine-tuned, at a loss that a validation
+split decides.
 
-    python bench/calibrated.py vgg [--finetune STEPS --first QUALITY [--rate RATE] [--kept out.json]] --json out.json
+    python bench/calibrated.py vgg [--finetune STEPS --first QUALITY ...] [--kept out.json] --json out.json
 
 A curve of each kind runs over steps (`quality`), coarser and coarser until two points in a row lose more than one
-percent of the main measure on the validation split; then the last step that held is halved twice towards the next. A
-point holds the limit if it does so by at least one standard error, of sample after sample beside what the original
-makes of it, and with samples that show the same digit in one cluster. The smallest such point is chosen, and is
-measured on the test split, which nothing is chosen on.
+percent of the main measure on the validation split; then three more are measured between the coarsest that held and
+the next. A point holds the limit if it does so by at least two standard errors, of sample after sample beside what the
+original makes of it, and with samples that show the same digit in one cluster. The smallest such point is chosen, and
+is measured on the test split, which nothing is chosen on.
 
 "as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples (`vgg` and `charlm`: 4096).
-"vectors anew": after that, `match_norms`, or `match_biases` where there are no norms. "fine-tuned": trained on labels
-and bits, so many steps for each point of the curve, on from the point before; a first point that does not hold the
-limit is trained on, at half the price, until it does. The file is written after each of these points.
+"compensated": with these statistics, weights that `compensate` moved, and after that `match_norms`, or `match_biases`
+where there are no norms, both on 512 of the samples. "fine-tuned": trained on labels and bits, so many steps for each
+point of the curve, on from the point before; a first point that does not hold the limit is trained on, at half the
+price, until it does. The file is written after each of these points.
 """
 
 from __future__ import annotations
@@ -37,25 +39,29 @@ from bench.zoo import calibration as zoo_calibration
 from bench.zoo import training
 from bench.zoo.calibration import standard_error, to_torch
 from nncjit.calibrate import Statistics
-from nncjit.torch import finetune, match_biases, match_norms, merge_norms
+from nncjit.torch import compensate, finetune, match_biases, match_norms, merge_norms
 
 LOSS = 1.0
 """Percent of the main measure that may be lost."""
 STEP = 0.5**0.5
 """From one point of a curve to the next."""
-REFINED = 2
-"""How often the step is halved at last."""
+BETWEEN = 4
+"""Parts of a step at last."""
+CERTAIN = 2.0
+"""Standard errors by which a point must hold the limit."""
+REPAIRED_ON = 512
+"""Samples of calibration that weights are compensated with."""
 MOST_FAILED = 2
 START = {
-    "audio": (0.05, 0.5),
-    "autoencoder": (2.0, 9.0),
-    "charlm": (0.378, 0.77),
-    "digits": (0.03, 0.65),
-    "mobilenet": (0.2, 0.6),
-    "resnet": (0.2, 0.9),
-    "vgg": (0.2, 1.3),
+    "audio": (0.05, 0.5, 0.7),
+    "autoencoder": (2.0, 9.0, 9.0),
+    "charlm": (0.378, 0.77, 0.77),
+    "digits": (0.03, 0.65, 0.65),
+    "mobilenet": (0.2, 0.6, 0.42),
+    "resnet": (0.2, 0.9, 0.64),
+    "vgg": (0.2, 1.3, 0.65),
 }
-"""Where the search begins, to save time: as it is, and calibrated."""
+"""Where the search begins, to save time: as it is, calibrated, and compensated."""
 NEXT = 0.75
 """Quality of a fine-tuned point in relation to the one before."""
 MOST_TUNED = 6
@@ -108,9 +114,9 @@ class Curve:
             held = self.add(quality, encoded(quality))
             coarsest, failed = (quality, 0) if held else (coarsest, failed + 1)
             quality *= STEP
-        for k in range(1, REFINED + 1):
-            quality = coarsest * STEP ** (0.5**k)
-            coarsest = quality if self.add(quality, encoded(quality)) else coarsest
+        for k in range(1, BETWEEN):
+            quality = coarsest * STEP ** (k / BETWEEN)
+            self.add(quality, encoded(quality))
 
     def best(self) -> int | None:
         """The smallest point that holds the limit."""
@@ -143,7 +149,7 @@ class Curve:
 
     @staticmethod
     def _holds(point: Mapping[str, float]) -> bool:
-        return point["room"] >= point["error"]
+        return point["room"] >= CERTAIN * point["error"]
 
 
 @cache
@@ -156,20 +162,38 @@ def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
 
 
-def anew(name: str, weights: Arrays, data: bytes, options: Mapping[str, Any]) -> bytes | None:
-    """Norms or biases that make up for what coding did, coded with the same matrices; None where there are neither."""
-    encoded = partial(nncjit.encode, **options)
-    back, first = tensors(nncjit.decode(data)), tensors(weights)
-    inputs = torch.from_numpy(np.concatenate([x for x, _ in zoo_calibration.inputs_of(name, 512)]))
-    match = match_norms if merge_norms(tensors(weights)) else match_biases
-    with torch.no_grad():
-        matched = match(back, first, inputs, forward=lambda w, x: zoo_calibration.run(name, w, x))
-    if not matched:
-        return None
-    merge_norms(back)
-    before = nncjit.decode(data)
-    changed = {key: t.numpy() for key, t in back.items() if not np.array_equal(t.numpy(), before[key])}
-    return encoded({**weights, **changed})
+@dataclass(frozen=True)
+class Repair:
+    """Weights that make up for what coding does to them."""
+
+    name: str
+    weights: Arrays
+    statistics: Statistics
+
+    def compensated(self, quality: float) -> dict[str, torch.Tensor]:
+        """The weights, moved for steps of this quality."""
+        moved = tensors(self.weights)
+        compensate(moved, self._inputs(), calibration=self.statistics, quality=quality, forward=self._run)
+        return moved
+
+    def encoded(self, quality: float) -> bytes:
+        """Compensated weights, coded, and with vectors that are matched to the original's outputs."""
+        encoded = partial(nncjit.encode, calibration=self.statistics, quality=quality)
+        moved = {key: t.numpy() for key, t in self.compensated(quality).items()}
+        decoded = nncjit.decode(encoded(moved))
+        back, first = tensors(decoded), tensors(self.weights)
+        match = match_norms if merge_norms(tensors(self.weights)) else match_biases
+        with torch.no_grad():
+            match(back, first, self._inputs(), forward=self._run)
+        merge_norms(back)
+        changed = {key: t.numpy() for key, t in back.items() if not np.array_equal(t.numpy(), decoded[key])}
+        return encoded({**moved, **changed})
+
+    def _inputs(self) -> torch.Tensor:
+        return to_torch(np.concatenate([x for x, _ in zoo_calibration.inputs_of(self.name, REPAIRED_ON)]))
+
+    def _run(self, weights: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        return zoo_calibration.run(self.name, weights, inputs)
 
 
 @dataclass(frozen=True)
@@ -187,7 +211,13 @@ class Batches:
 
 
 def tune(
-    curve: Curve, weights: Arrays, statistics: Statistics, first: float, steps: int, rate: float, price: float
+    curve: Curve,
+    state: Mapping[str, torch.Tensor],
+    statistics: Statistics,
+    first: float,
+    steps: int,
+    rate: float,
+    price: float,
 ) -> Iterator[None]:
     """Train a network on with the codec in the loop, coarser and coarser, and yield after each point of its curve.
 
@@ -195,7 +225,6 @@ def tune(
     the same quality and half the price; after that, it ends with the first that does not.
     """
     name = curve.name
-    state = tensors(weights)
     task = zoo_calibration.TASKS[name]
     drawn = (task.tuned_on or task.draw)(TUNING_BATCH, zoo_calibration.TUNE_ON)
     loss = training.cross_entropy if task.logits else (lambda out, y: 100 * torch.nn.functional.mse_loss(out, y))
@@ -230,6 +259,7 @@ def main() -> None:
     parser.add_argument("--first", type=float, default=0.5, metavar="QUALITY", help="of the first point of it")
     parser.add_argument("--rate", type=float, default=0.01, help="of fine-tuning, at its peak")
     parser.add_argument("--price", type=float, default=0.1, help="loss that a bit for each weight may cost")
+    parser.add_argument("--compensated", action="store_true", help="fine-tuning begins with compensated weights")
     parser.add_argument("--kept", type=Path, metavar="FILE", help="of a run before: only fine-tuning is measured anew")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -239,12 +269,15 @@ def main() -> None:
     made = Statistics.open(args.statistics) if args.statistics else zoo_calibration.collect(name).statistics()
     whole = original(name, "validation")
     raw = sum(a.nbytes for a in weights.values())
-    plain, calibrated, norms, finetuned = (
-        Curve(name, kind, raw, whole) for kind in ("as it is", "calibrated", "vectors anew", "fine-tuned")
+    plain, calibrated, compensated, finetuned = (
+        Curve(name, kind, raw, whole) for kind in ("as it is", "calibrated", "compensated", "fine-tuned")
     )
-    curves = (plain, calibrated, norms, finetuned)
+    curves = (plain, calibrated, compensated, finetuned)
+    repair = Repair(name, merged, made)
     if args.kept is None:
-        measure(name, curves, weights, merged, made)
+        plain.search(START[name][0], lambda quality: nncjit.encode(weights, quality=quality))
+        calibrated.search(START[name][1], lambda quality: nncjit.encode(merged, calibration=made, quality=quality))
+        compensated.search(START[name][2], repair.encoded)
     else:
         earlier = json.loads(args.kept.read_text("utf-8"))
         for curve in curves[:3]:
@@ -256,26 +289,15 @@ def main() -> None:
         "original": {"validation": float(whole.mean()), "test": float(original(name, "test").mean())},
         "finetune_steps": args.finetune,
         "finetune_price": args.price,
+        "finetune_compensated": args.compensated,
     }
     found = report(facts, curves, begin, args.json)
     if args.finetune:
-        for _ in tune(finetuned, merged, made, args.first, args.finetune, args.rate, args.price):
+        state = repair.compensated(args.first) if args.compensated else tensors(merged)
+        for _ in tune(finetuned, state, made, args.first, args.finetune, args.rate, args.price):
             found = report(facts, curves, begin, args.json)
     for kind, chosen in found["chosen"].items():
         print(f"{name}, {kind}: {chosen and (round(chosen['ratio'], 3), chosen['test'])}", flush=True)
-
-
-def measure(name: str, curves: tuple[Curve, ...], weights: Arrays, merged: Arrays, made: Statistics) -> None:
-    """All curves but that of fine-tuning."""
-    plain, calibrated, norms, _ = curves
-    plain.search(START[name][0], lambda quality: nncjit.encode(weights, quality=quality))
-    calibrated.search(START[name][1], lambda quality: nncjit.encode(merged, calibration=made, quality=quality))
-    for point, stream in zip(calibrated.points, calibrated.streams, strict=True):
-        options = {"calibration": made, "quality": point["quality"]}
-        data = anew(name, merged, stream, options)
-        if data is None:
-            break
-        norms.add(point["quality"], data)
 
 
 def report(facts: Mapping[str, Any], curves: Iterable[Curve], begin: float, path: Path | None) -> dict[str, Any]:

@@ -42,8 +42,7 @@ CALIBRATED = (*STANDARD, "charlm", "digits")
 FINETUNED = {
     "charlm": ("--finetune=300", "--first=0.778"),
     "digits": ("--finetune=400", "--first=0.7", "--rate=0.02", "--price=0.05"),
-    "resnet": ("--finetune=2850", "--first=0.55", "--rate=0.004"),
-    "vgg": ("--finetune=600", "--first=0.6"),
+    "vgg": ("--finetune=600", "--first=0.7", "--compensated"),
 }
 """Those that are fine-tuned, too, and how."""
 WHOLE_MODELS = ("minilm",)
@@ -316,7 +315,7 @@ def _ours(found: Json) -> tuple[str, str, str]:
 
 def calibrated() -> str:
     """Coded as it is, calibrated and fine-tuned, where a validation split chose how fine."""
-    kinds = ("as it is", "calibrated", "vectors anew", "fine-tuned")
+    kinds = ("as it is", "calibrated", "compensated", "fine-tuned")
     rivals = load("eval-*.json")
     lines = []
     for model, found in load("calibrated-*.json").items():

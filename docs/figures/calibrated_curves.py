@@ -1,5 +1,5 @@
-"""Size against quality, by NNCodec, and by nncjit as it is, calibrated and fine-tuned: the curves behind the table of
-calibrated sizes.
+"""Size against quality, by NNCodec, and by nncjit as it is, calibrated, compensated and fine-tuned: the curves behind
+the table of calibrated sizes.
 
 NNCodec's line is of the test set, ours of the validation split, on which settings are chosen. So that one picture can
 show both, each is in percent of what the original measures on its set.
@@ -16,7 +16,7 @@ from _style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, save
 
 FIGURES = Path(__file__).resolve().parent.parent / "measurements"
 COLUMNS = 3
-COLOURS = {"NNCodec": ORANGE, "as it is": SKY, "calibrated": BLUE, "vectors anew": PURPLE, "fine-tuned": GREEN}
+COLOURS = {"NNCodec": ORANGE, "as it is": SKY, "calibrated": BLUE, "compensated": PURPLE, "fine-tuned": GREEN}
 SHOWN = 94.0
 """Percent of the quality below which points are not shown."""
 ALLOWED = 99.0
@@ -65,6 +65,7 @@ def main() -> None:
         axes.axis("off")
     entries = [axes.get_legend_handles_labels() for axes in grid.flat]
     handles = {label: handle for handles, labels in entries for handle, label in zip(handles, labels, strict=True)}
+    handles = {kind: handles[kind] for kind in COLOURS if kind in handles}
     figure.legend(handles.values(), handles, loc="outside upper right", ncols=len(COLOURS))
     save(figure, __file__)
 
