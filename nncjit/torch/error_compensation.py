@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 import torch
 from torch import Tensor, nn
 
+from nncjit.arrays import to_torch
 from nncjit.calibrate import opened
 from nncjit.decoder.stream_decoder import decode
+from nncjit.dtypes import DTYPES
 from nncjit.encoder.execution import Data
 from nncjit.encoder.model_encoder import write_planned
 from nncjit.encoder.options import OptionKeywords, Options
@@ -185,7 +187,9 @@ class _Coder:
     def _found(self, model: Model) -> dict[str, Tensor]:
         file = io.BytesIO()
         write_planned(model, file, self._plan)
-        return {name: torch.from_numpy(array) for name, array in decode(file.getvalue()).items()}
+        kinds = {tensor.name: tensor.dtype for tensor in model}
+        decoded = decode(file.getvalue())
+        return {name: to_torch(a.view(DTYPES[kinds[name]].storage), kinds[name]) for name, a in decoded.items()}
 
     def follows(self, use: Use, weight: Tensor, outputs: int) -> bool:
         """Whether a product is that of a whole weight with statistics, by inputs that it is known by."""

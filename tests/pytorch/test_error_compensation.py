@@ -54,6 +54,16 @@ def test_the_outputs_of_a_coded_network_are_nearer(build, share):
     assert torch.allclose(model[0].weight, original[0].weight, atol=1e-4)  # nothing is coded before it
 
 
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_weights_of_every_float_type_are_compensated(dtype):
+    model, x = (part.to(getattr(torch, dtype)) for part in dense())
+    original = copy.deepcopy(model)
+    stats = calibrate(model, [x], output=lambda y: y).statistics()
+    assert compensate(model, x, calibration=stats, quality=0.8) == 6
+    assert {str(p.dtype) for p in model.parameters()} == {f"torch.{dtype}"}
+    assert not torch.equal(model[4].weight, original[4].weight)
+
+
 def test_a_mapping_and_weights_with_inputs_first():
     torch.manual_seed(1)
     weights = {"a": torch.randn(20, 20) / 4, "b": torch.randn(20, 20) / 4}
