@@ -74,11 +74,35 @@ def _make_store(bits):
     return store
 
 
+def _make_float_store(ctype, kind):
+    if not JIT:
+        size = ctypes.sizeof(ctype)
+
+        def store_python(p, i, value):
+            at = int(p) + size * int(i)
+            check(at, size, writes=True)
+            ctype.from_address(at).value = float(value)
+
+        return store_python
+
+    @intrinsic
+    def store(context, p, i, value):
+        def generate(context, builder, _signature, args):
+            llvm_ir.store(builder, *args)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, kind), generate
+
+    return store
+
+
 load_u8, load_i8 = _make_load(8, signed=False), _make_load(8, signed=True)
 load_u16, load_i16 = _make_load(16, signed=False), _make_load(16, signed=True)
 load_u32, load_i32 = _make_load(32, signed=False), _make_load(32, signed=True)
 load_i64 = _make_load(64, signed=True)
 store_8, store_16, store_32, store_64 = _make_store(8), _make_store(16), _make_store(32), _make_store(64)
+store_f32 = _make_float_store(ctypes.c_float, types.float32)
+store_f64 = _make_float_store(ctypes.c_double, types.float64)
 
 if JIT:
 
@@ -90,26 +114,6 @@ if JIT:
             return llvm_ir.load(builder, *args, F32)
 
         return types.float32(types.int64, types.int64), generate
-
-    @intrinsic
-    def store_f32(context, p, i, value):
-        """Store a float32 at element i of the array at address p."""
-
-        def generate(context, builder, _signature, args):
-            llvm_ir.store(builder, *args)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.float32), generate
-
-    @intrinsic
-    def store_f64(context, p, i, value):
-        """Store a float64 at element i of the array at address p."""
-
-        def generate(context, builder, _signature, args):
-            llvm_ir.store(builder, *args)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.float64), generate
 
     @intrinsic
     def float_bits(context, x):
@@ -204,16 +208,6 @@ else:
         at = int(p) + 4 * int(i)
         check(at, 4)
         return np.float32(ctypes.c_float.from_address(at).value)
-
-    def store_f32(p, i, value):
-        at = int(p) + 4 * int(i)
-        check(at, 4, writes=True)
-        ctypes.c_float.from_address(at).value = float(value)
-
-    def store_f64(p, i, value):
-        at = int(p) + 8 * int(i)
-        check(at, 8, writes=True)
-        ctypes.c_double.from_address(at).value = float(value)
 
     def float_bits(x):
         return int(np.float32(x).view(np.uint32))
