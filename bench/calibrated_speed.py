@@ -3,9 +3,9 @@
     python bench/calibrated_speed.py [--inputs 384 1024 4096 14336] [--threads 1] [--json out.json]
 
 Weights and statistics are synthetic: inputs that are correlated and differ in strength, the size and the fineness that
-no target asks for. Each width runs in a process of its own, which encodes a small matrix first, so that neither
-compiling nor imports count. Reading the statistics, factorising them, quantising, coding and writing do. Processor time
-is that of all threads, so weights a second of it are those of a core.
+no target asks for. Each width runs in a process of its own, which compiles what ``nncjit warmup`` does and encodes a
+small matrix first, so that neither compiling nor imports count. Reading the statistics, factorising them, quantising,
+coding and writing do. Processor time is that of all threads, so weights a second of it are those of a core.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import nncjit
 from nncjit import formats
 from nncjit.calibrate import statistics_file
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK, TensorRecord, block_size
+from nncjit.encoder.model_encoder import compile_kernels
 from nncjit.model import TensorInfo
 from nncjit.report.memory import in_child
 from nncjit.stages import recording
@@ -75,6 +76,7 @@ def prepare(folder: str, inputs: int, outputs: int) -> int:
 
 def once(folder: str, threads: int) -> dict[str, Any]:
     """Encode the model from its file, after a small one."""
+    compile_kernels()
     with tempfile.TemporaryDirectory() as small:
         write(Path(small), 128, 128)
         _compress(Path(small), threads)

@@ -17,11 +17,11 @@ from nncjit.encoder.default_steps import default_step, is_matrix, trellis_step
 from nncjit.encoder.input_metrics import is_depthwise
 from nncjit.encoder.measure import Measured, measure
 from nncjit.encoder.plan import Plan
-from nncjit.encoder.unit_layout import FloatPart, Parts
+from nncjit.encoder.unit_layout import FloatPart, Lost, Parts
 from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import DAMPING, InputMetric
 from nncjit.quant.steps import bit_weight
-from nncjit.reduce import divide_rows, multiply_rows
+from nncjit.quant.turning import turned_and_divided
 
 STEP = 0.62
 """Trellis step in the units of the uniform quantiser's that is optimal for lambda at high rates: half a uniform step,
@@ -127,8 +127,10 @@ def default_trellis_step(info: TensorInfo, measured: Measured, plan: Plan) -> fl
     return trellis_step(default_step(info.size, measured.spread, coarseness, plan.median_size)) / coarseness
 
 
-def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan, base: float | None = None) -> Parts:
-    """LS and W of a weight, float32, its inputs as rows.
+def calibrated_parts(
+    name: str, values: np.ndarray, axis: int, power: float, plan: Plan, base: float | None = None
+) -> Parts:
+    """LS and W of a weight, float32, whose inputs are a dimension `axis`, as rows; `power` is its sum of squares.
 
     Where the metric is a guess, `base` is the default step: all weights lose as much by the guess as they would with
     that. Rate is then weighed, and gain kept, as in other matrices without data.
@@ -145,7 +147,8 @@ def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan, base: float | No
         given=GivenStep(step=SCALE_STEP * least, rate_weight=0.0, with_targets=False),
     )
     scale = found.values(wished.shape)
-    inner = divide_rows(wanted, scale, name=name)
+    inner = turned_and_divided(values, axis, scale)
+    del values
     divided = metric.divided(scale)
     if base is None:
         step = STEP * math.sqrt(plan.loss_per_bit / (HIGH_RATE * divided.typical_cost()))
@@ -155,8 +158,8 @@ def calibrated_parts(name: str, wanted: np.ndarray, plan: Plan, base: float | No
         alike = 0.5 * (1 + DAMPING) * plan.data.metrics.mean_cost(name)
         step = base * math.sqrt(alike / divided.typical_cost())
         given = GivenStep(step=step, rate_weight=weight, with_targets=True, keeps="gain")
-    found = yield FloatPart("W", name, inner, measure(inner), metric=divided, given=given)
-    return multiply_rows(found.values(inner.shape), scale, name=name)
+    found = yield FloatPart("W", name, inner, measure(inner), metric=divided, given=given, overwrite=True)
+    return Lost(power, float(np.square(scale, dtype=np.float64) @ found.row_errors()))
 
 
 def row_factors(metric: InputMetric) -> np.ndarray:

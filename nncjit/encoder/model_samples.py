@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nncjit import dtypes
 from nncjit.cabac.layer import Layer
@@ -34,6 +35,7 @@ from nncjit.encoder.unit_layout import (
     FloatContents,
     FloatPart,
     IntegerContents,
+    Lost,
     RawContents,
     UnitLayout,
 )
@@ -242,6 +244,9 @@ class _Unquantised:
     def values(self, shape: tuple[int, ...]) -> np.ndarray:
         return self.exactly.reshape(shape)
 
+    def row_errors(self) -> NDArray[np.float64]:
+        return np.zeros(len(self.exactly))
+
 
 def _float_sample(contents: FloatContents, total: int) -> UnitSample:
     kept = []
@@ -257,7 +262,9 @@ def _float_sample(contents: FloatContents, total: int) -> UnitSample:
             kept.append(_part_sample(part, contents.layout, total))
             part = contents.parts.send(_Unquantised(part.values))
     except StopIteration as end:
-        if end.value is not None:
+        if isinstance(end.value, Lost):
+            power, lost = end.value
+        elif end.value is not None:
             assert contents.original is not None
             power, lost = energy(contents.original), energy(contents.original - end.value)
     return UnitSample(contents.layout.infos, tuple(kept), 0.0, power, lost)

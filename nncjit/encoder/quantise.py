@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.narrow_levels import Levels, parts_of, whole, zeros_like
@@ -46,8 +47,18 @@ class QuantisedMatrix:
     book: codebook.Codebook | None = None
     loss: float | None = None
     """What its errors cost in the metric of a calibration."""
-    fed_back: bool = False
-    """Whether rows made up for what those before them missed."""
+    missed: NDArray[np.float64] | None = None
+    """float64[rows]: sums of squared errors, where rows made up for what those before them missed."""
+
+    @property
+    def fed_back(self) -> bool:
+        """Whether rows made up for what those before them missed."""
+        return self.missed is not None
+
+    def row_errors(self) -> NDArray[np.float64]:
+        """float64[rows]: sums of squared errors of the rows of a matrix with a metric."""
+        assert self.missed is not None
+        return self.missed
 
     @property
     def step(self) -> float:
@@ -122,6 +133,7 @@ def quantise(
         exact=decision.exact,
         inputs=metric,
         reference=None if reference is None else to_scan(reference, layer, workers=workers),
+        overwrite=overwrite and decision.keeps != "mean",
     )
     return matrix_of(problem, solve(problem, workers), decision)
 
@@ -142,7 +154,7 @@ def matrix_of(problem: Problem, solution: Solution, decision: Decision) -> Quant
         sums.power,
         sums.error(signalled),
         loss=solution.loss,
-        fed_back=problem.inputs is not None,
+        missed=None if solution.rows is None else solution.rows.errors_with(signalled),
     )
 
 

@@ -77,6 +77,7 @@ from nncjit.encoder.unit_layout import (
 )
 from nncjit.errors import OptionError
 from nncjit.model import Tensor, TensorInfo
+from nncjit.quant.turning import turned_shape
 from nncjit.reduce import Block, compose, decompose, divide_rows, fold_batchnorm, multiply_rows, scale_rows
 from nncjit.stages import stage
 from nncjit.stream import integer_limbs
@@ -204,21 +205,22 @@ def _calibrated(
             return None, STEP_ONLY + TABLE_NOT_SMALLER
         return _factored_table(info, values, transform, plan), ""
     axis = 0 if is_depthwise(record) else record.axis
-    wanted = _rows_first(values, axis)
+    shape = turned_shape(values.shape, axis)
     length = choices.coding.unary_length
     layout = UnitLayout(
         infos=(info,),
-        shape=wanted.shape,
+        shape=shape,
         settled=Settled(
             "trellis",
             DEFAULT_UNARY_LENGTH if length == "auto" else length,
-            _uncut_scan(record, scan_order_of(wanted.shape, choices)),
+            _uncut_scan(record, scan_order_of(shape, choices)),
         ),
         shift=axis,
         block=Block(weight=info.name, axis=axis),
     )
     base = default_trellis_step(info, measured, plan) if plan.data.metrics.is_guess else None
-    return FloatContents(layout, calibrated_parts(info.name, wanted, plan, base), wanted), ""
+    parts = calibrated_parts(info.name, values, axis, measured.moments.energy, plan, base)
+    return FloatContents(layout, parts), ""
 
 
 def _uncut_scan(record: TensorRecord, scan_order: int) -> int:

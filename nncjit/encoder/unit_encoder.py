@@ -34,6 +34,7 @@ from nncjit.encoder.unit_layout import (
     ExactContents,
     FloatContents,
     IntegerContents,
+    Lost,
     RawContents,
     UnitLayout,
 )
@@ -178,7 +179,7 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
     original = contents.original
     calibrated = any(matrix.fed_back for matrix in matrices)
     if (
-        composed is not None
+        isinstance(composed, np.ndarray)
         and original is not None
         and not calibrated
         and energy(original - composed) > energy(original)
@@ -198,8 +199,8 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
 
 def _quantise_parts(
     contents: FloatContents, plan: Plan, workers: Executor | None
-) -> tuple[list[str], list[QuantisedMatrix], np.ndarray | None]:
-    """The roles of the parts in coding order, the parts, and what they compose."""
+) -> tuple[list[str], list[QuantisedMatrix], np.ndarray | Lost | None]:
+    """The roles of the parts in coding order, the parts, and what they compose, or what that loses."""
     roles, matrices = [], []
     try:
         part = next(contents.parts)
@@ -247,7 +248,7 @@ def _outcomes(
     contents: FloatContents,
     roles: list[str],
     matrices: list[QuantisedMatrix],
-    composed: np.ndarray | None,
+    composed: np.ndarray | Lost | None,
     reason: str,
 ) -> Iterator[Outcome]:
     """What became of each tensor: measured against its original values."""
@@ -257,17 +258,23 @@ def _outcomes(
         yield Outcome(info, tool_of(last), last.step, last.power, last.error, reason, last.loss or 0.0)
         return
     original = contents.original
-    assert original is not None
     tool = "joined"
     if layout.block is not None:
         types = _types(roles)
         tool = " + ".join([tool_of(last), *(t.name or "" for t in ParameterTypes if t & types)])
         loss = sum(matrix.loss or 0.0 for matrix in matrices)
-        if contents.table is not None:
-            loss = contents.table.loss(original - composed)
-        yield Outcome(layout.infos[0], tool, last.step, energy(original), energy(original - composed), reason, loss)
+        if isinstance(composed, Lost):
+            power, error = composed
+        else:
+            assert original is not None
+            missed = original - composed
+            power, error = energy(original), energy(missed)
+            loss = loss if contents.table is None else contents.table.loss(missed)
+        yield Outcome(layout.infos[0], tool, last.step, power, error, reason, loss)
         yield from (Outcome(info, "in the block") for info in layout.infos[1:])
         return
+    assert original is not None
+    assert isinstance(composed, np.ndarray)
     start = 0
     for info in layout.infos:
         here = slice(start, start + info.shape[0])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nncjit.encoder.decide import Settled
 from nncjit.encoder.decision import GivenStep
@@ -27,6 +28,18 @@ class Found(Protocol):
 
     def values(self, shape: tuple[int, ...]) -> np.ndarray:
         """float32[shape]."""
+
+    def row_errors(self) -> NDArray[np.float64]:
+        """float64[rows]: of a matrix with a metric, sums of squared errors of the rows."""
+
+
+class Lost(NamedTuple):
+    """What became of a weight, where that is known without composing it."""
+
+    power: float
+    """Sum of squares of its values."""
+    error: float
+    """Sum of squared errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +77,10 @@ class FloatPart:
         return cls(role, name, values, measure(values), gain=gain)
 
 
-Parts = Generator[FloatPart, Found, np.ndarray | None]
-"""Parts in coding order; returns the weights that the parts, as found, compose, None where one part is the tensor."""
+Parts = Generator[FloatPart, Found, np.ndarray | Lost | None]
+"""Parts in coding order; returns the weights that the parts, as found, compose, or what these lose; None where one part
+is the tensor.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +134,7 @@ class FloatContents:
     layout: UnitLayout
     parts: Parts
     original: np.ndarray | None = None
-    """float32[layout.shape]: what composed weights are measured against; None where one part is the tensor."""
+    """float32[layout.shape]: what composed weights are measured against; None where none are composed."""
     reason: str = ""
     """Why they are coded otherwise than asked for."""
     table: TableMetric | None = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nncjit.cabac.layer import Layer
 from nncjit.jit import Table
 from nncjit.quant import feedback_kernels as kernels
 from nncjit.quant import group_feedback_kernels as group_kernels
 from nncjit.quant.flat_arrays import Floats, Levels
-from nncjit.quant.input_metric import InputMetric, MetricPart
+from nncjit.quant.input_metric import Doubles, InputMetric, MetricPart
+from nncjit.quant.moments import Products
 from nncjit.quant.rate import Setting
 from nncjit.quant.steps import inverse_of
 from nncjit.quant.trellis_rd_kernels import PATH_BACK, STREAMS
@@ -28,6 +31,32 @@ EVERY = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RowSums:
+    """Sums of squares of each row, float64[rows]."""
+
+    step: float
+    """With which the errors are meant."""
+    errors: Doubles
+    """Of what decoding will miss of the values."""
+    powers: Doubles
+    """Of the values."""
+    sizes: Doubles
+    """Of the levels."""
+
+    def products(self) -> Products:
+        """Of all values and levels. Their mixed product follows from the errors: summed up, it would be too rough."""
+        error, power, size = (float(part.sum()) for part in (self.errors, self.powers, self.sizes))
+        return Products(power, (power + self.step**2 * size - error) / (2 * self.step), size)
+
+    def errors_with(self, step: float) -> Doubles:
+        """The errors if decoding has another step."""
+        if step == self.step:
+            return self.errors
+        twice_mixed = (self.powers + self.step**2 * self.sizes - self.errors) / self.step
+        return np.maximum(self.powers - step * twice_mixed + step**2 * self.sizes, 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RowLevels:
     """What became of a matrix."""
 
@@ -35,6 +64,7 @@ class RowLevels:
     """int32[rows * width], raster order."""
     loss: float
     """Of the levels times the step, in the metric."""
+    sums: RowSums
 
 
 def quantise_rows(
@@ -43,6 +73,8 @@ def quantise_rows(
     step: float,
     rate_weight: float,
     metric: InputMetric,
+    *,
+    overwrite: bool = False,
 ) -> RowLevels:
     """The levels of a matrix by the trellis with rate and feedback.
 
@@ -58,6 +90,8 @@ def quantise_rows(
         See `nncjit.quant.steps.bit_weight`.
     metric : InputMetric
         Of `layer.rows` rows whose pivots are alike: rows whose errors count more have been divided by a factor.
+    overwrite : bool
+        The values may be lost, which saves a copy of them.
 
     Raises
     ------
@@ -65,7 +99,7 @@ def quantise_rows(
         The step or its inverse is not a positive normal float32.
     """
     kind = _GroupTrellis if metric.taps > 1 else _StackTrellis if metric.layers > 1 else _FeedbackTrellis
-    return kind(values, layer, step, rate_weight, metric).run()
+    return kind(values, layer, step, rate_weight, metric).run(overwrite=overwrite)
 
 
 _GOES_ON = ("counts", "zero_rates", "level_rates", "since", "weight")
@@ -83,30 +117,36 @@ class _FeedbackTrellis(Setting):
         assert metric.rows == layer.rows
         self.layer, self.step, self.metric, self.all = layer, np.float32(step), metric, values
         self.stride = -(-layer.width // kernels.ROW_LANES) * kernels.ROW_LANES
+        self.products: Floats = np.empty(0, np.float32)
 
-    def run(self) -> RowLevels:
-        """The levels of all rows."""
+    def run(self, *, overwrite: bool = False) -> RowLevels:
+        """The levels of all rows; the values may then be lost."""
         rows, width = self.layer.rows, self.layer.width
         values, levels = self.all.reshape(rows, width), np.empty((rows, width), np.int32)
-        loss = 0.0
+        loss, sums = 0.0, np.zeros((rows, kernels.SUMS), np.float64)
+        whole_vectors = width == self.stride
         worker = self._worker()
         for part in self.metric.parts():
-            own = levels[part.first : part.stop]
-            targets, errors = self._padded(values[part.first : part.stop]), self._padded(values[part.first : part.stop])
-            found = own if width == self.stride else np.zeros(errors.shape, np.int32)
+            own, here = levels[part.first : part.stop], values[part.first : part.stop]
+            targets = self._padded(here)
+            errors = here if overwrite and whole_vectors and here.flags.writeable else self._padded(here)
+            found = own if whole_vectors else np.zeros(errors.shape, np.int32)
             piece = worker.copy()
             now = piece.records[0]
             now["targets"], now["errors"] = piece.keep(targets, writes=True), piece.keep(errors, writes=True)
             now["levels"], now["feed"] = piece.keep(found, writes=True), piece.keep(part.feed)
             now["side"] = part.feed.shape[-1]
-            losses = self._own_fields(piece, part)
+            left = self._own_fields(piece, part, here)
             self._some_rows(piece, part, targets, errors, 0, len(errors))
             for field in self.goes_on:
                 worker.records[0][field] = now[field]
             if found is not own:
                 own[:] = found[:, :width]
-            loss += self._loss(part, targets, found, losses)
-        return RowLevels(levels.reshape(-1), loss * float(self.step) ** 2)
+            sums[part.first : part.stop] = self._sums(left, errors, found)
+            loss += self._loss(part, targets, found, sums[part.first : part.stop, 0])
+        square = float(self.step) ** 2
+        of_rows = RowSums(float(self.step), square * sums[:, 1], square * sums[:, 2], sums[:, 3])
+        return RowLevels(levels.reshape(-1), square * loss, of_rows)
 
     def _padded(self, rows: Floats) -> Floats:
         """A copy, its rows as long as the stride."""
@@ -115,16 +155,20 @@ class _FeedbackTrellis(Setting):
         padded[:, rows.shape[1] :] = 0
         return padded
 
-    def _own_fields(self, piece: Table, part: MetricPart) -> Floats:
-        """Fill in the fields that this kind of kernel has besides; returns where it writes losses."""
-        losses = np.empty(part.stop - part.first, np.float32)
+    def _own_fields(self, piece: Table, part: MetricPart, values: Floats) -> NDArray[Any]:  # noqa: ARG002
+        """Fill in the fields that this kind of kernel has besides; returns where sums of the rows are left."""
+        of_rows = np.empty((part.stop - part.first, kernels.SUMS), np.float32)
         now = piece.records[0]
-        now["losses"], now["top"] = piece.keep(losses, writes=True), part.first
-        return losses
+        now["sums"], now["top"] = piece.keep(of_rows, writes=True), part.first
+        return of_rows
 
-    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Floats) -> float:  # noqa: ARG002
+    def _sums(self, left: NDArray[Any], errors: Floats, found: Levels) -> NDArray[Any]:  # noqa: ARG002
+        """float[rows, kernels.SUMS], `left` being what `_own_fields` returned."""
+        return left
+
+    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Doubles) -> float:  # noqa: ARG002
         """Of a part, in squared steps."""
-        return float(losses.astype(np.float64) @ self.metric.pivots[part.first : part.stop])
+        return float(losses @ self.metric.pivots[part.first : part.stop])
 
     def _some_rows(
         self, piece: Table, part: MetricPart, targets: Floats, errors: Floats, first: int, stop: int
@@ -144,7 +188,12 @@ class _FeedbackTrellis(Setting):
 
     def _take_up(self, part: MetricPart, targets: Floats, errors: Floats, first: int, middle: int, stop: int) -> None:
         """Let rows middle to stop - 1 take up what rows first to middle - 1 missed."""
-        targets[middle:stop] += part.feed[middle:stop, first:middle] @ errors[first:middle]
+        count = (stop - middle) * self.stride
+        if self.products.size < count:  # large ones of their own would be pages to clear each time
+            self.products = np.empty(max(count, len(errors) * self.stride // 2), np.float32)
+        products = self.products[:count].reshape(stop - middle, self.stride)
+        np.matmul(part.feed[middle:stop, first:middle], errors[first:middle], out=products)
+        targets[middle:stop] += products
 
     def _worker(self) -> Table:
         """The record of all parts, but for their own arrays."""
@@ -180,7 +229,7 @@ class _StackTrellis(_FeedbackTrellis):
         assert layer.width == self.piece * metric.layers
         assert not layer.scan or self.piece % layer.block_side == 0, "blocks would cut layers"
 
-    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Floats) -> float:  # noqa: ARG002
+    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Doubles) -> float:  # noqa: ARG002
         width = self.layer.width
         missed = np.square(targets[:, :width] / self.step - found[:, :width], dtype=np.float64)
         by_layer = missed.reshape(len(missed), self.metric.layers, self.piece).sum(2)
@@ -211,11 +260,15 @@ class _GroupTrellis(_FeedbackTrellis):
         relative = metric.pivots.reshape(metric.rows, metric.taps) / metric.row_weights()[:, None]
         self.relative = relative.astype(np.float32)
 
-    def _own_fields(self, piece: Table, part: MetricPart) -> Floats:
+    def _own_fields(self, piece: Table, part: MetricPart, values: Floats) -> NDArray[Any]:
         piece.records[0]["relative"] = piece.keep(np.ascontiguousarray(self.relative[part.first : part.stop]))
-        return np.empty(0, np.float32)
+        return _row_powers(values * self.inverse)
 
-    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Floats) -> float:  # noqa: ARG002
+    def _sums(self, left: NDArray[Any], errors: Floats, found: Levels) -> NDArray[Any]:
+        errors = errors * self.inverse
+        return np.stack([np.zeros(len(left)), _row_powers(errors), left, _row_powers(found)], 1)
+
+    def _loss(self, part: MetricPart, targets: Floats, found: Levels, losses: Doubles) -> float:  # noqa: ARG002
         missed = targets / self.step - found
         taps = self.metric.taps
         by_tap = np.square(missed, dtype=np.float64).reshape(len(missed), -1, taps).sum(1)
@@ -246,3 +299,8 @@ class _GroupTrellis(_FeedbackTrellis):
         row["taps"], row["width"], row["step"], row["fade"] = taps, width, self.step, FADE
         row["every"], row["since"], row["state"], row["was"] = EVERY, 0, 0, 0
         return worker
+
+
+def _row_powers(rows: NDArray[Any]) -> Doubles:
+    """float64[rows]: sums of squares."""
+    return np.array([np.vdot(row, row) for row in rows.astype(np.float32, copy=False)], np.float64)

@@ -48,10 +48,15 @@ from nncjit.quant.trellis_rd_kernels import (
 ROW_LANES = 16
 """Rows are padded to a multiple of so many values."""
 
+SUMS = 4
+"""Of a row, in squared steps: squares of the distance of targets and levels, of what decoding will miss, of the values,
+and of the levels.
+"""
+
 _FIELDS = [
     ("targets", "i8"),  # address of float32[rows][stride]: values and what is to be made up for, so far
     ("errors", "i8"),  # address of float32[rows][stride], in: values, out: what decoding will miss of them
-    ("losses", "i8"),  # address of float32[rows], out: squared distance of targets and levels, in squared steps
+    ("sums", "i8"),  # address of float32[rows][SUMS], out
     ("feed", "i8"),  # address of float32[side][side]: row k takes up feed[k][i] of the error of row i < k
     ("side", "i8"),
     ("top", "i8"),  # row of the whole matrix that is row 0 here
@@ -75,7 +80,7 @@ _FIELDS = [
     ("step", "f4"),
     ("every", "i8"),  # values after which the rates are worked out anew
     ("since", "i8"),  # values since they were; out
-    ("sums", "f4", ROW_LANES),
+    ("lane_sums", "f4", (SUMS, ROW_LANES)),
     ("costs", "f4", (STREAMS, 8)),
     ("last_nonzero", "i4", (STREAMS, 8)),
 ]
@@ -83,9 +88,9 @@ ROWS = np.dtype([*_FIELDS, *SETTING_FIELDS])
 """Rows to be quantised; `levels` is int32[rows][stride], `values` and `n` are not read."""
 
 _rows_at = record_view(ROWS)
-INVERSE, COUNTS_AT, ZERO_RATES, LEVEL_RATES, COSTS, LAST_NONZERO, STEP, SUMS = (
+INVERSE, COUNTS_AT, ZERO_RATES, LEVEL_RATES, COSTS, LAST_NONZERO, STEP, LANE_SUMS = (
     field_offset(ROWS, name)
-    for name in ("inverse", "counts", "zero_rates", "level_rates", "costs", "last_nonzero", "step", "sums")
+    for name in ("inverse", "counts", "zero_rates", "level_rates", "costs", "last_nonzero", "step", "lane_sums")
 )
 
 FIRST, SECOND = ([ways[bit][0] + 8 * ways[bit][1] for ways in WAYS] for bit in (0, 1))
@@ -140,26 +145,28 @@ def take_up_program(m, target, error, factor, n):
 
 
 def miss_program(m, target, error, levels, step, inverse, sums, n):
-    """What a row's levels miss: of its values, and squared and summed of its targets.
+    """What a row's levels miss of its values, and the row's sums.
 
     target  : float32[n][16]
-    error   : float32[n][16]  in: values, out: values - step * level
+    error   : float32[n][16]     in: values, out: values - step * level
     levels  : int32[n][16]
     step    : float32[1]
-    inverse : float32[1]      1 / step
-    sums    : float32[1][16]  out: sums of (target / step - level)^2
+    inverse : float32[1]         1 / step
+    sums    : float32[SUMS][16]  out: lane by lane
     """
     size, by = m.repeat(step, 0), m.repeat(inverse, 0)
-    total = m.cell(m.number(0.0))
+    totals = [m.cell(m.number(0.0)) for _ in range(SUMS)]
 
     def one(row):
-        level = m.to_float(m.load_int(levels, row))
-        m.store(error, row, m.load(error, row) - level * size)
-        missed = m.load(target, row) * by - level
-        total.set(total.get() + missed * missed)
+        level, value = m.to_float(m.load_int(levels, row)), m.load(error, row)
+        left = value - level * size
+        m.store(error, row, left)
+        for total, part in zip(totals, (m.load(target, row) * by - level, left * by, value * by, level), strict=True):
+            total.set(total.get() + part * part)
 
     m.loop(n, one)
-    m.store(sums, 0, total.get())
+    for row, total in enumerate(totals):
+        m.store(sums, row, total.get())
 
 
 walk_one, walk_one_scalar = lane_program(8)(walk_one_program), lane_program(8, scalar=True)(walk_one_program)
@@ -316,10 +323,11 @@ def quantise_rows(rows, first, stop):
             chain += streams if block else 0
         levels = at.levels + 4 * row * at.stride
         if at.vector:
-            miss((target, error, levels, rows + STEP, rows + INVERSE, rows + SUMS, vectors))
+            miss((target, error, levels, rows + STEP, rows + INVERSE, rows + LANE_SUMS, vectors))
         else:
-            miss_scalar((target, error, levels, rows + STEP, rows + INVERSE, rows + SUMS, vectors))
-        total = np.float32(0.0)
-        for lane in range(ROW_LANES):
-            total += at.sums[lane]
-        store_f32(at.losses, row, total)
+            miss_scalar((target, error, levels, rows + STEP, rows + INVERSE, rows + LANE_SUMS, vectors))
+        for k in range(SUMS):
+            total = np.float32(0.0)
+            for lane in range(ROW_LANES):
+                total += at.lane_sums[k, lane]
+            store_f32(at.sums, row * SUMS + k, total)

@@ -17,7 +17,7 @@ import numpy as np
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.narrow_levels import Levels, zeros_like
 from nncjit.cabac.scan import to_scan
-from nncjit.quant.feedback import quantise_rows
+from nncjit.quant.feedback import RowSums, quantise_rows
 from nncjit.quant.flat_arrays import Floats
 from nncjit.quant.input_metric import InputMetric
 from nncjit.quant.moments import Products, products
@@ -87,6 +87,8 @@ class Problem:
     reference : float32[n], optional
         What distortion is measured against, where it is not the values: the original of values that were reduced. In
         their order.
+    overwrite : bool
+        With `inputs`: the values may be lost.
     """
 
     values: Floats | Values
@@ -97,6 +99,7 @@ class Problem:
     metric: Metric = IDENTITY
     inputs: InputMetric | None = None
     reference: Floats | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +116,8 @@ class Solution:
     """Of the reference and the levels, or else the same: they say what was lost."""
     loss: float | None = None
     """In the metric of the inputs, where there is one."""
+    rows: RowSums | None = None
+    """With a metric of the inputs: the sums row by row."""
 
     def zeros(self) -> Solution:
         """All levels zero, which is the better solution where these add more error than there is to lose."""
@@ -171,19 +176,21 @@ def solve(problem: Problem, workers: Executor | None = None) -> Solution:
     OptionError
         The step or its inverse is not a positive normal float32.
     """
-    loss = None
-    levels: Levels
-    rows: np.ndarray | None = None
     if problem.inputs is not None:
-        assert isinstance(problem.values, np.ndarray)
-        found = quantise_rows(problem.values, problem.layer, problem.step, problem.rate_weight, problem.inputs)
-        levels = rows = found.levels
-        loss = found.loss
-    else:
-        levels = _SOLVERS[bool(problem.layer.dq), problem.rate_weight > 0.0](problem, workers)
+        return _with_feedback(problem, problem.inputs, workers)
+    levels = _SOLVERS[bool(problem.layer.dq), problem.rate_weight > 0.0](problem, workers)
     sums = lost = problem.metric.distortion(problem.values, levels, problem.layer, workers)
     if problem.reference is not None:
         lost = problem.metric.distortion(problem.reference, levels, problem.layer, workers)
-    if rows is not None:
-        levels = to_scan(rows, problem.layer, overwrite=True, workers=workers)
-    return Solution(levels, sums, lost, loss)
+    return Solution(levels, sums, lost)
+
+
+def _with_feedback(problem: Problem, inputs: InputMetric, workers: Executor | None) -> Solution:
+    assert isinstance(problem.values, np.ndarray)
+    assert problem.reference is None
+    found = quantise_rows(
+        problem.values, problem.layer, problem.step, problem.rate_weight, inputs, overwrite=problem.overwrite
+    )
+    levels = to_scan(found.levels, problem.layer, overwrite=True, workers=workers)
+    sums = found.sums.products()
+    return Solution(levels, sums, sums, found.loss, found.sums)

@@ -24,6 +24,7 @@ from nncjit.quant import (
     reference_rate,
     trellis,
     trellis_rate,
+    turning,
     uniform,
     work_sharing,
 )
@@ -32,9 +33,9 @@ from nncjit.quant.problem import Problem, solve
 from nncjit.quant.steps import raise_qp, step
 from nncjit.quant.trellis_chunks import FEWEST
 
-ALLOCATE = (codebook, feedback, level_store, moments, rate, reference_rate, trellis, trellis_rate, uniform)
+ALLOCATE = (codebook, feedback, level_store, moments, rate, reference_rate, trellis, trellis_rate, turning, uniform)
 """Modules that make arrays for kernels to write to."""
-GIVE_ADDRESSES = (records, codebook, moments, rate, trellis, uniform)
+GIVE_ADDRESSES = (records, codebook, moments, rate, trellis, turning, uniform)
 
 SIZES = (0, 1, 2, 15, 16, 17, 63, 64, 65, 1000, 4096, FEWEST - 1, FEWEST, 2 * FEWEST, 20000)
 
@@ -96,6 +97,9 @@ def results(problem: Problem, workers: Executor | None) -> list[Any]:
     found: list[Any] = [solution.levels.tolist(), solution.sums, solution.reference_sums]
     found += [moments.moments(problem.values, workers), uniform.largest_magnitude(problem.values, workers=workers)]
     book = codebook.from_levels(solution.levels)
+    layer = problem.layer
+    factors = np.arange(1, layer.width + 1, dtype=np.float32)
+    found.append(turning.turned_and_divided(problem.values.reshape(layer.rows, -1), 1, factors).tolist())
     if book is not None:
         coded = book.coded(solution.levels, workers=workers)
         found += [book.header_bits(), coded.tolist(), book.levels(coded, workers=workers).tolist()]

@@ -324,8 +324,35 @@ def test_a_problem_with_inputs_is_solved_with_feedback():
     wanted = quantise_rows(raster, layer, 0.5, 1.0, inputs)
     assert np.array_equal(solution.levels, to_scan(wanted.levels, layer))
     assert solution.loss == wanted.loss
-    error = np.square(raster - np.float32(0.5) * wanted.levels).sum()
-    assert solution.sums.error(0.5) == pytest.approx(float(error), rel=1e-4)
+    for step in (0.5, 0.45):
+        errors = np.square(raster - np.float32(step) * wanted.levels, dtype=np.float64).reshape(rows, width).sum(1)
+        assert solution.sums.error(step) == pytest.approx(float(errors.sum()), rel=1e-4)
+        assert solution.rows.errors_with(step) == pytest.approx(errors, rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [48, 45])
+@pytest.mark.parametrize("taps", [1, 3])
+def test_values_may_be_lost(taps, width):
+    rng = np.random.default_rng(9)
+    values = rng.standard_normal(6 * width, dtype=np.float32)
+    layer = Layer.of((6, width), dq=True, unary_length=11, scan=0)
+    inputs = factorise(metric_of(rng, 6 * taps)[None].copy(), [6 * taps], taps)
+    kept = quantise_rows(values, layer, 0.5, 1.0, inputs)
+    lost = quantise_rows(values.copy(), layer, 0.5, 1.0, inputs, overwrite=True)
+    assert np.array_equal(kept.levels, lost.levels)
+    assert kept.loss == lost.loss
+    assert np.array_equal(kept.sums.errors, lost.sums.errors)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_sums_of_tiny_and_huge_values(scale):
+    rng = np.random.default_rng(10)
+    values = (scale * rng.standard_normal(64)).astype(np.float32)
+    layer = Layer.of((4, 16), dq=True, unary_length=11, scan=0)
+    found = quantise_rows(values, layer, 0.5 * scale, 1.0, factorise(metric_of(rng, 4)[None].copy(), [4]))
+    errors = np.square(values - found.sums.step * found.levels.astype(np.float64)).reshape(4, 16).sum(1)
+    assert found.sums.errors == pytest.approx(errors, rel=1e-4)
+    assert found.sums.products().power == pytest.approx(float(np.square(values, dtype=np.float64).sum()), rel=1e-4)
 
 
 def test_rows_of_an_uneven_metric_get_bits_by_what_they_cost():
