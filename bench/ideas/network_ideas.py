@@ -87,7 +87,7 @@ def by_measured_losses(strength: float) -> Idea:
     """Each metric is scaled to what the network loses: a bit then saves as much in all weights, as it is measured."""
 
     def encode(subject: Subject, known: Statistics, quality: float) -> bytes:
-        ratios = _beside_expected(subject, _Same(known), quality)
+        ratios = _beside_expected(subject, _Same(known), subject.qualities[1])
 
         def scaled(arrays: Arrays) -> Arrays:
             factor = np.float32(ratios.get(arrays.record.name, 1.0) ** strength)
