@@ -32,7 +32,7 @@ IDEAS: dict[str, Idea] = {
     **{f"coherent-{share}": metric_ideas.coherent(share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)},
     "other-probes": metric_ideas.of_samples(seed=1),
     **{f"samples-{n}": metric_ideas.of_samples(n) for n in (128, 256, 512, 1024)},
-    "probes-2": metric_ideas.of_samples(probes=2),
+    **{f"probes-{n}": metric_ideas.of_samples(probes=n) for n in (1, 2, 4)},
     **{f"samples-512-probes-{n}": metric_ideas.of_samples(512, n) for n in (2, 4)},
     **{f"second-round-{share}": network_ideas.second_round(share) for share in (0.5, 1.0)},
     **{f"measured-losses-{strength}": network_ideas.by_measured_losses(strength) for strength in (0.5, 1.0)},

@@ -200,5 +200,5 @@ class Classifier(Subject):
         return {key: tensor.numpy() for key, tensor in state.items()}
 
 
-SUBJECTS = {"minilm": MiniLm, **{name: lambda name=name: Classifier(name) for name in ("resnet", "vgg", "mobilenet")}}
+SUBJECTS = {"minilm": MiniLm, **{name: lambda name=name: Classifier(name) for name in ("digits", "resnet", "vgg")}}
 """What makes each of them."""
