@@ -11,9 +11,9 @@ is measured on the test split, which nothing is chosen on.
 
 "as it is": the default steps. "calibrated": batch norms merged, statistics of 1024 samples (`vgg` and `charlm`: 4096).
 "compensated": with these statistics, weights that `compensate` moved, and after that `match_norms`, or `match_biases`
-where there are no norms, both on 512 of the samples. "fine-tuned": trained on labels and bits, so many steps for each
-point of the curve, on from the point before; a first point that does not hold the limit is trained on, at half the
-price, until it does. The file is written after each of these points.
+where there are no norms, both on 512 of the samples. "fine-tuned": trained on labels (with ``--distil`` on the
+original's outputs) and bits, so many steps for each point of the curve, on from the point before; a first point that
+does not hold the limit is trained on, at half the price, until it does. The file is written after each of these points.
 """
 
 from __future__ import annotations
@@ -218,8 +218,11 @@ def tune(
     steps: int,
     rate: float,
     price: float,
+    original: Mapping[str, torch.Tensor] | None = None,
 ) -> Iterator[None]:
     """Train a network on with the codec in the loop, coarser and coarser, and yield after each point of its curve.
+
+    It learns the labels, or the outputs of the original network where that is given.
 
     The price of bits rises with the squared steps, as the encoder's own does. Until a first point holds, it goes on at
     the same quality and half the price; after that, it ends with the first that does not.
@@ -228,12 +231,20 @@ def tune(
     task = zoo_calibration.TASKS[name]
     drawn = (task.tuned_on or task.draw)(TUNING_BATCH, zoo_calibration.TUNE_ON)
     loss = training.cross_entropy if task.logits else (lambda out, y: 100 * torch.nn.functional.mse_loss(out, y))
+
+    def objective(result: torch.Tensor, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        if original is None:
+            return loss(result, batch[1])
+        with torch.no_grad():
+            wanted = zoo_calibration.run(name, original, batch[0])
+        return divergence(result, wanted) if task.logits else loss(result, wanted)
+
     quality = first
     for _ in range(MOST_TUNED):
         finetune(
             state,
             Batches(drawn, steps),
-            objective=lambda result, batch: loss(result, batch[1]),
+            objective=objective,
             forward=lambda w, batch: zoo_calibration.run(name, w, batch[0]),
             calibration=statistics,
             quality=quality,
@@ -251,6 +262,12 @@ def tune(
             price /= 2
 
 
+def divergence(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Mean Kullback-Leibler divergence of the distributions."""
+    ours, theirs = (logits.flatten(0, -2).log_softmax(-1) for logits in (outputs, wanted))
+    return torch.nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(zoo_calibration.TASKS))
@@ -259,6 +276,7 @@ def main() -> None:
     parser.add_argument("--first", type=float, default=0.5, metavar="QUALITY", help="of the first point of it")
     parser.add_argument("--rate", type=float, default=0.01, help="of fine-tuning, at its peak")
     parser.add_argument("--price", type=float, default=0.1, help="loss that a bit for each weight may cost")
+    parser.add_argument("--distil", action="store_true", help="fine-tuning learns the original's outputs, not labels")
     parser.add_argument("--compensated", action="store_true", help="fine-tuning begins with compensated weights")
     parser.add_argument("--kept", type=Path, metavar="FILE", help="of a run before: only fine-tuning is measured anew")
     parser.add_argument("--json", type=Path)
@@ -290,11 +308,13 @@ def main() -> None:
         "finetune_steps": args.finetune,
         "finetune_price": args.price,
         "finetune_compensated": args.compensated,
+        "finetune_distil": args.distil,
     }
     found = report(facts, curves, begin, args.json)
     if args.finetune:
         state = repair.compensated(args.first) if args.compensated else tensors(merged)
-        for _ in tune(finetuned, state, made, args.first, args.finetune, args.rate, args.price):
+        learnt = tensors(merged) if args.distil else None
+        for _ in tune(finetuned, state, made, args.first, args.finetune, args.rate, args.price, learnt):
             found = report(facts, curves, begin, args.json)
     for kind, chosen in found["chosen"].items():
         print(f"{name}, {kind}: {chosen and (round(chosen['ratio'], 3), chosen['test'])}", flush=True)

@@ -43,12 +43,8 @@ MODELS = ("audio", "autoencoder", "charlm", "digits", "mobilenet", "resnet", "vg
 Arrays = Mapping[str, np.ndarray]
 
 
-def error_of_outputs(name: str, weights: Arrays) -> Callable[[Arrays], float]:
+def error_of_outputs(name: str, weights: Arrays, inputs: np.ndarray) -> Callable[[Arrays], float]:
     """How far the outputs of other weights are from those of these."""
-    if name == "charlm":
-        inputs = charlm.windows(charlm.numbers(charlm.TEST_TEXT.read_text("utf-8")))[0]
-    else:
-        inputs = np.concatenate([x for x, _ in zoo_calibration.inputs_of(name, SAMPLES, REPORT_ON)])
     run = partial(_outputs, name, inputs=torch.from_numpy(inputs.copy()))
     return partial(_divergence, run, run(weights), logits=zoo_calibration.TASKS[name].logits)
 
@@ -72,7 +68,11 @@ def measure(name: str) -> dict[str, Any]:
     """Both curves of a model, and the difference in percent."""
     weights = zoo_calibration.weights(name)
     raw = sum(array.nbytes for array in weights.values())
-    error_of = error_of_outputs(name, weights)
+    if name == "charlm":
+        inputs = charlm.windows(charlm.numbers(charlm.TEST_TEXT.read_text("utf-8")))[0]
+    else:
+        inputs = np.concatenate([x for x, _ in zoo_calibration.inputs_of(name, SAMPLES, REPORT_ON)])
+    error_of = error_of_outputs(name, weights, inputs)
     points: list[dict[str, Any]] = []
     for kind, options in KINDS.items():
         for quality in QUALITIES[FEWER.get(name, slice(None))]:

@@ -49,6 +49,8 @@ FINETUNED = {
 WHOLE_MODELS = ("minilm",)
 ONE_STEP = (-32, -28, -24, -20, -17, -14)
 """Quantisation parameters of the curve with one absolute step for all matrices."""
+FINER = range(-43, -3, 3)
+"""Quantisation parameters of NNCodec for `autoencoder`, which needs finer steps than the default ones."""
 LOSS = 1.0
 """Percent of the original's main measure that may be lost in "nearly unchanged"."""
 
@@ -61,7 +63,9 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found = [("targets.json", ["bench/targets.py", "--json"])]
     found += [(f"whole-model-{m}.json", ["bench/whole_model.py", m, *beside, "--json"]) for m in WHOLE_MODELS]
     tasks = {m: m if m == "digits" else f"bench.zoo.{m}" for m in ZOO}
-    found += [(f"eval-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *beside, "--json"]) for m in ZOO]
+    for m in ZOO:
+        finer = [f"--rival-qp={','.join(map(str, FINER))}"] if rival and m == "autoencoder" else []
+        found += [(f"eval-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *beside, *finer, "--json"])]
     one_step = [f"--grid=qp={','.join(map(str, ONE_STEP))}", "--rival", "none"]
     found += [
         (f"one-step-{m}.json", ["-m", "nncjit", "eval", "--task", tasks[m], *one_step, "--json"]) for m in ("minilm",)
@@ -79,7 +83,9 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *FINETUNED.get(m, ()), "--json"]) for m in CALIBRATED]
     found += [("without-data-charlm.json", ["bench/without_data.py", "--json"])]
     found += [("guessed.json", ["bench/guessed.py", "--json"])]
-    found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", "--json"])]
+    found += [("guessed-metrics.json", ["bench/guessed_metrics.py", "--json"])]
+    found += [("compensated.json", ["bench/compensated.py", "--json"])]
+    found += [("cosines-minilm.json", ["bench/calibrated_minilm.py", *beside, "--json"])]
     found += [("checkpoints.json", ["bench/checkpoints.py", "--json"])]
     found += [("federated.json", ["bench/federated.py", "--json"])]
     found += [("scaling.json", ["bench/bench_decode.py", "threads", "--json"])]
@@ -385,6 +391,36 @@ def guessed() -> str:
     return table(("model", "sizes", "bytes, beside the default steps"), lines)
 
 
+def guessed_metrics() -> str:
+    """What ``bench/guessed_metrics.py`` measured."""
+    path = FIGURES / "guessed-metrics.json"
+    if not path.exists():
+        return ""
+    found = json.loads(path.read_text("utf-8"))
+    guesses = dict.fromkeys(guess for row in found.values() for guess in row)
+    lines = [
+        (guess, *(f"{round(row[guess], 2) + 0.0:.2f}" if guess in row else "-" for row in found.values()))
+        for guess in guesses
+    ]
+    return table(("guess", *("MiniLM" if model == "minilm" else f"`{model}`" for model in found)), lines)
+
+
+def compensated() -> str:
+    """What ``bench/compensated.py`` measured."""
+    path = FIGURES / "compensated.json"
+    if not path.exists():
+        return ""
+    lines = []
+    for model, curves in json.loads(path.read_text("utf-8")).items():
+        plain = {point["quality"]: point for point in curves["calibrated"]}
+        for point in curves["compensated"]:
+            before = plain[point["quality"]]
+            sizes = [f"{p['ratio']:.2f} %: {p['error']:.4f}" for p in (before, point)]
+            alike = point["calibrated_ratio"]
+            lines.append((f"`{model}`", f"{point['quality']:g}", *sizes, "-" if alike is None else f"{alike:.2f} %"))
+    return table(("model", "quality", "calibrated", "compensated", "calibrated, at that divergence"), lines)
+
+
 def checkpoints() -> str:
     """Updates between checkpoints, and of a fine-tuned model to its base, beside whole streams."""
     path = FIGURES / "checkpoints.json"
@@ -524,6 +560,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "rare-words": rare_words,
     "without-data": without_data,
     "guessed": guessed,
+    "guessed-metrics": guessed_metrics,
+    "compensated": compensated,
     "checkpoints": checkpoints,
     "zoo": zoo,
     "gains": gains,
