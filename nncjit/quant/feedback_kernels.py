@@ -41,6 +41,7 @@ from nncjit.quant.trellis_rd_kernels import (
     prepare,
     prepare_scalar,
     start_paths,
+    step_back,
     walk,
     walk_scalar,
 )
@@ -175,14 +176,25 @@ miss, miss_scalar = lane_program(16)(miss_program), lane_program(16, scalar=True
 
 
 @helper
-def trace_chain(at, streams, stream, n, state):
-    """Write the codes of a chain's n values, of the path that ends in `state`."""
+def trace_chain(at, n, state):
+    """Write the codes of a single chain's n values, of the path that ends in `state`."""
     masks, codes, path_back = at.masks, at.codes, at.path_back
     for i in range(n - 1, -1, -1):
-        back = load_u8(path_back, load_u8(masks, 2 * streams * i + stream) * 8 + state)
-        zero = (load_u8(masks, 2 * streams * i + streams + stream) >> state) & 1
-        store_8(codes, streams * i + stream, back | zero << 1)
+        back = load_u8(path_back, load_u8(masks, 2 * i) * 8 + state)
+        zero = (load_u8(masks, 2 * i + 1) >> state) & 1
+        store_8(codes, i, back | zero << 1)
         state = back >> 2
+
+
+@helper
+def trace_chains(at, n, s0, s1, s2, s3):
+    """The same for STREAMS chains side by side: each waits for its own path only."""
+    masks, codes, path_back = at.masks, at.codes, at.path_back
+    for i in range(n - 1, -1, -1):
+        s0 = step_back(masks, path_back, codes, i, 0, s0)
+        s1 = step_back(masks, path_back, codes, i, 1, s1)
+        s2 = step_back(masks, path_back, codes, i, 2, s2)
+        s3 = step_back(masks, path_back, codes, i, 3, s3)
 
 
 @helper
@@ -209,25 +221,32 @@ def quantise_chains(at, rows, row, column, chain, streams, n, last_row):
     """Levels of `streams` chains side by side, from `chain` on, in one row: n values of each, from `column` on.
 
     rows     : address of `at`
+    streams  : int   1..STREAMS; where it is 2 or 3, zeros go along that nobody looks at
     last_row : whether this is the last row of the chains' blocks
     """
     work, zero, pairs0, pairs1, masks, codes = at.work, at.zero, at.pairs0, at.pairs1, at.masks, at.codes
     costs, nonzero, by = rows + COSTS, rows + LAST_NONZERO, rows + INVERSE
     first = row * at.stride + column
-    vectors = (streams * n + 15) >> 4
+    lanes = STREAMS if streams > 1 else 1
+    vectors = (lanes * n + 15) >> 4
     limit = np.float32(EXACT_BELOW / 2) * at.step
-    zero_bytes(work + 4 * streams * n, 4 * (16 * vectors - streams * n))
+    if streams == lanes:
+        zero_bytes(work + 4 * lanes * n, 4 * (16 * vectors - lanes * n))
+    else:
+        zero_bytes(work, 64 * vectors)
+        for stream in range(streams, lanes):
+            start_paths(costs, nonzero, 0, 0, stream)
     for stream in range(streams):
         source = at.targets + 4 * (first + stream * at.block)
         for i in range(n):
             value = load_f32(source, i)
-            store_f32(work, streams * i + stream, smaller(larger(value, -limit), limit))
+            store_f32(work, lanes * i + stream, smaller(larger(value, -limit), limit))
         start_paths(costs, nonzero, load_i64(at.states, chain + stream), load_i64(at.was, chain + stream), stream)
     if at.vector:
         prepare((work, by, rows + LEVEL_RATES, zero, pairs0, pairs1, vectors))
     else:
         prepare_scalar((work, by, rows + LEVEL_RATES, zero, pairs0, pairs1, vectors))
-    if streams == STREAMS:
+    if lanes == STREAMS:
         if at.vector:
             walk((zero, pairs0, pairs1, rows + ZERO_RATES, costs, nonzero, masks, n))
         else:
@@ -238,9 +257,20 @@ def quantise_chains(at, rows, row, column, chain, streams, n, last_row):
         walk_one_scalar((zero, pairs0, pairs1, rows + ZERO_RATES, costs, nonzero, masks, n))
     for stream in range(streams):
         meets = last_row and at.block > 0 and (chain + stream + 1) * at.block < at.width
-        state = best_state(costs, 0 if meets else -1, stream)
-        trace_chain(at, streams, stream, n, state)
-        store_64(at.states, chain + stream, state)
+        store_64(at.states, chain + stream, best_state(costs, 0 if meets else -1, stream))
+    states = at.states + 8 * chain
+    if lanes == 1:
+        trace_chain(at, n, load_i64(states, 0))
+    else:
+        last = streams - 1
+        trace_chains(
+            at,
+            n,
+            load_i64(states, 0),
+            load_i64(states, 1),
+            load_i64(states, smaller(2, last)),
+            load_i64(states, smaller(3, last)),
+        )
     if at.vector:
         emit((work, by, codes, vectors))
     else:
@@ -248,8 +278,8 @@ def quantise_chains(at, rows, row, column, chain, streams, n, last_row):
     for stream in range(streams):
         target = at.levels + 4 * (first + stream * at.block)
         for i in range(n):
-            store_32(target, i, load_i32(work, streams * i + stream))
-        was = count_chain(at, rows + COUNTS_AT, streams, stream, n, load_i64(at.was, chain + stream))
+            store_32(target, i, load_i32(work, lanes * i + stream))
+        was = count_chain(at, rows + COUNTS_AT, lanes, stream, n, load_i64(at.was, chain + stream))
         store_64(at.was, chain + stream, was)
 
 
@@ -313,8 +343,9 @@ def quantise_rows(rows, first, stop):
         chain, column = 0, 0
         while column < width:
             streams, n = 1, smaller(width - column, block) if block else piece
-            if chain + STREAMS <= whole and (layers == 1 or column % piece + STREAMS * block <= piece):
-                streams = STREAMS
+            if chain < whole:
+                inside = width if layers == 1 else column - column % piece + piece
+                streams = smaller(smaller(STREAMS, whole - chain), (inside - column) // block)
             if layers > 1:
                 weigh_layer(at, place, column)
                 at.since -= streams * n

@@ -379,3 +379,21 @@ def test_huge_targets_stay_in_range():
     result = quantise_rows(values.reshape(-1), layer, 1e-3, 1.0, factorise(metric, [2]))
     assert np.abs(result.levels).max() < 1 << 21
     assert coded_values(result.levels) is not None
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 5, 7] if JIT else [3])
+def test_blocks_side_by_side_are_quantised_as_each_alone(blocks):
+    rng = np.random.default_rng(blocks)
+    side = 8
+    values = rng.standard_normal((side, side * blocks), dtype=np.float32)
+    metric = factorise(metric_of(rng, side)[None].copy(), [side])
+
+    def levels_of(columns):
+        layer = Layer.of(columns.shape, dq=True, unary_length=11, scan=1)
+        return quantise_rows(columns.reshape(-1), layer, 0.5, 0.0, metric).levels.reshape(columns.shape)
+
+    together = levels_of(values)
+    for left in range(0, values.shape[1], side):
+        columns = slice(left, left + side)
+        # in the last row, a block has to end in the state that the next one begins in
+        assert np.array_equal(together[:-1, columns], levels_of(np.ascontiguousarray(values[:, columns]))[:-1])
