@@ -247,7 +247,8 @@ class _Collector:
             def take(g: Tensor) -> None:
                 self._reached.add(use.name)
                 with torch.no_grad():
-                    for part in use.parts(x, g.float() / scale, samples):
+                    gradient = g.float() if scale == 1.0 else g.float() / scale
+                    for part in use.parts(x, gradient, samples):
                         moments.add(use, part, samples)
 
             hooked.register_hook(take)

@@ -19,6 +19,9 @@ from nncjit.torch.calibration_uses import Part, Use
 
 __all__ = ["WeightMoments", "is_positions"]
 
+STRIP = 384
+"""Columns of a metric that are added up at a time: it is symmetric, and what lies below a strip is not worked out."""
+
 MOST_APART = 1 << 26
 """Values of the metrics of stacked layers, 256 MB: those that would take more share their mean."""
 
@@ -40,6 +43,7 @@ class WeightMoments:
     ----------
     metric : Tensor[blocks, n, n], or [n] of rows
         Sum of D' D, D the gradient [outputs, inputs] of a sample; blocks of inputs, or groups. Of rows its diagonal.
+        Below its strips of columns it is not filled in.
     tokens_by_layer : Tensor[layers]
         Of stacked layers that have a metric each; else of none.
     energy, uses : Tensor[rows]
@@ -96,7 +100,7 @@ class WeightMoments:
         if self.energy.numel():
             for inputs, gradients in zip(x[0], g[0], strict=True):  # one by one: a head's outputs are many
                 self._add_gradients((gradients.T @ inputs)[None])
-        elif use.taps > 1 or not _kernel_is_cheaper(x, g):
+        elif use.taps > 1 or not _kernel_is_cheaper(x, g, mixed=self._mixes(x)):
             self._add_products(_gradients(x, g, use.taps), x, g, use.layer)
         else:
             self._add_kernels(x, g, use.layer)
@@ -111,7 +115,7 @@ class WeightMoments:
     def into(self, calibration: Calibration, name: str) -> None:
         """Hand over to the calibration that writes the file, under the name that the weight has there."""
         record = self.record
-        metric = self.metric.cpu().numpy()
+        metric = self._whole_metric().cpu().numpy()
         if record.kind == "table":
             table = calibration.table(name, record.shape, positions=self.positions)
             table.metric += metric
@@ -132,17 +136,21 @@ class WeightMoments:
 
     def _add_kernels(self, x: Tensor, g: Tensor, layer: int) -> None:
         """By the products of gradients of all pairs of places of a sample."""
-        mixed = (g @ g.mT) @ x  # groups, samples, places, inputs
-        if self.record.kind == "linear" and x.shape[2] > 1:
-            mixed = _mixed(mixed, (x * mixed).sum(), x, g)
-        self._add_squares(x, mixed, layer)
+        kernel = g @ g.mT  # groups, samples, places, places
+        if self._mixes(x):
+            kernel = _mixed_kernel(kernel, x @ x.mT)
+        self._add_squares(x, kernel @ x, layer)
+
+    def _mixes(self, x: Tensor) -> bool:
+        """Whether there is a token-wise part: of linear layers that see samples of more than one place."""
+        return self.record.kind == "linear" and x.shape[2] > 1
 
     def _add_products(self, gradients: Tensor, x: Tensor, g: Tensor, layer: int) -> None:
         """By the gradient of each sample: [groups, samples, outputs, inputs]."""
-        if self.record.kind == "linear" and x.shape[2] > 1:
+        if self._mixes(x):
             share = COHERENT_SHARE**0.5
             self._add_squares(gradients * share, gradients * share, layer)
-            self._add_squares(x, _mixed(torch.zeros_like(x), gradients.square().sum(), x, g), layer)
+            self._add_squares(x, _token_wise(gradients.square().sum(), x, g), layer)
         else:
             self._add_squares(gradients, gradients, layer)
 
@@ -154,24 +162,30 @@ class WeightMoments:
             self.uses += (gradients.abs().amax(2) > 0).sum(0)
 
     def _add_squares(self, left: Tensor, right: Tensor, layer: int = 0) -> None:
-        """Add left' right of all rows [groups, samples, places, inputs], block by block, to a layer or to all."""
+        """Add left' right, symmetric, of rows [groups, samples, places, inputs] by blocks, to a layer or to all."""
         record = self.record
         if record.apart:
             a, b = left.flatten(0, 2), right.flatten(0, 2)
             for k in range(record.blocks):
                 columns = slice(k * record.block, (k + 1) * record.block)
-                n = a[:, columns].shape[1]
-                self.metric[layer * record.blocks + k, :n, :n].addmm_(a[:, columns].mT, b[:, columns])
+                _add_strips(self.metric[layer * record.blocks + k, None], a[None, :, columns], b[None, :, columns])
             return
         for group in range(record.groups) if record.blocks > 1 else (slice(None),):
             a, b = (t[group : group + 1] if isinstance(group, int) else t for t in (left, right))
             a, b = (t.flatten(1, 2) for t in (a, b))
             for k in range(record.blocks):
                 columns = slice(k * record.block, (k + 1) * record.block)
-                n = a[..., columns].shape[-1]
                 first = group * record.blocks + k if isinstance(group, int) else None
                 place = slice(first, first + 1) if first is not None else slice(None)
-                self.metric[place, :n, :n].baddbmm_(a[..., columns].mT, b[..., columns])
+                _add_strips(self.metric[place], a[..., columns], b[..., columns])
+
+    def _whole_metric(self) -> Tensor:
+        """The metric, filled in."""
+        if self.record.block:
+            for stop in range(STRIP, self.record.block, STRIP):
+                strip = slice(stop - STRIP, stop)
+                self.metric[:, stop:, strip] = self.metric[:, strip, stop:].mT
+        return self.metric
 
     def _add_rows(self, ids: Tensor, g: Tensor, samples: int) -> None:
         """Gradients [n, places, columns] at rows that were looked up."""
@@ -189,12 +203,38 @@ def is_positions(ids: Tensor) -> bool:
     return ids.ndim > 0 and ids.shape[-1] > 1 and bool((ids.diff(dim=-1) == 1).all())
 
 
-def _mixed(coherent: Tensor, trace: Tensor, x: Tensor, g: Tensor) -> Tensor:
-    """What x' must be multiplied by: both parts, the token-wise one scaled to the coherent one's trace."""
+def _add_strips(metric: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left' right to metrics [n, columns or more, columns or more], down to the end of each strip's diagonal."""
+    columns = left.shape[-1]
+    for first in range(0, columns, STRIP):
+        stop = min(first + STRIP, columns)
+        target, a, b = metric[:, :stop, first:stop], left[..., :stop], right[..., first:stop]
+        if len(metric) == 1:
+            target[0].addmm_(a[0].mT, b[0])
+        else:
+            target.baddbmm_(a.mT, b)
+
+
+def _mixed_kernel(kernel: Tensor, inputs: Tensor) -> Tensor:
+    """Both parts as a kernel over the places of a sample, the token-wise one scaled to the trace of the coherent one;
+    `kernel` are products of the gradients of all pairs of places, `inputs` those of the inputs.
+    """
+    energy = kernel.diagonal(dim1=-2, dim2=-1)
+    token_wise = energy * _share_of_tokens((kernel * inputs).sum(), (energy * inputs.diagonal(dim1=-2, dim2=-1)).sum())
+    mixed = kernel * COHERENT_SHARE
+    mixed.diagonal(dim1=-2, dim2=-1).add_(token_wise)
+    return mixed
+
+
+def _token_wise(trace: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    """What x' must be multiplied by for the token-wise part, scaled to the coherent one's trace."""
     energy = g.square().sum(-1, keepdim=True)
-    below = (energy * x.square()).sum()
-    scale = torch.where(below > 0, trace / below, torch.zeros_like(below))
-    return coherent.mul_(COHERENT_SHARE).addcmul_(energy * ((1 - COHERENT_SHARE) * scale), x)
+    return x * (energy * _share_of_tokens(trace, (energy * x.square()).sum()))
+
+
+def _share_of_tokens(trace: Tensor, below: Tensor) -> Tensor:
+    """The factor of the token-wise part, whose own trace is `below`, beside a coherent one of this trace."""
+    return torch.where(below > 0, (1 - COHERENT_SHARE) * trace / below, torch.zeros_like(below))
 
 
 def _gradients(x: Tensor, g: Tensor, taps: int = 1) -> Tensor:
@@ -208,7 +248,8 @@ def _gradients(x: Tensor, g: Tensor, taps: int = 1) -> Tensor:
     )
 
 
-def _kernel_is_cheaper(x: Tensor, g: Tensor) -> bool:
-    """Whether x' (g g') x takes fewer multiplications than (g' x)' (g' x)."""
+def _kernel_is_cheaper(x: Tensor, g: Tensor, *, mixed: bool) -> bool:
+    """Whether x' (g g') x takes fewer multiplications than (g' x)' (g' x); `mixed`: with the token-wise part."""
     places, inputs, outputs = x.shape[2], x.shape[3], g.shape[3]
-    return places * (places * (inputs + outputs) + inputs * inputs) < inputs * outputs * (places + inputs)
+    kernels = places * (places * (inputs + outputs + mixed * inputs) + inputs * inputs)
+    return kernels < inputs * (outputs * (places + inputs) + mixed * places * inputs)

@@ -14,7 +14,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from nncjit import ModelError, NncWarning, OptionError  # noqa: E402
-from nncjit.torch import calibrate  # noqa: E402
+from nncjit.torch import calibrate, calibration_moments  # noqa: E402
 from nncjit.torch.calibration_outputs import probe_of, select  # noqa: E402
 
 N = 5
@@ -128,6 +128,19 @@ def test_blocks_of_wide_layers_are_those_of_the_whole():
     padded[:50, :50] = whole.metric()[0]
     for k, block in enumerate(cut.metric()):
         np.testing.assert_allclose(block, padded[13 * k : 13 * k + 13, 13 * k : 13 * k + 13], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("widest", [16, 4096])
+def test_strips_of_a_metric_meet(widest, monkeypatch):
+    model = net(nn.Conv2d(4, 6, 3, groups=2), nn.Tanh(), nn.Flatten(2), nn.Linear(25, 7))
+    x = torch.randn(N, 4, 7, 7)
+    known = calibrate(model, [x], output=itself, widest_block=widest).statistics()
+    monkeypatch.setattr(calibration_moments, "STRIP", 5)
+    found = calibrate(model, [x], output=itself, widest_block=widest).statistics()
+    for name in ("0.weight", "3.weight"):
+        whole = metric(found, name)
+        torch.testing.assert_close(whole, metric(known, name))
+        torch.testing.assert_close(whole, whole.mT.contiguous())
 
 
 def test_the_probes_of_logits_measure_divergence():
