@@ -222,7 +222,7 @@ def _check(options: Options) -> None:
         "blocks": stream.blocks,
         "fold_batchnorm": stream.fold_batchnorm,
         "given_blocks": bool(stream.given_blocks),
-        "references": stream.references != "name",
+        "references": stream.references == "index",
         "max_unit_bytes": stream.max_unit_bytes is not None,
         "group": any(name == "group" for rule in options.rules for name, _ in rule.changes),
         "join": any(name == "join" for rule in options.rules for name, _ in rule.changes),

@@ -21,7 +21,7 @@ Quantizer = Literal["trellis", "uniform", "codebook", "auto", "lossless", "raw"]
 Selection = Literal["fast", "exact", "reference", "none"]
 Unreached = Literal["kept", "zero"]
 Scope = Literal["tensor", "model"]
-References = Literal["name", "index"]
+References = Literal["name", "index", "auto"]
 Reader = Literal["nncodec"]
 Auto = Literal["auto"]
 
@@ -349,10 +349,11 @@ class StreamLayout(OptionGroup):
     )
     profile: int = option(1, Whole(0, 1), "P", "edition of the standard: 0 is the first, 1 the second")
     references: References = option(
-        "name",
+        "auto",
         Word(*get_args(References)),
         "HOW",
         "how units call tensors: by name, or by index into a list",
+        '"auto" takes indices in calibrated streams where they are smaller; NNCodec does not read those anyway.',
     )
     compatible: Reader | None = option(
         None,

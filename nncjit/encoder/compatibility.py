@@ -26,7 +26,7 @@ def check_stream(options: Options, data: Data) -> None:
     stream = options.stream
     unread = {
         "profile": stream.profile != 1,
-        "references": stream.references != "name",
+        "references": stream.references == "index",
         "max_unit_bytes": stream.max_unit_bytes is not None,
         "pruning": data.pruning is not None,
     }

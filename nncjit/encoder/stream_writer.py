@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, BinaryIO
 
+from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.grouping import Item, items_of
 from nncjit.encoder.plan import Plan
+from nncjit.encoder.table_transform import is_table
 from nncjit.encoder.unit_encoder import CodedUnit
 from nncjit.encoder.unit_payloads import Payload, pieces_of
 from nncjit.model import Model
@@ -45,6 +47,15 @@ SHORT = 1 << 16
 """Bytes that are copied rather than written by a call of their own."""
 
 
+INDEX_BYTES = 2
+"""Of a reference by index, at most, among less than 4,000."""
+LIST_BYTES = 8
+"""Of the unit that holds the list, beside the names."""
+_LISTED = TplHeader(
+    topology_storage_format=TopologyFormat.REFLIST, topology_compression_format=CompressionFormat.DEFLATE
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Units that stand in one aggregate, with their parameter set."""
@@ -72,7 +83,7 @@ class StreamWriter:
         self._file, self._plan = file, plan
         self._size = self._crc32 = 0
         self._context, self._data_unit_writer = Context().growing(), DataUnitWriter()
-        names = list(_names(items, plan)) if plan.options.stream.references == "index" else []
+        names = list(_names(items, plan)) if _has_indices(items, plan) else []
         self._index = {name: i for i, name in enumerate(names)} if len(names) > 1 else {}
         self._head(model, items)
 
@@ -94,8 +105,7 @@ class StreamWriter:
         for unit_type, header, data in write_graphs(model.graphs if options.compatible is None else ()):
             self._unit(unit_type, header, data)
         if self._index:
-            names = ReferenceList(topology_elem_ids=tuple(self._index))
-            self._unit(UnitType.TPL, TplHeader(topology_storage_format=TopologyFormat.REFLIST), names)
+            self._unit(UnitType.TPL, _LISTED, ReferenceList(topology_elem_ids=tuple(self._index)))
         if pruning is not None:
             body = container_of(pruning, [tensor.name for tensor in stored])
             pruned = TplHeader(
@@ -202,14 +212,33 @@ def _model_metadata(model: Model, items: list[Item], plan: Plan) -> metadata_uni
     )
 
 
+def _has_indices(items: list[Item], plan: Plan) -> bool:
+    """Whether units refer to tensors by index: where that is asked for, or where names would take more bytes in a
+    calibrated stream. Readers without indices do not know the moved dimensions of its matrices either.
+    """
+    stream = plan.options.stream
+    if stream.references != "auto":
+        return stream.references == "index"
+    if plan.data.metrics is None or stream.compatible is not None:
+        return False
+    names = [name.encode() for name in _names(items, plan)]
+    used = [name for name in names if not name.endswith((b"_G", b"_H"))]  # in their stead the tensor's own
+    listed = len(zlib.compress(b"\0".join(names), 9)) + LIST_BYTES
+    return sum(len(name) + 1 for name in used) > listed + INDEX_BYTES * len(used)
+
+
 def _names(items: list[Item], plan: Plan) -> Iterator[str]:
     """All names that units of these items may use."""
+    metrics = plan.data.metrics
     for item in items:
         for tensor in item.all_tensors:
             yield tensor.name
             reducing = plan.choices[tensor.name].reducing
-            if reducing.rank is not None or reducing.transform_tables:
+            record = metrics.record(tensor.info) if metrics is not None and is_matrix(tensor.shape) else None
+            guessed = metrics is not None and metrics.is_guess and is_table(tensor.shape)
+            is_transformed = guessed or (record is not None and record.kind == "table")
+            if reducing.rank is not None or reducing.transform_tables or is_transformed:
                 yield f"{tensor.name}_G"
                 yield f"{tensor.name}_H"
-            if reducing.scale_rows or plan.options.stream.fold_batchnorm:
+            if reducing.scale_rows or plan.options.stream.fold_batchnorm or record is not None:
                 yield f"{tensor.name}_scaling"
