@@ -34,7 +34,7 @@ from bench.zoo import layers, minilm, passages
 from nncjit.calibrate import Statistics
 from nncjit.report.rival import RIVAL, Rival, back_from_rival, fit_for_rival
 
-RIVAL_QPS = (-30, -28, -26, -23)
+RIVAL_QPS = (-32, -30, -28, -26, -23)
 AS_IT_IS = (1.1, 0.9, 0.7, 0.5, 0.4, 0.3, 0.25)
 TRANSFORMED = (1.15, 0.95, 0.75, 0.5, 0.37)
 OF_RANDOM = (1.45, *TRANSFORMED)

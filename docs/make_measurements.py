@@ -42,6 +42,7 @@ CALIBRATED = (*STANDARD, "charlm", "digits")
 FINETUNED = {
     "charlm": ("--finetune=300", "--first=0.778"),
     "digits": ("--finetune=400", "--first=0.7", "--rate=0.02", "--price=0.05"),
+    "mobilenet": ("--finetune=700", "--first=0.35", "--rate=0.004", "--compensated", "--distil"),
     "resnet": ("--finetune=1200", "--first=0.5", "--rate=0.005", "--price=0.15", "--compensated"),
     "vgg": ("--finetune=600", "--first=0.7", "--compensated"),
 }

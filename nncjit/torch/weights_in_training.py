@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from nncjit.decoder.stream_decoder import decode
 from nncjit.encoder.model_encoder import encode
 from nncjit.encoder.options import Options
+from nncjit.errors import NncWarning
 
 if TYPE_CHECKING:
     from nncjit.encoder.model_encoder import EncodedModel
@@ -48,7 +50,10 @@ class CodedWeights:
         """Encode and decode the weights as they are now; `done` is the share of the training that is over."""
         self._choose(done)
         exact = {name: weight.detach().cpu() for name, weight in self._pruned().items()}
-        stream = encode(exact, self._options, calibration=self._calibration)
+        with warnings.catch_warnings():
+            if self.sizes:  # the first encoding has told what there is to tell; training itself leads the weights away
+                warnings.simplefilter("ignore", NncWarning)
+            stream = encode(exact, self._options, calibration=self._calibration)
         back = {name: torch.from_numpy(array) for name, array in decode(stream).items()}
         self.sizes.append(len(stream))
         for name, weight in self.weights.items():

@@ -229,6 +229,26 @@ def test_bad_arguments_of_training_are_told(trained):
         finetune(copy.deepcopy(trained).requires_grad_(False), [x])
 
 
+def test_training_away_from_the_statistics_is_no_reason_to_warn():
+    torch.manual_seed(0)
+    model = nn.Linear(16, 32)
+    batches = [blobs(64, k)[0].repeat(1, 2) for k in range(30)]
+    known = nncjit.torch.calibrate(model, batches[:2], output=lambda y: y).statistics()
+    with torch.no_grad():
+        opposite = [-model(x) for x in batches]
+    finetune(
+        model,
+        list(zip(batches, opposite, strict=True)),
+        objective=lambda y, batch: functional.mse_loss(y, batch[1]),
+        forward=lambda network, batch: network(batch[0]),
+        calibration=known,
+        rate=1.0,
+        refresh=10,
+    )
+    with pytest.warns(nncjit.NncWarning, match="other values"):
+        nncjit.encode(model.state_dict(), calibration=known)
+
+
 def test_frozen_weights_stay_as_they_are(trained):
     model = copy.deepcopy(trained)
     model[0].requires_grad_(False)
