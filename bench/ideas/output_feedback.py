@@ -26,7 +26,7 @@ from bench.ideas.subjects import Subject
 from nncjit.calibrate import Statistics
 from nncjit.calibrate.input_sums import COHERENT_SHARE
 from nncjit.encoder import input_metrics
-from nncjit.quant.feedback import RowLevels
+from nncjit.quant.feedback import RowLevels, RowSums
 from nncjit.quant.input_metric import InputMetric
 from nncjit.torch import calibration_moments
 
@@ -115,7 +115,8 @@ def feedback_along_outputs(damping: float, *, weighed: bool = False) -> Idea:
             levels[:, here] = found.levels.reshape(targets.shape)[:, :block]
             errors[:, here] = matrix[:, here] - np.float32(step) * levels[:, here]
             loss += found.loss * costs[here].mean()
-        return RowLevels(levels.reshape(-1), loss)
+        of_rows = (np.square(part, dtype=np.float64).sum(1) for part in (errors, matrix, levels))
+        return RowLevels(levels.reshape(-1), loss, RowSums(float(np.float32(step)), *of_rows))
 
     def encode(subject: Subject, known: Statistics, quality: float) -> bytes:
         if np.isfinite(damping) and quality == subject.qualities[0]:

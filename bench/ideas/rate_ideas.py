@@ -40,7 +40,7 @@ def other_trellis(change: Callable[[Kind, tuple[Any, ...]], RowLevels]) -> Itera
     """Matrices are quantised by another function of the kind of trellis and its arguments."""
     kept = problem.quantise_rows
 
-    def quantise(*args: Any) -> RowLevels:
+    def quantise(*args: Any, overwrite: bool) -> RowLevels:  # noqa: ARG001 - some ideas need the values twice
         return change(feedback._GroupTrellis if args[-1].taps > 1 else feedback._FeedbackTrellis, args)  # noqa: SLF001
 
     problem.quantise_rows = quantise
