@@ -7,6 +7,7 @@ before anything is timed.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -219,14 +220,18 @@ def _tensors(stream: str, found: Inspection, encoding: Recorder) -> list[TensorR
     with open_stream(stream, threads=1) as file:
         own = set(file.keys())
         for row in found.tensors:
-            if row.name not in own:
+            name = row.name if row.name in own else row.name.removesuffix("_H")  # two factors make one tensor
+            if name not in own:
                 inside += row.bytes
                 continue
-            started = time.process_time()
-            n_bytes = file.get_tensor(row.name).nbytes if row.tied_to is None else 0
-            seconds = time.process_time() - started if row.tied_to is None else 0.0
-            mine = spent.get(row.name, 0.0)
-            rows.append(TensorRow(row.name, row.shape, row.weights, n_bytes, row.bytes + inside, mine, seconds))
+            shape, n_bytes, seconds = row.shape, 0, 0.0
+            if row.tied_to is None:
+                started = time.process_time()
+                values = file.get_tensor(name)
+                seconds = time.process_time() - started
+                shape, n_bytes = values.shape, values.nbytes
+            mine = spent.get(name, 0.0)
+            rows.append(TensorRow(name, shape, math.prod(shape), n_bytes, row.bytes + inside, mine, seconds))
             inside = 0
     return rows
 

@@ -61,3 +61,18 @@ def test_a_stream_has_its_way_back_only(model, tmp_path):
     assert found.decompress.seconds_with_threads == found.decompress.seconds
     assert all(row.compress_seconds == 0 for row in found.tensors)
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_calibrated_stages_and_factors_are_charged(tmp_path):
+    path = tmp_path / "model.safetensors"
+    axes = RANDOM.standard_normal((1600, 3), dtype=np.float32) @ RANDOM.standard_normal((3, 32), dtype=np.float32)
+    table = axes + 0.1 * RANDOM.standard_normal(axes.shape, dtype=np.float32)
+    norm = {"norm.weight": np.geomspace(0.1, 2, 96, dtype=np.float32), "norm.bias": np.zeros(96, np.float32)}
+    save_file({"table": table, "fc.weight": RANDOM.standard_normal((64, 96), dtype=np.float32), **norm}, path)
+    found = profile(path, calibration="weights", threads=1)
+    peaks = {row.name: row.peak_bytes for row in found.compress.stages}
+    assert min(peaks[name] for name in ("factorise", "quantise", "transform", "code")) > 0
+    rows = {row.name: row for row in found.tensors}
+    assert set(rows) == {"table", "fc.weight", *norm}
+    assert rows["table"].shape == table.shape
+    assert rows["table"].bytes > 0.05 * rows["table"].original_bytes > 10 * rows["norm.bias"].bytes
