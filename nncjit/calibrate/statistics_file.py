@@ -200,6 +200,15 @@ class Statistics(Mapping[str, TensorStatistics]):
             raise ModelError(f"the statistics are of another model: it has no {missing[0]}")
         return missing
 
+    def under_names_of(self, names: Iterable[str]) -> Statistics:
+        """The same, by the names of a model where they differ in what `torch.compile` and parallel wrappers add."""
+        known = {_unwrapped(name): name for name in names}
+        if not self._tensors or not known or any(name in self._tensors for name in known.values()):
+            return self
+        found = Statistics(self._model)
+        found._tensors = {known.get(_unwrapped(name), name): tensor for name, tensor in self._tensors.items()}
+        return found
+
     def __getitem__(self, name: str) -> TensorStatistics:
         return self._tensors[name]
 
@@ -220,6 +229,11 @@ class Statistics(Mapping[str, TensorStatistics]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _unwrapped(name: str) -> str:
+    """The name of a weight without what wrappers of modules add to it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def is_statistics(metadata: Mapping[str, str]) -> bool:

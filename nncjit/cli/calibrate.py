@@ -72,7 +72,8 @@ def run(args: Namespace) -> None:
 
     torch: Any = require("torch", "calibrations of folders")
     require("transformers", "calibrations of folders")
-    from nncjit.torch.calibration_folders import calibrate_folder, passages
+    from nncjit.torch.calibration_folders import calibrate_folder
+    from nncjit.torch.calibration_texts import passages
 
     target = args.output or _beside(args.source)
     if not target.name.lower().endswith(".safetensors"):

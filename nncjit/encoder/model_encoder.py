@@ -198,6 +198,11 @@ class EncodedPiece:
     """In the metric of a calibration."""
 
 
+def planned(model: Model, options: Options, data: Data) -> Plan:
+    """The plan of a model, with the scales that meet its targets on samples."""
+    return _plan(model, model, options, data, None)[0]
+
+
 def write_planned(model: Model, file: BinaryIO, plan: Plan, execution: Execution = EXECUTION) -> EncodedPiece:
     """Write the stream of a model by a plan in which everything is decided, once."""
     with thread_counts.pool(execution.threads) as pool:

@@ -66,7 +66,7 @@ def statistics_of(calibration: Any, model: Model) -> Iterator[Statistics | None]
         yield guessed_statistics(model)
         return
     with opened(calibration) as found:
-        yield found
+        yield None if found is None else found.under_names_of(model.names)
 
 
 def guessed_statistics(model: Model) -> Statistics:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nncjit.errors import ModelError
-from nncjit.torch.calibration_inputs import as_in_use, runner, to_device, weights_of
+from nncjit.torch.calibration_inputs import as_in_use, runner, to_device, unwrapped, weights_of
 from nncjit.torch.calibration_uses import Use, WeightUses
 
 __all__ = ["match_biases"]
@@ -47,9 +47,9 @@ def match_biases(
     Raises
     ------
     ModelError
-        The two networks do not run the same layers.
+        The two networks do not run the same layers, or their outputs are not finite.
     """
-    run = runner(forward)
+    run, coded, original = runner(forward), unwrapped(coded), unwrapped(original)
     wanted = _measured(original, batch, run, None)
     counts = {name: sum(name == other for other, _ in wanted) for name, _ in wanted}
     _measured(coded, batch, run, wanted)
@@ -67,6 +67,8 @@ def _measured(model: Any, batch: Any, run: Any, wanted: list[tuple[str, Tensor]]
             return y
         axis = y.ndim - (weights[use.name].ndim - 1 if use.kind == "convolution" else 1)
         mean = y.float().mean([k for k in range(y.ndim) if k != axis])
+        if not y.numel() or not mean.isfinite().all():
+            raise ModelError(f"{use.name}: its outputs are not finite, or the batch is empty")
         found.append((use.bias, mean))
         if wanted is None:
             return y

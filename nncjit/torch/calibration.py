@@ -21,7 +21,16 @@ from nncjit.calibrate.statistics_record import WIDEST_BLOCK
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.option_values import Named, Whole, checked, optional, shown
 from nncjit.progress import Progress, reporting
-from nncjit.torch.calibration_inputs import MEASURED, Forward, as_in_use, runner, to_device, weights_of
+from nncjit.torch.calibration_inputs import (
+    MEASURED,
+    Forward,
+    as_in_use,
+    check_batches,
+    runner,
+    to_device,
+    unwrapped,
+    weights_of,
+)
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
 from nncjit.torch.calibration_outputs import Output, probe_of, select
 from nncjit.torch.calibration_partial import Partial
@@ -111,16 +120,18 @@ def calibrate(
         ("save_every", 1, 1 << 62, save_every),
     ):
         checked(name, Whole(least, most), value)
+    check_batches(batches)
     optional("names", Named("names"), names)
     for name, part in (optional("parts", Named("tensors"), parts) or {}).items():
         if not isinstance(part, Tensor):
             raise OptionError(f"parts: {name} is {shown(part)}, must be a tensor")
     fisher = output == "logits" if fisher is None else fisher
+    model = unwrapped(model)
     collector = _Collector(model, runner(forward), output, fisher, probes, autocast, widest_block, seed, parts or {})
     partial = None if resume is None else Partial(resume, collector.facts())
     total = len(batches) if isinstance(batches, Sized) else 0
     done = 0
-    with as_in_use(model), reporting(progress, "calibrate", "batches") as told:
+    with torch.inference_mode(False), as_in_use(model), reporting(progress, "calibrate", "batches") as told:
         for count, batch in enumerate(batches, 1):
             if count == 1:
                 collector.look_around(batch)
@@ -139,6 +150,12 @@ def calibrate(
     return result
 
 
+def _some_of(weight: Tensor) -> list[str]:
+    """A few values of a weight, by which another model of the same shapes is known."""
+    flat = weight.detach().reshape(-1)
+    return [str(value) for value in flat[:: -(-len(flat) // 8)].tolist()]
+
+
 class _Collector:
     """Runs batches and adds up what they say of each weight."""
 
@@ -154,7 +171,6 @@ class _Collector:
         seed: int,
         parts: Mapping[str, Tensor],
     ) -> None:
-        model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
         self._model, self._forward, self._output, self._fisher = model, forward, output, fisher
         self._probes, self._autocast, self._widest, self._seed = probes, autocast, widest_block, seed
         self.weights = weights_of(model)
@@ -172,8 +188,9 @@ class _Collector:
         """What a run must share with one that goes on from it."""
         output = self._output if isinstance(self._output, str) else "function"
         shapes = {name: list(weight.shape) for name, weight in self.weights.items()}
+        values = {name: _some_of(weight) for name, weight in self.weights.items()}
         settings = [output, self._fisher, self._probes, str(self._autocast), self._widest, self._seed]
-        return {"settings": settings, "shapes": shapes}
+        return {"settings": settings, "shapes": shapes, "values": values}
 
     def add(self, batch: Any, number: int) -> None:
         """Run a batch and add what it says."""

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nncjit import dtypes, formats
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.extras import require
-from nncjit.files import check_readable, os_errors
+from nncjit.files import os_errors
 from nncjit.progress import Progress
 from nncjit.torch.calibration import calibrate
 from nncjit.torch.calibration_parts import found_by_values
+from nncjit.torch.calibration_texts import TokenBatches, random_tokens
 
 if TYPE_CHECKING:
     from nncjit.calibrate import Calibration
     from nncjit.model import Model
 
-__all__ = ["calibrate_folder", "passages", "random_tokens"]
+__all__ = ["calibrate_folder"]
 
 LOGIT_VALUES = 1 << 26
 """Most logits of a batch."""
@@ -32,53 +34,12 @@ _HEADS = {
     "ForMaskedLM": "AutoModelForMaskedLM",
     "ForSequenceClassification": "AutoModelForSequenceClassification",
     "ForTokenClassification": "AutoModelForTokenClassification",
+    "ForConditionalGeneration": "AutoModelForImageTextToText",
+    "MTModel": "AutoModelForSeq2SeqLM",
 }
 """End of an architecture's name -> the class that loads it with logits; all others have embeddings."""
-
-
-def passages(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """The passages of text files: paragraphs between blank lines; or the lines of a file that has no blank ones.
-
-    Raises
-    ------
-    ModelError
-        A file cannot be read, is not UTF-8, or there is no text in any of them.
-    """
-    found: list[str] = []
-    for path in map(Path, paths):
-        check_readable(path)
-        try:
-            with os_errors(path):
-                text = path.read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{path}: is not UTF-8 text (byte {error.start})") from None
-        lines = [line.strip() for line in text.splitlines()]
-        parts = "\n".join(lines).strip().split("\n\n") if "" in lines[:-1] else lines
-        found += [" ".join(part.split()) for part in parts if part.strip()]
-    if not found:
-        raise ModelError("the text files hold no text")
-    return found
-
-
-def random_tokens(vocabulary: int, count: int, length: int, seed: int, special: Sequence[int] = ()) -> list[list[int]]:
-    """Strings of token numbers drawn by Zipf's law: vocabularies number their tokens roughly by frequency.
-
-    Parameters
-    ----------
-    vocabulary : int
-        Size.
-    count, length : int
-        Strings, and most tokens of one; the lengths are spread evenly.
-    seed : int
-    special : sequence of int
-        Numbers that are never drawn.
-    """
-    rng = np.random.default_rng(seed)
-    chances = 1 / (np.arange(vocabulary) + 0.02 * vocabulary)
-    chances[[k for k in special if k < vocabulary]] = 0
-    chances /= chances.sum()
-    lengths = rng.integers(max(1, length // 6), length + 1, size=count)
-    return [rng.choice(vocabulary, n, p=chances).tolist() for n in lengths]
+_WRITERS = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
+_OTHERS = "nncjit.torch.calibrate takes a network and inputs of any kind"
 
 
 def calibrate_folder(
@@ -101,7 +62,8 @@ def calibrate_folder(
     Parameters
     ----------
     folder : path
-        With config.json, the weights, and the tokenizer.
+        With config.json, the weights, and, for texts, the tokenizer. To each text, the decoder of an encoder-decoder
+        reads what the network writes.
     texts : sequence of str, optional
         Passages like those in use. Without them, the network writes its own if it can, which keeps a part of the gain.
         Or else it reads random tokens, and the statistics are a guess: shapes of metrics beside the default steps.
@@ -124,7 +86,7 @@ def calibrate_folder(
     Raises
     ------
     ModelError
-        The folder holds no such network, or a library is missing.
+        The folder holds no such network, it does not run on texts, or a library is missing.
     OptionError
         A number is out of range.
     """
@@ -134,24 +96,25 @@ def calibrate_folder(
     if output not in ("auto", "embedding", "logits"):
         raise OptionError(f"output is {output!r}, must be 'auto', 'embedding' or 'logits'")
     loaded = _Folder(folder, output)
-    if texts is None:
-        tokens = loaded.made_up(samples, length, seed)
-    else:
-        chosen = np.random.default_rng(seed).permutation(len(texts))[:samples]
-        tokens = loaded.tokenise([texts[k] for k in chosen], length)
     names, parts = loaded.names()
-    found = calibrate(
-        loaded.model,
-        loaded.batches(tokens, batch),
-        output=loaded.output,
-        forward=loaded.forward,
-        probes=probes,
-        seed=seed,
-        names=names,
-        parts=parts,
-        resume=resume,
-        progress=progress,
-    )
+    with loaded.told():
+        if texts is None:
+            tokens = loaded.made_up(samples, length, seed)
+        else:
+            chosen = np.random.default_rng(seed).permutation(len(texts))[:samples]
+            tokens = loaded.tokenise([texts[k] for k in chosen], length)
+        found = calibrate(
+            loaded.model,
+            loaded.batches(tokens, batch, length),
+            output=loaded.output,
+            forward=loaded.forward,
+            probes=probes,
+            seed=seed,
+            names=names,
+            parts=parts,
+            resume=resume,
+            progress=progress,
+        )
     found.is_guess = texts is None and not loaded.writes
     return found
 
@@ -173,53 +136,92 @@ class _Folder:
         said.set_verbosity_error()
         try:
             config = transformers.AutoConfig.from_pretrained(self._path, **kept)
-            known = [_HEADS[end] for name in config.architectures or () for end in _HEADS if name.endswith(end)]
-            self._loader = known[0] if known and output != "embedding" else "AutoModel"
-            if output == "logits" and not known:
+            self._loader = _loader_of(config, output)
+            if output == "logits" and not _gives_logits(self._loader):
                 raise ModelError(f"{self._path}: its network has no head that gives logits")
             self.model = getattr(transformers, self._loader).from_pretrained(self._path, **kept)
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(self._path, **kept)
+            self._tokenizer, self._none = _tokenizer_of(transformers.AutoTokenizer, self._path, kept)
         except (OSError, ValueError, ImportError, KeyError) as error:
-            raise ModelError(f"{self._path}: {str(error).strip().splitlines()[0]}") from error
+            raise ModelError(f"{self._path}: {_first_line(error)}") from error
         finally:
             said.set_verbosity(loud)
             said.enable_progress_bar()
-        self.output = "embedding" if self._loader == "AutoModel" else "logits"
+        self.output = "logits" if _gives_logits(self._loader) else "embedding"
         self._first_state = self._pools_first()
+        self._config = self.model.config.get_text_config()
+        self._has_decoder = bool(getattr(self.model.config, "is_encoder_decoder", False)) and (
+            self._loader != "AutoModelForTextEncoding"
+        )
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What the network raises, as an error of ours that names the folder."""
+        try:
+            yield
+        except NncError:
+            raise
+        except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
+            said = f"its network does not run on tokens ({_first_line(error)})"
+            raise ModelError(f"{self._path}: {said}; {_OTHERS}") from error
 
     def _pools_first(self) -> bool:
         """Whether the folder's embedding is its first token's state, and not the mean of all."""
         path = self._path / "1_Pooling" / "config.json"
         if not path.is_file():
             return False
-        with os_errors(path):
-            said = json.loads(path.read_text("utf-8"))
+        try:
+            with os_errors(path):
+                said = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{path}: is no JSON ({error})") from None
         return isinstance(said, dict) and bool(said.get("pooling_mode_cls_token"))
 
     def tokenise(self, texts: Sequence[str], length: int) -> list[list[int]]:
         """Token numbers of each text."""
-        limit = min(length, getattr(self.model.config, "max_position_embeddings", length) or length)
+        if self._tokenizer is None:
+            raise ModelError(f"{self._path}: holds no tokenizer for texts ({self._none}); {_OTHERS}")
+        limit = min(length, getattr(self._config, "max_position_embeddings", length) or length)
         found = self._tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
         return [ids for ids in found if ids]
 
     @property
     def writes(self) -> bool:
         """Whether the network writes texts."""
-        return self._loader == "AutoModelForCausalLM"
+        return self._loader in _WRITERS
+
+    @property
+    def _special(self) -> list[int]:
+        """Numbers of tokens that stand for no text."""
+        if self._tokenizer is not None:
+            return list(self._tokenizer.all_special_ids)
+        known = (getattr(self._config, f"{kind}_token_id", None) for kind in ("pad", "bos", "eos"))
+        return [number for number in known if isinstance(number, int) and number >= 0]
+
+    @property
+    def _pad(self) -> int:
+        """The number of the token that fills texts up."""
+        known = (getattr(self._tokenizer, "pad_token_id", None), getattr(self._config, "pad_token_id", None))
+        return next((number for number in known if isinstance(number, int) and number >= 0), 0)
+
+    @property
+    def _vocabulary(self) -> int:
+        """How many tokens the network reads."""
+        table = self.model.get_input_embeddings()
+        if not hasattr(table, "num_embeddings"):
+            raise ModelError(f"{self._path}: its network reads no tokens; {_OTHERS}")
+        return int(table.num_embeddings)
 
     def made_up(self, count: int, length: int, seed: int) -> list[list[int]]:
         """Token numbers of texts that the network writes; random ones where it writes none."""
         if self.writes:
             return self._written(count, length, seed)
-        size = self.model.get_input_embeddings().num_embeddings
-        drawn = random_tokens(size, count, max(1, length - 2), seed, self._tokenizer.all_special_ids)
-        begin, end = self._tokenizer.cls_token_id, self._tokenizer.sep_token_id
+        drawn = random_tokens(self._vocabulary, count, max(1, length - 2), seed, self._special)
+        begin, end = (getattr(self._tokenizer, f"{kind}_token_id", None) for kind in ("cls", "sep"))
         return [[k for k in (begin, *ids, end) if k is not None] for ids in drawn]
 
     def _written(self, count: int, length: int, seed: int) -> list[list[int]]:
         torch = self._torch
-        size = self.model.get_input_embeddings().num_embeddings
-        first = random_tokens(size, count, 1, seed, self._tokenizer.all_special_ids)
+        first = random_tokens(self._vocabulary, count, 1, seed, self._special)
         found: list[list[int]] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -236,17 +238,33 @@ class _Folder:
                 found += made.tolist()
         return found
 
-    def batches(self, tokens: list[list[int]], size: int) -> _Batches:
+    def batches(self, tokens: list[list[int]], size: int, length: int) -> TokenBatches:
         """Batches of texts of like length."""
         if self.output == "logits":
-            longest = max(map(len, tokens), default=1)
-            size = max(1, min(size, LOGIT_VALUES // (longest * getattr(self.model.config, "vocab_size", 1))))
-        return _Batches(sorted(tokens, key=len), size, self._tokenizer.pad_token_id or 0)
+            longest = max([*map(len, tokens), length * self._has_decoder, 1])
+            size = max(1, min(size, LOGIT_VALUES // (longest * getattr(self._config, "vocab_size", 1))))
+        found = TokenBatches(sorted(tokens, key=len), size, self._pad)
+        return found.with_answers(self._answers(found, length)) if self._has_decoder else found
+
+    def _answers(self, batches: TokenBatches, length: int) -> Iterator[list[int]]:
+        """What the decoder reads with each text: what the network writes, or the text where it writes nothing."""
+        begin = getattr(self.model.config, "decoder_start_token_id", None)
+        begin = self._pad if begin is None else begin
+        for batch in batches:
+            if self.output == "embedding":
+                rows = [[begin, *ids[mask > 0]] for ids, mask in zip(*batch.values(), strict=True)]
+            else:
+                given = {name: self._torch.from_numpy(array) for name, array in batch.items()}
+                rows = self.model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=length).tolist()
+            for row in rows:
+                while len(row) > 1 and row[-1] == self._pad:
+                    row.pop()
+                yield row
 
     def forward(self, model: Any, batch: Mapping[str, Any]) -> Any:
         """The embeddings, or the logits at all tokens that are none of the padding."""
         result = model(**batch)
-        mask = batch["attention_mask"]
+        mask = batch.get("decoder_attention_mask", batch["attention_mask"])
         if self.output == "embedding":
             states = result.last_hidden_state
             if self._first_state:
@@ -292,21 +310,31 @@ class _Folder:
                 yield tensor.name, self._torch.from_numpy(dtypes.to_float32(tensor.read(), tensor.dtype))
 
 
-class _Batches:
-    """Padded batches of token numbers, made when they are asked for."""
+def _loader_of(config: Any, output: str) -> str:
+    """The class of transformers that loads a network."""
+    names = config.architectures or ()
+    known = [_HEADS[end] for name in names for end in _HEADS if name.endswith(end)]
+    if known and output != "embedding":
+        writes_answers = known[0] == "AutoModelForImageTextToText" and getattr(config, "is_encoder_decoder", False)
+        return "AutoModelForSeq2SeqLM" if writes_answers else known[0]
+    return "AutoModelForTextEncoding" if any(name.endswith("EncoderModel") for name in names) else "AutoModel"
 
-    def __init__(self, tokens: list[list[int]], size: int, pad: int) -> None:
-        self._tokens, self._size, self._pad = tokens, size, pad
 
-    def __len__(self) -> int:
-        return (len(self._tokens) + self._size - 1) // self._size
+def _first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for at in range(0, len(self._tokens), self._size):
-            chosen = self._tokens[at : at + self._size]
-            ids = np.full((len(chosen), max(map(len, chosen))), self._pad, np.int64)
-            mask = np.zeros_like(ids)
-            for row, text in enumerate(chosen):
-                ids[row, : len(text)] = text
-                mask[row, : len(text)] = 1
-            yield {"input_ids": ids, "attention_mask": mask}
+
+def _gives_logits(loader: str) -> bool:
+    return loader in _HEADS.values()
+
+
+def _tokenizer_of(loader: Any, path: Path, kept: dict[str, Any]) -> tuple[Any, str]:
+    """The tokenizer, or why there is none. One that knows no words is made where the folder holds none."""
+    try:
+        found = loader.from_pretrained(path, **kept)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        return None, _first_line(error).rstrip(":")
+    if set(found.get_vocab().values()) <= set(found.all_special_ids):
+        return None, "it knows no words"
+    return found, ""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from nncjit.errors import ModelError, OptionError
 from nncjit.option_values import shown
 
-__all__ = ["MEASURED", "Forward", "as_in_use", "call", "check_model", "runner", "to_device", "weights_of"]
+__all__ = [
+    "MEASURED",
+    "Forward",
+    "as_in_use",
+    "call",
+    "check_batches",
+    "check_model",
+    "runner",
+    "to_device",
+    "weights_of",
+]
 
 Forward = Callable[[Any, Any], Any]
 """Runs a network on a batch."""
@@ -26,6 +36,14 @@ def check_model(model: Any) -> None:
     """Refuse with an `OptionError` what is no module and no mapping."""
     if not isinstance(model, nn.Module | Mapping):
         raise OptionError(f"model is a {type(model).__name__}, must be a module or a mapping of tensors")
+
+
+def check_batches(batches: Any) -> None:
+    """Refuse with an `OptionError` what holds no batches, and one batch in their place, which would run in pieces."""
+    if isinstance(batches, Tensor | Mapping | str | bytes) or hasattr(batches, "__array__"):
+        raise OptionError(f"batches is one {type(batches).__name__}: give a list of batches, as [batch]")
+    if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
+        raise OptionError(f"batches is {shown(batches)}, must be a list of batches, a loader, or what else gives them")
 
 
 def runner(forward: Forward | None) -> Forward:
@@ -99,7 +117,7 @@ def to_device(batch: Any, model: Any) -> Any:
 
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device)
+        return (value.clone() if value.is_inference() else value).to(device)
     if isinstance(value, Mapping):
         return {key: _moved(v, device) for key, v in value.items()}
     if isinstance(value, (tuple, list)):
@@ -108,16 +126,33 @@ def _moved(value: Any, device: torch.device) -> Any:
     return torch.as_tensor(value).to(device) if hasattr(value, "__array__") else value
 
 
+def unwrapped(model: Any) -> Any:
+    """The network that `torch.compile`, or a wrapper that runs it in parallel, holds inside."""
+    while isinstance(model, nn.Module):
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model
+
+
 @contextmanager
 def as_in_use(model: Any) -> Iterator[None]:
-    """The network in evaluation mode; afterwards every module is as it was."""
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """The network in evaluation mode, none of it compiled; afterwards every module is as it was."""
+    training = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    if training:
+        model.eval()
     try:
-        yield
+        with _uncompiled(module for module, _ in training):
+            yield
     finally:
         for module, was in training:
             module.training = was
+
+
+def _uncompiled(modules: Iterable[nn.Module]) -> Any:
+    """A context in which modules run function by function: what is compiled hides its products."""
+    if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules):  # noqa: SLF001 - no other way
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()

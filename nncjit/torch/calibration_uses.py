@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import types
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -90,6 +90,11 @@ class WeightUses(TorchFunctionMode):
             y = self._see(use, y)
         return y
 
+    @property
+    def storages(self) -> Collection[int]:
+        """Places in memory where weights are."""
+        return self._by_storage.keys()
+
     def name_of(self, weight: Tensor | None) -> str | None:
         """The name of a whole weight."""
         if weight is None:
@@ -159,6 +164,8 @@ def _linear(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 def _times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
     """Input times [inputs, outputs]."""
     x, weight = (*args, *kwargs.values())[:2]
+    if isinstance(weight, Tensor) and weight.ndim == 3:
+        return _products_in_batches(mode, (x, weight), {})
     fit = isinstance(weight, Tensor) and isinstance(x, Tensor) and weight.ndim == 2 and x.ndim > 0
     return _product(mode, x, weight.T) if fit and x.shape[-1] == len(weight) else []
 
@@ -182,6 +189,15 @@ def _product(
             yield Use(name, x, parts, inputs_first=inputs_first, layer=layer, bias=bias)
 
     return list(uses())
+
+
+def _products_in_batches(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
+    """Inputs [layers, places, inputs] times matrices [layers, inputs, outputs]."""
+    x, matrices = (*args, *kwargs.values())[:2]
+    fit = all(isinstance(t, Tensor) and t.ndim == 3 for t in (x, matrices)) and len(x) == len(matrices)
+    if not fit or _storage(matrices) not in mode.storages:
+        return []
+    return [use for k, m in enumerate(matrices) for use in _product(mode, x, m.T, rows=slice(k, k + 1))]
 
 
 def _products_by_rows(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
@@ -338,6 +354,7 @@ _FINDERS: dict[Any, _Finder] = {
     functional.embedding_bag: _embedding_bag,
     Tensor.__getitem__: _rows_by_number,
     **dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm), _times),
+    **dict.fromkeys((torch.bmm, Tensor.bmm), _products_in_batches),
     **dict.fromkeys((torch.addmm, Tensor.addmm), _plus_times),
     torch._grouped_mm: _products_by_rows,  # noqa: SLF001 - what functional.grouped_mm calls
     **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), _convolution),

@@ -30,14 +30,12 @@ from nncjit.calibrate import opened
 from nncjit.decoder.stream_decoder import decode
 from nncjit.dtypes import DTYPES
 from nncjit.encoder.execution import Data
-from nncjit.encoder.model_encoder import write_planned
+from nncjit.encoder.model_encoder import planned, write_planned
 from nncjit.encoder.options import OptionKeywords, Options
-from nncjit.encoder.plan import Plan
-from nncjit.encoder.targets import has_targets
 from nncjit.errors import ModelError, OptionError
 from nncjit.model import Model
 from nncjit.option_values import Number, checked
-from nncjit.torch.calibration_inputs import Forward, as_in_use, runner, to_device, weights_of
+from nncjit.torch.calibration_inputs import Forward, as_in_use, runner, to_device, unwrapped, weights_of
 from nncjit.torch.calibration_uses import Use, WeightUses
 
 if TYPE_CHECKING:
@@ -63,7 +61,9 @@ def compensate(
     """Change the weights of a network so that each layer makes up for what coding will lose in those before it.
 
     Afterwards, compress it with the same options and calibration. No labels and no gradients are needed, and it costs
-    no byte. Linear layers and convolutions take part that have statistics.
+    no byte. Linear layers and convolutions of all kinds take part that have statistics. A target (``bits``, ``ratio``,
+    ``loss``) is searched for once, by samples, in the weights as they are; the steps found are those that weights are
+    compensated at.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def compensate(
     batch
         Inputs as in use, some hundreds, all in one batch; see `nncjit.torch.calibrate`.
     options, **keywords
-        How the weights are going to be compressed; ``quality`` says how fine, not a target that is searched for.
+        How the weights are going to be compressed.
     calibration : Statistics or path
         Of this network, with its names.
     forward : function of model and batch, optional
@@ -88,20 +88,21 @@ def compensate(
     Raises
     ------
     OptionError
-        The options have a target, or an argument is out of range.
+        An argument is out of range, or an option.
     ModelError
         The network does not run the same layers each time, or the calibration is of another one.
     """
     chosen = Options.of(options, keywords)
     strength = checked("strength", Number(0, 1), strength)
+    model = unwrapped(model)
     run, weights = runner(forward), weights_of(model)
     with opened(calibration) as statistics:
         if statistics is None:
             raise OptionError("calibration is None: compensation follows statistics")
-        coder = _Coder(weights, chosen, statistics)
-        coded = copy.deepcopy(model) if isinstance(model, nn.Module) else {k: t.clone() for k, t in model.items()}
-        moved = to_device(batch, model)
-        with torch.no_grad(), ExitStack() as kept:
+        coder = _Coder(weights, chosen, statistics.under_names_of(weights))
+        with torch.inference_mode(False), torch.no_grad(), ExitStack() as kept:
+            coded = copy.deepcopy(model) if isinstance(model, nn.Module) else {k: t.clone() for k, t in model.items()}
+            moved = to_device(batch, model)
             kept.enter_context(as_in_use(model))
             kept.enter_context(as_in_use(coded))
             of_coded = weights_of(coded)
@@ -172,9 +173,7 @@ class _Coder:
     def __init__(self, weights: Mapping[str, Tensor], options: Options, statistics: Statistics) -> None:
         self.statistics = statistics
         self._model = Model.from_mapping({name: weight.detach().cpu() for name, weight in weights.items()})
-        self._plan = Plan.of(self._model.infos, options, Data(calibration=statistics))
-        if has_targets(self._plan):
-            raise OptionError("weights are compensated at steps that are known: give a quality, not a target")
+        self._plan = planned(self._model, options, Data(calibration=statistics))
 
     def all(self) -> dict[str, Tensor]:
         """All weights."""
@@ -194,10 +193,10 @@ class _Coder:
     def follows(self, use: Use, weight: Tensor, outputs: int) -> bool:
         """Whether a product is that of a whole weight with statistics, by inputs that it is known by."""
         found = self.statistics.get(use.name)
-        if found is None or found.positions or not found.record.samples or found.record.is_stacked or use.taps > 1:
+        if found is None or found.positions or not found.record.samples or found.record.is_stacked:
             return False
         record = found.record
-        whole = not use.inputs_first if use.kind == "convolution" else outputs == record.outputs
+        whole = use.kind == "convolution" or outputs == record.outputs
         return record.kind == use.kind and use.kind in ("linear", "convolution") and whole and weight.ndim > 1
 
 
@@ -245,8 +244,8 @@ def _compensated(weight: Tensor, original: _Product, coded: _Product, strength: 
     """W'."""
     use = coded.use
     groups = use.groups
-    rows = weight.T if use.inputs_first and use.kind == "linear" else weight
-    matrix = rows.reshape(groups, len(rows) // groups, -1).double()
+    stored = weight.reshape(groups, len(weight) // groups, -1)
+    matrix = (stored.mT if use.inputs_first else stored).double()
     n = matrix.shape[2]
     both, own = (torch.zeros(groups, n, n, dtype=torch.double, device=weight.device) for _ in range(2))
     pairs = zip(_inputs(original), _inputs(coded), strict=True)
@@ -257,7 +256,7 @@ def _compensated(weight: Tensor, original: _Product, coded: _Product, strength: 
     damping = (damping + torch.finfo(torch.float32).tiny) * torch.eye(n, device=weight.device)
     moved = torch.linalg.solve(own + damping, ((both + damping).mT @ matrix.mT)).mT
     changed: Tensor = (matrix + strength * (moved - matrix)).to(weight.dtype)
-    return changed.reshape(rows.shape).T if rows is not weight else changed.reshape(weight.shape)
+    return (changed.mT if use.inputs_first else changed).reshape(weight.shape)
 
 
 def _inputs(product: _Product) -> Iterator[Tensor]:

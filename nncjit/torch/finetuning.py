@@ -24,7 +24,7 @@ from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import ModelError, OptionError
 from nncjit.option_values import Number, Whole, Word, checked
 from nncjit.progress import Progress, reporting
-from nncjit.torch.calibration_inputs import MEASURED, as_in_use, runner, to_device, weights_of
+from nncjit.torch.calibration_inputs import MEASURED, as_in_use, check_batches, runner, to_device, weights_of
 from nncjit.torch.calibration_outputs import Output, select
 from nncjit.torch.weights_in_training import CodedWeights
 
@@ -128,6 +128,7 @@ def finetune(
         that steps of training would be lost in it.
     """
     _check(train, epochs, refresh, rate, sparsity, bit_price, settle)
+    check_batches(batches)
     if epochs > 1 and isinstance(batches, Iterator):
         raise OptionError(f"epochs is {epochs}, but batches can be run through once: give a list or a loader")
     chosen = Options.of(options, keywords)
@@ -138,12 +139,14 @@ def finetune(
         n for n, w in weights.items() if (not w.requires_grad if isinstance(model, nn.Module) else MEASURED.search(n))
     }
     coded = CodedWeights(weights, chosen, calibration, sparsity, bit_price, fixed)
-    teacher = copy.deepcopy(dict(model) if not isinstance(model, nn.Module) else model) if objective is None else None
     learning = _phases(coded, train, rate, count, settle)
     losses: list[float] = []
     recent: list[float] = []
     step = 0
-    with as_in_use(model), _kept(coded.weights), reporting(progress, "finetune", "steps") as told:
+    told_of = reporting(progress, "finetune", "steps")
+    with torch.inference_mode(False), as_in_use(model), _kept(coded.weights), told_of as told:
+        whole = model if isinstance(model, nn.Module) else dict(model)
+        teacher = copy.deepcopy(whole) if objective is None else None
         for _ in range(epochs):
             for batch in batches:
                 moved = to_device(batch, model)
@@ -157,7 +160,7 @@ def finetune(
                     losses += [sum(recent) / len(recent)] if recent else []
                     recent = []
                 run = runner(forward)
-                with coded.in_place():
+                with coded.in_place(), torch.enable_grad():
                     result = run(model, moved)
                     error = (
                         objective(result, moved)

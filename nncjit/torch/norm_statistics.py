@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from nncjit.errors import ModelError
-from nncjit.torch.calibration_inputs import as_in_use, check_model, runner, to_device
+from nncjit.torch.calibration_inputs import as_in_use, check_model, runner, to_device, unwrapped
 
 __all__ = ["match_norms", "merge_norms"]
 
@@ -110,9 +110,9 @@ def match_norms(
     Raises
     ------
     ModelError
-        The two networks do not run the same norms.
+        The two networks do not run the same norms, or what these meet is not finite.
     """
-    run = runner(forward)
+    run, coded, original = runner(forward), unwrapped(coded), unwrapped(original)
     before = _Norms(None)
     with torch.no_grad(), as_in_use(original), before:
         run(original, to_device(batch, original))
@@ -145,6 +145,8 @@ class _Norms(TorchFunctionMode):
 
     def _meet(self, x: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> None:
         axes = [axis for axis in range(x.ndim) if axis != 1]
+        if not x.numel() or not x.isfinite().all():
+            raise ModelError("the inputs of a batch norm are not finite, or the batch is empty")
         now = x.float().mean(axes), x.float().var(axes, correction=0)
         self.moments.append(now)
         if self._targets is None:

@@ -97,10 +97,23 @@ class CodedWeights:
         matrices = {n: w.detach() for n, w in self.weights.items() if w.ndim > 1 and n not in self.fixed}
         if not share or not matrices:
             return
-        sizes = {name: weight.abs() / weight.square().mean().sqrt() for name, weight in matrices.items()}
-        every = torch.cat([size.flatten().float() for size in sizes.values()])
-        limit = every.kthvalue(max(1, int(share * len(every)))).values
-        self._kept = {name: (size > limit).to(size.dtype) for name, size in sizes.items()}
+        sizes = {name: _relative_sizes(weight) for name, weight in matrices.items()}
+        every = torch.cat([size.flatten() for size in sizes.values()])
+        count = int(share * len(every))
+        if not count:
+            return
+        limit = every.kthvalue(count).values
+        left = count - int((every < limit).sum())  # of those that are as large as the largest one to go
+        for name, size in sizes.items():
+            equal = size == limit
+            go = (size < limit) | (equal & (equal.flatten().cumsum(0).reshape(size.shape) <= left))
+            left -= min(left, int(equal.sum()))
+            self._kept[name] = (~go).to(matrices[name].dtype)
+
+
+def _relative_sizes(weight: Tensor) -> Tensor:
+    """Magnitudes in relation to the root mean square of a matrix."""
+    return (weight.abs() / weight.square().mean().sqrt()).float().nan_to_num(0.0)
 
 
 class _Price:

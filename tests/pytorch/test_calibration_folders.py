@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import nncjit  # noqa: E402
 from nncjit import ModelError, OptionError  # noqa: E402
 from nncjit.calibrate import Statistics  # noqa: E402
 from nncjit.cli.main import main  # noqa: E402
-from nncjit.torch.calibration_folders import calibrate_folder, passages, random_tokens  # noqa: E402
+from nncjit.torch.calibration_folders import calibrate_folder  # noqa: E402
+from nncjit.torch.calibration_texts import passages, random_tokens  # noqa: E402
 
 TEXTS = ["the quick brown fox", "jumps over a lazy dog again", "the dog", "a fox jumps", "lazy lazy dog over the fox"]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({word for text in TEXTS for word in text.split()})]
@@ -101,6 +103,48 @@ def test_each_expert_has_statistics_under_its_name_in_the_file(mixture, tmp_path
     report = nncjit.compress(mixture / "model.safetensors", tmp_path / "m.nnc", calibration=tmp_path / "s.safetensors")
     coded = {row.name: row for row in report.tensors}
     assert {coded[name].tool for name in experts if tokens[name.split(".")[-3]]} == {"feedback + LS"}
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("translator")
+    config = transformers.T5Config(
+        vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    torch.manual_seed(0)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("texts", "output"), [(TEXTS, "auto"), (None, "auto"), (TEXTS, "embedding")])
+def test_the_decoder_of_an_encoder_decoder_reads_what_it_writes(translator, texts, output):
+    found = calibrate_folder(translator, texts, output=output, samples=5, length=6, batch=2)
+    stats = found.statistics()
+    assert {name: stats[name].record.shape for name in stats} == weights(translator)
+    assert all(found.record.samples for found in stats.values())
+    assert stats.loss.startswith("1 - cosine" if output == "embedding" else "divergence")
+
+
+def test_a_folder_without_a_tokenizer_reads_random_tokens_alone(bert, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(bert / name, tmp_path)
+    with pytest.raises(ModelError, match="holds no tokenizer for texts"):
+        calibrate_folder(tmp_path, TEXTS)
+    assert set(calibrate_folder(tmp_path, samples=4, length=6).statistics()) == set(weights(bert))
+
+
+@pytest.mark.filterwarnings("ignore::nncjit.NncWarning")
+def test_networks_that_read_no_tokens_are_told(bert, tmp_path):
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, image_size=16, patch_size=8
+    )
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"reads no tokens; nncjit\.torch\.calibrate"):
+        calibrate_folder(tmp_path)
+    save_tokenizer(tmp_path)
+    with pytest.raises(ModelError, match=r"does not run on tokens \(.*; nncjit\.torch\.calibrate"):
+        calibrate_folder(tmp_path, TEXTS)
 
 
 def test_padding_changes_nothing(bert):

@@ -15,6 +15,7 @@ from torch.nn import functional  # noqa: E402
 import nncjit  # noqa: E402
 from nncjit import ModelError, OptionError  # noqa: E402
 from nncjit.torch import finetune, match_biases, match_norms, merge_norms  # noqa: E402
+from nncjit.torch.weights_in_training import CodedWeights  # noqa: E402
 
 COARSE = {"quality": 0.04}
 
@@ -104,6 +105,13 @@ def test_labels_and_pruning(trained):
     zeros = sum(int((p == 0).sum()) for p in matrices) / sum(p.numel() for p in matrices)
     assert zeros == pytest.approx(0.6, abs=0.01)
     assert right(decoded(model, quality=1)[0]) > right(trained) - 0.03
+
+
+def test_of_equal_weights_the_wanted_share_is_pruned():
+    weights = {"signs": torch.randn(8, 8).sign(), "zeros": torch.zeros(4, 4), "bias": torch.ones(5)}
+    coded = CodedWeights(weights, nncjit.Options(), None, 0.5, 0.0, ())
+    coded.prune()
+    assert sum(int((w == 0).sum()) for w in weights.values()) == 40
 
 
 def right(net):
@@ -281,6 +289,10 @@ def test_norms_meet_what_they_met_before():
     assert match_norms(nn.Linear(2, 2), nn.Linear(2, 2), torch.randn(3, 2)) == 0
     with pytest.raises(ModelError, match="same norms"):
         match_norms(nn.Sequential(model[0]), model, x)
+    for wrong in (x[:0], x * float("nan")):
+        with pytest.raises(ModelError, match="not finite, or the batch is empty"):
+            match_norms(coded, model, wrong)
+    assert torch.isfinite(coded[1].running_mean).all()
 
 
 def test_layers_have_the_means_that_they_had_before():
@@ -304,6 +316,9 @@ def test_layers_have_the_means_that_they_had_before():
     assert match_biases(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), torch.randn(3, 2)) == 0
     with pytest.raises(ModelError, match="same layers"):
         match_biases(nn.Sequential(model[0]), model, x)
+    for wrong in (x[:0], x * float("nan")):
+        with pytest.raises(ModelError, match="not finite, or the batch is empty"):
+            match_biases(coded, model, wrong)
 
 
 @pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])

@@ -12,7 +12,9 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
+import nncjit  # noqa: E402
 from nncjit import ModelError, NncWarning, OptionError  # noqa: E402
 from nncjit.torch import calibrate, calibration_moments  # noqa: E402
 from nncjit.torch.calibration_outputs import probe_of, select  # noqa: E402
@@ -364,6 +366,58 @@ def test_products_of_sorted_rows_and_a_stack():
     assert one["up"].record == other["up"].record
 
 
+@pytest.mark.parametrize("product", [torch.bmm, torch.matmul])
+def test_products_of_a_batch_for_each_matrix_of_a_stack(product):
+    x = torch.randn(4 * N, 4)
+    weights = {"up": torch.randn(4, 4, 8)}
+
+    def together(w, x):
+        return product(x.reshape(4, N, 4), w["up"]).flatten(0, 1)
+
+    def one_by_one(w, x):
+        return torch.cat([rows @ w["up"][k] for k, rows in enumerate(x.reshape(4, N, 4))])
+
+    one, other = (calibrate(weights, [x], output=itself, forward=f).statistics() for f in (together, one_by_one))
+    torch.testing.assert_close(metric(one, "up"), metric(other, "up"), rtol=1e-4, atol=1e-6)
+    assert one["up"].record == other["up"].record
+
+
+def test_layers_that_checkpoints_run_again_are_seen_once():
+    model = net(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    x = torch.randn(N, 6)
+
+    def forward(model, x):
+        return model[4:](checkpoint(model[:4], x, use_reentrant=False))
+
+    plain = calibrate(model, [x], output=itself).statistics()
+    found = calibrate(model, [x], output=itself, forward=forward).statistics()
+    for name in ("0.weight", "2.weight", "4.weight", "2.bias"):
+        assert found[name].record.tokens == plain[name].record.tokens
+        np.testing.assert_allclose(found[name].metric(), plain[name].metric(), rtol=1e-5, atol=1e-7)
+
+
+def test_inference_mode_around_it_changes_nothing():
+    model, x = net(nn.Linear(6, 3)), torch.randn(N, 6)
+    with torch.inference_mode():
+        found = calibrate(model, [x.clone()], output=itself).statistics()
+        assert torch.is_inference_mode_enabled()
+    wanted = calibrate(model, [x], output=itself).statistics()
+    torch.testing.assert_close(metric(found, "0.weight"), metric(wanted, "0.weight"))
+
+
+def test_what_wrappers_add_to_names_parts_no_statistics_from_their_weights():
+    model, x = net(nn.Linear(16, 16), nn.Linear(16, 16)), torch.randn(40, 16)
+    plain = calibrate(model, [x], output=itself).statistics()
+    wrapped = calibrate(nn.DataParallel(model), [x], output=itself).statistics()
+    compiled = {f"_orig_mod.{name}": value for name, value in model.state_dict().items()}
+    wanted = nncjit.decode(nncjit.encode(model, calibration=plain))
+    cases = ((nn.DataParallel(model).state_dict(), wrapped), (compiled, plain), (compiled, wrapped))
+    for weights, stats in cases:
+        found = nncjit.decode(nncjit.encode(weights, calibration=stats))
+        for a, b in zip(found.values(), wanted.values(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_logits_of_many_places_count_each():
     x = torch.randn(N, 7, 3)
     one, many = (calibrate(net(nn.Linear(3, 4)), [batch]).statistics() for batch in (x[:, 0], x))
@@ -466,6 +520,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     assert path.exists()
     with pytest.raises(ModelError, match="other settings"):
         calibrate(model, batches, resume=path, probes=2)
+    with pytest.raises(ModelError, match="of another model"):
+        calibrate(net(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), seed=1), batches, resume=path)
     seen = []
     again = calibrate(model, batches, resume=path, progress=lambda *said: seen.append(said))
     assert seen[-1] == (6, 6, "30 samples")
@@ -499,6 +555,11 @@ def test_bad_arguments_are_told():
         calibrate(3, [x])
     with pytest.raises(ModelError, match="no batches"):
         calibrate(model, [])
+    for one in (x, x.numpy(), {"input": x}):
+        with pytest.raises(OptionError, match="batches is one"):
+            calibrate(model, one)
+    with pytest.raises(OptionError, match="batches is None"):
+        calibrate(model, None)
     with pytest.raises(ModelError, match="no_grad"):
         calibrate(model, [x], forward=lambda model, batch: model(batch).detach())
     with pytest.raises(ModelError, match="not finite"):
