@@ -25,7 +25,7 @@ from saved_figures import save_or_print
 
 import nncjit
 from nncjit import dtypes, formats
-from nncjit.decoder import stream_decoder
+from nncjit.decoder import concurrent_decoder
 from nncjit.encoder import huge_tensors
 from nncjit.model import TensorInfo
 
@@ -67,7 +67,7 @@ def decibels(before: np.ndarray, after: np.ndarray) -> float:
 def work(verb: str, folder: Path, way: str, quantizer: str) -> dict[str, float]:
     """One direction, in this process."""
     if way == WAYS[1]:
-        huge_tensors.HUGE = stream_decoder.HUGE = 1 << 62
+        huge_tensors.HUGE = concurrent_decoder.HUGE = 1 << 62
     started, used = time.perf_counter(), time.process_time()
     if verb == "encode":
         nncjit.compress(folder / "m.safetensors", folder / "m.nnc", quantizer=quantizer)

@@ -43,6 +43,9 @@ _UNNAMED = {
 _TOKEN = re.compile(r"[0-9a-f]{12}\.tmp")
 STALE_AFTER = 60.0
 """Seconds after which an unlocked hidden file is taken to be left behind."""
+SLOW_TO_FREE = 1 << 24
+"""Bytes of a file from which it takes milliseconds to free what the system holds of it in memory: a fifth of the time
+that writing it takes."""
 MAX_INDEX = 100_000_000
 """Most bytes of an index, which says what is in other files."""
 _PIECE = 1 << 30
@@ -195,7 +198,7 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
             if fsync:
                 os.fsync(file.fileno())
             file.close()
-            temporary.replace(target)
+            _replace(temporary, target)
         except OSError as error:
             if error.errno in _UNNAMED or error.filename == str(temporary):
                 raise ModelError(f"{path}: {_reason(error)}") from error
@@ -205,6 +208,28 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
             file.close()  # may flush, and fail to, again
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Rename. The old file is held until then, so that the system does not free its memory before this returns."""
+    held = -1
+    if os.name == "posix":  # elsewhere a file that is open cannot be replaced
+        with suppress(OSError):
+            held = os.open(old, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        new.replace(old)
+    finally:
+        if held >= 0:
+            _let_go(held)
+
+
+def _let_go(held: int) -> None:
+    """Close the last handle of a file, on a thread of its own where that takes milliseconds."""
+    if os.fstat(held).st_size >= SLOW_TO_FREE:
+        with suppress(RuntimeError):  # no thread can be started any more
+            threading.Thread(target=os.close, args=(held,), name="nncjit-close").start()
+            return
+    os.close(held)
 
 
 def _hidden_start(target: Path) -> str:

@@ -27,6 +27,22 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the list of open files of Linux")
+@pytest.mark.parametrize("slow", [1, 1 << 40], ids=["on a thread", "at once"])
+def test_the_old_file_is_let_go(tmp_path, monkeypatch, slow):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(files, "SLOW_TO_FREE", slow)
+    with atomic_write(path) as file:
+        file.write(b"new")
+    for thread in threading.enumerate():
+        if thread.name == "nncjit-close":
+            thread.join()
+    assert path.read_bytes() == b"new"
+    held = [link.readlink().name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert not [name for name in held if name.startswith("model")]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "model"

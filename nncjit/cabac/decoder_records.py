@@ -105,6 +105,7 @@ SEGMENT = np.dtype(
         ("next_bit", "i8"),
         ("next_state", "i8"),
         ("stepped", "i8"),  # 1: alone, too, it is decoded by the state machine
+        ("finished", "i8"),  # int64[1], or 0: counts up when the segment's elements are all in the output
         ("rest", "i8"),  # REST[1] of lane_records.py, if a lane has left the segment half decoded
         # where and how decoding ended
         ("end_range", "i8"),

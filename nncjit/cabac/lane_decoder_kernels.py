@@ -143,6 +143,8 @@ def close_lane(group_address, lane, fault):
     segment.end_bit = np.int64(group.position[lane])
     segment.end_state = (np.int64(group.place[lane]) & STATE_BITS) >> BELOW_STATE
     segment.fault = fault
+    if fault == FINE and segment.finished:
+        atomic_add(segment.finished, 1)
     empty_lane(group_address, lane)
 
 

@@ -92,7 +92,7 @@ LANE_WORK = np.dtype(
         ("n_rests", "i8"),  # those that are in use
         ("streams", "i8"),  # STREAM[workers, 2]: for the chunk of levels on their way to the output
         ("layers", "i8"),  # LAYER[..]
-        ("segments", "i8"),  # SEGMENT[..]: of each kind those with the most bits first
+        ("segments", "i8"),  # SEGMENT[..]: of each kind the longest first
         ("payloads", "i8"),  # address of the first payload; all begin within 2^31 bytes
         ("kinds", "i8"),  # KIND[n_kinds]
         ("n_kinds", "i8"),

@@ -188,6 +188,11 @@ class _Cursor:
             raise job.error("the payload must end with a bit 1 and then zeros", self.bit - 1)
 
 
+def count_segments(job: LayerJob) -> int:
+    """How many segments a layer is decoded in: its block rows where there are entry points, else one."""
+    return len(job.points) + 1 if job.block_rows is None else len(job.block_rows)
+
+
 def decode_payloads(
     jobs: Sequence[PayloadJob], threads: int | None = None, *, lanes: bool | None = None
 ) -> list[list[int]]:
@@ -212,16 +217,47 @@ def decode_payloads(
         A payload is too short or too long, ends wrongly, holds a level that int32 or the delivery cannot take, or
         contradicts its entry points.
     """
-    workspaces = Workspaces(jit_threads.count(threads), lanes)
-    cursors = [_Cursor.at_start(job) for job in jobs]
-    active = [cursor for cursor in cursors if cursor.job.layers]
-    while active:
-        _decode_round(active, workspaces)
-        active = [cursor for cursor in active if len(cursor.deltas) < len(cursor.job.layers)]
-    for cursor in cursors:
-        if not _ends_early(cursor.job):
-            cursor.check_end()
-    return [cursor.deltas for cursor in cursors]
+    return PayloadDecoding(jobs, threads, lanes=lanes).run()
+
+
+class PayloadDecoding:
+    """Payloads that are about to be decoded: their first layers are prepared, so that `run` begins at once.
+
+    Parameters
+    ----------
+    jobs, threads, lanes
+        As in `decode_payloads`.
+    finished : int64[n], optional
+        For each segment of the first layers, in order of the jobs: counts up as soon as its elements are in `out`,
+        while others are decoded. The zeros that it begins with are the caller's, and `count_segments` tells how many.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[PayloadJob],
+        threads: int | None = None,
+        *,
+        lanes: bool | None = None,
+        finished: Array | None = None,
+    ) -> None:
+        self._workspaces = Workspaces(jit_threads.count(threads), lanes)
+        self._cursors = [_Cursor.at_start(job) for job in jobs]
+        self._round = self._next_round(finished)
+
+    def _next_round(self, finished: Array | None = None) -> _Round | None:
+        """The next layer of each payload that has one."""
+        active = [cursor for cursor in self._cursors if len(cursor.deltas) < len(cursor.job.layers)]
+        return _Round(active, self._workspaces, finished) if active else None
+
+    def run(self) -> list[list[int]]:
+        """Decode them, once; returns and raises what `decode_payloads` does."""
+        while self._round is not None:
+            self._round.decode(self._workspaces)
+            self._round = self._next_round()
+        for cursor in self._cursors:
+            if not _ends_early(cursor.job):
+                cursor.check_end()
+        return [cursor.deltas for cursor in self._cursors]
 
 
 def _ends_early(job: PayloadJob) -> bool:
@@ -357,31 +393,42 @@ assert dr.SEGMENT.names is not None
 assert dr.SEGMENT.names[: len(_Position._fields)] == _Position._fields
 
 
-def _decode_round(cursors: list[_Cursor], workspaces: Workspaces) -> None:
-    """The next layer of each payload."""
-    table = _LayerTable(cursors)
-    workspaces.streams.records["machine"] = (
-        0  # the machines of the round before are gone, and their addresses may come again
-    )
-    kernels.read_headers(workspaces.streams.address, table.address, len(cursors))
-    headers = table.records[["fault", "hdsp", "qp_delta", "range_", "value", "bit"]].tolist()
-    positions, counts = [], []
-    for n, (cursor, (fault, hdsp, qp_delta, *decoder)) in enumerate(zip(cursors, headers, strict=True)):
-        cursor.range_, cursor.value, cursor.bit = decoder
-        _check_header(cursor, fault, hdsp)
-        table.take_header(n, cursor.layer_job, hdsp, qp_delta)
-        found = _positions(n, cursor)
-        positions += found
-        counts.append(len(found))
-    segments = np.zeros(len(positions), dr.SEGMENT)
-    segments.view(np.int64).reshape(len(positions), -1)[:, : len(_Position._fields)] = positions
-    decode_segments(table, segments, table.skips(segments), workspaces)
-    _check_segments(cursors, segments)
-    last = np.cumsum(counts) - 1
-    ends = (segments[name][last].tolist() for name in ("end_range", "end_value", "end_bit"))
-    for cursor, (_, _, qp_delta, *_), *decoder in zip(cursors, headers, *ends, strict=True):
-        cursor.range_, cursor.value, cursor.bit = decoder
-        cursor.deltas.append(qp_delta)
+class _Round:
+    """A layer of each payload: headers are read when it is made. `finished` as in `PayloadDecoding`."""
+
+    def __init__(self, cursors: list[_Cursor], workspaces: Workspaces, finished: Array | None) -> None:
+        self._cursors, self._table = cursors, _LayerTable(cursors)
+        kernels.read_headers(workspaces.streams.address, self._table.address, len(cursors))
+        fields = ["fault", "hdsp", "qp_delta", "range_", "value", "bit"]
+        self._headers = self._table.records[fields].tolist()
+        positions, counts = [], []
+        for n, (cursor, (fault, hdsp, qp_delta, *decoder)) in enumerate(zip(cursors, self._headers, strict=True)):
+            cursor.range_, cursor.value, cursor.bit = decoder
+            _check_header(cursor, fault, hdsp)
+            self._table.take_header(n, cursor.layer_job, hdsp, qp_delta)
+            found = _positions(n, cursor)
+            positions += found
+            counts.append(len(found))
+        self._last = np.cumsum(counts) - 1
+        self._segments = segments = np.zeros(len(positions), dr.SEGMENT)
+        segments.view(np.int64).reshape(len(positions), -1)[:, : len(_Position._fields)] = positions
+        if finished is not None:
+            _check("finished", finished, (_INT64,), len(segments), written=True)
+            first = self._table.keep(finished, writes=True)
+            segments["finished"] = first + _INT64.itemsize * np.arange(len(segments))
+
+    def decode(self, workspaces: Workspaces) -> None:
+        """All elements of the layers; the cursors are behind them then."""
+        workspaces.streams.records["machine"] = (
+            0  # the machines of the round before are gone, and their addresses may come again
+        )
+        segments = self._segments
+        decode_segments(self._table, segments, self._table.skips(segments), workspaces)
+        _check_segments(self._cursors, segments)
+        ends = (segments[name][self._last].tolist() for name in ("end_range", "end_value", "end_bit"))
+        for cursor, (_, _, qp_delta, *_), *decoder in zip(self._cursors, self._headers, *ends, strict=True):
+            cursor.range_, cursor.value, cursor.bit = decoder
+            cursor.deltas.append(qp_delta)
 
 
 def _check_header(cursor: _Cursor, fault: int, hdsp: int) -> None:

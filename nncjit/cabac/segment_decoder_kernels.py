@@ -23,7 +23,7 @@ from nncjit.cabac.decoder_records import (
 )
 from nncjit.cabac.delivery_kernels import deliver_run
 from nncjit.cabac.level_decoder_kernels import plain_levels
-from nncjit.jit import copy_bytes, field_offset, helper, load_u8, smaller, zero_bytes
+from nncjit.jit import atomic_add, copy_bytes, field_offset, helper, load_u8, smaller, zero_bytes
 
 LEVELS = field_offset(STREAM, "chunk")
 """Where the chunk begins in a stream, in bytes."""
@@ -76,6 +76,8 @@ def close_segment(space, fault):
     segment.end_bit = bits_read(space, stream.window)
     segment.end_state = stream.state
     segment.fault = fault
+    if fault == FINE and segment.finished:
+        atomic_add(segment.finished, 1)
     stream.segment = 0
 
 

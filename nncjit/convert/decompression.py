@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
@@ -157,12 +156,12 @@ def decompress(
             wanted = stack.enter_context(dequantized(plain, target, levels_budget, threads)) if form else plain
             output = formats.create(target, wanted.infos, metadata, graphs=wanted.graphs, shard_size=size)
             writer = stack.enter_context(output)
-            put = stack.enter_context(_behind(writer))
             pieces = writer.takes_pieces and not full_size
-            for item in wanted.decoded(budget, threads, put.catch_up, pieces=pieces):
+            for item in wanted.decoded(budget, threads, pieces=pieces):
                 name = item.part.name
-                put(wanted.names.get(name, name), rebuilder.rebuild(name, item.storage), item.start)
-                rows[name] = decoded_row(item.part, item.opened)
+                _put(writer, wanted.names.get(name, name), rebuilder.rebuild(name, item.storage), item.start)
+                if name not in rows:
+                    rows[name] = decoded_row(item.part, item.opened)
                 done += item.storage.size
                 if told is not None:
                     told(done, total, name)
@@ -217,57 +216,9 @@ def tensor_infos(units: list[DataUnit], reader: StreamReader, rebuilder: Rebuild
     ]
 
 
-class _Behind:
-    """Writes decoded tensors on a separate thread, at most a few tensors and bytes behind the decoder.
-
-    While the next tensors are prepared, more may wait: they are in memory anyway, and those have none yet. Who has to
-    wait for the thread writes as well, from the other end, where tensors have their places in the file.
-    """
-
-    WAITING, WAITING_BYTES = 2, 1 << 25
-    """Tensors that may wait while others are decoded, and bytes of more while others are prepared."""
-    MOST_BYTES = 3 << 25
-    """Of tensors that wait; the decoder waits while a larger one is written. One piece of a huge tensor, not two."""
-
-    def __init__(self, writer: Writer, thread: ThreadPoolExecutor) -> None:
-        self._writer, self._thread = writer, thread
-        self._waiting: list[tuple[Future[None], Callable[[], None], int]] = []
-
-    def __call__(self, name: str, storage: Array, start: int | None) -> None:
-        put = partial(self._put, name, storage, start)
-        self._waiting.append((self._thread.submit(put), put, storage.nbytes))
-        self.wait(self.WAITING, self.WAITING_BYTES)
-
-    def catch_up(self) -> None:
-        """Others are about to be decoded."""
-        self.wait(self.WAITING)
-
-    @staged("write")
-    def _put(self, name: str, storage: Array, start: int | None) -> None:
-        if start is None:
-            self._writer.put(name, storage)
-        else:
-            self._writer.put_piece(name, storage, start)
-
-    def wait(self, left: int, most: int = 0) -> None:
-        """Wait until no more than `left` tensors or `most` bytes, and no more than `MOST_BYTES`, are waiting; errors of
-        writing come out here.
-        """
-        while (len(self._waiting) > left and self._bytes() > most) or self._bytes() > self.MOST_BYTES:
-            newest, put, _ = self._waiting[-1]
-            if self._writer.takes_pieces and newest.cancel():
-                self._waiting.pop()
-                put()
-            else:
-                self._waiting.pop(0)[0].result()
-
-    def _bytes(self) -> int:
-        return sum(size for *_, size in self._waiting)
-
-
-@contextmanager
-def _behind(writer: Writer) -> Iterator[_Behind]:
-    with ThreadPoolExecutor(1) as thread:
-        behind = _Behind(writer, thread)
-        yield behind
-        behind.wait(0)
+@staged("write")
+def _put(writer: Writer, name: str, storage: Array, start: int | None) -> None:
+    if start is None:
+        writer.put(name, storage)
+    else:
+        writer.put_piece(name, storage, start)

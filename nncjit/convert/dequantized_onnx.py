@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
@@ -19,9 +19,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from nncjit.convert.encoded_onnx import is_encoded
+from nncjit.decoder.concurrent_decoder import decode_concurrently
 from nncjit.decoder.level_decoder import UnitLevels, decode_levels, why_no_levels
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.decoder.stream_decoder import Decoded, decode_in_pieces, decode_units
+from nncjit.decoder.stream_decoder import Decoded
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.files import os_errors, read_at, write_at
 from nncjit.formats.onnx_dequantize import AXIS_OPSET, INT16_OPSET, LEAST_OPSET, DequantizedGraph
@@ -65,20 +66,15 @@ class Form:
     """Tensors that are decoded, and where they are in the temporary file."""
     file: BinaryIO | None = None
 
-    def decoded(
-        self, budget: MemoryBudget, threads: int | None, ready: Callable[[], None], *, pieces: bool = False
-    ) -> Iterator[Decoded]:
-        """All tensors, in the type that they have in the file; huge ones in pieces, where that is wanted. `ready` is
-        called before tensors are decoded.
-        """
+    def decoded(self, budget: MemoryBudget, threads: int | None, *, pieces: bool = False) -> Iterator[Decoded]:
+        """All tensors, in the type that they have in the file; in pieces, where that is wanted."""
         for part, opened, dtype, offset in self.waiting:
             array = np.empty(part.shape, dtype)
             assert self.file is not None
             if read_at(self.file, array, offset) < array.nbytes:
                 raise ModelError(f"{part.name}: its levels are gone from the temporary file")
             yield Decoded(part, array, opened)
-        decode_all = decode_in_pieces if pieces else decode_units
-        yield from decode_all(self.units, budget, threads=threads, ready=ready)
+        yield from decode_concurrently(self.units, budget, threads=threads, pieces=pieces)
 
 
 @contextmanager

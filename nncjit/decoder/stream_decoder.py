@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,12 +17,12 @@ import numpy as np
 from nncjit import dtypes
 from nncjit.bits import as_source
 from nncjit.cabac import lane_choice
-from nncjit.cabac.payload_decoder import decode_payloads
+from nncjit.cabac.payload_decoder import PayloadDecoding
 from nncjit.cabac.segment_supply import compile_contexts
 from nncjit.decoder.composition import compose_unit
 from nncjit.decoder.float_piece_decoder import compile_pieces, decode_float_pieces
 from nncjit.decoder.memory_budget import MemoryBudget
-from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, is_raw, prepare_elements, prepare_unit
+from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, prepare_elements, prepare_unit
 from nncjit.decoder.update_state import Key, LevelStore, UpdateState, part_key
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
 from nncjit.jit import threads as thread_counts
@@ -45,13 +45,7 @@ class Decoded:
     """Its storage array (see `nncjit.dtypes`)."""
     opened: DataUnit
     start: int | None = None
-    """Of a piece of a huge tensor: which of its elements is the first."""
-
-
-HUGE = 1 << 25
-"""Weights from which a tensor may come in pieces."""
-PIECE = 1 << 24
-"""Weights of a piece, about."""
+    """Of a piece of a tensor: which of its elements is the first."""
 
 
 def decode(
@@ -195,17 +189,17 @@ def decode_units(
     threads: int | None = None,
     parts: bool = False,
     state: LevelStore | None = None,
-    ready: Callable[[], None] | None = None,
 ) -> Iterator[Decoded]:
-    """Decode data units, in order. Parameters as in `decode`; `ready` is called when a batch is prepared, whose arrays
-    take no memory until it is decoded.
-    """
+    """Decode data units, in order. Parameters as in `decode`."""
     for batch in budget.batches(units):
         for together in [batch] if state is None else _independent(batch):
-            prepared = [_prepare(opened, state) for opened in together]
-            if ready is not None:
-                ready()
-            yield from _decode_batch(prepared, threads, parts, state)
+            prepared = [prepare(opened, state) for opened in together]
+            decode_batch(prepared, threads)
+            if state is not None:
+                for item in prepared:
+                    item.leave_levels(state)
+            for item in prepared:
+                yield from compose(item, parts=parts)
 
 
 def _independent(batch: list[DataUnit]) -> Iterator[list[DataUnit]]:
@@ -220,45 +214,6 @@ def _independent(batch: list[DataUnit]) -> Iterator[list[DataUnit]]:
         run.append(opened)
         found |= keys
     yield run
-
-
-def decode_in_pieces(
-    units: Iterable[DataUnit],
-    budget: MemoryBudget,
-    *,
-    threads: int | None = None,
-    ready: Callable[[], None] | None = None,
-) -> Iterator[Decoded]:
-    """Like `decode_units`, huge tensors some block rows or pieces at a time, where they have such."""
-    waiting: list[DataUnit] = []
-    for opened in units:
-        if opened.weights < HUGE or decoded_with(opened, range(1)) is None:
-            waiting.append(opened)
-            continue
-        yield from decode_units(waiting, budget, threads=threads, ready=ready)
-        waiting = []
-        yield from _decode_pieces(opened, budget, threads, ready)
-    yield from decode_units(waiting, budget, threads=threads, ready=ready)
-
-
-def _decode_pieces(
-    opened: DataUnit, budget: MemoryBudget, threads: int | None, ready: Callable[[], None] | None
-) -> Iterator[Decoded]:
-    """The tensor of a unit, piece by piece; the payload of block rows is read once."""
-    size, first = opened.weights, 0
-    with stage("read"), naming_unit(opened):
-        payload = None if opened.pieces is not None or is_raw(opened) else opened.unit.payload()
-    while first < size:
-        here = decoded_with(opened, range(first, min(first + PIECE, size)))
-        assert here is not None
-        budget.charge(opened, len(here) / size)
-        with stage("read"), naming_unit(opened):
-            decoding = prepare_elements(opened, here, payload)
-        if ready is not None:
-            ready()
-        (decoded,) = _decode_batch([decoding], threads, parts=True)
-        yield replace(decoded, start=here.start)
-        first = here.stop
 
 
 def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads: int | None = None) -> Array | None:
@@ -286,13 +241,15 @@ def decode_rows(opened: DataUnit, rows: range, budget: MemoryBudget, *, threads:
     budget.charge(opened, len(here) / opened.weights)
     with stage("read"), naming_unit(opened):
         decoding = prepare_elements(opened, here)
-    (decoded,) = _decode_batch([decoding], threads, parts=True)
+    decode_batch([decoding], threads)
+    (decoded,) = compose(decoding, parts=True)
     wanted = decoded.storage.reshape(-1)[elements.start - here.start : elements.stop - here.start]
     return wanted.reshape(len(rows), *inner)
 
 
 @staged("read")
-def _prepare(opened: DataUnit, state: LevelStore | None) -> UnitDecoding:
+def prepare(opened: DataUnit, state: LevelStore | None = None) -> UnitDecoding:
+    """Read the payload of a unit and allocate its arrays."""
     with naming_unit(opened):
         return prepare_unit(opened, state)
 
@@ -308,20 +265,32 @@ def naming_unit(opened: DataUnit) -> Iterator[None]:
         raise ModelError(f"{opened.path}: no memory for {opened.n_bytes} bytes ({error})") from None
 
 
-def _decode_batch(
-    batch: list[UnitDecoding], threads: int | None, parts: bool, state: LevelStore | None = None
-) -> Iterator[Decoded]:
+def decode_batch(batch: list[UnitDecoding], threads: int | None) -> None:
+    """Decode units together."""
+    decoding_of(batch, threads)()
+
+
+def decoding_of(batch: list[UnitDecoding], threads: int | None, finished: Array | None = None) -> Callable[[], None]:
+    """What decodes units together when it is called, with all done before that can be. `finished` counts their segments
+    as in `PayloadDecoding`.
+    """
     with stage("decode"), naming_unit(batch[0].opened):
-        decode_payloads([item.job for item in batch if item.job is not None], threads)
-        _decode_float_pieces([item for item in batch if item.pieces is not None], threads)
-    if state is not None:
-        for item in batch:
-            item.leave_levels(state)
-    for item in batch:
-        with stage("compose", item.opened.path), naming_unit(item.opened):
-            composed = compose_unit(item.opened, item.results(), parts=parts)
-        for part, storage in composed:
-            yield Decoded(part, storage, item.opened)
+        jobs = [item.job for item in batch if item.job is not None]
+        payloads = PayloadDecoding(jobs, threads, finished=finished)
+
+    def run() -> None:
+        with stage("decode"), naming_unit(batch[0].opened):
+            payloads.run()
+            _decode_float_pieces([item for item in batch if item.pieces is not None], threads)
+
+    return run
+
+
+def compose(item: UnitDecoding, *, parts: bool = False) -> list[Decoded]:
+    """The tensors of a unit that is decoded."""
+    with stage("compose", item.opened.path), naming_unit(item.opened):
+        composed = compose_unit(item.opened, item.results(), parts=parts)
+    return [Decoded(part, storage, item.opened) for part, storage in composed]
 
 
 def _decode_float_pieces(batch: list[UnitDecoding], threads: int | None) -> None:

@@ -78,6 +78,16 @@ class UnitDecoding:
         """The array as it is, but for integers that the stream codes with a step."""
         return array if array.dtype == dtypes.find(dtype).storage else dtypes.from_float32(array, dtype)
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the kernels leave the unit's one tensor as it is handed out, so that nothing is left to do for rows
+        that are decoded.
+        """
+        opened, plain = self.opened, self.job is not None and self.planes is None
+        if not plain or opened.limbs is not None or not opened.is_one_as_coded:
+            return False
+        return bool(self.arrays[0].dtype == dtypes.find(opened.parts[0].dtype).storage)
+
     def leave_levels(self, state: LevelStore) -> None:
         """Let the next stream of updates build on the levels of this unit."""
         for part, levels in zip(self.opened.parts, self.levels, strict=False):
@@ -169,9 +179,9 @@ def decoded_with(opened: DataUnit, elements: range) -> range | None:
 
 def _elements_together(opened: DataUnit) -> int | None:
     """Elements of a block row or of a piece; a tensor's own bytes can be had one by one."""
-    part = opened.parts[0]
-    if opened.results() != opened.parts or opened.parts != (part,):
+    if not opened.is_one_as_coded:
         return None
+    (part,) = opened.parts
     if opened.pieces is not None:
         return float_pieces.PIECE // _symbols_of_a_value(opened)
     if is_raw(opened):

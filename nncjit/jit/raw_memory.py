@@ -175,10 +175,12 @@ if JIT:
 
     @intrinsic
     def atomic_add(context, p, value):
-        """Add value to the int64 at address p, in one step for all threads; returns what was there before."""
+        """Add value to the int64 at address p, in one step for all threads; returns what was there before. Who sees the
+        sum sees what was written before it.
+        """
 
         def generate(_context, builder, _signature, args):
-            return builder.atomic_rmw("add", llvm_ir.pointer(builder, args[0], I64), args[1], "monotonic")
+            return builder.atomic_rmw("add", llvm_ir.pointer(builder, args[0], I64), args[1], "acq_rel")
 
         return types.int64(types.int64, types.int64), generate
 

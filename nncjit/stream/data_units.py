@@ -79,9 +79,20 @@ class DataUnit:
 
     def _is_made(self, result: Part) -> bool:
         """Whether a result is another array than what was coded."""
+        return (result.role == "W" and self._is_moved) or all(part.name != result.name for part in self.parts)
+
+    @property
+    def _is_moved(self) -> bool:
+        """Whether its matrix has other dimensions, or another order of them, than it is coded with."""
         header = self.unit.header
-        moved = header.first_tensor_dimension_shift or header.concatenation_axis_index is not None
-        return bool(result.role == "W" and moved) or all(part.name != result.name for part in self.parts)
+        return bool(header.first_tensor_dimension_shift) or header.concatenation_axis_index is not None
+
+    @property
+    def is_one_as_coded(self) -> bool:
+        """Whether the unit gives one tensor whose elements are coded in their order, so that some of them can be had
+        without the others. A square matrix shows by no shape that it was moved.
+        """
+        return len(self.parts) == 1 and not self._is_moved and self.results() == self.parts
 
     def results(self, *, parts: bool = False) -> tuple[Part, ...]:
         """The tensors that the unit gives, without their values. Spec, section 9.

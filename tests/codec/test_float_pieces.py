@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nncjit
-from nncjit.decoder import stream_decoder
+from nncjit.decoder import concurrent_decoder
 from nncjit.decoder.float_piece_decoder import PiecesJob, decode_float_pieces
 from nncjit.encoder import float_piece_encoder, unit_contents
 from nncjit.encoder.float_piece_encoder import split_in_pieces
@@ -123,8 +123,8 @@ def test_a_file_is_read_some_elements_at_a_time(tmp_path, monkeypatch):
     safetensors.save_file({"w": WEIGHTS}, tmp_path / "m.safetensors")
     nncjit.compress(tmp_path / "m.safetensors", tmp_path / "m.nnc", preset="lossless")
     assert nncjit.decode(tmp_path / "m.nnc")["w"].tobytes() == WEIGHTS.tobytes()
-    monkeypatch.setattr(stream_decoder, "HUGE", 1 << 16)
-    monkeypatch.setattr(stream_decoder, "PIECE", 1 << 16)
+    monkeypatch.setattr(concurrent_decoder, "HUGE", 1 << 16)
+    monkeypatch.setattr(concurrent_decoder, "PIECE", 1 << 16)
     monkeypatch.setattr(Writer, "put", lambda *_: pytest.fail("was put at once"))
     nncjit.decompress(tmp_path / "m.nnc", tmp_path / "back.safetensors", max_bytes=WEIGHTS.nbytes)
     assert safetensors.load_file(tmp_path / "back.safetensors")["w"].tobytes() == WEIGHTS.tobytes()

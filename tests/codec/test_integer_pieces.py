@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import nncjit
 from nncjit import dtypes
-from nncjit.decoder import stream_decoder
+from nncjit.decoder import concurrent_decoder
 from nncjit.decoder.float_piece_decoder import PiecesJob, decode_float_pieces
 from nncjit.encoder.integer_piece_encoder import Way, cheapest_way, in_pieces
 from nncjit.stream.float_pieces import PIECE
@@ -131,8 +131,8 @@ def test_a_slice_and_a_huge_tensor_are_decoded_by_pieces(tmp_path, monkeypatch):
         tensor = opened.get_slice("w")
         for rows in (slice(0, 3), slice(500, 530), slice(-2, None)):
             assert (tensor[rows] == words[rows]).all()
-    monkeypatch.setattr(stream_decoder, "HUGE", 1 << 16)
-    monkeypatch.setattr(stream_decoder, "PIECE", 1 << 12)
+    monkeypatch.setattr(concurrent_decoder, "HUGE", 1 << 16)
+    monkeypatch.setattr(concurrent_decoder, "PIECE", 1 << 12)
     safetensors = pytest.importorskip("safetensors.numpy")
     nncjit.decompress(tmp_path / "w.nnc", tmp_path / "w.safetensors")
     assert (safetensors.load_file(tmp_path / "w.safetensors")["w"] == words).all()

@@ -36,14 +36,14 @@ def stream() -> bytes:
 def block_rows(monkeypatch) -> list[tuple[str, int]]:
     """How many block rows of which tensor are decoded."""
     seen: list[tuple[str, int]] = []
-    decode = stream_decoder.decode_payloads
+    decoding = stream_decoder.PayloadDecoding
 
-    def note(jobs, threads):
+    def note(jobs, threads, finished):
         for job in jobs:
             seen.extend((job.path, len(layer.block_rows or range(layer.layer.block_rows))) for layer in job.layers)
-        return decode(jobs, threads)
+        return decoding(jobs, threads, finished=finished)
 
-    monkeypatch.setattr(stream_decoder, "decode_payloads", note)
+    monkeypatch.setattr(stream_decoder, "PayloadDecoding", note)
     return seen
 
 

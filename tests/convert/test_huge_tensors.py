@@ -14,7 +14,7 @@ from nncjit.cabac import arithmetic_encoder, layer_groups, row_skipping
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.narrow_levels import NarrowLevels
 from nncjit.cabac.scan import to_scan
-from nncjit.decoder import stream_decoder
+from nncjit.decoder import concurrent_decoder
 from nncjit.encoder import huge_tensors, unit_payloads
 from nncjit.encoder.huge_tensors import HugeTensor
 from nncjit.encoder.model_encoder import encode_model
@@ -205,8 +205,8 @@ def test_huge_tensors_are_decoded_piece_by_piece(shape, quantizer, monkeypatch, 
     folder.mkdir()
     nncjit.compress(source, tmp_path / "m.nnc", quantizer=quantizer)
     nncjit.decompress(tmp_path / "m.nnc", tmp_path / "whole.safetensors")
-    monkeypatch.setattr(stream_decoder, "HUGE", 1 << 16)
-    monkeypatch.setattr(stream_decoder, "PIECE", 1 << 16)
+    monkeypatch.setattr(concurrent_decoder, "HUGE", 1 << 16)
+    monkeypatch.setattr(concurrent_decoder, "PIECE", 1 << 16)
     monkeypatch.setattr(Writer, "put", lambda *_: pytest.fail("was put at once"))
     nncjit.decompress(tmp_path / "m.nnc", tmp_path / "pieces.safetensors", max_bytes=values.size * 2)
     nncjit.decompress(tmp_path / "m.nnc", folder / "m.safetensors.index.json")
@@ -225,8 +225,8 @@ def test_huge_tensors_of_onnx_files_go_by_block_rows(external, small_windows, mo
     onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx", save_as_external_data=external, location="m.data")
     nncjit.compress(tmp_path / "m.onnx", tmp_path / "m.nnc")
     nncjit.decompress(tmp_path / "m.nnc", tmp_path / "whole.onnx")
-    monkeypatch.setattr(stream_decoder, "HUGE", 1 << 16)
-    monkeypatch.setattr(stream_decoder, "PIECE", 1 << 16)
+    monkeypatch.setattr(concurrent_decoder, "HUGE", 1 << 16)
+    monkeypatch.setattr(concurrent_decoder, "PIECE", 1 << 16)
     monkeypatch.setattr(Writer, "put", lambda *_: pytest.fail("was put at once"))
     nncjit.decompress(tmp_path / "m.nnc", tmp_path / "pieces.onnx")
     small_windows()

@@ -159,7 +159,7 @@ def test_units_of_one_element_take_little_memory_together() -> None:
     assert peak < 64 << 20, "a context for each unit of a batch, not of the stream"
 
 
-@pytest.mark.parametrize("where", ["prepare_unit", "decode_payloads", "compose_unit"])
+@pytest.mark.parametrize("where", ["prepare_unit", "PayloadDecoding", "compose_unit"])
 def test_no_memory_is_our_error(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from nncjit.decoder import stream_decoder
 
