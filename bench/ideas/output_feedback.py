@@ -30,7 +30,7 @@ from nncjit.quant.feedback import RowLevels, RowSums
 from nncjit.quant.input_metric import InputMetric
 from nncjit.torch import calibration_moments
 
-SAMPLES = 512
+SAMPLES = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,9 +81,12 @@ def factors(metric: np.ndarray, damping: float, block: int) -> tuple[np.ndarray,
 
 def promised(subject: Subject, damping: float, block: int) -> float:
     """Bits a weight that feedback saves, if errors were white and the damped metrics the truth."""
-    metrics = output_metrics(subject).values()
-    gains = [-0.5 * len(metric) * np.log2(factors(metric, damping, block)[1].mean()) for metric in metrics]
-    return float(sum(gains) / sum(map(len, metrics)))
+    gains, weights = 0.0, 0
+    for name, metric in output_metrics(subject).items():
+        size = subject.weights[name].size
+        gains -= 0.5 * size * np.log2(factors(metric, damping, block)[1].mean())
+        weights += size
+    return float(gains / weights)
 
 
 def feedback_along_outputs(damping: float, *, weighed: bool = False) -> Idea:
@@ -120,7 +123,7 @@ def feedback_along_outputs(damping: float, *, weighed: bool = False) -> Idea:
 
     def encode(subject: Subject, known: Statistics, quality: float) -> bytes:
         if np.isfinite(damping) and quality == subject.qualities[0]:
-            told = ", ".join(f"{promised(subject, damping, block):.4f} in blocks of {block}" for block in (1, 16, 64))
+            told = ", ".join(f"{promised(subject, damping, block):.4f} in blocks of {block}" for block in (16, 64))
             print(f"feedback along outputs, damping {damping:g}, promises bits a weight: {told}", flush=True)
         kept = input_metrics.factorise
 
