@@ -334,7 +334,7 @@ def _tokenizer_of(loader: Any, path: Path, kept: dict[str, Any]) -> tuple[Any, s
     try:
         found = loader.from_pretrained(path, **kept)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        return None, _first_line(error).rstrip(":")
+        return None, _first_line(error).rstrip(": ")
     if set(found.get_vocab().values()) <= set(found.all_special_ids):
         return None, "it knows no words"
     return found, ""
