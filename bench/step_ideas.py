@@ -6,7 +6,8 @@ Three kinds of ideas. Those on a stream are compared with what the library does 
 settings are chosen on, as those of ``bench/calibration_ideas.py``:
 
 * scan-N: scan_order N for all tensors; 0 is raster order;
-* factors-N: factors of rows between 1/N and N.
+* factors-N: factors of rows between 1/N and N;
+* folded-gains: gains of batch norms multiplied into the weights before them, and statistics of that network.
 
 Those on a matrix are tried on three of MiniLM's (``bench.ideas.matrix_trials``): refit, second-sweep, groups-N.
 
@@ -21,6 +22,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ import nncjit
 from bench.context_bounds import watched_units
 from bench.ideas import matrix_trials
 from bench.ideas.idea_curves import Idea, compare, encoded
-from bench.ideas.subjects import SUBJECTS, Subject
+from bench.ideas.subjects import SUBJECTS, Subject, Weights
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.calibrate import Statistics
@@ -40,6 +42,7 @@ from nncjit.encoder import calibrated_parts, table_transform
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.errors import NncWarning
 from nncjit.quant.codebook import Codebook
+from nncjit.reduce.blocks import find_blocks
 
 WIDEST_BOOK = 256
 
@@ -70,7 +73,25 @@ def within(factor: float) -> Idea:
     return idea
 
 
+@cache
+def folded(subject: Subject) -> tuple[Weights, Statistics]:
+    """The same network with gains of 1, and its statistics."""
+    weights = dict(subject.weights)
+    for block in find_blocks({name: array.shape for name, array in weights.items()}):
+        if block.gamma is not None:
+            weight, gain = weights[block.weight], weights[block.gamma]
+            weights[block.weight] = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
+            weights[block.gamma] = np.ones_like(gain)
+    return weights, subject.collect(weights, None, None, 0)
+
+
+def with_folded_gains(subject: Subject, known: Statistics, quality: float) -> bytes:  # noqa: ARG001
+    """Gains of norms in the weights before them."""
+    return encoded(*folded(subject), quality)
+
+
 ON_STREAMS: dict[str, Idea] = {
+    "folded-gains": with_folded_gains,
     **{f"scan-{order}": scanned(order) for order in (0, 2, 3)},
     **{f"factors-{factor}": within(factor) for factor in (4, 32)},
 }

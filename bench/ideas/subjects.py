@@ -200,5 +200,8 @@ class Classifier(Subject):
         return {key: tensor.numpy() for key, tensor in state.items()}
 
 
-SUBJECTS = {"minilm": MiniLm, **{name: lambda name=name: Classifier(name) for name in ("digits", "resnet", "vgg")}}
+SUBJECTS = {
+    "minilm": MiniLm,
+    **{name: lambda name=name: Classifier(name) for name in ("digits", "mobilenet", "resnet", "vgg")},
+}
 """What makes each of them."""
