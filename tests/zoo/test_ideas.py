@@ -103,3 +103,4 @@ def test_feedback_along_outputs_lowers_the_loss_by_both_metrics(
         error = (decoded["w"] - subject.weights["w"]).astype(np.float64)
         lost.append(np.trace(error @ known["w"].metric()[0] @ error.T @ both))
     assert lost[1] < 0.7 * lost[0]
+    assert 0 < output_feedback.promised(subject, 1.0, 64) < output_feedback.promised(subject, 0.3, 64)
