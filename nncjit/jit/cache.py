@@ -3,7 +3,9 @@
 Numba's own cache looks at one source file a kernel: a change in a function that the kernel calls from another file
 goes unnoticed, and a damaged file or a folder that cannot be written stops the program. Here a kernel's file is named
 by a digest of everything that its machine code depends on, holds its own checksum, and appears at once or not at all.
-Whatever goes wrong with it, the kernel is compiled. Where no folder can be written, a warning says so once.
+Whatever goes wrong with it, the kernel is compiled. Where no folder can be written, a warning says so once. A process
+whose source files were replaced while it runs, by an upgrade, neither reads nor writes: what it has in memory is not
+what they say.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import pickle
 import re
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
@@ -35,6 +38,8 @@ SETTINGS = (
     *("CPU_NAME", "CPU_FEATURES", "ENABLE_AVX"),
 )
 """Settings of Numba that change what a kernel becomes."""
+_LOADED = time.time_ns()
+"""When this process loaded the package."""
 _KEPT_SECONDS = 30 * 24 * 3600
 """Older versions of a kernel are kept for so long: another installation may use them."""
 _IMPORT = re.compile(r"^\s*(?:from|import)\s+nncjit\.([\w.]+)(?:\s+import\s+(\w+))?", re.MULTILINE)
@@ -107,6 +112,10 @@ def write_note(name: str, data: bytes) -> None:
             break
 
 
+class _ReplacedError(Exception):
+    """A source file is newer than what this process has loaded of it."""
+
+
 class KernelCache:
     """What Numba's dispatcher asks for compiled code: one file for each signature of a kernel."""
 
@@ -161,6 +170,8 @@ class KernelCache:
         settings = [getattr(config, name, None) for name in SETTINGS], sorted(numba_internals.AVAILABLE)
         depends = hashlib.sha256(repr((sig, _processor(), versions, settings)).encode())
         for path in sorted(sources(Path(self._function.__code__.co_filename))):
+            if path.stat().st_ctime_ns > _LOADED:
+                raise _ReplacedError(path)
             depends.update(hashlib.sha256(path.read_bytes()).digest())
         return f"{self._name}-{depends.hexdigest()[:24]}"
 

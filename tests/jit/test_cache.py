@@ -107,6 +107,26 @@ def test_a_change_in_any_file_that_a_kernel_stands_on_is_noticed(install):
     assert [install.run(), install.run()] == [(77, 0), (77, 1)]
 
 
+UPGRADED = """
+from pathlib import Path
+from nncjit.probe import kernels, numbers
+Path(numbers.__file__).write_text("FACTOR = 3\\n")
+print(kernels.probe(5), sum(kernels.probe.stats.cache_hits.values()))
+"""
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_upgrade_of_a_running_process_mixes_no_versions(install, compiled):
+    if compiled:
+        install.write("numbers", "FACTOR = 3\n")
+        assert install.run() == (16, 0)
+        install.write("numbers", "FACTOR = 2\n")
+    before = install.files()
+    assert result(install.start(UPGRADED)) == (11, 0)
+    assert install.files() == before
+    assert install.run() == (16, int(compiled))
+
+
 def test_a_change_elsewhere_compiles_nothing(install):
     install.run()
     install.write("other", "x = 1\n")
