@@ -5,6 +5,7 @@ make up for what coded weights do to each norm's input.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from nncjit.errors import ModelError
+from nncjit.option_values import check_flags
+from nncjit.reduce import find_blocks
 from nncjit.torch.calibration_inputs import as_in_use, check_model, runner, to_device, unwrapped
 
 __all__ = ["match_norms", "merge_norms"]
@@ -23,7 +26,7 @@ SMALLEST = 1e-8
 _MEAN = ".running_mean"
 
 
-def merge_norms(model: nn.Module | dict[str, Tensor], *, eps: float = 1e-5) -> int:
+def merge_norms(model: nn.Module | dict[str, Tensor], *, eps: float = 1e-5, gains: bool = False) -> int:
     """Put the running statistics of batch norms into their weights and biases.
 
     The network computes the same, but each norm's mean is 0 and its variance 1 now: constants, which a stream holds
@@ -35,6 +38,10 @@ def merge_norms(model: nn.Module | dict[str, Tensor], *, eps: float = 1e-5) -> i
         Changed in place.
     eps : float
         Of the norms of a dict; those of a module tell theirs.
+    gains : bool
+        Whether the norms' weights go on into the layers before them, where names tell which these are (as for
+        ``fold_batchnorm``, see `nncjit.reduce.find_blocks`). Nothing but the norm may read such a layer. The weights
+        become constants, too. Do it before `calibrate`, not between coding and `match_norms`.
 
     Returns
     -------
@@ -44,21 +51,44 @@ def merge_norms(model: nn.Module | dict[str, Tensor], *, eps: float = 1e-5) -> i
     Raises
     ------
     ModelError
-        A norm's statistics are not finite, or a variance is negative.
+        A norm's statistics or weights are not finite, or a variance is negative.
+    OptionError
+        `gains` is no bool.
     """
-    count = 0
+    check_flags(gains=gains)
+    merged = set[str]()
     for name, norm, epsilon in _norms_of(model, eps):
         mean, variance, weight, bias = norm
         root = (variance.double() + epsilon).sqrt()
         if not (root.isfinite().all() and mean.isfinite().all() and (root > 0).all()):
             raise ModelError(f"{name}: the norm's statistics are no mean and variance")
+        if gains and not weight.isfinite().all():
+            raise ModelError(f"{name}: the norm's weights are not finite")
         with torch.no_grad():
             bias.copy_(bias.double() - weight.double() * mean.double() / root)
             weight.copy_(weight.double() * math.sqrt(1 + epsilon) / root)
             mean.zero_()
             variance.fill_(1)
-        count += 1
-    return count
+        merged.add(f"{name}.running_mean")
+    if gains:
+        _move_gains(model, merged)
+    return len(merged)
+
+
+def _move_gains(model: nn.Module | dict[str, Tensor], norms: set[str]) -> None:
+    """Multiply the weights of these norms, which the names of their means tell, into the layers before them."""
+    tensors = dict(model.state_dict(keep_vars=True) if isinstance(model, nn.Module) else model)
+    uses = Counter(tensor.data_ptr() for tensor in tensors.values())
+    for block in find_blocks({name: tuple(tensor.shape) for name, tensor in tensors.items()}):
+        if block.mean not in norms or block.gamma is None or uses[tensors[block.weight].data_ptr()] > 1:
+            continue
+        gain = tensors[block.gamma].double()
+        with torch.no_grad():
+            for name, axis in ((block.weight, block.axis), (block.bias, 0)):
+                if name is not None:
+                    tensor = tensors[name]
+                    tensor.copy_(tensor.double() * gain.reshape([-1 if k == axis else 1 for k in range(tensor.ndim)]))
+            tensors[block.gamma].fill_(1)
 
 
 def _norms_of(model: Any, eps: float) -> Iterator[tuple[str, tuple[Tensor, Tensor, Tensor, Tensor], float]]:

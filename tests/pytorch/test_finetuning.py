@@ -341,6 +341,59 @@ def test_norms_without_statistics_of_their_own_compute_the_same(kind):
     assert len(nncjit.encode(merged.state_dict())) < len(nncjit.encode(model.state_dict()))
 
 
+class Branches(nn.Module):
+    """Layers with and without a bias, of all kinds, before their norms; and a layer that two norms follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6, eps=1e-3)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.BatchNorm2d(6)
+        self.conv3, self.bn3 = nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5)
+        self.conv4, self.bn4 = nn.Conv2d(5, 5, 1), nn.BatchNorm2d(5)
+        self.conv4.weight = self.conv3.weight = nn.Parameter(torch.randn(5, 5, 1, 1))
+        self.conv3.in_channels = 5
+        self.first = nn.BatchNorm2d(2)
+
+    def forward(self, x):
+        x = self.bn2(self.conv2(self.bn1(self.conv1(self.first(x))).relu())).relu()[:, :5]
+        return self.bn4(self.conv4(self.bn3(self.conv3(x)).relu()))
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_gains_go_into_the_layers_before_their_norms(as_dict):
+    torch.manual_seed(0)
+    model = Branches()
+    with torch.no_grad():
+        for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            norm.weight.normal_()
+            norm.bias.normal_()
+        model.bn1.weight[0] = 0
+    model.eval()
+    x, merged = torch.randn(3, 2, 9, 9), copy.deepcopy(model)
+    if as_dict:
+        for norm in (model.bn1, merged.bn1):
+            norm.eps = 1e-5
+        state = {name: tensor.clone() for name, tensor in merged.state_dict().items()}
+        state["conv4.weight"] = state["conv3.weight"]
+        assert merge_norms(state, gains=True) == 5
+        merged.load_state_dict(state)
+    else:
+        assert merge_norms(merged, gains=True) == 5
+    torch.testing.assert_close(merged(x), model(x))
+    norms = {name: norm for name, norm in merged.named_modules() if isinstance(norm, nn.BatchNorm2d)}
+    moved = {name for name, norm in norms.items() if (norm.weight == 1).all()}
+    assert moved == {"bn1", "bn2"}, "shared weights, and the norm before all layers, keep theirs"
+
+
+def test_gains_that_are_not_finite_are_told():
+    norm = nn.BatchNorm1d(2)
+    norm.weight.data[1] = torch.inf
+    with pytest.raises(ModelError, match="not finite"):
+        merge_norms(norm, gains=True)
+
+
 def test_a_norm_s_damaged_statistics_are_told():
     with pytest.raises(ModelError, match="mean and variance"):
         merge_norms(
