@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,6 +36,7 @@ from bench.context_bounds import watched_units
 from bench.ideas import matrix_trials
 from bench.ideas.idea_curves import Idea, compare, encoded
 from bench.ideas.subjects import SUBJECTS, Subject, Weights
+from bench.zoo import layers
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.calibrate import Statistics
@@ -42,7 +44,7 @@ from nncjit.encoder import calibrated_parts, table_transform
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.errors import NncWarning
 from nncjit.quant.codebook import Codebook
-from nncjit.reduce.blocks import find_blocks
+from nncjit.torch import merge_norms
 
 WIDEST_BOOK = 256
 
@@ -76,12 +78,9 @@ def within(factor: float) -> Idea:
 @cache
 def folded(subject: Subject) -> tuple[Weights, Statistics]:
     """The same network with gains of 1, and its statistics."""
-    weights = dict(subject.weights)
-    for block in find_blocks({name: array.shape for name, array in weights.items()}):
-        if block.gamma is not None:
-            weight, gain = weights[block.weight], weights[block.gamma]
-            weights[block.weight] = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
-            weights[block.gamma] = np.ones_like(gain)
+    state = {name: torch.from_numpy(array.copy()) for name, array in subject.weights.items()}
+    merge_norms(state, eps=layers.NORM_EPSILON, gains=True)
+    weights = {name: tensor.numpy() for name, tensor in state.items()}
     return weights, subject.collect(weights, None, None, 0)
 
 
