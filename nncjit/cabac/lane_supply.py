@@ -10,6 +10,7 @@ import numpy as np
 from nncjit.cabac import lane_choice
 from nncjit.cabac import lane_decoder_kernels as kernels
 from nncjit.cabac import lane_records as lr
+from nncjit.cabac.lane_reach import best_start
 from nncjit.cabac.lane_tables import tables_of
 from nncjit.jit import Table, aligned_zeros
 from nncjit.jit import threads as jit_threads
@@ -79,7 +80,7 @@ def jobs_for_lanes(
     fits &= (n_bits >= 8 * SMALLEST_PAYLOAD) & (n_bits <= 8 * LARGEST_PAYLOAD)
     if np.count_nonzero(fits) < FEWEST_LANES:
         return None
-    first = _best_start(payload[fits], n_bits[fits] >> 3, bits[fits])
+    first = best_start(payload[fits], n_bits[fits] >> 3, bits[fits], REACH)
     fits &= (payload >= first) & (payload + (n_bits >> 3) - first < REACH)
     chosen = np.flatnonzero(fits)
     threads, workers = workers, min(workers, len(chosen) // FEWEST_LANES)
@@ -110,15 +111,6 @@ def _end_sooner(bits: Array, workers: int, threads: int) -> bool:
     total, longest = int(bits.sum()), int(bits.max())
     in_lanes = LANE_CYCLES * max(total / (workers * lr.LANES), longest)
     return in_lanes < PAIR_CYCLES * max(total / threads, 2 * longest)
-
-
-def _best_start(payload: Array, n_bytes: Array, bits: Array) -> int:
-    """The payload from which on indices of 32 bits reach the most bits."""
-    order = np.argsort(payload, kind="stable")
-    start, stop = payload[order], payload[order] + n_bytes[order]
-    sums = np.concatenate([[0], np.cumsum(bits[order])])
-    reached = sums[np.searchsorted(stop, start + REACH)] - sums[:-1]
-    return int(start[np.argmax(reached)])
 
 
 def run(jobs: LaneJobs, table: Table, segments: Array, streams: Table, groups: Table) -> Table:

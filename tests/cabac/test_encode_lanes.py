@@ -168,6 +168,23 @@ def outcome(encoder: PayloadEncoder) -> object:
         return str(error)
 
 
+def side_by_side(cases: list[Given]) -> list[Given]:
+    """The same, with all levels in one array: lanes reach no further than a few gigabytes."""
+    joined = np.concatenate([case.levels for case in cases])
+    parts = np.split(joined, np.cumsum([case.levels.size for case in cases])[:-1])
+    return [case._replace(levels=part) for case, part in zip(cases, parts, strict=True)]
+
+
+def test_what_is_far_away_is_coded_otherwise(lanes, monkeypatch):
+    cases = side_by_side([Given(Layer.of((60, 4)), plain_levels(Layer.of((60, 4)), 1.0, seed=k)) for k in range(6)])
+    monkeypatch.setattr(lane_encoder, "REACH", 4 * cases[0].levels.nbytes + 1)
+    queue = RowQueue()
+    encoders = [begun(cases[k], queue) for k in (5, 0, 1, 2, 3)]
+    found = [encoder.finish() for encoder in encoders]
+    assert lanes == [False, True, True, True, True]
+    assert found == [one_stream(cases[k], selection="none", row_skip=False)[0] for k in (5, 0, 1, 2, 3)]
+
+
 def begun(case: Given, queue: RowQueue | None = None) -> PayloadEncoder:
     encoder = PayloadEncoder()
     encoder.layer(case.levels, case.layer, selection="none", row_skip=False, queue=queue)
@@ -213,7 +230,9 @@ def test_few_rows_are_coded_otherwise(lanes, monkeypatch):
 def test_a_layer_that_would_keep_one_lane_busy_is_coded_otherwise(lanes, monkeypatch):
     monkeypatch.setattr(lane_encoder, "FEWEST_ROWS", 5)
     sizes = (900, 30, 30, 30, 1000, 30, 30, 30)
-    cases = [Given(Layer.of((size, 4)), plain_levels(Layer.of((size, 4)), 1.0, seed=size)) for size in sizes]
+    cases = side_by_side(
+        [Given(Layer.of((size, 4)), plain_levels(Layer.of((size, 4)), 1.0, seed=size)) for size in sizes]
+    )
     queue = RowQueue()
     encoders = [begun(case, queue) for case in cases]
     found = [encoder.finish() for encoder in encoders]
