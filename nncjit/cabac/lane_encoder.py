@@ -23,7 +23,7 @@ from nncjit.cabac.block_row_pieces import states_before
 from nncjit.cabac.encoder_input import PreparedLayer, check_faults
 from nncjit.cabac.encoder_records import ENCODER, RESTART, TOO_LARGE, WRONG_STATE
 from nncjit.cabac.lane_encoder_records import ENCODER_GROUP, FRONT, FULL, LANE_CODING, LANE_ROW, ROOM
-from nncjit.cabac.lane_reach import best_start
+from nncjit.cabac.lane_reach import within_reach
 from nncjit.cabac.lane_records import LANES, LONGEST_UNARY, PLACES
 from nncjit.cabac.lane_tables import AT_GTX, AT_REM, AT_SIG, tables_of
 from nncjit.cabac.layer import MAX_LEVEL
@@ -149,9 +149,8 @@ def _code(layers: list[QueuedLayer], workers: Executor | None) -> None:
     levels = [queued.prepared.levels for queued in layers]
     start, n_bytes = np.array([address(each) for each in levels]), np.array([each.nbytes for each in levels])
     coded = np.array([queued.prepared.coded for queued in layers])
-    base = best_start(start, n_bytes, coded, REACH)
-    within = (start >= base) & (start + n_bytes - base < REACH)
-    layers = [queued for queued, yes in zip(layers, within, strict=True) if yes]
+    base, near = within_reach(start, n_bytes, coded, REACH)
+    layers = [queued for queued, yes in zip(layers, near, strict=True) if yes]
     layers.sort(key=lambda queued: queued.longest)
     total = sum(queued.prepared.coded for queued in layers)
     while layers and total < FEWEST_ROWS * layers[-1].longest:  # its lane would be busy when the others have ended

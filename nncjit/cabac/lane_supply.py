@@ -10,7 +10,7 @@ import numpy as np
 from nncjit.cabac import lane_choice
 from nncjit.cabac import lane_decoder_kernels as kernels
 from nncjit.cabac import lane_records as lr
-from nncjit.cabac.lane_reach import best_start
+from nncjit.cabac.lane_reach import within_reach
 from nncjit.cabac.lane_tables import tables_of
 from nncjit.jit import Table, aligned_zeros
 from nncjit.jit import threads as jit_threads
@@ -78,11 +78,11 @@ def jobs_for_lanes(
     payload, n_bits, unary_length, dq = (layers[name][of] for name in ("words", "n_bits", "unary_length", "dq"))
     fits = regular & (unary_length <= lr.LONGEST_UNARY) & (size >= SMALLEST) & (size <= LARGEST)
     fits &= (n_bits >= 8 * SMALLEST_PAYLOAD) & (n_bits <= 8 * LARGEST_PAYLOAD)
-    if np.count_nonzero(fits) < FEWEST_LANES:
-        return None
-    first = best_start(payload[fits], n_bits[fits] >> 3, bits[fits], REACH)
-    fits &= (payload >= first) & (payload + (n_bits >> 3) - first < REACH)
     chosen = np.flatnonzero(fits)
+    if chosen.size < FEWEST_LANES:
+        return None
+    first, near = within_reach(payload[chosen], n_bits[chosen] >> 3, bits[chosen], REACH)
+    chosen = chosen[near]
     threads, workers = workers, min(workers, len(chosen) // FEWEST_LANES)
     if workers == 0:
         return None
@@ -93,7 +93,7 @@ def jobs_for_lanes(
     numbers, counts = np.unique(kind, return_counts=True)
     kinds = [(int(number) >> 1, int(number) & 1, int(count)) for number, count in zip(numbers, counts, strict=True)]
     lanes = min(lr.LANES, -(-len(chosen) // workers))
-    return LaneJobs(chosen, kinds, int(first), workers, lanes)
+    return LaneJobs(chosen, kinds, first, workers, lanes)
 
 
 def _length_class(bits: Array) -> Array:

@@ -182,7 +182,9 @@ def test_a_square_matrix_that_was_moved_is_no_rows_of_its_code(monkeypatch):
     assert counts == {"w": 1}
 
 
-def counted(payload, size, finished, *, lanes, rows=40):
+def counted(size, *, lanes, damage=lambda _: None, counts_of=lambda n: np.zeros(n, np.int64)):
+    """A decoding that counts its segments, its job, the levels that were coded, and the counts."""
+    rows = 40
     layer = Layer.of((rows, size // rows), scan=1)
     encoder = PayloadEncoder()
     levels = np.resize(np.arange(-3, 4, dtype=np.int32), size)
@@ -191,42 +193,30 @@ def counted(payload, size, finished, *, lanes, rows=40):
     (points,) = encoder.entry_points
     table = np.array([(p.value, p.state, p.offset) for p in points], np.int64).reshape(-1, 3)
     job = LayerJob(layer, np.empty(size, np.int32), delivery=LEVELS, points=table)
-    payload(data)
-    decoding = PayloadDecoding([PayloadJob(data, (job,))], 2, lanes=lanes, finished=finished(count_segments(job)))
-    return decoding, job, levels
+    damage(data)
+    counts = counts_of(count_segments(job))
+    return PayloadDecoding([PayloadJob(data, (job,))], 2, lanes=lanes, finished=counts), job, levels, counts
 
 
 @pytest.mark.parametrize("lanes", [False, True])
 def test_segments_are_counted_when_they_are_done(lanes):
-    counts = []
-
-    def finished(count):
-        counts.append(np.zeros(count, np.int64))
-        return counts[0]
-
-    decoding, job, levels = counted(lambda _: None, 80_000, finished, lanes=lanes)
-    assert not counts[0].any()
+    decoding, job, levels, counts = counted(80_000, lanes=lanes)
+    assert not counts.any()
     decoding.run()
     assert np.array_equal(job.out, levels)
-    assert counts[0].tolist() == [1] * 5
+    assert counts.tolist() == [1] * 5
 
 
 @pytest.mark.parametrize("lanes", [False, True])
 def test_segments_with_a_fault_are_not_counted(lanes):
-    counts = []
-
-    def finished(count):
-        counts.append(np.zeros(count, np.int64))
-        return counts[0]
-
-    def damaged(data):
+    def damage(data):
         data[len(data) // 2 :] = 255
 
-    decoding, job, levels = counted(damaged, 80_000, finished, lanes=lanes)
+    decoding, job, levels, counts = counted(80_000, lanes=lanes, damage=damage)
     with pytest.raises(BitstreamError):
         decoding.run()
-    assert counts[0].max() <= 1
-    for k in np.flatnonzero(counts[0][:2]):
+    assert counts.max() <= 1
+    for k in np.flatnonzero(counts[:2]):
         rows = slice(16_000 * k, 16_000 * (k + 1))
         assert np.array_equal(job.out[rows], levels[rows])
 
@@ -234,4 +224,4 @@ def test_segments_with_a_fault_are_not_counted(lanes):
 @pytest.mark.parametrize("wrong", [lambda n: np.zeros(n + 1, np.int64), lambda n: np.zeros(n, np.int32)])
 def test_counts_that_do_not_fit_are_refused(wrong):
     with pytest.raises(OptionError, match="finished"):
-        counted(lambda _: None, 800, wrong, lanes=False)
+        counted(800, lanes=False, counts_of=wrong)
