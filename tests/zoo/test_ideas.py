@@ -8,11 +8,13 @@ import pytest
 import nncjit
 from nncjit.calibrate import Calibration, Statistics
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-from bench.calibration_ideas import IDEAS  # noqa: E402
-from bench.ideas import idea_curves, metric_ideas, network_ideas, output_feedback  # noqa: E402
-from bench.ideas.subjects import Part, Subject, Weights  # noqa: E402
+import torch
+
+from bench.calibration_ideas import IDEAS
+from bench.ideas import idea_curves, metric_ideas, network_ideas, output_feedback
+from bench.ideas.subjects import Part, Subject, Weights
 
 
 class OneLayer(Subject):

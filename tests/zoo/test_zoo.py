@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import nncjit
-
-ROOT = Path(__file__).resolve().parents[2]
-if not (ROOT / "bench" / "zoo").is_dir():
-    pytest.skip("the zoo is part of the source tree only", allow_module_level=True)
-sys.path.insert(0, str(ROOT))
-
-from bench import zoo  # noqa: E402
-from bench.zoo import autoencoder, charlm, layers, minilm, pictures  # noqa: E402
+from bench import zoo
+from bench.zoo import autoencoder, charlm, layers, minilm, pictures
 
 QUICK = ("audio", "autoencoder")
 RECORD = json.loads(zoo.RECORD.read_text("utf-8"))
@@ -80,7 +73,7 @@ def test_the_measures_notice_a_spoilt_model():
 
 
 def test_all_kept_files_together_are_small():
-    files = [path for folder in ("weights", "data") for path in (ROOT / "bench" / "zoo" / folder).iterdir()]
+    files = [path for folder in ("weights", "data") for path in (Path(zoo.__file__).parent / folder).iterdir()]
     assert files
     assert sum(path.stat().st_size for path in files) < 16_000_000
 
