@@ -19,7 +19,7 @@ from nncjit.calibrate.statistics_file import Statistics, TensorStatistics, is_st
 from nncjit.calibrate.statistics_record import TensorRecord
 from nncjit.calibrate.table_sums import TableSums
 from nncjit.calibrate.unfolding import unfold
-from nncjit.calibrate.weight_sums import FEWEST, are_apart, weight_sums
+from nncjit.calibrate.weight_sums import FEWEST, are_apart, are_same, weight_sums
 
 __all__ = [
     "FEWEST",
@@ -30,6 +30,7 @@ __all__ = [
     "TensorRecord",
     "TensorStatistics",
     "are_apart",
+    "are_same",
     "fisher_probe",
     "gaussian_probe",
     "is_statistics",

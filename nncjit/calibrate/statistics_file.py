@@ -31,6 +31,8 @@ Array = NDArray[Any]
 FORMAT = "nncjit statistics"
 VERSION = 1
 SUFFIX = ".safetensors"
+TRANSPOSED = "with its dimensions in another order; compress the weights as the network holds them that was calibrated"
+"""What statistics are of that do not fit a model, and what helps."""
 
 
 class Arrays(NamedTuple):
@@ -190,11 +192,13 @@ class Statistics(Mapping[str, TensorStatistics]):
         if not isinstance(shapes, Mapping):
             raise OptionError(f"shapes is {shown(shapes)}, must be shapes by name")
         for name, found in self._tensors.items():
-            if name in shapes and whole_numbers(f"{name}: its shape", shapes[name]) != found.record.shape:
-                raise ModelError(
-                    f"{name}: is {list(shapes[name])} in the model and {list(found.record.shape)} in the statistics: "
-                    "they are of another model"
-                )
+            if name not in shapes:
+                continue
+            shape = whole_numbers(f"{name}: its shape", shapes[name])
+            if shape != found.record.shape:
+                said = f"{name}: is {list(shape)} in the model and {list(found.record.shape)} in the statistics"
+                turned = f", or of this one {TRANSPOSED}" if sorted(shape) == sorted(found.record.shape) else ""
+                raise ModelError(f"{said}: they are of another model{turned}")
         missing = [name for name in self._tensors if name not in shapes]
         if self._tensors and len(missing) == len(self._tensors):
             raise ModelError(f"the statistics are of another model: it has no {missing[0]}")

@@ -106,7 +106,12 @@ class TensorRecord:
         """Outputs of one group; rows of a table."""
         if self.kind == "rows":
             return 1
-        return self.shape[1 + 2 * self.is_stacked - self.axis] // (self.groups if self.axis == 1 else 1)
+        return self.shape[self.output_axis] // (self.groups if self.axis == 1 else 1)
+
+    @property
+    def output_axis(self) -> int:
+        """The weight's dimension of outputs, beside `axis`."""
+        return 1 + 2 * self.is_stacked - self.axis
 
     @property
     def sets(self) -> int:

@@ -26,6 +26,9 @@ MOST = 1 << 20
 MOST_DISTANCE = 0.5
 """Squared, as a share of the weight's squares. Weights that have nothing in common are 2 apart, on average."""
 
+NEARLY = 0.02
+"""Squared, likewise. Half precision is nearer; of weights that have nothing in common, one pair in 10^12 is as near."""
+
 
 @cache
 def _signs(count: int) -> NDArray[np.int8]:
@@ -50,6 +53,14 @@ def weight_sums(values: Array) -> Array:
 
 def are_apart(known: Array, found: Array) -> bool:
     """Whether two weights' sums say that their values have little in common."""
+    return not _within(MOST_DISTANCE, known, found)
+
+
+def are_same(known: Array, found: Array) -> bool:
+    """Whether two weights' sums say that their values are nearly the same."""
+    return _within(NEARLY, known, found)
+
+
+def _within(share: float, known: Array, found: Array) -> bool:
     power = max(float(known[-1]), float(found[-1]))
-    distance = float(np.square(known[:-1] - found[:-1]).sum())
-    return distance > MOST_DISTANCE * power
+    return float(np.square(known[:-1] - found[:-1]).sum()) <= share * power

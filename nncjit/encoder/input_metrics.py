@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
 
 from nncjit import dtypes
-from nncjit.calibrate import FEWEST, Statistics, TensorRecord, are_apart, weight_sums
+from nncjit.calibrate import FEWEST, Statistics, TensorRecord, are_apart, are_same, weight_sums
+from nncjit.calibrate.statistics_file import TRANSPOSED
 from nncjit.errors import ModelError, OptionError
 from nncjit.model import TensorInfo
 from nncjit.quant.input_metric import InputMetric, factorise
@@ -77,9 +79,36 @@ class Metrics:
         return found is not None and math.prod(found.record.shape) >= FEWEST and found.sums() is not None
 
     def is_of_others(self, name: str, values: np.ndarray) -> bool:
-        """Whether the statistics were made of a weight that has little in common with this one."""
+        """Whether the statistics were made of a matrix that has little in common with this one.
+
+        Raises
+        ------
+        ModelError
+            They were made of its transpose, which has the same shape.
+        """
         known = self.statistics[name].sums() if self.can_compare(name) else None
-        return known is not None and are_apart(known, weight_sums(values))
+        if known is None or not are_apart(known, weight_sums(values)):
+            return False
+        record = self.statistics[name].record
+        turned = values.swapaxes(record.axis, record.output_axis)
+        if turned.shape == values.shape and are_same(known, weight_sums(turned)):
+            raise ModelError(f"{name}: the statistics are of this weight {TRANSPOSED}")
+        return True
+
+    def check_axes(self, infos: Iterable[TensorInfo]) -> None:
+        """Refuse statistics of a matrix by whose inputs, as the model's format tells, its outputs are counted.
+
+        Raises
+        ------
+        ModelError
+            They have one.
+        """
+        for info in infos:
+            record, role = self.record(info), info.role
+            if record is None or role is None or role.kind != "weight" or not role.layer:
+                continue
+            if record.kind == "linear" and not record.is_stacked and role.axis == record.axis:
+                raise ModelError(f"{info.name}: the statistics are of this weight {TRANSPOSED}")
 
     def _felt(self, name: str) -> float:
         """About what the output would lose without a weight, twice: if its layer kept the power of its inputs."""

@@ -36,6 +36,7 @@ FINE_DENSITY = 7
 def _loss_per_bit(infos: list[TensorInfo], metrics: Metrics, *, relative: bool) -> float:
     """Lambda of a model, after a check that the statistics are its own."""
     missing = metrics.statistics.check({info.name: info.shape for info in infos})
+    metrics.check_axes(infos)
     if missing:
         said = f"the statistics are of {len(missing)} weights more than the model has, {missing[0]} among them"
         warnings.warn(said, NncWarning, stacklevel=2)

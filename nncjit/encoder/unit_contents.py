@@ -163,11 +163,12 @@ def contents_alone(tensor: Tensor, plan: Plan, workers: Executor | None) -> Cont
     fresh = tensor.fresh or not np.may_share_memory(values, storage)
     del storage
     if is_matrix(info.shape):
+        of_others = known and plan.data.metrics is not None and plan.data.metrics.is_of_others(info.name, values)
         if known:
             found, told = _calibrated(info, values, measured, plan)
         else:
             found, told = _transformed(info, values, measured, plan, told)
-        if balanced and plan.data.metrics is not None and plan.data.metrics.is_of_others(info.name, values):
+        if balanced and of_others:
             told = OF_OTHERS + (f"; {told}" if told else "")
         if found is not None:
             return replace(found, reason=told)

@@ -14,6 +14,10 @@ import nncjit
 from nncjit import ModelError, NncError, NncWarning
 from nncjit.calibrate import Calibration, Statistics
 from nncjit.calibrate.statistics_file import Arrays
+from nncjit.encoder.execution import Data
+from nncjit.encoder.options import Options
+from nncjit.encoder.plan import Plan
+from nncjit.model import Role, TensorInfo
 
 IN, OUT = 24, 40
 HUGE, SMALL = np.float32(1e30), np.float32(1e-30)
@@ -203,6 +207,64 @@ def test_statistics_of_other_values_are_told(case, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nncjit.encode(nearly, calibration=path)
+
+
+LAYOUTS = {
+    "linear": ((20, 20), "linear", {}),
+    "inputs first": ((20, 20), "linear", {"axis": 0}),
+    "stack": ((3, 20, 20), "linear", {"axis": 2}),
+    "convolution": ((16, 16, 3, 3), "convolution", {}),
+    "transposed convolution": ((16, 16, 3, 3), "convolution", {"axis": 0}),
+    "table": ((20, 20), "table", {}),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 3.0}, {"compatible": "nncodec"}])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_square_weights_are_not_coded_by_statistics_of_their_transposes(name, options):
+    rng = np.random.default_rng(2)
+    shape, kind, keywords = LAYOUTS[name]
+    weights = {name: draw(rng, *shape), "one": draw(rng, 30, 20), "two": draw(rng, 30, 20)}
+    calibration = Calibration()
+    for _ in range(8):
+        for n, sums in (
+            ("one", calibration.linear("one", (30, 20))),
+            ("two", calibration.linear("two", (30, 20))),
+            (name, getattr(calibration, kind)(name, shape, **keywords)),
+        ):
+            if n == name and kind == "table":
+                sums.add(rng.integers(0, 20, 6), draw(rng, 6, 20))
+            else:
+                sums.add(draw(rng, 6, sums.record.inputs), draw(rng, 6, sums.record.outputs))
+        calibration.end_samples(1, output_power=1e4)
+    for n, values in weights.items():
+        calibration.values(n, values)
+    found = calibration.statistics()
+    nncjit.encode(weights, calibration=found, **options)
+    one, other = (1, 2) if name == "stack" else (0, 1)
+    turned = weights | {name: np.ascontiguousarray(weights[name].swapaxes(one, other))}
+    with pytest.raises(ModelError, match=f"{name}: the statistics are of this weight with its dimensions in another"):
+        nncjit.encode(turned, calibration=found, **options)
+    half = {n: w.astype(np.float16) for n, w in turned.items()}
+    with pytest.raises(ModelError, match="in another order"):
+        nncjit.encode(half, calibration=found, **options)
+
+
+@pytest.mark.parametrize(("axis", "outputs"), [(0, 0), (1, 1), (0, 1), (1, 0)])
+def test_what_the_format_tells_of_a_matrix_parts_it_from_its_transpose(axis, outputs):
+    """Without its values, as an adapter that does not tell them leaves it."""
+    rng = np.random.default_rng(3)
+    infos = [TensorInfo("w", (20, 20), "float32", role=Role("weight", "layer", outputs))]
+    calibration = Calibration()
+    for _ in range(8):
+        calibration.linear("w", (20, 20), axis=axis).add(draw(rng, 6, 20), draw(rng, 6, 20))
+        calibration.end_samples(1, output_power=1e2)
+    data = Data(calibration=calibration.statistics())
+    if axis != outputs:
+        assert Plan.of(infos, Options(), data).loss_per_bit > 0
+        return
+    with pytest.raises(ModelError, match="w: the statistics are of this weight with its dimensions in another order"):
+        Plan.of(infos, Options(), data)
 
 
 def test_what_is_known_of_the_values_is_kept_when_statistics_are_gone_on_with(case):
