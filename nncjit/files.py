@@ -25,6 +25,7 @@ __all__ = [
     "as_path",
     "atomic_write",
     "check_readable",
+    "check_writable",
     "nearest_file",
     "os_errors",
     "read_at",
@@ -208,6 +209,22 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
             file.close()  # may flush, and fail to, again
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse before long work what `atomic_write` would refuse at its end.
+
+    Raises
+    ------
+    ModelError
+        The folder does not exist or may not be written, `path` is a folder, a device or write-protected.
+    """
+    with suppress(_TriedError), atomic_write(path):
+        raise _TriedError
+
+
+class _TriedError(Exception):
+    """Ends a write that was only tried."""
 
 
 def _replace(new: Path, old: Path) -> None:

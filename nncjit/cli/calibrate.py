@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_output, add_threads, local_path, note, show
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import OptionError
+from nncjit.files import check_writable
 from nncjit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ def run(args: Namespace) -> None:
     target = args.output or _beside(args.source)
     if not target.name.lower().endswith(".safetensors"):
         raise OptionError(f"{target}: statistics are safetensors files: the name must end in .safetensors")
-    if not target.parent.is_dir():
-        raise ModelError(f"{target.parent}: is no folder")
+    check_writable(target)
     texts = None if args.texts is None else passages(args.texts)
     if texts is None:
         note(args, "no --texts: the model reads texts made up, which keeps a part of the gain")

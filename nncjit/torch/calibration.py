@@ -94,7 +94,7 @@ def calibrate(
         that lie in the same places of a stack of three dimensions count as alike (`nncjit.calibrate`).
     resume : path, optional
         A file that is written every `save_every` batches and gone on from if it exists; deleted at the end. The batches
-        must be the same, in the same order.
+        must be the same, in the same order: others are refused.
     save_every : int
     progress : callable or bool, optional
         True shows a bar. A function is called with the batches done, how many there are in all (0 if not known), and
@@ -109,17 +109,20 @@ def calibrate(
     Raises
     ------
     ModelError
-        The output does not depend on the weights, or is not finite; or the partial file is of another run.
+        The output does not depend on the weights, or is not finite; or the partial file is of another run, or of other
+        batches.
     OptionError
         An argument is out of range.
     """
-    for name, least, most, value in (
-        ("probes", 1, 1024, probes),
-        ("widest_block", 16, 1 << 31, widest_block),
-        ("seed", 0, 1 << 62, seed),
-        ("save_every", 1, 1 << 62, save_every),
-    ):
+    probes, widest_block, seed, save_every = (
         checked(name, Whole(least, most), value)
+        for name, least, most, value in (
+            ("probes", 1, 1024, probes),
+            ("widest_block", 16, 1 << 31, widest_block),
+            ("seed", 0, 1 << 62, seed),
+            ("save_every", 1, 1 << 62, save_every),
+        )
+    )
     check_batches(batches)
     optional("names", Named("names"), names)
     for name, part in (optional("parts", Named("tensors"), parts) or {}).items():
@@ -128,25 +131,24 @@ def calibrate(
     fisher = output == "logits" if fisher is None else fisher
     model = unwrapped(model)
     collector = _Collector(model, runner(forward), output, fisher, probes, autocast, widest_block, seed, parts or {})
-    partial = None if resume is None else Partial(resume, collector.facts())
+    partial = Partial(resume, collector.facts())
     total = len(batches) if isinstance(batches, Sized) else 0
-    done = 0
     with torch.inference_mode(False), as_in_use(model), reporting(progress, "calibrate", "batches") as told:
         for count, batch in enumerate(batches, 1):
             if count == 1:
                 collector.look_around(batch)
-                done = 0 if partial is None else partial.load(collector)
-            if count > done:
+                partial.load(collector)
+            if not partial.knows(batch):
                 collector.add(batch, count)
-                if partial is not None and count % save_every == 0:
-                    partial.save(collector, count)
+                if count % save_every == 0:
+                    partial.save(collector)
             if told is not None:
                 told(count, total, f"{collector.samples} samples")
+    partial.check_end()
     if not collector.samples:
         raise ModelError("no batches: there is nothing to calibrate on")
     result = collector.result({name: name for name in collector.weights} if names is None else names)
-    if partial is not None:
-        partial.remove()
+    partial.remove()
     return result
 
 

@@ -28,6 +28,8 @@ __all__ = ["calibrate_folder"]
 
 LOGIT_VALUES = 1 << 26
 """Most logits of a batch."""
+SAVES = 10
+"""Times that a run writes what it has so far, where it shall be gone on with."""
 _HEADS = {
     "ForCausalLM": "AutoModelForCausalLM",
     "LMHeadModel": "AutoModelForCausalLM",
@@ -98,14 +100,16 @@ def calibrate_folder(
     loaded = _Folder(folder, output)
     names, parts = loaded.names()
     with loaded.told():
+        loaded.check_whole()
         if texts is None:
             tokens = loaded.made_up(samples, length, seed)
         else:
             chosen = np.random.default_rng(seed).permutation(len(texts))[:samples]
             tokens = loaded.tokenise([texts[k] for k in chosen], length)
+        batches = loaded.batches(tokens, batch, length)
         found = calibrate(
             loaded.model,
-            loaded.batches(tokens, batch, length),
+            batches,
             output=loaded.output,
             forward=loaded.forward,
             probes=probes,
@@ -113,6 +117,7 @@ def calibrate_folder(
             names=names,
             parts=parts,
             resume=resume,
+            save_every=max(1, len(batches) // SAVES),
             progress=progress,
         )
     found.is_guess = texts is None and not loaded.writes
@@ -139,19 +144,47 @@ class _Folder:
             self._loader = _loader_of(config, output)
             if output == "logits" and not _gives_logits(self._loader):
                 raise ModelError(f"{self._path}: its network has no head that gives logits")
-            self.model = getattr(transformers, self._loader).from_pretrained(self._path, **kept)
+            load = getattr(transformers, self._loader).from_pretrained
+            self.model, found = load(self._path, output_loading_info=True, **kept)
             self._tokenizer, self._none = _tokenizer_of(transformers.AutoTokenizer, self._path, kept)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ModelError(f"{self._path}: {_first_line(error)}") from error
         finally:
             said.set_verbosity(loud)
             said.enable_progress_bar()
+        self._missing = sorted(found["missing_keys"])
+        self._spoil_missing()
         self.output = "logits" if _gives_logits(self._loader) else "embedding"
         self._first_state = self._pools_first()
         self._config = self.model.config.get_text_config()
         self._has_decoder = bool(getattr(self.model.config, "is_encoder_decoder", False)) and (
             self._loader != "AutoModelForTextEncoding"
         )
+
+    def _spoil_missing(self) -> None:
+        """Make weights that the files do not hold no numbers: transformers draws them anew each time."""
+        for name, weight in self.model.named_parameters():
+            if name in self._missing:
+                weight.data.fill_(float("nan"))
+
+    def check_whole(self) -> None:
+        """Refuse a network whose output needs weights that the files do not hold.
+
+        Raises
+        ------
+        ModelError
+            It is one.
+        """
+        if not self._missing or not self._reads_tokens:
+            return
+        ids = self._torch.full((1, 2), self._pad)
+        batch = {"input_ids": ids, "attention_mask": self._torch.ones_like(ids)}
+        batch |= {f"decoder_{name}": value for name, value in batch.items()} if self._has_decoder else {}
+        with self._torch.no_grad():
+            whole = bool(self._torch.isfinite(self.forward(self.model, batch)).all())
+        if not whole:
+            more = f" and {len(self._missing) - 1} more" if self._missing[1:] else ""
+            raise ModelError(f"{self._path}: its files lack {self._missing[0]}{more}, which the output needs")
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -206,10 +239,13 @@ class _Folder:
     @property
     def _vocabulary(self) -> int:
         """How many tokens the network reads."""
-        table = self.model.get_input_embeddings()
-        if not hasattr(table, "num_embeddings"):
+        if not self._reads_tokens:
             raise ModelError(f"{self._path}: its network reads no tokens; {_OTHERS}")
-        return int(table.num_embeddings)
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    @property
+    def _reads_tokens(self) -> bool:
+        return hasattr(self.model.get_input_embeddings(), "num_embeddings")
 
     def made_up(self, count: int, length: int, seed: int) -> list[list[int]]:
         """Token numbers of texts that the network writes; random ones where it writes none."""

@@ -16,6 +16,7 @@ from nncjit import ModelError, OptionError  # noqa: E402
 from nncjit.calibrate import Statistics  # noqa: E402
 from nncjit.cli.main import main  # noqa: E402
 from nncjit.torch.calibration_folders import calibrate_folder  # noqa: E402
+from nncjit.torch.calibration_partial import Partial  # noqa: E402
 from nncjit.torch.calibration_texts import passages, random_tokens  # noqa: E402
 
 TEXTS = ["the quick brown fox", "jumps over a lazy dog again", "the dog", "a fox jumps", "lazy lazy dog over the fox"]
@@ -195,6 +196,62 @@ def test_the_verb(bert, tmp_path, monkeypatch, capsys):
     assert main(["calibrate", str(bert), "--texts", "texts.txt", "-o", "s.safetensors"]) == 0
     assert "passages" not in (out := capsys.readouterr()).out
     assert "5" in out.out
+
+
+def test_a_verb_that_was_stopped_goes_on_with_the_same_texts_alone(bert, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS * 8), "utf-8")
+    (tmp_path / "others.txt").write_text("\n".join(TEXTS[:2] * 20), "utf-8")
+    command = ["calibrate", str(bert), "-o", "s.safetensors", "--batch", "2", "-q", "--texts"]
+    saved = []
+
+    def stop(self, sums):
+        save(self, sums)
+        saved.append(self._met)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    save = Partial.save
+    monkeypatch.setattr(Partial, "save", stop)
+    assert main([*command, "texts.txt"]) == 130
+    assert saved == [2, 4]
+    monkeypatch.setattr(Partial, "save", save)
+    for other in (
+        ["others.txt"],
+        ["texts.txt", "--length", "3"],
+        ["texts.txt", "--batch", "4"],
+        ["texts.txt", "--samples", "6"],
+    ):
+        assert main([*command, *other]) == 1
+        assert ".s.safetensors.part: is of other inputs" in capsys.readouterr().err
+    assert not (tmp_path / "s.safetensors").exists()
+    assert main([*command, "texts.txt"]) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_network_runs(bert, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nncjit.torch.calibration_folders.calibrate_folder", None)
+    (tmp_path / "folder.safetensors").mkdir()
+    for target in ("folder.safetensors", "none/s.safetensors"):
+        assert main(["calibrate", str(bert), "-o", str(tmp_path / target)]) == 1
+        assert target in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.safetensors"]
+
+
+def test_a_head_that_the_files_lack_is_told_where_the_output_needs_it(bert, gpt, tmp_path):
+    """transformers fills it with random numbers: what counts for the output would be random, too."""
+    for folder, architecture, said in (
+        (bert, "BertForSequenceClassification", r"bert\.pooler\.dense\.bias and 3 more"),
+        (bert, "BertForMaskedLM", r"cls\.predictions"),
+        (gpt, "GPT2ForSequenceClassification", r"score\.weight, which the output needs"),
+    ):
+        shutil.copytree(folder, tmp_path / architecture)
+        path = tmp_path / architecture / "config.json"
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "architectures": [architecture], "pad_token_id": 0})
+        )
+        with pytest.raises(ModelError, match=f"{architecture}: its files lack {said}"):
+            calibrate_folder(path.parent, TEXTS)
 
 
 def test_bad_folders_are_told(bert, tmp_path, capsys):

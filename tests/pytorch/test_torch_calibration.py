@@ -523,7 +523,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     with pytest.raises(ModelError, match="of another model"):
         calibrate(net(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), seed=1), batches, resume=path)
     seen = []
-    again = calibrate(model, batches, resume=path, progress=lambda *said: seen.append(said))
+    again = calibrate(model, batches, resume=path, probes=np.int64(1), progress=lambda *said: seen.append(said))
     assert seen[-1] == (6, 6, "30 samples")
     assert not path.exists()
     assert again.samples == 30
@@ -532,6 +532,49 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(ModelError, match="interrupted"):
         calibrate(model, batches, resume=path)
+    with pytest.raises(ModelError, match=f"{tmp_path}: is a folder"):
+        calibrate(model, batches, resume=tmp_path)
+
+
+def as_lists(batch):
+    return {"x": [batch["x"].tolist()], "n": 1}
+
+
+@pytest.mark.parametrize(
+    "form", [dict, as_lists, lambda b: (b["x"],), lambda b: b["x"].numpy(), lambda b: b["x"].bfloat16()]
+)
+def test_a_run_on_other_inputs_is_not_gone_on_with(form, tmp_path):
+    """Whatever holds them: sums of some inputs and others are statistics of neither."""
+    model = net(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    inputs = [{"x": torch.randn(N, 6)} for _ in range(6)]
+    path = tmp_path / "part.safetensors"
+
+    def forward(model, batch):
+        found = batch["x"] if isinstance(batch, dict) else batch[0] if isinstance(batch, tuple) else batch
+        return model(torch.as_tensor(found).float().reshape(-1, 6))
+
+    def run(chosen, **keywords):
+        return calibrate(model, [form(x) for x in chosen], forward=forward, resume=path, save_every=2, **keywords)
+
+    def stop(done, total, what):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs, progress=stop)
+    kept = path.read_bytes()
+    others = {
+        "another first one": [{"x": torch.randn(N, 6)}, *inputs[1:]],
+        "one value": [*inputs[:3], {"x": inputs[3]["x"] + torch.eye(N, 6)}, *inputs[4:]],
+        "another order": [inputs[k] for k in (1, 0, 2, 3, 4, 5)],
+        "other sizes": [{"x": x["x"][:3]} for x in inputs],
+        "fewer": inputs[:3],
+    }
+    for chosen in others.values():
+        with pytest.raises(ModelError, match=r"part\.safetensors: is of other inputs"):
+            run(chosen)
+        assert path.read_bytes() == kept
+    assert run([*inputs[:5], {"x": torch.randn(N, 6)}]).samples == 6 * N
 
 
 def test_the_network_is_left_as_it_was():
