@@ -46,7 +46,8 @@ def merge_norms(model: nn.Module | dict[str, Tensor], *, eps: float = 1e-5, gain
     Returns
     -------
     int
-        How many norms were changed. Those without statistics, weight or bias stay as they are.
+        How many norms were changed. Those without statistics, weight or bias stay as they are, and those that share one
+        of these with another norm.
 
     Raises
     ------
@@ -57,7 +58,11 @@ def merge_norms(model: nn.Module | dict[str, Tensor], *, eps: float = 1e-5, gain
     """
     check_flags(gains=gains)
     merged = set[str]()
-    for name, norm, epsilon in _norms_of(model, eps):
+    norms = list(_norms_of(model, eps))
+    uses = Counter(place for places in {_places(norm) for _, norm, _ in norms} for place in places)
+    for name, norm, epsilon in norms:
+        if any(uses[place] > 1 for place in _places(norm)):
+            continue
         mean, variance, weight, bias = norm
         root = (variance.double() + epsilon).sqrt()
         if not (root.isfinite().all() and mean.isfinite().all() and (root > 0).all()):
@@ -75,12 +80,19 @@ def merge_norms(model: nn.Module | dict[str, Tensor], *, eps: float = 1e-5, gain
     return len(merged)
 
 
+def _places(norm: tuple[Tensor, ...]) -> tuple[int, ...]:
+    return tuple(part.data_ptr() for part in norm)
+
+
 def _move_gains(model: nn.Module | dict[str, Tensor], norms: set[str]) -> None:
     """Multiply the weights of these norms, which the names of their means tell, into the layers before them."""
     tensors = dict(model.state_dict(keep_vars=True) if isinstance(model, nn.Module) else model)
     uses = Counter(tensor.data_ptr() for tensor in tensors.values())
     for block in find_blocks({name: tuple(tensor.shape) for name, tensor in tensors.items()}):
-        if block.mean not in norms or block.gamma is None or uses[tensors[block.weight].data_ptr()] > 1:
+        if block.mean not in norms or block.gamma is None:
+            continue
+        parts = (block.weight, block.bias, block.gamma)
+        if any(uses[tensors[name].data_ptr()] > 1 for name in parts if name is not None):
             continue
         gain = tensors[block.gamma].double()
         with torch.no_grad():
@@ -135,7 +147,7 @@ def match_norms(
     Returns
     -------
     int
-        How many norms were changed; 0 for a network without batch norms.
+        How many norms were changed; 0 for a network without batch norms. One that runs several times is not.
 
     Raises
     ------
@@ -146,21 +158,26 @@ def match_norms(
     before = _Norms(None)
     with torch.no_grad(), as_in_use(original), before:
         run(original, to_device(batch, original))
-    after = _Norms(before.moments)
+    after = _Norms(before)
     with torch.no_grad(), as_in_use(coded), after:
         run(coded, to_device(batch, coded))
     if len(after.moments) != len(before.moments):
         raise ModelError("the two networks do not run the same norms: they are not of one kind")
-    return len(after.moments)
+    return sum(map(before.is_alone, range(len(before.moments))))
 
 
 class _Norms(TorchFunctionMode):
     """Measures the inputs of batch norms as they run; with `targets`, changes their statistics first."""
 
-    def __init__(self, targets: list[tuple[Tensor, Tensor]] | None) -> None:
+    def __init__(self, targets: _Norms | None) -> None:
         super().__init__()
         self.moments: list[tuple[Tensor, Tensor]] = []
+        self._places: list[int] = []
         self._targets = targets
+
+    def is_alone(self, k: int) -> bool:
+        """Whether no other run of a norm has the statistics of this one."""
+        return self._places.count(self._places[k]) == 1
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -178,12 +195,17 @@ class _Norms(TorchFunctionMode):
         if not x.numel() or not x.isfinite().all():
             raise ModelError("the inputs of a batch norm are not finite, or the batch is empty")
         now = x.float().mean(axes), x.float().var(axes, correction=0)
+        k = len(self.moments)
         self.moments.append(now)
+        self._places.append(mean.data_ptr())
         if self._targets is None:
             return
-        if len(self.moments) > len(self._targets) or self._targets[len(self.moments) - 1][0].shape != now[0].shape:
+        targets = self._targets.moments
+        if k >= len(targets) or targets[k][0].shape != now[0].shape:
             raise ModelError("the two networks do not run the same norms: they are not of one kind")
-        was = self._targets[len(self.moments) - 1]
+        if not self._targets.is_alone(k):
+            return
+        was = targets[k]
         gain = ((now[1] + epsilon) / (was[1] + epsilon)).sqrt()
         mean.copy_(now[0] + (mean - was[0]) * gain)
         variance.copy_(((variance + epsilon) * gain**2 - epsilon).clamp_min(SMALLEST))

@@ -341,6 +341,57 @@ def test_norms_without_statistics_of_their_own_compute_the_same(kind):
     assert len(nncjit.encode(merged.state_dict())) < len(nncjit.encode(model.state_dict()))
 
 
+class Twice(nn.Module):
+    """Two norms, which may share vectors, or be one."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.fc1, self.bn1, self.fc2, self.bn2 = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+        with torch.no_grad():
+            for norm in (self.bn1, self.bn2):
+                for vector, low in (
+                    (norm.weight, 0.5),
+                    (norm.bias, -1),
+                    (norm.running_mean, -1),
+                    (norm.running_var, 0.5),
+                ):
+                    vector.uniform_(low, 2)
+        if share in ("weight", "bias", "running_mean", "running_var"):
+            setattr(self.bn2, share, getattr(self.bn1, share))
+        elif share == "norm":
+            self.bn2 = self.bn1
+        elif share == "layer's bias":
+            self.fc2.bias = self.fc1.bias
+        self.eval()
+
+    def forward(self, x):
+        return self.bn2(self.fc2(self.bn1(self.fc1(x)).relu()))
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+@pytest.mark.parametrize("gains", [False, True])
+@pytest.mark.parametrize("share", ["weight", "bias", "running_mean", "running_var", "norm", "layer's bias", ""])
+def test_norms_that_share_vectors_compute_the_same_afterwards(share, gains, as_dict):
+    torch.manual_seed(0)
+    model, x = Twice(share), torch.randn(9, 4)
+    wanted = model(x)
+    count = merge_norms(model.state_dict() if as_dict else model, gains=gains)
+    torch.testing.assert_close(model(x), wanted)
+    assert count == {"norm": 1 + as_dict, "": 2, "layer's bias": 2}.get(share, 0)
+
+
+@pytest.mark.parametrize("share", ["norm", "running_mean", ""])
+def test_a_norm_that_runs_twice_is_not_matched(share):
+    torch.manual_seed(0)
+    model, x = Twice(share), torch.randn(64, 4)
+    coded = copy.deepcopy(model)
+    with torch.no_grad():
+        coded.fc1.weight.add_(0.2 * torch.randn(4, 4))
+    kept = copy.deepcopy(coded.state_dict())
+    assert match_norms(coded, model, x) == (0 if share else 2)
+    assert all(torch.equal(kept[name], t) for name, t in coded.state_dict().items()) == bool(share)
+
+
 class Branches(nn.Module):
     """Layers with and without a bias, of all kinds, before their norms; and a layer that two norms follow."""
 
