@@ -26,6 +26,7 @@ from nncjit.torch.calibration_inputs import (
     Forward,
     as_in_use,
     check_batches,
+    check_plain,
     runner,
     to_device,
     unwrapped,
@@ -176,6 +177,7 @@ class _Collector:
         self._model, self._forward, self._output, self._fisher = model, forward, output, fisher
         self._probes, self._autocast, self._widest, self._seed = probes, autocast, widest_block, seed
         self.weights = weights_of(model)
+        check_plain(model)
         self._first = next(iter(self.weights.values()))
         self._stacks = WeightParts(self.weights, parts)
         self.weights = self._stacks.weights

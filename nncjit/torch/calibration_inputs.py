@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from nncjit.errors import ModelError, OptionError
 from nncjit.option_values import shown
@@ -20,6 +23,7 @@ __all__ = [
     "call",
     "check_batches",
     "check_model",
+    "check_plain",
     "runner",
     "to_device",
     "weights_of",
@@ -27,6 +31,9 @@ __all__ = [
 
 Forward = Callable[[Any, Any], Any]
 """Runs a network on a batch."""
+
+_COMPUTING: dict[type, str] = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
+"""Hooks that compute a weight before its layer runs -> the end of the name of what removes them."""
 
 MEASURED = re.compile(r"(^|\.)(running_mean|running_var)$")
 """Names of a batch norm's statistics: no weights, although a mapping holds them beside these."""
@@ -92,6 +99,30 @@ def weights_of(model: Any) -> dict[str, Tensor]:
     if not found:
         raise ModelError("the network has no weights of floats")
     return found
+
+
+def check_plain(model: Any) -> None:
+    """Refuse a network that computes a layer's weight from others each time, as weight and spectral norms do.
+
+    An error of those costs what no metric over a layer's inputs says, and a row that becomes zero divides by zero.
+
+    Raises
+    ------
+    ModelError
+        It does.
+    """
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if parametrize.is_parametrized(module):
+            weight, remove = next(iter(module.parametrizations)), "torch.nn.utils.parametrize.remove_parametrizations"
+        else:
+            hooks = [hook for hook in module._forward_pre_hooks.values() if type(hook) in _COMPUTING]  # noqa: SLF001
+            if not hooks:
+                continue
+            weight, remove = hooks[0].name, f"torch.nn.utils.remove_{_COMPUTING[type(hooks[0])]}"
+        said = f"{name}.{weight}" if name else weight
+        raise ModelError(
+            f"{said}: is computed from other weights each time; make it a weight of its own first: {remove}"
+        )
 
 
 def call(model: Any, batch: Any) -> Any:

@@ -35,7 +35,7 @@ from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import ModelError, OptionError
 from nncjit.model import Model
 from nncjit.option_values import Number, checked
-from nncjit.torch.calibration_inputs import Forward, as_in_use, runner, to_device, unwrapped, weights_of
+from nncjit.torch.calibration_inputs import Forward, as_in_use, check_plain, runner, to_device, unwrapped, weights_of
 from nncjit.torch.calibration_uses import Use, WeightUses
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def compensate(
     strength = checked("strength", Number(0, 1), strength)
     model = unwrapped(model)
     run, weights = runner(forward), weights_of(model)
+    check_plain(model)
     with opened(calibration) as statistics:
         if statistics is None:
             raise OptionError("calibration is None: compensation follows statistics")

@@ -24,7 +24,15 @@ from nncjit.encoder.options import OptionKeywords, Options
 from nncjit.errors import ModelError, OptionError
 from nncjit.option_values import Number, Whole, Word, checked
 from nncjit.progress import Progress, reporting
-from nncjit.torch.calibration_inputs import MEASURED, as_in_use, check_batches, runner, to_device, weights_of
+from nncjit.torch.calibration_inputs import (
+    MEASURED,
+    as_in_use,
+    check_batches,
+    check_plain,
+    runner,
+    to_device,
+    weights_of,
+)
 from nncjit.torch.calibration_outputs import Output, select
 from nncjit.torch.weights_in_training import CodedWeights
 
@@ -134,6 +142,7 @@ def finetune(
     chosen = Options.of(options, keywords)
     count = len(batches) * epochs if isinstance(batches, Sized) else 0
     weights = weights_of(model)
+    check_plain(model)
     _check_types(weights)
     fixed = {
         n for n, w in weights.items() if (not w.requires_grad if isinstance(model, nn.Module) else MEASURED.search(n))

@@ -12,11 +12,12 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
+from torch.nn.utils import parametrizations  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import nncjit  # noqa: E402
 from nncjit import ModelError, NncWarning, OptionError  # noqa: E402
-from nncjit.torch import calibrate, calibration_moments  # noqa: E402
+from nncjit.torch import calibrate, calibration_moments, compensate, finetune  # noqa: E402
 from nncjit.torch.calibration_outputs import probe_of, select  # noqa: E402
 
 N = 5
@@ -611,6 +612,30 @@ def test_bad_arguments_are_told():
         calibrate(model, [x], forward=lambda model, batch: {"a": model(batch)})
     with pytest.raises(ModelError, match="meta"):
         calibrate(nn.Linear(3, 2, device="meta"), [x])
+
+
+NORMED = {
+    "weight norm": parametrizations.weight_norm,
+    "spectral norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "weight norm by a hook": nn.utils.weight_norm,
+    "spectral norm by a hook": nn.utils.spectral_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", NORMED)
+def test_weights_that_are_computed_each_time_are_refused(kind):
+    """What an error of those costs that they are computed from is not known: a row of zeros would divide by zero."""
+    model, x = net(nn.Linear(4, 4), NORMED[kind](nn.Linear(4, 4))), torch.randn(N, 4)
+    stats = calibrate(net(nn.Linear(4, 4)), [x]).statistics()
+    for work in (
+        lambda: calibrate(model, [x]),
+        lambda: finetune(model, [x]),
+        lambda: compensate(model, x, calibration=stats),
+    ):
+        with pytest.raises(ModelError, match=r"1\.weight: is computed from other weights each time.*remove_"):
+            work()
 
 
 class Deaf(nn.Module):
