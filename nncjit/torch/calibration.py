@@ -33,7 +33,7 @@ from nncjit.torch.calibration_inputs import (
     weights_of,
 )
 from nncjit.torch.calibration_moments import WeightMoments, is_positions
-from nncjit.torch.calibration_outputs import Output, probe_of, select
+from nncjit.torch.calibration_outputs import Output, check_logits, probe_of, select
 from nncjit.torch.calibration_partial import Partial
 from nncjit.torch.calibration_parts import WeightParts
 from nncjit.torch.calibration_uses import Use, WeightUses, no_parts
@@ -197,8 +197,19 @@ class _Collector:
         return {"settings": settings, "shapes": shapes, "values": values}
 
     def add(self, batch: Any, number: int) -> None:
-        """Run a batch and add what it says."""
-        batch = to_device(batch, self._model)
+        """Run a batch and add what it says.
+
+        Raises
+        ------
+        ModelError
+            Its output cannot be used.
+        """
+        try:
+            self._add(to_device(batch, self._model), number)
+        except ModelError as error:
+            raise ModelError(f"batch {number}: {error}") from None
+
+    def _add(self, batch: Any, number: int) -> None:
         before = {name: (weight.requires_grad, weight.grad) for name, weight in self.weights.items()}
         try:
             for name, weight in self.weights.items():
@@ -277,6 +288,8 @@ class _Collector:
 
         with torch.enable_grad(), WeightUses(self.weights, see), self._precision():
             y: Any = select(self._output, self._forward(self._model, batch))
+        if self._fisher:
+            check_logits(y)
         if not y.requires_grad:
             raise ModelError("the output does not depend on any weight: is the network run under torch.no_grad()?")
         exact = y.detach().double()
@@ -321,6 +334,8 @@ class _Collector:
                 moments.into(calibration, names[name])
                 if self.weights[name].ndim > 1:
                     calibration.values(names[name], self.weights[name].detach().float().cpu().numpy())
+        if not any(moments.metric.any() for moments in self.moments.values()):
+            raise ModelError("no error of any weight changes the output: it is constant")
         for alike in self._stacks.alike():
             calibration.alike(alike)
         reached = {name for name, moments in self.moments.items() if moments.samples}

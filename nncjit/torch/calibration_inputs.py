@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -154,7 +155,8 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, (tuple, list)):
         moved = [_moved(v, device) for v in value]
         return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
-    return torch.as_tensor(value).to(device) if hasattr(value, "__array__") else value
+    is_array = hasattr(value, "__array__") and np.asarray(value).dtype.kind in "biufc"  # not of texts, or of objects
+    return torch.as_tensor(value).to(device) if is_array else value
 
 
 def unwrapped(model: Any) -> Any:

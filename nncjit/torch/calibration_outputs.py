@@ -13,7 +13,7 @@ from nncjit.calibrate.probes import FLAT_SHARE
 from nncjit.errors import ModelError, OptionError
 from nncjit.option_values import Word, checked
 
-__all__ = ["Output", "probe_of", "select"]
+__all__ = ["Output", "check_logits", "probe_of", "select"]
 
 Output = str | Callable[[Any], Tensor]
 """Which output counts: "embedding", "logits", or a function that takes it from what the network returns."""
@@ -39,9 +39,27 @@ def select(output: Output, returned: Any) -> Tensor:
             raise OptionError(f"output returned a {type(found).__name__}, must return a tensor")
     else:
         found = _named(checked("output", _WORDS, output), returned)
-    if not found.is_floating_point() or found.ndim < 1 or not len(found):
+    if not found.is_floating_point() or found.ndim < 1 or not found.numel():
         raise ModelError(f"the output is {found.dtype}{list(found.shape)}, must be float [samples, ...]")
+    if output == "logits":
+        check_logits(found)
     return functional.normalize(found.flatten(1), dim=1) if output == "embedding" else found
+
+
+def check_logits(found: Tensor) -> None:
+    """Refuse an output whose softmax says nothing: of one class, or over the samples.
+
+    Raises
+    ------
+    ModelError
+        It is one.
+    """
+    if found.ndim < 2 or found.shape[-1] < 2:
+        raise ModelError(
+            f"the output is {list(found.shape)}, must be logits [samples, ..., classes] of two classes or more. "
+            "One logit for yes or no: output=lambda y: torch.stack([y, 0 * y], -1), fisher=True; no logits: "
+            "output=lambda y: y"
+        )
 
 
 def _named(output: str, returned: Any) -> Tensor:

@@ -83,7 +83,7 @@ def compensate(
     Returns
     -------
     int
-        How many weights were changed.
+        How many weights were changed. Those that nothing of the batch reaches are not.
 
     Raises
     ------
@@ -229,7 +229,7 @@ class _Following(WeightUses):
         if original is None or original.use.name != use.name or original.y.shape != y.shape:
             raise ModelError(_UNLIKE)
         name, weight = use.name, self._weights[use.name]
-        if name in self._seen or not self._coder.follows(use, weight, y.shape[-1]):
+        if name in self._seen or not y.numel() or not self._coder.follows(use, weight, y.shape[-1]):
             return y
         self._seen.add(name)
         wanted = _compensated(weight, original, _Product(use, y), self._strength)

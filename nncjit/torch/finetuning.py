@@ -266,7 +266,7 @@ class _Learning:
             raise ModelError(f"the loss has the shape {list(error.shape)}, must be one number")
         found = float(error.detach())
         if not math.isfinite(found):
-            raise ModelError(f"the loss is {found}: try a lower rate")
+            raise ModelError(f"the loss is {found}: try a lower rate, or look for such numbers in the batch")
         self._optimiser.zero_grad()
         torch.autograd.backward(error)
         return found

@@ -131,4 +131,5 @@ def test_what_cannot_be_compensated_is_refused_and_nothing_changed():
 
     with pytest.raises(ValueError, match="of the user"):
         compensate(model, x, calibration=stats, forward=fails)
+    assert compensate(model, x[:0], calibration=stats) == 0
     assert all(np.array_equal(kept[name], value) for name, value in model.state_dict().items())

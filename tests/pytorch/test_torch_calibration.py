@@ -614,6 +614,56 @@ def test_bad_arguments_are_told():
         calibrate(nn.Linear(3, 2, device="meta"), [x])
 
 
+@pytest.mark.parametrize(
+    ("output", "keywords", "said"),
+    [
+        (lambda y: y[:, :1], {}, r"\[5, 1\], must be logits .* of two classes or more. One logit"),
+        (lambda y: y[:, 0], {}, r"\[5\], must be logits"),
+        (lambda y: y[:, :1], {"output": itself, "fisher": True}, "must be logits"),
+        (lambda y: y[:, :0], {}, r"float32\[5, 0\], must be float"),
+        (lambda y: y.argmax(1), {}, r"int64\[5\], must be float"),
+        (lambda y: 0 * y, {}, "it is constant"),
+        (lambda y: 0 * y, {"output": "embedding"}, "it is constant"),
+        (lambda y: 0 * y, {"output": itself}, "it is constant"),
+        (lambda y: torch.zeros_like(y, requires_grad=True), {"output": itself}, "it is constant"),
+    ],
+)
+def test_outputs_that_say_nothing_are_refused(output, keywords, said):
+    model, x = net(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(N, 3)
+
+    def forward(model, batch):
+        return output(model(batch))
+
+    with pytest.raises(ModelError, match=said):
+        calibrate(model, [x], forward=forward, **keywords)
+    if "logits" in said and not keywords:
+        with pytest.raises(ModelError, match=said):
+            finetune(model, [x], forward=forward)
+
+
+def test_one_logit_has_the_metric_of_two_classes():
+    model, x = net(nn.Linear(3, 1)), torch.randn(200, 3)
+    stats = calibrate(model, [x], output=lambda y: torch.cat([y, 0 * y], 1), fisher=True, probes=64).statistics()
+    p = model(x).sigmoid().detach().double().numpy()[:, 0]
+    mixed = 0.5 * np.stack([p, 1 - p]) + 0.25  # half softmax, half uniform
+    wanted = (x.double().numpy().T * mixed.prod(0)) @ x.double().numpy() / len(x)
+    found = stats["0.weight"].metric()[0]
+    assert np.linalg.norm(found - wanted) < 0.1 * np.linalg.norm(wanted)
+
+
+def test_the_batch_that_is_wrong_is_named():
+    model, x = net(nn.Linear(3, 2)), torch.randn(N, 3)
+    for wrong, said in ((x * float("nan"), "not finite"), (x[:0], r"\[0, 2\], must be")):
+        with pytest.raises(ModelError, match=f"batch 3: the output is .*{said}"):
+            calibrate(model, [x, x, wrong, x])
+        assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
+    model.eval()
+    assert (
+        calibrate(model, [{"x": x, "of": np.array(["text", None], object)}], forward=lambda m, b: m(b["x"])).samples
+        == N
+    )
+
+
 NORMED = {
     "weight norm": parametrizations.weight_norm,
     "spectral norm": parametrizations.spectral_norm,
