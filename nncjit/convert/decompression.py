@@ -20,6 +20,7 @@ from nncjit.convert.hf_restoring import decompress_folder, is_encoded_folder
 from nncjit.convert.job import Job
 from nncjit.convert.model_folders import into_folder
 from nncjit.convert.sharded_decompression import decompress_sharded
+from nncjit.decoder.concurrent_decoder import ConcurrentDecoder
 from nncjit.decoder.disk_budget import check_disk
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Array
@@ -138,26 +139,29 @@ def decompress(
                 warnings.warn(f"{source}: {said}", NncWarning, stacklevel=2)
             return decompress_sharded(source, target, job, max_bytes=allowed, full_size=full_size)
     _refuse(executor)
-    with as_source(source) as stream, reporting(progress, "decompress") as told:
-        reader = StreamReader(stream)
-        with stage("parse"):
-            units = list(reader.data_units())
+    with ExitStack() as stack:
+        stream = stack.enter_context(as_source(source))
+        told = stack.enter_context(reporting(progress, "decompress"))
+        reader, budget = StreamReader(stream), MemoryBudget(max_bytes, stream.size, kept=False)
+        allowed = budget.left
+        decoder = stack.enter_context(ConcurrentDecoder(budget, threads))
+        with stage("parse"):  # what weights become in another form is to be known before anything is decoded for it
+            units = list(reader.data_units()) if form else decoder.begin(reader.data_units())
         reader.warn_of_update(source_name(source))
-        budget = MemoryBudget(max_bytes, stream.size, kept=False)
-        rebuilder = reader.rebuilder(full_size, budget.left)
+        rebuilder = reader.rebuilder(full_size, allowed)
         infos = tensor_infos(units, reader, rebuilder)
         metadata = reader.model_metadata.metadata
         check_disk(units, infos, metadata, stream.size, budget.max_bytes)
         total, done = sum(info.size for info in infos if info.same_as is None), 0
         rows: dict[str, TensorReport] = {}
-        plain = Form(infos, reader.graphs(), units)
-        levels_budget = MemoryBudget(max_bytes, stream.size, kept=False)
-        with ExitStack() as stack:
-            wanted = stack.enter_context(dequantized(plain, target, levels_budget, threads)) if form else plain
-            output = formats.create(target, wanted.infos, metadata, graphs=wanted.graphs, shard_size=size)
-            writer = stack.enter_context(output)
+        wanted = Form(infos, reader.graphs(), units)
+        if form:
+            levels_budget = MemoryBudget(max_bytes, stream.size, kept=False)
+            wanted = stack.enter_context(dequantized(wanted, target, levels_budget, threads))
+            decoder.begin(wanted.units)
+        with formats.create(target, wanted.infos, metadata, graphs=wanted.graphs, shard_size=size) as writer:
             pieces = writer.takes_pieces and not full_size
-            for item in wanted.decoded(budget, threads, pieces=pieces):
+            for item in wanted.decoded(decoder, pieces=pieces):
                 name = item.part.name
                 _put(writer, wanted.names.get(name, name), rebuilder.rebuild(name, item.storage), item.start)
                 if name not in rows:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from nncjit.convert.encoded_onnx import is_encoded
-from nncjit.decoder.concurrent_decoder import decode_concurrently
+from nncjit.decoder.concurrent_decoder import ConcurrentDecoder
 from nncjit.decoder.level_decoder import UnitLevels, decode_levels, why_no_levels
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Decoded
@@ -66,15 +66,17 @@ class Form:
     """Tensors that are decoded, and where they are in the temporary file."""
     file: BinaryIO | None = None
 
-    def decoded(self, budget: MemoryBudget, threads: int | None, *, pieces: bool = False) -> Iterator[Decoded]:
-        """All tensors, in the type that they have in the file; in pieces, where that is wanted."""
+    def decoded(self, decoder: ConcurrentDecoder, *, pieces: bool = False) -> Iterator[Decoded]:
+        """All tensors, in the type that they have in the file; in pieces, where that is wanted. The decoder has begun
+        with those that are left.
+        """
         for part, opened, dtype, offset in self.waiting:
             array = np.empty(part.shape, dtype)
             assert self.file is not None
             if read_at(self.file, array, offset) < array.nbytes:
                 raise ModelError(f"{part.name}: its levels are gone from the temporary file")
             yield Decoded(part, array, opened)
-        yield from decode_concurrently(self.units, budget, threads=threads, pieces=pieces)
+        yield from decoder.results(pieces=pieces)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 A batch is decoded by threads of its own. Meanwhile the caller's thread prepares the next batch, which is Python, and
 gets what is ready, which is mostly the system's work. Where nothing is left to do for a tensor but to decode it, that
-is each of its block rows as it comes; so when the last batch is done, little of it is left to write.
+is each of its block rows as it comes; so when the last batch is done, little of it is left to write. The first batch
+begins while the headers behind it are still read, and what depends on all of them, such as the file's own header, is
+made meanwhile.
 
 The other ways were slower. A thread for writing beside the decoder's wakes for each tensor, and competes with the
 caller for the interpreter and the file. Many small batches, each on a thread of its own, leave lanes empty at their
@@ -15,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -33,65 +35,105 @@ HUGE = 1 << 25
 PIECE = 1 << 24
 """Weights of such a piece, about."""
 FEW = 1 << 20
-"""Weights after which the first batch ends, so that decoding begins while others are prepared."""
+"""Weights after which the first batch ends, so that decoding begins while what follows is read and prepared."""
 LOOK = 4e-3
 """Seconds between two looks for block rows that are ready."""
+TURN = 1e-3
+"""Seconds that the caller leaves the interpreter to the first batch. Its kernels need none, but they are started from
+Python, and threads that do not wait take turns of 5 ms.
+"""
 
 
-def decode_concurrently(
-    units: Iterable[DataUnit], budget: MemoryBudget, *, threads: int | None = None, pieces: bool = False
-) -> Iterator[Decoded]:
-    """Decode data units of which none builds on another.
+class ConcurrentDecoder:
+    """Data units of which none builds on another, decoded beside the caller's thread. A context manager, behind which
+    nothing is decoded any more.
 
     Parameters
     ----------
-    units : iterable of DataUnit
     budget : MemoryBudget
     threads : int, optional
         Threads that decode; the caller's is not among them.
-    pieces : bool
-        Whether tensors may come in pieces. These come in any order, before the stream is known to be sound. Without
-        pieces, tensors come in order, each after its batch was checked.
-
-    Raises
-    ------
-    BitstreamError
-        The bytes break the standard. What came before is void.
     """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="nncjit-decoder")
-    running: _Batch | None = None
-    try:
-        for batch in chain(_batches(units, budget, threads, pieces=pieces), [None]):
-            if batch is not None:
-                batch.start(thread)
-            if running is not None:
-                yield from running.results()
-            running = batch
-    finally:
-        thread.shutdown(cancel_futures=True)
 
+    def __init__(self, budget: MemoryBudget, threads: int | None = None) -> None:
+        self._budget, self._threads = budget, threads
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nncjit-decoder")
+        self._running: _Batch | None = None
+        self._begun: Iterator[_Batch] = iter(())
+        self._rest: list[DataUnit] = []
 
-def _batches(units: Iterable[DataUnit], budget: MemoryBudget, threads: int | None, *, pieces: bool) -> Iterator[_Batch]:
-    """All units in order, prepared; huge tensors some block rows or pieces at a time, where they have such."""
+    def __enter__(self) -> Self:
+        return self
 
-    def together(waiting: list[DataUnit]) -> Iterator[_Batch]:
-        for batch in budget.batches(waiting):
-            yield _Batch([prepare(one) for one in batch], threads, pieces=pieces)
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
-    waiting: list[DataUnit] = []
-    seen = 0
-    for opened in units:
-        before, seen = seen, seen + opened.weights
-        in_pieces = pieces and opened.weights >= HUGE and decoded_with(opened, range(1)) is not None
-        if not in_pieces:
-            waiting.append(opened)
-        if in_pieces or before < FEW <= seen:
-            yield from together(waiting)
+    def begin(self, units: Iterable[DataUnit]) -> list[DataUnit]:
+        """Take data units, once. Decoding begins with the first of them, while the others are read.
+
+        Parameters
+        ----------
+        units : iterable of DataUnit
+
+        Returns
+        -------
+        list of DataUnit
+            All of them.
+        """
+        taken: list[DataUnit] = []
+        weights = n_begun = 0
+        for opened in units:
+            taken.append(opened)
+            before, weights = weights, weights + opened.weights
+            if before < FEW <= weights < HUGE:
+                n_begun = len(taken)
+                self._begun = self._together(taken[:n_begun])
+                self._running = self._started(next(self._begun))
+                self._running.wait(TURN)
+        self._rest = taken[n_begun:]
+        return taken
+
+    def results(self, *, pieces: bool = False) -> Iterator[Decoded]:
+        """All tensors of the units.
+
+        Parameters
+        ----------
+        pieces : bool
+            Whether tensors may come in pieces. These come in any order, before the stream is known to be sound. Without
+            pieces, tensors come in order, each after its batch was checked.
+
+        Raises
+        ------
+        BitstreamError
+            The bytes break the standard. What came before is void.
+        """
+        for batch in chain(self._begun, self._batches(pieces=pieces), [None]):
+            done, self._running = self._running, None if batch is None else self._started(batch)
+            if done is not None:
+                yield from done.results(pieces=pieces)
+
+    def _started(self, batch: _Batch) -> _Batch:
+        batch.start(self._thread)
+        return batch
+
+    def _together(self, units: list[DataUnit]) -> Iterator[_Batch]:
+        for batch in self._budget.batches(units):
+            yield _Batch([prepare(one) for one in batch], self._threads)
+
+    def _batches(self, *, pieces: bool) -> Iterator[_Batch]:
+        """All units that have not begun, in order, prepared; huge tensors some block rows or pieces at a time, where
+        they have such and may come so.
+        """
+        waiting: list[DataUnit] = []
+        for opened in self._rest:
+            if not (pieces and opened.weights >= HUGE and decoded_with(opened, range(1)) is not None):
+                waiting.append(opened)
+                continue
+            yield from self._together(waiting)
             waiting = []
-        if in_pieces:
-            for decoding, start in _pieces(opened, budget):
-                yield _Batch([decoding], threads, pieces=pieces, start=start)
-    yield from together(waiting)
+            for decoding, start in _pieces(opened, self._budget):
+                yield _Batch([decoding], self._threads, start=start)
+        yield from self._together(waiting)
 
 
 def _pieces(opened: DataUnit, budget: MemoryBudget) -> Iterator[tuple[UnitDecoding, int]]:
@@ -116,44 +158,45 @@ class _Batch:
     ----------
     decodings : list of UnitDecoding
     threads : int or None
-    pieces : bool
-        Whether block rows are handed out as they come.
     start : int, optional
         Where in its tensor the only decoding begins.
     """
 
-    def __init__(
-        self, decodings: list[UnitDecoding], threads: int | None, *, pieces: bool, start: int | None = None
-    ) -> None:
+    def __init__(self, decodings: list[UnitDecoding], threads: int | None, *, start: int | None = None) -> None:
         self._decodings, self._start = decodings, start
         self._layers = [(one, one.job.layers[0]) for one in decodings if one.job is not None and one.job.layers]
-        self._in_rows = [pieces and one.is_final for one, _ in self._layers]
         counts = [count_segments(layer) for _, layer in self._layers]
         self._stops = np.cumsum([0, *counts])
         self._finished = np.zeros(self._stops[-1], np.int64)
-        self._left = np.repeat(np.array(self._in_rows, np.bool_), counts)
+        self._left = np.repeat(np.array([one.is_final for one, _ in self._layers], np.bool_), counts)
         self._run = decoding_of(decodings, threads, self._finished)
-        self._future: Future[list[Decoded]] = Future()
+        self._future: Future[list[list[Decoded]]] = Future()
 
     def start(self, thread: ThreadPoolExecutor) -> None:
         """Decode on this thread."""
         self._future = thread.submit(self._decode)
 
-    def _decode(self) -> list[Decoded]:
-        """What comes in no block rows."""
-        self._run()
-        in_rows = {id(one) for (one, _), yes in zip(self._layers, self._in_rows, strict=True) if yes}
-        whole = [one for one in self._decodings if id(one) not in in_rows]
-        found = [made for one in whole for made in compose(one, parts=self._start is not None)]
-        return [replace(made, start=self._start) for made in found]
+    def wait(self, seconds: float) -> bool:
+        """Whether it is decoded after so many seconds at most."""
+        return bool(wait([self._future], seconds).done)
 
-    def results(self) -> Iterator[Decoded]:
-        """Block rows as they come, and what is left when all is decoded."""
-        while not wait([self._future], LOOK).done:
+    def _decode(self) -> list[list[Decoded]]:
+        """The tensors of each unit; none where its block rows are all that there is to hand out."""
+        self._run()
+        return [[] if one.is_final else self._composed(one) for one in self._decodings]
+
+    def _composed(self, one: UnitDecoding) -> list[Decoded]:
+        return [replace(made, start=self._start) for made in compose(one, parts=self._start is not None)]
+
+    def results(self, *, pieces: bool) -> Iterator[Decoded]:
+        """With `pieces`, block rows as they come, and what is left when all is decoded; else whole tensors in order."""
+        while pieces and not self.wait(LOOK):
             yield from self._block_rows(np.flatnonzero(self._left & (self._finished != 0)))
-        whole = self._future.result()
-        yield from self._block_rows(np.flatnonzero(self._left))
-        yield from whole
+        composed = self._future.result()
+        if pieces:
+            yield from self._block_rows(np.flatnonzero(self._left))
+        for one, made in zip(self._decodings, composed, strict=True):
+            yield from made if pieces or not one.is_final else self._composed(one)
 
     def _block_rows(self, segments: Array) -> Iterator[Decoded]:
         """Hand out these segments; neighbours together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from nncjit.cabac.payload_decoder import LayerJob, PayloadDecoding, PayloadJob, 
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import to_scan
 from nncjit.decoder import concurrent_decoder
-from nncjit.decoder.concurrent_decoder import decode_concurrently
+from nncjit.decoder.concurrent_decoder import ConcurrentDecoder
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.errors import BitstreamError, ModelError, OptionError
 from nncjit.stream.data_units import StreamReader
@@ -44,13 +45,19 @@ def kinds():
     }
 
 
-def collected(data, *, pieces, **options):
+@contextmanager
+def begun(data, threads=None):
+    """A decoder that has begun with a stream's units."""
+    with as_source(data) as source, ConcurrentDecoder(MemoryBudget(None, source.size, kept=False), threads) as decoder:
+        decoder.begin(StreamReader(source).data_units())
+        yield decoder
+
+
+def collected(data, *, pieces, threads=None):
     """All tensors, and how many pieces each came in; each element must come once."""
     found, counts = {}, {}
-    with as_source(data) as source:
-        reader = StreamReader(source)
-        budget = MemoryBudget(None, source.size, kept=False)
-        for item in decode_concurrently(list(reader.data_units()), budget, pieces=pieces, **options):
+    with begun(data, threads) as decoder:
+        for item in decoder.results(pieces=pieces):
             name = item.part.name
             counts[name] = counts.get(name, 0) + 1
             if item.start is None:
@@ -107,21 +114,53 @@ def test_block_rows_come_before_their_batch_is_done(monkeypatch):
 
     monkeypatch.setattr(concurrent_decoder, "decoding_of", waiting)
     data = stream_of({"a": kinds()["rows"], "b": kinds()["last"]})
-    with as_source(data) as source:
-        units = list(StreamReader(source).data_units())
-        for item in decode_concurrently(units, MemoryBudget(None, source.size, kept=False), pieces=True):
+    with begun(data) as decoder:
+        for item in decoder.results(pieces=True):
             assert item.storage.size
             seen.set()
+
+
+def test_decoding_begins_while_headers_are_read(monkeypatch):
+    """Whoever reads the second header waits for the decoder of the first unit."""
+    monkeypatch.setattr(concurrent_decoder, "FEW", 1 << 10)
+    decoded = threading.Event()
+    plain = concurrent_decoder.decoding_of
+
+    def telling(*arguments):
+        run = plain(*arguments)
+        return lambda: (run(), decoded.set())
+
+    def slowly(units):
+        yield next(units)
+        assert decoded.wait(30), "nothing was decoded"
+        yield from units
+
+    monkeypatch.setattr(concurrent_decoder, "decoding_of", telling)
+    data = stream_of(kinds())
+    with as_source(data) as source, ConcurrentDecoder(MemoryBudget(None, source.size, kept=False)) as decoder:
+        units = decoder.begin(slowly(StreamReader(source).data_units()))
+        names = [item.part.name for item in decoder.results()]
+    assert names == [opened.path for opened in units] == list(nncjit.decode(data))
+
+
+@pytest.mark.parametrize("stop", [-1, -40, -200])
+def test_a_stream_that_is_cut_off_is_refused_though_its_first_tensors_are_being_decoded(stop, tmp_path, monkeypatch):
+    monkeypatch.setattr(concurrent_decoder, "FEW", 1 << 10)
+    (tmp_path / "m.nnc").write_bytes(stream_of(kinds())[:stop])
+    (tmp_path / "m.safetensors").write_bytes(b"old")
+    before = threading.active_count()
+    with pytest.raises(BitstreamError):
+        nncjit.decompress(tmp_path / "m.nnc", tmp_path / "m.safetensors")
+    assert threading.active_count() == before
+    assert (tmp_path / "m.safetensors").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.nnc", "m.safetensors"]
 
 
 def test_whoever_stops_early_leaves_no_thread():
     data = stream_of(kinds())
     before = threading.active_count()
-    with as_source(data) as source:
-        units = list(StreamReader(source).data_units())
-        decoding = decode_concurrently(units, MemoryBudget(None, source.size, kept=False), pieces=True)
-        next(decoding)
-        decoding.close()
+    with begun(data) as decoder:
+        next(decoder.results(pieces=True))
     assert threading.active_count() == before
 
 
