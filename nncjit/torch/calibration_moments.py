@@ -113,12 +113,14 @@ class WeightMoments:
         self._add_gradients(gradient[None])
 
     def into(self, calibration: Calibration, name: str) -> None:
-        """Hand over to the calibration that writes the file, under the name that the weight has there."""
+        """Hand over to the calibration that writes the file, under the name that the weight has there; not to be used
+        afterwards, as the sums are the same memory.
+        """
         record = self.record
         metric = self._whole_metric().cpu().numpy()
         if record.kind == "table":
             table = calibration.table(name, record.shape, positions=self.positions)
-            table.metric += metric
+            table.metric = metric
             table.energy += self.energy.cpu().numpy()
             table.uses += self.uses.cpu().numpy()
             table.count(self.samples, self.tokens)
@@ -129,7 +131,8 @@ class WeightMoments:
             sums = calibration.linear(name, record.shape, axis=record.axis, apart=record.apart)
         else:
             sums = calibration.convolution(name, record.shape, groups=record.groups, axis=record.axis)
-        sums.coherent += metric / metric.dtype.type(record.outputs)
+        metric /= metric.dtype.type(record.outputs)
+        sums.coherent = metric
         sums.tokenwise = None
         sums.tokens_by_layer += self.tokens_by_layer.numpy()
         sums.count(self.samples, self.tokens)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from nncjit.errors import ModelError
-from nncjit.files import as_path, atomic_write, check_readable, os_errors
+from nncjit.files import as_path, check_readable, os_errors
+from nncjit.formats.safetensors import write
+from nncjit.model import TensorInfo
 
 if TYPE_CHECKING:
     from nncjit.torch.calibration_moments import WeightMoments
@@ -79,10 +80,10 @@ class Partial:
         """Write the file, of all batches so far; the old one stays until the new one is complete."""
         if self._path is None:
             return
-        tensors: dict[str, Tensor] = {}
+        arrays: dict[str, np.ndarray] = {}
         counts: dict[str, list[int]] = {}
         for name, moments in sums.moments.items():
-            tensors |= {f"{name}:{part}": tensor for part, tensor in moments.state().items()}
+            arrays |= {f"{name}:{part}": tensor.cpu().numpy() for part, tensor in moments.state().items()}
             counts[name] = [moments.samples, moments.tokens]
         head = {
             "facts": self._facts,
@@ -92,9 +93,10 @@ class Partial:
             "power": sums.power,
             "counts": counts,
         }
-        data = save(tensors, {"nncjit calibration": json.dumps(head)})
-        with os_errors(self._path), atomic_write(self._path) as file:
-            file.write(data)
+        infos = [TensorInfo(name, array.shape, str(array.dtype)) for name, array in arrays.items()]
+        with os_errors(self._path), write(self._path, infos, {"nncjit calibration": json.dumps(head)}) as store:
+            for info in infos:
+                store(info, arrays[info.name])
 
     def load(self, sums: Sums) -> None:
         """Take up the sums of the file, if there is one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -535,6 +536,24 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
         calibrate(model, batches, resume=path)
     with pytest.raises(ModelError, match=f"{tmp_path}: is a folder"):
         calibrate(model, batches, resume=tmp_path)
+
+
+def test_sums_are_not_copied_to_be_saved_or_handed_over(tmp_path):
+    model, x = net(nn.Linear(1500, 2, bias=False), nn.Linear(2, 2, bias=False)), torch.randn(N, 1500)
+    one = 1500 * 1500 * 4
+    seen = []
+
+    def watch(done, total, what):
+        seen.append(tracemalloc.get_traced_memory()[1])
+
+    tracemalloc.start()
+    try:
+        calibrate(model, [x, x], output=itself, resume=tmp_path / "part", save_every=1, progress=watch)
+        seen.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+    assert max(seen[:2]) < one / 2
+    assert seen[2] < 2.5 * one, "fresh sums of both parts take no memory before something is added to them"
 
 
 def as_lists(batch):
