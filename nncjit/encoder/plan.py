@@ -71,6 +71,8 @@ class Plan:
     """Tensors of layers that are quantised already, by their names."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """Ranks that were left to "auto" and are decided; 0: no factors."""
+    transformed: Mapping[str, bool] = field(default_factory=dict)
+    """Tables of which it is decided whether they are transformed, so that a target is searched for what is coded."""
 
     @classmethod
     def of(cls, infos: Iterable[TensorInfo], options: Options, data: Data = NO_DATA) -> Plan:

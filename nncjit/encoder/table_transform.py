@@ -126,14 +126,26 @@ def plain_metric(info: TensorInfo, measured: Measured, plan: Plan) -> TableMetri
     return TableMetric(None, None, None, HIGH_RATE * (0.5 / info.shape[0]) * (step / STEP) ** 2)
 
 
+def may_be_transformed(info: TensorInfo, plan: Plan) -> bool:
+    """Whether a tensor is a table of which a transform is estimated."""
+    record = None if plan.data.metrics is None else plan.data.metrics.record(info)
+    known = record is not None and record.kind == "table"
+    return known or (is_table(info.shape) and _wants_transforms(info.name, plan))
+
+
+def _wants_transforms(name: str, plan: Plan) -> bool:
+    """Whether tables without statistics are transformed, too."""
+    guessed = plan.data.metrics is not None and plan.data.metrics.is_guess and plan.options.stream.compatible is None
+    return plan.choices[name].reducing.transform_tables or guessed
+
+
 def why_not_transformed(info: TensorInfo, measured: Measured, plan: Plan) -> str | None:
     """Why a table is coded as it lies although tables without statistics shall be transformed; "" where nothing speaks
     against it, None where it is no table, or is not asked for.
     """
     choices = plan.choices[info.name]
     reducing = choices.reducing
-    guessed = plan.data.metrics is not None and plan.data.metrics.is_guess and plan.options.stream.compatible is None
-    if not (reducing.transform_tables or guessed) or not is_table(info.shape):
+    if not _wants_transforms(info.name, plan) or not is_table(info.shape):
         return None
     changed = reducing.zeros or reducing.pattern or reducing.unify or info.name in plan.zero_counts
     reasons = {
@@ -150,8 +162,11 @@ def why_not_transformed(info: TensorInfo, measured: Measured, plan: Plan) -> str
 def chosen_transform(name: str, wanted: np.ndarray, metric: TableMetric, plan: Plan) -> Transform | None:
     """The transform of a table, float32[rows, c]; None where it is not estimated to be better than the table as it is.
 
-    It is estimated as an ideal coder of Gaussian values would have it.
+    It is estimated as an ideal coder of Gaussian values would have it, unless the plan has decided it.
     """
+    decided = plan.transformed.get(name)
+    if decided is False:
+        return None
     rows, columns = wanted.shape
     bit = metric.loss_per_bit * plan.coarseness(name) ** 2
     powers = np.square(wanted, dtype=np.float64).mean(0) * (0.5 / rows)
@@ -161,7 +176,7 @@ def chosen_transform(name: str, wanted: np.ndarray, metric: TableMetric, plan: P
         axes, energies = _axes(metric.turned(wanted), metric)
     as_it_is = rows * _cost_of(powers, bit)
     factors = rows * _cost_of(energies / rows, bit) + columns * _cost_of(energies / columns, bit)
-    return Transform(metric, axes) if factors < as_it_is else None
+    return Transform(metric, axes) if decided or factors < as_it_is else None
 
 
 def _cost_of(powers: Doubles, bit: float) -> float:

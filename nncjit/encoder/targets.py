@@ -21,6 +21,7 @@ from nncjit.encoder.choices import Fineness, FinenessKind
 from nncjit.encoder.model_samples import UnitSample, take_samples
 from nncjit.encoder.plan import Plan
 from nncjit.encoder.representatives import representatives
+from nncjit.encoder.table_transform import may_be_transformed
 from nncjit.errors import OptionError
 from nncjit.model import Model, TensorInfo
 from nncjit.progress import Progress
@@ -212,8 +213,8 @@ def solve(
 ) -> tuple[Plan, list[UnitSample], list[Aim]]:
     """The plan with the scales that meet the targets, samples of the model as it will then be coded, and the aims.
 
-    Ranks that are left to "auto" depend on the noise that is allowed: they are decided anew at the scale that was
-    found, then kept while the search goes on from there.
+    Ranks that are left to "auto", and whether tables are transformed, depend on the noise that is allowed: they are
+    decided anew at the scale that was found, then kept while the search goes on from there.
 
     Parameters
     ----------
@@ -231,6 +232,16 @@ def solve(
         samples = take_samples(model, plan, pool, total, progress)
         ranks = {s.infos[0].name: s.rank for s in samples if s.infos[0].name in automatic}
         plan, aims = _with_scales(replace(plan, ranks=ranks), model, samples, target, progress)
+    own = [tensor for tensor in model if tensor.info.same_as is None]
+    tables = [tensor for tensor in own if may_be_transformed(tensor.info, plan)]
+    if tables and aims:
+        total = total or sum(tensor.size for tensor in own)
+        anew = {s.infos[0].name: s for s in take_samples(Model(tables), plan, pool, total)}
+        known = [(sample, anew.get(sample.infos[0].name, sample)) for sample in samples]
+        samples = [sample for _, sample in known]
+        plan = replace(plan, transformed={name: sample.rank > 0 for name, sample in anew.items()})
+        if any(earlier.rank != sample.rank for earlier, sample in known):
+            plan, aims = _with_scales(plan, model, samples, target, progress)
     return plan, samples, aims
 
 

@@ -78,6 +78,22 @@ def test_targets_are_met(case, tmp_path, target):
     assert report.tensors[0].tool == "feedback + DC + LS"
 
 
+@pytest.mark.parametrize("bits", [4.0, 5.0, 6.0])
+@pytest.mark.parametrize("seed", [0, 1, 5, 7])
+def test_targets_are_met_where_a_transform_pays_at_some_steps_alone(seed, bits):
+    """The search and the encoding decide alike, although the transform pays by the default's lambda, or else by the
+    target's.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {"t": draw(rng, 500, 8)}
+    calibration = Calibration()
+    for _ in range(30):
+        calibration.table("t", (500, 8)).add(rng.integers(0, 100, 6), draw(rng, 6, 8))
+        calibration.end_samples(1, output_power=1e3)
+    data = nncjit.encode(weights, calibration=calibration.statistics(), bits=bits, frequency_weight=1.0)
+    assert 8 * len(data) / weights["t"].size == pytest.approx(bits, rel=0.03)
+
+
 def test_without_weight_on_frequency_all_rows_are_alike(case):
     weights, statistics = case
     errors = {}
