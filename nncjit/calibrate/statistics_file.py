@@ -22,7 +22,7 @@ from nncjit import formats
 from nncjit.calibrate.checked_inputs import whole_numbers
 from nncjit.calibrate.statistics_record import MOST, TensorRecord
 from nncjit.calibrate.stored_tensors import check_stored, restored
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import ModelError, OptionError, did_you_mean
 from nncjit.model import Model, TensorInfo
 from nncjit.option_values import Word, checked, shown
 
@@ -201,7 +201,8 @@ class Statistics(Mapping[str, TensorStatistics]):
                 raise ModelError(f"{said}: they are of another model{turned}")
         missing = [name for name in self._tensors if name not in shapes]
         if self._tensors and len(missing) == len(self._tensors):
-            raise ModelError(f"the statistics are of another model: it has no {missing[0]}")
+            hint = did_you_mean(missing[0], shapes)
+            raise ModelError(f"the statistics are of another model, or of other names: it has no {missing[0]}{hint}")
         return missing
 
     def under_names_of(self, names: Iterable[str]) -> Statistics:

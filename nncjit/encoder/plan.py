@@ -29,6 +29,8 @@ LEVELS = ("levels", "zero_point", "kept")
 EXACT = ("raw", "lossless")
 """Quantizers that lose nothing."""
 
+FEW = 0.1
+"""Share of the matrices' weights of which a calibration need not tell that it knows nothing of them."""
 FINE_DENSITY = 7
 """qp_density of streams whose steps are computed: 128 steps an octave hit any target within 1 %."""
 
@@ -37,6 +39,16 @@ def _loss_per_bit(infos: list[TensorInfo], metrics: Metrics, *, relative: bool) 
     """Lambda of a model, after a check that the statistics are its own."""
     missing = metrics.statistics.check({info.name: info.shape for info in infos})
     metrics.check_axes(infos)
+    matrices = [info for info in infos if info.same_as is None and dtypes.find(info.dtype).kind == "f"]
+    matrices = [info for info in matrices if is_matrix(info.shape)]
+    alone = [info for info in matrices if metrics.record(info) is None]
+    share = sum(info.size for info in alone) / max(1, sum(info.size for info in matrices))
+    if share > FEW and not metrics.is_guess:
+        said = (
+            f"no statistics of {len(alone)} of {len(matrices)} matrices, {100 * share:.0f} % of their weights, "
+            f"{alone[0].name} among them: they keep their default steps, and what the output loses by them is not told"
+        )
+        warnings.warn(said, NncWarning, stacklevel=2)
     if missing:
         said = f"the statistics are of {len(missing)} weights more than the model has, {missing[0]} among them"
         warnings.warn(said, NncWarning, stacklevel=2)

@@ -34,7 +34,7 @@ def case():
         "fc": draw(rng, OUT, IN),
         "keras": draw(rng, IN, OUT),
         "bias": draw(rng, OUT),
-        "other": draw(rng, 30, 40),
+        "other": draw(rng, 30, 40)[:20],
         "ids": np.arange(5),
     }
     mixing = draw(rng, IN, IN) * np.geomspace(0.1, 4, IN).astype(np.float32)
@@ -231,6 +231,20 @@ def test_statistics_of_another_model_are_refused(case):
         nncjit.encode({"fc": weights["fc"]}, calibration=statistics)
 
 
+@pytest.mark.parametrize("target", [{}, {"loss": 0.02}, {"bits": 3.0}])
+def test_a_model_of_which_much_has_no_statistics_is_told(case, target):
+    weights, statistics = case
+    more = weights | {"layer": draw(np.random.default_rng(1), 60, 50)}
+    with pytest.warns(NncWarning, match="no statistics of 2 of 4 matrices, 33 % of their weights, other among them"):
+        nncjit.encode(more, calibration=statistics, **target)
+
+
+def test_names_that_differ_are_told(case):
+    weights, statistics = case
+    with pytest.raises(ModelError, match=r"or of other names: it has no fc.*did you mean 'a.fc'"):
+        nncjit.encode({f"a.{name}": values for name, values in weights.items()}, calibration=statistics)
+
+
 def test_what_is_no_calibration_is_refused(case, tmp_path):
     weights, _ = case
     with pytest.raises(OptionError, match="calibration is a dict"):
@@ -283,7 +297,7 @@ def test_stages_are_told_apart(case):
 
 
 def test_a_path_and_statistics_in_memory_are_alike(case, tmp_path):
-    weights, _ = case
+    weights = {"fc": case[0]["fc"]}
     calibration = Calibration()
     rng = np.random.default_rng(7)
     for _ in range(20):
