@@ -10,11 +10,7 @@ from nncjit.cabac.segment_decoder_kernels import locate
 from nncjit.jit import field_offset, helper, inlined, smaller, zero_bytes
 from nncjit.jit.vectors import (
     any_lane,
-    as_bytes,
-    columns_of_bytes,
     count_ones,
-    gather,
-    lane_numbers,
     load_bytes,
     load_bytes_as_words,
     load_expanded,
@@ -22,13 +18,13 @@ from nncjit.jit.vectors import (
     mask_bits,
     mask_of,
     pick,
-    repeat,
     repeat_float,
     signed,
     store_packed_bytes,
     store_vector,
     store_words_where,
     to_float,
+    turn_bytes,
     words,
 )
 
@@ -40,15 +36,13 @@ LEVELS_OF_PLACES, ODD = field_offset(TABLES, "levels"), field_offset(TABLES, "od
 def collect_codes(group_address, n_steps):
     """Move the codes in the log of so many steps to the codes of each lane.
 
-    The log is turned in two moves: 4 steps of 16 lanes to 16 lanes of 4 steps, then one gather for each lane. At most
-    STEPS codes join those of a lane, and STEPS bytes are written behind what it has: see CODES.
+    At most STEPS codes join those of a lane, and STEPS bytes are written behind what it has: see CODES.
     """
     group, log = group_at(group_address), group_address + LOG
     zero_bytes(log + LANES * n_steps, LANES * (STEPS - n_steps))
-    for at in range(log, log + LANES * STEPS, 64):
-        store_vector(at, columns_of_bytes(load_bytes(at)))
+    turn_bytes(log)
     for lane in range(LANES):
-        codes = as_bytes(gather(log, lane_numbers() * LANES + repeat(lane)))
+        codes = load_bytes(log + STEPS * lane)
         ended = codes != 0
         n_codes, more = np.int64(group.n_codes[lane]), count_ones(mask_bits(ended))
         store_packed_bytes(group_address + CODES_AT + ROW * lane + n_codes, codes, ended)

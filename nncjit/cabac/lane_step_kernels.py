@@ -2,9 +2,9 @@
 
 All lanes do the same, wherever they are in the binarisation: a place is a number, what follows it stands in two tables
 of 32 words, and these are in registers. So a step loads and stores memory for the contexts only. What follows a bin 0
-and a bin 1 is known before the bin, so both contexts are gathered meanwhile. What is rare and long, the Exp-Golomb part
-of a level, makes its lane wait, with a less probable symbol of width 0, so that nothing changes, until the next refill;
-there one branch serves all waiting lanes.
+and a bin 1 is known before the bin, so both contexts are gathered meanwhile, unless gathers are slow. What is rare and
+long, the Exp-Golomb part of a level, makes its lane wait, with a less probable symbol of width 0, so that nothing
+changes. Behind a refill one branch serves all lanes that wait.
 
 The state of a group in registers: `place` (lane_tables.py), `range_` in bits 23..31, `window` (V in bits 23..31, 23
 bits that follow below), `position` (bits read), and `word`, the context of the next bin. A bin takes at most 7 bits, so
@@ -13,6 +13,8 @@ the window lasts for 3 steps.
 Addresses stay inside their arrays whatever a payload holds: contexts come from the tables, which name those of the
 group only; a lane's payload is read at a position that `bits_from` clamps to its last four bytes.
 """
+
+import numpy as np
 
 from nncjit.cabac.lane_records import BELOW_V, GROUP, LANES, ROW, SIG, V_BITS
 from nncjit.cabac.lane_tables import (
@@ -33,9 +35,11 @@ from nncjit.cabac.lane_tables import (
     place_word,
 )
 from nncjit.jit import field_offset, helper, inlined, smaller
+from nncjit.jit.processor import has_slow_gathers
 from nncjit.jit.vectors import (
     absolute,
     any_lane,
+    count_ones,
     gather,
     gather_unaligned,
     halves,
@@ -44,6 +48,7 @@ from nncjit.jit.vectors import (
     leading_zero_bits,
     load_bytes_as_words,
     load_words,
+    mask_bits,
     minimum,
     pick,
     pick_halves,
@@ -78,6 +83,11 @@ UNSHIFTED = 0xFFFFFFF0
 AFTER_NEGATIVE, AFTER_POSITIVE = (place_word(AT_SIG + previous, SIG + previous) for previous in (1, 2))
 """What joins the place word after an Exp-Golomb part."""
 REFILL_STEPS = 3
+"""The bits that a window has in store are enough for so many steps, or for a suffix and one step less."""
+PATIENCE = 4
+"""Refills that lanes wait through, all together, until they are served: that takes as long as some ten steps of one."""
+AHEAD = not has_slow_gathers()
+"""Whether the contexts after a bin 0 and a bin 1 are gathered both, before it is known which one is needed."""
 TABLE_HALF = 64
 """Bytes of the 16 words in the first of two registers."""
 
@@ -117,10 +127,9 @@ def step(
     after_one = pick(place, one_low, one_high) | kept
     after_zero = if_zero | kept
     after_zero = after_zero + pick(after_zero >> BELOW_STATE, next_low, next_high)
-    # both contexts that may come next, before it is known which; only one that comes again is not in memory yet
-    index_zero, index_one = after_zero >> BELOW_LANE, after_one >> BELOW_LANE
-    word_zero, word_one = gather(contexts, index_zero), gather(contexts, index_one)
-    again = index_zero == index
+    if AHEAD:
+        index_zero, index_one = after_zero >> BELOW_LANE, after_one >> BELOW_LANE
+        word_zero, word_one = gather(contexts, index_zero), gather(contexts, index_one)
     # the less probable symbol: its width is that for the largest range, scaled
     towards_one = signed((word + (word >> 16)) << 19) >> 26
     widest = pick_halves(halves(words(absolute(towards_one))), widths)
@@ -136,12 +145,19 @@ def step(
     ends = ((if_zero & ENDS) != 0) & zero_here
     store_low_bytes(log, select(ends, place, 0))
     place = select(zero_here, after_zero, select(waits, place, after_one))
+    if not AHEAD:
+        index_next = place >> BELOW_LANE
+        word_next = gather(contexts, index_next)
     # adaptation: both estimators at once, in the halves of the word
     mirrored = select(zero, MIRROR - word, word)
     change = words(pick_halves(halves(mirrored) >> 7, curve) >> (halves(word) >> 13)) & UNSHIFTED
     word = select(zero, word - change, word + change)
     scatter(contexts, index, word)
-    word = select(zero, select(again, word, word_zero), word_one)
+    # a context that comes again was gathered before this change; after a bin 1 none does
+    if AHEAD:
+        word = select(zero, select(index_zero == index, word, word_zero), word_one)
+    else:
+        word = select(index_next == index, word, word_next)
     return place, range_, window, position, word
 
 
@@ -195,9 +211,10 @@ def run_steps(group, tables, payloads, first, count, unary_length, dq):
     word = gather(contexts, place >> BELOW_LANE)
     window = window & V_BITS | bits_from(payloads, payload, last_word, position) >> (32 - BELOW_V)
     ahead, filled = bits_from(payloads, payload, last_word, position + BELOW_V), position
-    k, unserved = first, False
+    k, unserved, steps, waited = first, False, np.int64(REFILL_STEPS), np.int64(0)
     while k < count and not unserved:
-        stop = smaller(k + REFILL_STEPS, count)
+        stop = smaller(k + steps, count)
+        steps = np.int64(REFILL_STEPS)
         while k < stop:
             place, range_, window, position, word = step(
                 contexts, log + LANES * k,
@@ -207,12 +224,13 @@ def run_steps(group, tables, payloads, first, count, unary_length, dq):
             k += 1
         window, ahead = refill(payloads, payload, last_word, window, position, ahead, filled)
         filled = position
-        if any_lane((place & ESCAPE) != 0):
+        waited += count_ones(mask_bits((place & ESCAPE) != 0))
+        if waited >= PATIENCE:
+            waited = np.int64(0)
             place, window, position = finish_escapes(
                 group, log + LANES * (k - 1), next_low, next_high, lengths, parities, place, range_, window, position
             )
-            window, ahead = refill(payloads, payload, last_word, window, position, ahead, filled)
-            filled = position
+            steps = np.int64(REFILL_STEPS - 1)  # the suffix took up to 5 bits
             word = gather(contexts, place >> BELOW_LANE)
             unserved = any_lane((place & ESCAPE) != 0)
     store_vector(group + PLACE, place)

@@ -211,5 +211,6 @@ def store_packed_bytes(p, x, mask):
     store_vector(p, packed)
 
 
-def columns_of_bytes(x):
-    return np.ascontiguousarray(x.reshape(4, LANES).T).reshape(-1)
+def turn_bytes(p):
+    rows = _memory(p, np.uint8, 64 * LANES, writes=True)
+    rows[:] = rows.reshape(64, LANES).T.copy().reshape(-1)

@@ -25,13 +25,24 @@ def features() -> frozenset[str]:
     return frozenset(name for name, there in found.items() if there and (config.ENABLE_AVX or name[:3] != "avx"))
 
 
+def name() -> str:
+    """What Numba compiles for, by LLVM's name; empty where LLVM cannot tell."""
+    if config.CPU_NAME is not None:
+        return str(config.CPU_NAME)
+    try:
+        return str(llvmlite.binding.get_host_cpu_name())
+    except RuntimeError:
+        return ""
+
+
 def digest() -> str:
     """A name for this processor, as far as compiled code goes."""
-    try:
-        what = llvmlite.binding.get_host_cpu_name()
-    except RuntimeError:
-        what = ""
-    return hashlib.sha256(repr((what, sorted(features()))).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((name(), sorted(features()))).encode()).hexdigest()[:16]
+
+
+def has_slow_gathers() -> bool:
+    """Whether a gather keeps other work waiting, so that one more costs more than to wait for its index: AMD's Zen."""
+    return name().startswith("znver")
 
 
 def has_wide_vectors() -> bool:

@@ -391,8 +391,27 @@ def store_packed_bytes(builder, p, x, mask):
         p = builder.add(p, _call(builder, "ctpop.i64", I64, builder.zext(chosen, I64)))
 
 
-@operation(BYTES, BYTES)
-def columns_of_bytes(builder, x):
-    """4 rows of 16 bytes, column by column: byte 16 r + c goes to 4 c + r."""
+@operation(types.void, ADDRESS)
+def turn_bytes(builder, p):
+    """64 rows of 16 bytes from p on become 16 rows of 64 in their place: byte 16 r + c goes to 64 c + r.
+
+    First 4 rows by 4 to words of a column each; then 16 rows of 16 words are turned by exchanging halves, quarters,
+    and so on, of the square. All stay in registers; gathers of the words take up to twice as long.
+    """
+    anything = ir.Constant(BYTES.ir, ir.Undefined)
     pattern = ir.Constant(ir.VectorType(I32, 64), [16 * (k % 4) + k // 4 for k in range(64)])
-    return builder.shuffle_vector(x, ir.Constant(BYTES.ir, ir.Undefined), pattern)
+    rows = [
+        builder.bitcast(builder.shuffle_vector(llvm_ir.load(builder, p, I64(k), BYTES.ir), anything, pattern), WORDS.ir)
+        for k in range(16)
+    ]
+    for half in (8, 4, 2, 1):
+        upper = [k ^ half | 16 if k & half else k for k in range(16)]
+        lower = [k | 16 if k & half else k | half for k in range(16)]
+        for k in range(16):
+            if not k & half:
+                pair = rows[k], rows[k | half]
+                rows[k], rows[k | half] = (
+                    builder.shuffle_vector(*pair, ir.Constant(WORDS.ir, chosen)) for chosen in (upper, lower)
+                )
+    for k, row in enumerate(rows):
+        llvm_ir.store(builder, p, I64(k), row)

@@ -68,7 +68,6 @@ def memory(source, out):
     v.scatter_where(out + 192, (v.lane_numbers() + 5) & 15, y, x < y)
     v.store_low_bytes(out + 256, x)
     v.store_vector(out + 272, v.load_bytes_as_words(source + 3))
-    v.store_vector(out + 336, v.columns_of_bytes(v.load_bytes(source)))
     v.store_low_halves(out + 400, x)
     bytes_ = v.load_bytes(source)
     v.store_vector(out + 448, bytes_)
@@ -129,6 +128,18 @@ def test_bytes_are_packed_without_an_instruction_for_it(monkeypatch):
         wanted = source[source > 60]
         assert (out[: wanted.size] == wanted).all()
         assert not out[64:].any()
+
+
+@wide
+def test_rows_of_bytes_are_turned():
+    @kernel
+    def turn(rows):
+        vectors.turn_bytes(rows)
+
+    rows = np.random.default_rng(0).integers(0, 256, (64, 16), dtype=np.uint8)
+    turned = rows.T.copy()
+    turn(address(rows, writes=True))
+    assert (rows.reshape(16, 64) == turned).all()
 
 
 @wide
