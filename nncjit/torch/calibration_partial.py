@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -92,6 +93,7 @@ class Partial:
             "samples": sums.samples,
             "power": sums.power,
             "counts": counts,
+            "sums": _checksum(arrays.values()),
         }
         infos = [TensorInfo(name, array.shape, str(array.dtype)) for name, array in arrays.items()]
         with os_errors(self._path), write(self._path, infos, {"nncjit calibration": json.dumps(head)}) as store:
@@ -117,6 +119,9 @@ class Partial:
                         f"{self._path}: is of another model, or of other settings; delete it to begin anew"
                     )
                 kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            names = (f"{name}:{key}" for name, moments in sums.moments.items() for key in moments.state())
+            if head["sums"] != _checksum(kept[name].numpy() for name in names):
+                raise ModelError(f"{self._path}: its sums are damaged; delete it to begin anew")
             for name, moments in sums.moments.items():
                 moments.load({key: kept[f"{name}:{key}"] for key in moments.state()})
                 moments.samples, moments.tokens = head["counts"][name]
@@ -132,6 +137,13 @@ class Partial:
         if self._path is not None:
             with os_errors(self._path):
                 self._path.unlink(missing_ok=True)
+
+
+def _checksum(arrays: Iterable[np.ndarray]) -> int:
+    found = 0
+    for array in arrays:
+        found = zlib.crc32(memoryview(array.reshape(-1).view("u1")), found)  # type: ignore[arg-type]
+    return found
 
 
 def _take_up(digest: Any, value: Any) -> None:

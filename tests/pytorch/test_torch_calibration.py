@@ -538,6 +538,31 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
         calibrate(model, batches, resume=tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["cut", "header", "zeros", "bit", "tail"])
+def test_a_damaged_file_of_an_interrupted_run_is_refused(damage, tmp_path):
+    model = net(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    batches, path = [torch.randn(N, 6) for _ in range(4)], tmp_path / "part"
+
+    def stop(done, total, what):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(model, batches, resume=path, save_every=1, progress=stop)
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    if damage == "cut":
+        del data[-7:]
+    elif damage == "zeros":
+        data[-len(data) // 8 :] = bytes(len(data) // 8)
+    else:
+        data[{"header": 100, "bit": len(data) - 30, "tail": -1}[damage]] ^= 1
+    assert data != whole
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=str(path)):
+        calibrate(model, batches, resume=path)
+
+
 def test_sums_are_not_copied_to_be_saved_or_handed_over(tmp_path):
     model, x = net(nn.Linear(1500, 2, bias=False), nn.Linear(2, 2, bias=False)), torch.randn(N, 1500)
     one = 1500 * 1500 * 4
