@@ -211,7 +211,8 @@ class Calibration:
             yield Arrays(record, damped(metric, record) if self.is_guess else metric, sums=self._sums.get(name))
             self._tell(name, sums)
         for name, table in self._tables.items():
-            energy = (table.energy / max(self.samples, 1)).astype(np.float32)
+            with np.errstate(over="ignore"):  # what becomes infinite is told when it is stored
+                energy = (table.energy / max(self.samples, 1)).astype(np.float32)
             yield Arrays(*table.finish(self.samples), energy, table.uses, table.positions, self._sums.get(name))
             self._tell(name, table)
         for name, shape in self._unreached.items():

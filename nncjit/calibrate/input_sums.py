@@ -13,6 +13,7 @@ R is right and noisy, T wrong in scale (gradients of tokens add up) but smooth. 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -153,6 +154,7 @@ class InputSums:
         self.samples += samples
         self.tokens += tokens
 
+    @np.errstate(over="ignore", invalid="ignore")  # told when the sums are asked for
     def _add_probe(self, x: Array, g: Array, layer: int) -> None:
         record = self.record
         for group in range(record.groups):
@@ -174,8 +176,17 @@ class InputSums:
                     self.tokenwise[place, :n, :n] += part.T @ (energies * part)
 
     def finish(self, all_samples: int) -> tuple[TensorRecord, Array]:
-        """The record, and the metric as the mean over all samples, whether they reached the weight or not."""
-        ratio = trace_ratio(self.coherent, self.tokenwise) if self.tokenwise is not None else 1.0
+        """The record, and the metric as the mean over all samples, whether they reached the weight or not.
+
+        Raises
+        ------
+        ModelError
+            The sums are not finite.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            ratio = trace_ratio(self.coherent, self.tokenwise) if self.tokenwise is not None else 1.0
+        if not math.isfinite(ratio):
+            raise ModelError(f"{self.record.name}: the sums are not finite")
         metric = mixed(self.coherent, self.tokenwise) / np.float32(self._shares(max(all_samples, 1)))
         return counted(self.record, self.samples, self.tokens, ratio), metric
 

@@ -103,6 +103,7 @@ class TableSums:
         self.samples += samples
         self.tokens += tokens
 
+    @np.errstate(over="ignore", invalid="ignore")  # told when the sums are asked for
     def _add_sums(self, rows: Array, sums: Array) -> None:
         self.energy[rows] += np.square(sums, dtype=np.float64).sum(1)
         if not self.record.block:

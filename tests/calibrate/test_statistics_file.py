@@ -153,6 +153,23 @@ def test_samples_left_out_are_told():
         calibration.statistics()
 
 
+@pytest.mark.parametrize("widest", [0, 4, 100])
+@pytest.mark.parametrize("kind", ["linear", "convolution", "rows", "table"])
+def test_sums_beyond_float32_are_told(kind, widest, tmp_path):
+    calibration = Calibration(widest_block=widest)
+    big = np.float32(1e30)
+    if kind == "table":
+        calibration.table("w", (5, 6)).add(np.array([1, 3]), np.full((2, 6), big))
+    else:
+        sums = getattr(calibration, kind)("w", (5, 6))
+        sums.add(np.full((3, sums.record.inputs), big), np.full((3, sums.record.outputs), big))
+    calibration.end_samples(1)
+    for work in (calibration.statistics, lambda: calibration.save(tmp_path / "s.safetensors")):
+        with pytest.raises(ModelError, match="w: the sums are not finite"):
+            work()
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_name_is_one_weight():
     calibration = collected()
     with pytest.raises(ModelError, match="fc: is collected for already"):
