@@ -107,7 +107,7 @@ class Metrics:
             record, role = self.record(info), info.role
             if record is None or role is None or role.kind != "weight" or not role.layer:
                 continue
-            if record.kind == "linear" and not record.is_stacked and role.axis == record.axis:
+            if record.kind in ("linear", "convolution") and not record.is_stacked and role.axis == record.axis:
                 raise ModelError(f"{info.name}: the statistics are of this weight {TRANSPOSED}")
 
     def _felt(self, name: str) -> float:

@@ -250,14 +250,16 @@ def test_square_weights_are_not_coded_by_statistics_of_their_transposes(name, op
         nncjit.encode(half, calibration=found, **options)
 
 
+@pytest.mark.parametrize(("kind", "shape"), [("linear", (20, 20)), ("convolution", (20, 20, 3))])
 @pytest.mark.parametrize(("axis", "outputs"), [(0, 0), (1, 1), (0, 1), (1, 0)])
-def test_what_the_format_tells_of_a_matrix_parts_it_from_its_transpose(axis, outputs):
+def test_what_the_format_tells_of_a_weight_parts_it_from_its_transpose(kind, shape, axis, outputs):
     """Without its values, as an adapter that does not tell them leaves it."""
     rng = np.random.default_rng(3)
-    infos = [TensorInfo("w", (20, 20), "float32", role=Role("weight", "layer", outputs))]
+    infos = [TensorInfo("w", shape, "float32", role=Role("weight", "layer", outputs))]
     calibration = Calibration()
     for _ in range(8):
-        calibration.linear("w", (20, 20), axis=axis).add(draw(rng, 6, 20), draw(rng, 6, 20))
+        sums = getattr(calibration, kind)("w", shape, axis=axis)
+        sums.add(draw(rng, 6, sums.record.inputs), draw(rng, 6, sums.record.outputs))
         calibration.end_samples(1, output_power=1e2)
     data = Data(calibration=calibration.statistics())
     if axis != outputs:
