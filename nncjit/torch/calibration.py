@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
 from contextlib import nullcontext
 from typing import Any
@@ -125,6 +126,8 @@ def calibrate(
         )
     )
     check_batches(batches)
+    if autocast not in (None, torch.float16, torch.bfloat16):
+        raise OptionError(f"autocast is {shown(autocast)}, must be torch.float16 or torch.bfloat16")
     optional("names", Named("names"), names)
     for name, part in (optional("parts", Named("tensors"), parts) or {}).items():
         if not isinstance(part, Tensor):
@@ -132,6 +135,12 @@ def calibrate(
     fisher = output == "logits" if fisher is None else fisher
     model = unwrapped(model)
     collector = _Collector(model, runner(forward), output, fisher, probes, autocast, widest_block, seed, parts or {})
+    names = {name: name for name in collector.weights} if names is None else dict(names)
+    said = Counter(name for weight, name in names.items() if weight in collector.weights)
+    if not said or said.total() > len(said):
+        twice = next((name for name, count in said.items() if count > 1), None)
+        what = "none of the network's weights" if twice is None else f"{twice} for two weights"
+        raise OptionError(f"names has {what}")
     partial = Partial(resume, collector.facts())
     total = len(batches) if isinstance(batches, Sized) else 0
     with torch.inference_mode(False), as_in_use(model), reporting(progress, "calibrate", "batches") as told:
@@ -148,7 +157,7 @@ def calibrate(
     partial.check_end()
     if not collector.samples:
         raise ModelError("no batches: there is nothing to calibrate on")
-    result = collector.result({name: name for name in collector.weights} if names is None else names)
+    result = collector.result(names)
     partial.remove()
     return result
 

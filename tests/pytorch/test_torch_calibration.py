@@ -639,6 +639,16 @@ def test_bad_arguments_are_told():
     for wrong, said in (({"probes": 0}, "probes"), ({"widest_block": 1}, "widest_block"), ({"output": "x"}, "output")):
         with pytest.raises(OptionError, match=said):
             calibrate(model, [x], **wrong)
+    for kind in ("bfloat16", torch.int8, torch.float32):
+        with pytest.raises(OptionError, match=r"autocast is .*must be torch\.float16 or torch\.bfloat16"):
+            calibrate(model, [x], autocast=kind)
+    for names, said in (
+        ({"1.weight": "a"}, "none of"),
+        ({}, "none of"),
+        ({"0.weight": "a", "0.bias": "a"}, "a for two"),
+    ):
+        with pytest.raises(OptionError, match=f"names has {said}"):
+            calibrate(model, [x], names=names)
     with pytest.raises(OptionError, match="module or a mapping"):
         calibrate(3, [x])
     with pytest.raises(ModelError, match="no batches"):
