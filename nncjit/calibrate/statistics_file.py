@@ -201,7 +201,7 @@ class Statistics(Mapping[str, TensorStatistics]):
                 raise ModelError(f"{said}: they are of another model{turned}")
         missing = [name for name in self._tensors if name not in shapes]
         if self._tensors and len(missing) == len(self._tensors):
-            hint = did_you_mean(missing[0], shapes)
+            hint = did_you_mean(missing[0], map(str, shapes))
             raise ModelError(f"the statistics are of another model, or of other names: it has no {missing[0]}{hint}")
         return missing
 
