@@ -15,6 +15,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         values, unit = sorted(figure["value"] for figure in row["figures"]), row["unit"]
         ends = dict.fromkeys(show(value, unit) for value in (values[0], values[-1]))
         mark = "" if row["met"] else " (missed)"
+        if "cores_at_hand" in row:
+            mark += f", {row['cores_at_hand']:.1f} cores at hand"
         bounds = " | ".join(f"{row[name]:g}{'' if unit == 'x' else ' '}{unit}" for name in ("must", "reach"))
         lines.append(f"| {row['work']} | {bounds} | {' to '.join(ends)}{mark} |")
     return "\n".join(lines)

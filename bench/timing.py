@@ -6,9 +6,12 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
+
+from nncjit.jit.threads import count
 
 Run = Callable[[], object]
 
@@ -52,12 +55,24 @@ LINK_CYCLES = 4
 """A multiplication takes three and an exclusive or one, on all x86-64 of the last ten years and on today's ARM."""
 
 
-@njit
+@njit(nogil=True)
 def _chain(factor, links):
     x = factor
     for k in range(links):
         x = (x * factor) ^ k
     return x
+
+
+def cores_at_hand() -> float:
+    """How many cores' work the machine does at once. A virtual one shows cores whose time it may not get."""
+    links, threads = 100_000_000, count()
+    _chain(np.int64(1), 1)
+
+    def together(number: int) -> None:
+        with ThreadPoolExecutor(number) as pool:
+            list(pool.map(lambda k: _chain(np.int64(k), links), range(number)))
+
+    return threads * best_wall(lambda: together(1), 1) / best_wall(lambda: together(threads), 1)
 
 
 ENOUGH = 1.0
