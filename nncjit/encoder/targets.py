@@ -36,6 +36,8 @@ NO_ROOM = "headers, vectors, integers and raw tensors take most of that, and the
 RATE_SCALES = (1.0, 0.5, 0.2, 0.05, 0.0)
 """Factors on the rate weights that are tried, in turn, until a target can be hit."""
 
+FAR = 2.0
+"""Factor on the step within which it is not decided anew whether a table is transformed."""
 USUAL_TRIES = 12
 """Scales that a search tries, about."""
 
@@ -214,7 +216,8 @@ def solve(
     """The plan with the scales that meet the targets, samples of the model as it will then be coded, and the aims.
 
     Ranks that are left to "auto", and whether tables are transformed, depend on the noise that is allowed: they are
-    decided anew at the scale that was found, then kept while the search goes on from there.
+    decided anew at the scale that was found (of tables, where it is far from where the search began), then kept while
+    the search goes on from there.
 
     Parameters
     ----------
@@ -235,11 +238,14 @@ def solve(
     own = [tensor for tensor in model if tensor.info.same_as is None]
     tables = [tensor for tensor in own if may_be_transformed(tensor.info, plan)]
     if tables and aims:
+        far = [t for t in tables if not 1 / FAR <= plan.own_scales.get(t.name, plan.scale) <= FAR]
         total = total or sum(tensor.size for tensor in own)
-        anew = {s.infos[0].name: s for s in take_samples(Model(tables), plan, pool, total)}
+        anew = {s.infos[0].name: s for s in (take_samples(Model(far), plan, pool, total) if far else ())}
         known = [(sample, anew.get(sample.infos[0].name, sample)) for sample in samples]
         samples = [sample for _, sample in known]
-        plan = replace(plan, transformed={name: sample.rank > 0 for name, sample in anew.items()})
+        names = {tensor.name for tensor in tables}
+        decided = {s.infos[0].name: s.rank > 0 for s in samples if s.infos[0].name in names}
+        plan = replace(plan, transformed=decided)
         if any(earlier.rank != sample.rank for earlier, sample in known):
             plan, aims = _with_scales(plan, model, samples, target, progress)
     return plan, samples, aims
