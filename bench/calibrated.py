@@ -230,14 +230,16 @@ def tune(
     name = curve.name
     task = zoo_calibration.TASKS[name]
     drawn = (task.tuned_on or task.draw)(TUNING_BATCH, zoo_calibration.TUNE_ON)
-    loss = training.cross_entropy if task.logits else (lambda out, y: 100 * torch.nn.functional.mse_loss(out, y))
+    loss = training.cross_entropy if task.logits else (lambda out, y: squares(out, y).log().mean())
 
     def objective(result: torch.Tensor, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         if original is None:
             return loss(result, batch[1])
         with torch.no_grad():
             wanted = zoo_calibration.run(name, original, batch[0])
-        return divergence(result, wanted) if task.logits else loss(result, wanted)
+        if task.logits:
+            return divergence(result, wanted)
+        return (squares(result, wanted) / squares(wanted, batch[1])).mean()
 
     quality = first
     for _ in range(MOST_TUNED):
@@ -260,6 +262,11 @@ def tune(
             break
         else:
             price /= 2
+
+
+def squares(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Each sample's mean squared error. PSNR counts its logarithm, so what is smooth must stay smooth, too."""
+    return (outputs - wanted).square().flatten(1).mean(1)
 
 
 def divergence(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,10 @@ SIDE = 32
 TEST_CROPS = 120
 TRAINED_ON = 2 / 3
 """Of the photographs' width, from the left."""
+TUNED_ON = 1 / 2
+"""What statistics and fine-tuning see of it. The rest of what training saw is to choose settings on."""
+PLACE = 64
+"""Crops with their centres in one square of so many pixels show the same place."""
 SEED = 15938
 SHAPES = {
     "encoder.0": (32, 3, 3, 3),
@@ -92,18 +96,24 @@ def photographs() -> list[np.ndarray]:
     return [np.ascontiguousarray(image.transpose(2, 0, 1)) for image in load_sample_images().images]
 
 
-def cuts(photos: list[np.ndarray], left: float, right: float, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Crops uint8[n,3,32,32] from between two parts of the photographs' width, half of them shrunk, half mirrored."""
-    crops = np.empty((n, 3, SIDE, SIDE), np.uint8)
+def cuts(
+    photos: list[np.ndarray], left: float, right: float, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crops uint8[n,3,32,32] from between two parts of the photographs' width, half of them shrunk, half mirrored, and
+    the numbers int64[n] of the places that they show.
+    """
+    crops, places = np.empty((n, 3, SIDE, SIDE), np.uint8), np.empty(n, np.int64)
+    grid = [len(photos), *(side // PLACE + 1 for side in photos[0].shape[1:])]
     for k in range(n):
-        photo = photos[rng.integers(len(photos))]
-        scale = 1 + int(rng.integers(2))
+        which = int(rng.integers(len(photos)))
+        photo, scale = photos[which], 1 + int(rng.integers(2))
         span = SIDE * scale
         y = rng.integers(photo.shape[1] - span + 1)
         x = rng.integers(int(left * photo.shape[2]), int(right * photo.shape[2]) - span + 1)
         part = photo[:, y : y + span, x : x + span].reshape(3, SIDE, scale, SIDE, scale).mean((2, 4))
         crops[k] = part[:, :, ::-1] if rng.integers(2) else part
-    return crops
+        places[k] = np.ravel_multi_index((which, (y + span // 2) // PLACE, (x + span // 2) // PLACE), grid)
+    return crops, places
 
 
 def textures(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -120,15 +130,26 @@ def textures(n: int, rng: np.random.Generator) -> np.ndarray:
     return (255 * pictures.clip(0, 1)).astype(np.uint8)
 
 
+def placed_batches(
+    size: int, seed: int, left: float = 0, right: float = TRAINED_ON
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Endless crops from between two parts of the photographs' width, and textures: inputs, targets, and numbers
+    int64[size,1] of what they show. No two textures show the same.
+    """
+    photos, rng = photographs(), np.random.default_rng(seed)
+    shown = sum(photo[0].size for photo in photos)
+    while True:
+        crops, places = cuts(photos, left, right, size - size // 4, rng)
+        pictures = np.concatenate([crops, textures(size // 4, rng)]).astype(np.float32) / np.float32(255)
+        yield pictures, pictures, np.concatenate([places, shown + np.arange(size // 4)])[:, None]
+        shown += size // 4
+
+
 def batches(
     size: int, seed: int, left: float = 0, right: float = TRAINED_ON
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless crops from between two parts of the photographs' width, and textures, as inputs and targets."""
-    photos, rng = photographs(), np.random.default_rng(seed)
-    while True:
-        images = np.concatenate([cuts(photos, left, right, size - size // 4, rng), textures(size // 4, rng)])
-        pictures = images.astype(np.float32) / np.float32(255)
-        yield pictures, pictures
+    return ((inputs, targets) for inputs, targets, _ in placed_batches(size, seed, left, right))
 
 
 def train(path: Path = WEIGHTS) -> None:
@@ -143,10 +164,9 @@ def train(path: Path = WEIGHTS) -> None:
 
 def main() -> None:
     rng = np.random.default_rng(SEED)
-    crops = np.concatenate(
-        [cuts(photographs(), TRAINED_ON, 1, 3 * TEST_CROPS // 4, rng), textures(TEST_CROPS // 4, rng)]
-    )
-    save_file({"images": crops}, TEST_SET, metadata={"source": "bench/zoo/autoencoder.py", "data": CREDIT})
+    crops, _ = cuts(photographs(), TRAINED_ON, 1, 3 * TEST_CROPS // 4, rng)
+    images = np.concatenate([crops, textures(TEST_CROPS // 4, rng)])
+    save_file({"images": images}, TEST_SET, metadata={"source": "bench/zoo/autoencoder.py", "data": CREDIT})
     TEST_SET.chmod(0o644)
     train()
     print(measure(layers.load(WEIGHTS)))

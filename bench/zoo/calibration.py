@@ -3,13 +3,14 @@
     python -m bench.zoo.calibration vgg STATS.safetensors
 
 Calibration draws from the data that training draws from, with a seed of its own, and so does validation: settings (how
-fine, how many steps) are chosen there. Fine-tuning does not see the digits of the validation split, lest it looks
-better than it is. The character model knows much of its training's text by heart, so it has two texts that training did
-not read instead. The test splits are of other digits, scenes, crops and texts, made by a third seed where the data is
+fine, how many steps) are chosen there. Fine-tuning does not see the digits of the validation split, nor its part of the
+photographs, lest it looks better than it is. The character model knows much of its training's text by heart, so it has
+two texts that training did not read instead, and fine-tuning reads nothing of the packages that the first is from. The
+test splits are of other digits, scenes, crops and texts, made by a third seed where the data is
 generated: a few hundred samples, as the zoo's test files have, cannot tell one percent.
 
 Samples that show the same digit are not independent: what a network makes of one of them, it makes of many. A split
-says which digits its samples show, and `standard_error` counts with that.
+says which digits, or which place of a photograph, its samples show, and `standard_error` counts with that.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def _split_of_scenes(part: Part) -> Split:
 
 def _split_of_crops(part: Part) -> Split:
     if part == "test":
-        return _split(autoencoder.batches(BATCH, TEST_ON, autoencoder.TRAINED_ON, 1), MEASURED)
-    return _split(autoencoder.batches(BATCH, VALIDATE_ON), MEASURED)
+        return _split(autoencoder.placed_batches(BATCH, TEST_ON, autoencoder.TRAINED_ON, 1), MEASURED)
+    return _split(autoencoder.placed_batches(BATCH, VALIDATE_ON, autoencoder.TUNED_ON), MEASURED)
 
 
 def _kept_scenes(size: int, seed: int) -> Iterator[Batch]:  # noqa: ARG001 - of the batches that training has
@@ -139,8 +140,8 @@ def _kept_scenes(size: int, seed: int) -> Iterator[Batch]:  # noqa: ARG001 - of 
     return scenes.batches(seed)
 
 
-def _unread_text(size: int, seed: int) -> Iterator[Batch]:
-    found = charlm.batches(seed, charlm.unread)
+def _text(size: int, seed: int, modules: Callable[[], list[Path]]) -> Iterator[Batch]:
+    found = charlm.batches(seed, modules)
     while True:
         parts = [next(found) for _ in range(-(-size // charlm.BATCH))]
         yield tuple(np.concatenate(part)[:size] for part in zip(*parts, strict=True))  # type: ignore[misc]
@@ -203,8 +204,14 @@ TASKS = {
     "resnet": _of_pictures,
     "mobilenet": _of_pictures,
     "audio": Task(_scenes, _hits, _split_of_scenes, tuned_on=_kept_scenes),
-    "autoencoder": Task(autoencoder.batches, _psnr, _split_of_crops, logits=False),
-    "charlm": Task(_unread_text, _bits, _split_of_text, samples=4 * SAMPLES),
+    "autoencoder": Task(partial(autoencoder.batches, right=autoencoder.TUNED_ON), _psnr, _split_of_crops, logits=False),
+    "charlm": Task(
+        partial(_text, modules=charlm.unread),
+        _bits,
+        _split_of_text,
+        samples=4 * SAMPLES,
+        tuned_on=partial(_text, modules=charlm.to_tune_on),
+    ),
     "digits": Task(_digits_to_train_on, _hits, _split_of_digits, tuned_on=partial(_digits_to_train_on, part=TUNED_ON)),
 }
 HIGHER_IS_BETTER = {name: name != "charlm" for name in TASKS}

