@@ -85,7 +85,7 @@ AFTER_NEGATIVE, AFTER_POSITIVE = (place_word(AT_SIG + previous, SIG + previous) 
 REFILL_STEPS = 3
 """The bits that a window has in store are enough for so many steps, or for a suffix and one step less."""
 PATIENCE = 4
-"""Refills that lanes wait through, all together, until they are served: that takes as long as some ten steps of one."""
+"""Refills that lanes wait through, all together, until they are served. From 3 to 8 the time is the same."""
 AHEAD = not has_slow_gathers()
 """Whether the contexts after a bin 0 and a bin 1 are gathered both, before it is known which one is needed."""
 TABLE_HALF = 64

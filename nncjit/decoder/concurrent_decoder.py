@@ -111,6 +111,7 @@ class ConcurrentDecoder:
             done, self._running = self._running, None if batch is None else self._started(batch)
             if done is not None:
                 yield from done.results(pieces=pieces)
+            del done  # its arrays, before the batch after the next is prepared
 
     def _started(self, batch: _Batch) -> _Batch:
         batch.start(self._thread)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,7 +18,7 @@ from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_decoder import LayerJob, PayloadDecoding, PayloadJob, count_segments
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.cabac.scan import to_scan
-from nncjit.decoder import concurrent_decoder
+from nncjit.decoder import concurrent_decoder, memory_budget
 from nncjit.decoder.concurrent_decoder import ConcurrentDecoder
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.errors import BitstreamError, ModelError, OptionError
@@ -141,6 +142,27 @@ def test_decoding_begins_while_headers_are_read(monkeypatch):
         units = decoder.begin(slowly(StreamReader(source).data_units()))
         names = [item.part.name for item in decoder.results()]
     assert names == [opened.path for opened in units] == list(nncjit.decode(data))
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_a_batch_is_gone_when_the_one_after_the_next_is_prepared(pieces, monkeypatch):
+    alive, counts = weakref.WeakSet(), []
+
+    class Counted(concurrent_decoder._Batch):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            alive.add(self)
+            counts.append(len(alive))
+
+    monkeypatch.setattr(concurrent_decoder, "_Batch", Counted)
+    monkeypatch.setattr(concurrent_decoder, "FEW", 1 << 10)
+    monkeypatch.setattr(memory_budget, "BATCH_WEIGHTS", 1 << 12)
+    data = stream_of({f"w{k}": RNG.standard_normal((64, 64)).astype(np.float32) for k in range(6)})
+    with begun(data) as decoder:
+        for _ in decoder.results(pieces=pieces):
+            pass
+    assert len(counts) == 6
+    assert max(counts) == 2
 
 
 @pytest.mark.parametrize("stop", [-1, -40, -200])
