@@ -120,10 +120,6 @@ def halves(x):
     return x.view(np.uint16)
 
 
-def as_bytes(x):
-    return x.view(np.uint8)
-
-
 def to_float(x):
     return x.astype(np.float32)
 

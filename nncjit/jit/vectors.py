@@ -237,12 +237,6 @@ def halves(builder, x):
     return builder.bitcast(x, HALVES.ir)
 
 
-@operation(BYTES, WORDS)
-def as_bytes(builder, x):
-    """The same bits as 64 x uint8."""
-    return builder.bitcast(x, BYTES.ir)
-
-
 @operation(FLOATS, INTS)
 def to_float(builder, x):
     """The nearest float32."""

@@ -46,7 +46,7 @@ def masks(source, out):
     some = x < y
     v.store_vector(out, v.compress_words(x, some) ^ v.expand_words(v.load_halves_as_words(source + 7), some))
     v.store_vector(out + 64, v.repeat(v.mask_bits(some)))
-    v.store_vector(out + 128, v.repeat(v.count_ones(v.mask_bits(v.as_bytes(x) > 99))))
+    v.store_vector(out + 128, v.repeat(v.count_ones(v.mask_bits(v.load_bytes(source) > 99))))
     v.store_vector(out + 192, v.select(v.mask_of(0x1234), x, y))
     n = 0
     if v.any_lane(some):
