@@ -109,6 +109,8 @@ class ConcurrentDecoder:
         """
         for batch in chain(self._begun, self._batches(pieces=pieces), [None]):
             done, self._running = self._running, None if batch is None else self._started(batch)
+            if batch is None:
+                self._thread.shutdown(wait=False)  # ends with the last batch, and need not be waited for behind it
             if done is not None:
                 yield from done.results(pieces=pieces)
             del done  # its arrays, before the batch after the next is prepared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from contextlib import contextmanager
 
@@ -119,6 +120,18 @@ def test_block_rows_come_before_their_batch_is_done(monkeypatch):
         for item in decoder.results(pieces=True):
             assert item.storage.size
             seen.set()
+
+
+def test_the_thread_ends_with_the_last_batch():
+    """Before the caller is done with what it gave, which may take long."""
+    before = threading.active_count()
+    with begun(stream_of(kinds())) as decoder:
+        for _ in decoder.results():
+            pass
+        deadline = time.monotonic() + 30
+        while threading.active_count() > before and time.monotonic() < deadline:
+            time.sleep(1e-3)
+        assert threading.active_count() == before
 
 
 def test_decoding_begins_while_headers_are_read(monkeypatch):
