@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import PackedSequence
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -89,10 +92,16 @@ def weights_of(model: Any) -> dict[str, Tensor]:
     for name, weight in named.items():
         if not isinstance(weight, Tensor):
             raise OptionError(f"{name}: is a {type(weight).__name__}, must be a tensor")
+        if is_lazy(weight):
+            raise ModelError(f"{name}: has no values yet: run the network once, so that its lazy layers get a shape")
         if weight.is_meta:
             raise ModelError(f"{name}: is on the meta device: it has no values")
         if weight.is_inference():
             raise ModelError(f"{name}: was made under torch.inference_mode(): it has no gradients")
+        if not weight.is_leaf:
+            raise ModelError(f"{name}: is computed from other tensors: detach it, so that it has gradients of its own")
+        if weight.layout != torch.strided:
+            continue
         place = (weight.untyped_storage().data_ptr(), weight.storage_offset(), weight.shape)
         if weight.is_floating_point() and weight.numel() and place not in known:
             known.add(place)
@@ -129,10 +138,12 @@ def check_plain(model: Any) -> None:
 def call(model: Any, batch: Any) -> Any:
     """The network's result: a mapping is keywords, a tuple or list arguments, all else the only argument.
 
+    So is a packed sequence, although it is a tuple, too.
+
     What the network raises gets a note that says how it was called: batches of a loader often hold labels too.
     """
     arguments, keywords = ((), batch) if isinstance(batch, Mapping) else (batch, {})
-    if not isinstance(arguments, (tuple, list)):
+    if isinstance(arguments, PackedSequence) or not isinstance(arguments, (tuple, list)):
         arguments = (arguments,)
     try:
         return model(*arguments, **keywords)
@@ -143,18 +154,25 @@ def call(model: Any, batch: Any) -> Any:
 
 
 def to_device(batch: Any, model: Any) -> Any:
-    """The tensors and arrays of a batch, also inside containers, on the device of the network."""
+    """The tensors and arrays of a batch, also inside containers, on the device of the network.
+
+    What another network computed them by is cut off: no gradient runs back into it, or is added to what the user holds.
+    """
     return _moved(batch, next(iter(weights_of(model).values())).device)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
-        return (value.clone() if value.is_inference() else value).to(device)
+        moved = (value.clone() if value.is_inference() else value.detach()).to(device)
+        return moved.requires_grad_() if value.requires_grad else moved
+    if isinstance(value, PackedSequence):
+        packed: Any = value._replace(data=_moved(value.data, device))
+        return packed.to(device)  # all but its sizes
     if isinstance(value, Mapping):
         return {key: _moved(v, device) for key, v in value.items()}
     if isinstance(value, (tuple, list)):
-        moved = [_moved(v, device) for v in value]
-        return type(value)(*moved) if hasattr(value, "_fields") else type(value)(moved)
+        parts = [_moved(v, device) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     is_array = hasattr(value, "__array__") and np.asarray(value).dtype.kind in "biufc"  # not of texts, or of objects
     return torch.as_tensor(value).to(device) if is_array else value
 
@@ -170,18 +188,53 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
+_used: set[int] = set()
+"""Modules and weights of networks that are run now."""
+_look_at_used = threading.Lock()
+
+
 @contextmanager
 def as_in_use(model: Any) -> Iterator[None]:
-    """The network in evaluation mode, none of it compiled; afterwards every module is as it was."""
-    training = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
-    if training:
-        model.eval()
+    """The network in evaluation mode, none of it compiled, for the caller alone; afterwards every module is as it was.
+
+    Each module goes back by its own method: some do more than to change a flag, as adapters that add what they learned
+    to a weight and take it away again.
+
+    Raises
+    ------
+    OptionError
+        It is no module and no mapping.
+    ModelError
+        Another thread runs it.
+    """
+    check_model(model)
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    training = [(module, module.training) for module in modules]
+    with _alone({*map(id, modules), *map(id, model.parameters() if modules else model.values())}):
+        try:
+            with suppress(NotImplementedError):  # what torch.export makes is in one mode forever
+                for module in modules[:1]:
+                    module.eval()
+            with _uncompiled(modules):
+                yield
+        finally:
+            for module, was in training:
+                if module.training != was:
+                    module.train(was)
+
+
+@contextmanager
+def _alone(parts: set[int]) -> Iterator[None]:
+    """What the modules and weights of a network are kept by others from: two that change them would spoil both."""
+    with _look_at_used:
+        if not _used.isdisjoint(parts):
+            raise ModelError("the network is in use by another thread: give each thread a copy of its own")
+        _used.update(parts)
     try:
-        with _uncompiled(module for module, _ in training):
-            yield
+        yield
     finally:
-        for module, was in training:
-            module.training = was
+        with _look_at_used:
+            _used.difference_update(parts)
 
 
 def _uncompiled(modules: Iterable[nn.Module]) -> Any:
