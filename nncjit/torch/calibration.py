@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sized
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from operator import length_hint
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from nncjit.calibrate import Calibration
 from nncjit.calibrate.statistics_record import WIDEST_BLOCK
 from nncjit.errors import ModelError, NncWarning, OptionError
-from nncjit.option_values import Named, Whole, checked, optional, shown
+from nncjit.option_values import Flag, Named, Whole, checked, optional, shown
 from nncjit.progress import Progress, reporting
 from nncjit.torch.calibration_inputs import (
     MEASURED,
@@ -132,7 +133,7 @@ def calibrate(
     for name, part in (optional("parts", Named("tensors"), parts) or {}).items():
         if not isinstance(part, Tensor):
             raise OptionError(f"parts: {name} is {shown(part)}, must be a tensor")
-    fisher = output == "logits" if fisher is None else fisher
+    fisher = output == "logits" if fisher is None else checked("fisher", Flag(), fisher)
     model = unwrapped(model)
     collector = _Collector(model, runner(forward), output, fisher, probes, autocast, widest_block, seed, parts or {})
     names = {name: name for name in collector.weights} if names is None else dict(names)
@@ -142,7 +143,7 @@ def calibrate(
         what = "none of the network's weights" if twice is None else f"{twice} for two weights"
         raise OptionError(f"names has {what}")
     partial = Partial(resume, collector.facts())
-    total = len(batches) if isinstance(batches, Sized) else 0
+    total = length_hint(batches, 0)
     with torch.inference_mode(False), as_in_use(model), reporting(progress, "calibrate", "batches") as told:
         for count, batch in enumerate(batches, 1):
             if count == 1:
@@ -160,6 +161,11 @@ def calibrate(
     result = collector.result(names)
     partial.remove()
     return result
+
+
+def _version(x: Tensor) -> int:
+    """Counts changes in place."""
+    return 0 if x.is_inference() else x._version  # noqa: SLF001 - the only way to see them
 
 
 def _some_of(weight: Tensor) -> list[str]:
@@ -219,37 +225,52 @@ class _Collector:
             raise ModelError(f"batch {number}: {error}") from None
 
     def _add(self, batch: Any, number: int) -> None:
+        with self._gradients_of(self._unseen):
+            self._reached = set()
+            self._run(batch, torch.Generator().manual_seed(self._seed + number))
+
+    @contextmanager
+    def _gradients_of(self, chosen: Collection[str]) -> Iterator[None]:
+        """Gradients are recorded, of these weights alone."""
         before = {name: (weight.requires_grad, weight.grad) for name, weight in self.weights.items()}
         try:
             for name, weight in self.weights.items():
-                weight.requires_grad_(name in self._unseen)
+                weight.requires_grad_(name in chosen)
                 weight.grad = None
-            self._reached = set()
-            self._run(batch, torch.Generator().manual_seed(self._seed + number))
+            with torch.enable_grad():
+                yield
         finally:
             for name, weight in self.weights.items():
                 wanted, weight.grad = before[name]
                 weight.requires_grad_(wanted)
 
     def look_around(self, batch: Any) -> None:
-        """Learn which weights' uses are seen, which inputs change later, and which tables are looked up by position."""
+        """Learn which weights' uses are seen, which inputs change later, and which tables are looked up by position.
+
+        Of a product that the network itself takes a gradient of while it runs, as those that give forces do, the
+        gradient of its output does not tell all.
+        """
         uses: list[tuple[Use, int]] = []
+        inside: set[str] = set()
 
         def see(use: Use, y: Tensor) -> Tensor:
-            uses.append((use, use.x._version))  # noqa: SLF001 - the only way to see changes in place
+            uses.append((use, _version(use.x)))
+            hooked: Any = y
+            if hooked.requires_grad:
+                hooked.register_hook(lambda _: inside.add(use.name))
             return y
 
-        with torch.no_grad(), WeightUses(self.weights, see), self._precision():
+        with self._gradients_of(()), WeightUses(self.weights, see), self._precision():
             self._forward(self._model, to_device(batch, self._model))
         for kind in _KINDS:
             for use, _ in uses:
-                if use.kind == kind and use.name not in self.moments and use.name not in self._stacks.replaced:
+                if use.kind == kind and use.name not in {*self.moments, *self._stacks.replaced, *inside}:
                     self._begin(use).positions = kind == "table" and not use.by_gradient and is_positions(use.x)
                     if use.by_gradient:
                         self._unseen[use.name] = self.weights[use.name]
         for use in self._stacks.unused(self.moments):
             self._begin(use)
-        changing = [use for use, version in uses if use.x._version != version]  # noqa: SLF001
+        changing = [use for use, version in uses if _version(use.x) != version]
         self._copied = {use.name for use in changing}
         untold = {use.bias for use in changing}  # a gradient for it would need the product's input as it was
         for name, weight in self.weights.items():
@@ -276,7 +297,7 @@ class _Collector:
 
         def see(use: Use, y: Tensor) -> Tensor:
             moments = self.moments.get(use.name)
-            if moments is None or use.name in self._unseen or not moments.can_add(use):
+            if moments is None or use.name in self._unseen or not moments.can_add(use) or y.is_inference():
                 return y
             x = use.x.detach()
             x = x.clone() if use.name in self._copied else x
@@ -286,6 +307,8 @@ class _Collector:
                 y = hooked.clone()
 
             def take(g: Tensor) -> None:
+                if not samples:  # the network's own gradient, of no probe
+                    return
                 self._reached.add(use.name)
                 with torch.no_grad():
                     gradient = g.float() if scale == 1.0 else g.float() / scale
@@ -295,15 +318,9 @@ class _Collector:
             hooked.register_hook(take)
             return y
 
-        with torch.enable_grad(), WeightUses(self.weights, see), self._precision():
+        with WeightUses(self.weights, see), self._precision():
             y: Any = select(self._output, self._forward(self._model, batch))
-        if self._fisher:
-            check_logits(y)
-        if not y.requires_grad:
-            raise ModelError("the output does not depend on any weight: is the network run under torch.no_grad()?")
-        exact = y.detach().double()
-        if not torch.isfinite(exact).all():
-            raise ModelError("the output is not finite")
+        exact = self._exact(y)
         samples = len(y)
         half = torch.float16 in (y.dtype, self._autocast, self._first.dtype)
         scale = HALF_SCALE if half else 1.0
@@ -318,6 +335,18 @@ class _Collector:
             self.power += float(samples) if self._output == "embedding" else exact.square().sum().item()
         for name in self._reached:
             self.moments[name].samples += samples
+
+    def _exact(self, y: Tensor) -> Tensor:
+        """The output's values, of which something can be learned."""
+        if self._fisher:
+            check_logits(y)
+        if not y.requires_grad:
+            said = "is the network run under torch.no_grad() or inference_mode()?"
+            raise ModelError(f"the output does not depend on any weight: {said}")
+        exact = y.detach().double()
+        if not torch.isfinite(exact).all():
+            raise ModelError("the output is not finite")
+        return exact
 
     def _take_unseen(self, scale: float) -> None:
         """Gradients of weights whose uses nobody saw, over the whole batch."""

@@ -43,6 +43,8 @@ def select(output: Output, returned: Any) -> Tensor:
         raise ModelError(f"the output is {found.dtype}{list(found.shape)}, must be float [samples, ...]")
     if output == "logits":
         check_logits(found)
+    if output == "embedding" and found.ndim < 2:
+        raise ModelError(f"the output is {list(found.shape)}, must be embeddings [samples, ...]")
     return functional.normalize(found.flatten(1), dim=1) if output == "embedding" else found
 
 

@@ -85,7 +85,8 @@ class WeightUses(TorchFunctionMode):
             with self:
                 return _attention_inside(*args, **kwargs)
         y = func(*args, **kwargs)
-        find = _FINDERS.get(func)
+        # inside torch.vmap and torch.func.grad tensors stand for others, and have no place in memory
+        find = None if torch._C._are_functorch_transforms_active() else _FINDERS.get(func)  # noqa: SLF001
         for use in () if find is None else find(self, args, kwargs):
             y = self._see(use, y)
         return y
@@ -171,14 +172,18 @@ def _times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> l
 
 
 def _plus_times(mode: WeightUses, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Use]:
+    """A product times ``alpha``, by which its input counts more or less."""
     bound = dict(zip(("input", "mat1", "mat2"), args, strict=False)) | kwargs
-    return _times(mode, (bound["mat1"], bound["mat2"]), {})
+    factor = bound.get("alpha", 1)
+    x = bound["mat1"] if factor == 1 else bound["mat1"] * factor
+    return _times(mode, (x, bound["mat2"]), {})
 
 
 def _product(
     mode: WeightUses, x: Tensor, matrix: Tensor, bias: str | None = None, rows: slice = slice(None)
 ) -> list[Use]:
     """The uses of a matrix [outputs, inputs], by these rows of the input."""
+    x = x if x.layout == torch.strided else x.to_dense()
 
     def uses() -> Iterator[Use]:
         for name, inputs_first, outputs, layer in mode.places_of(matrix):

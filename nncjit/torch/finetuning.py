@@ -10,9 +10,10 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import length_hint
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
@@ -140,7 +141,7 @@ def finetune(
     if epochs > 1 and isinstance(batches, Iterator):
         raise OptionError(f"epochs is {epochs}, but batches can be run through once: give a list or a loader")
     chosen = Options.of(options, keywords)
-    count = len(batches) * epochs if isinstance(batches, Sized) else 0
+    count = length_hint(batches, 0) * epochs
     weights = weights_of(model)
     check_plain(model)
     _check_types(weights)

@@ -4,6 +4,7 @@ with one error of ours, and changes nothing that is not its own.
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch.nn.utils.rnn import pack_sequence  # noqa: E402
 
-from nncjit import ModelError  # noqa: E402
-from nncjit.torch import calibrate, compensate  # noqa: E402
+from nncjit import ModelError, OptionError  # noqa: E402
+from nncjit.torch import calibrate, compensate, finetune  # noqa: E402
+from nncjit.torch.calibration_outputs import probe_of  # noqa: E402
 
 N = 5
 
@@ -37,8 +39,92 @@ class Net(nn.Module):
         return self.run(self, x)
 
 
+def scaled(net, x):
+    hidden = torch.addmm(torch.zeros(5), x, net.a.weight.T, alpha=3)
+    return net.b(hidden.tanh())
+
+
+def mapped(net, x):
+    return net.b(torch.vmap(lambda row: functional.linear(row, net.a.weight).tanh())(x))
+
+
+def energy(net, x):
+    return net.b(net.a(x).flatten(1)[:, :5].tanh()).tanh().sum()
+
+
+def transformed(net, x):
+    return torch.func.grad(lambda x: energy(net, x))(x).flatten(1)
+
+
+def forces(net, x):
+    x = x.detach().clone().requires_grad_()
+    return torch.autograd.grad(energy(net, x), x, create_graph=True)[0].flatten(1)
+
+
+def both(net, x):
+    x = x.detach().clone().requires_grad_()
+    found = energy(net, x)
+    return torch.cat([torch.autograd.grad(found, x, create_graph=True)[0], found[None, None]], 1)
+
+
+@pytest.mark.parametrize(
+    ("run", "first"),
+    [
+        (scaled, None),
+        (mapped, None),
+        (transformed, None),
+        (forces, None),
+        (forces, nn.Conv1d(1, 2, 3)),
+        (both, None),
+    ],
+)
+def test_a_metric_has_the_energy_of_the_weight_s_own_gradients(run, first):
+    """However the network uses the weight: by a scaled product, in a transform of functions, or in a gradient that it
+    takes itself.
+    """
+    model = Net(run, first)
+    batches = [torch.randn(1, 6) if first is None else torch.randn(1, 1, 6) for _ in range(8)]
+    stats = calibrate(model, batches, output=itself).statistics()
+    for name in ("a.weight", "b.weight"):
+        energies = []
+        for k, x in enumerate(batches, 1):
+            y = model(x)
+            probe = probe_of(y.detach(), 1, torch.Generator().manual_seed(k), fisher=False)
+            (gradient,) = torch.autograd.grad((y * probe).sum(), dict(model.named_parameters())[name])
+            energies.append(gradient.square().sum().item())
+        found, outputs = stats[name], len(gradient)
+        if found.record.kind == "rows":
+            total = found.metric().sum() * gradient[0].numel()
+        else:
+            total = np.trace(found.metric()[0]) * outputs
+        assert total == pytest.approx(np.mean(energies), rel=1e-3), name
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(torch.arange(120.0).reshape(20, 6) / 100)
+
+
+def test_loaders_that_do_not_know_their_length():
+    loader, told = torch.utils.data.DataLoader(Endless(), batch_size=N), []
+    assert calibrate(Net(energy_of_each), loader, progress=lambda *said: told.append(said[:2])).samples == 20
+    assert told == [(k, 0) for k in range(1, 5)]
+    assert finetune(Net(energy_of_each), loader, qp=-20).steps == 4
+
+
 def energy_of_each(net, x):
     return net.b(net.a(x).tanh())
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_sparse_inputs_count_as_the_dense_ones_that_they_stand_for():
+    x = torch.eye(6)[[0, 2, 2, 5]]
+    dense, *others = (
+        calibrate(Net(energy_of_each), [form]).statistics() for form in (x, x.to_sparse(), x.to_sparse_csr())
+    )
+    for name in dense:
+        for other in others:
+            np.testing.assert_allclose(other[name].metric(), dense[name].metric(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -50,6 +136,17 @@ def test_packed_sequences_are_one_argument(alone):
 
     batches = [packed if alone else (packed,)] * 2
     assert calibrate(Net(run, nn.GRU(6, 5)), batches).samples == 6
+
+
+def test_no_gradient_runs_into_what_the_batches_come_from():
+    before = nn.Linear(6, 6)
+    held = torch.randn(N, 6, requires_grad=True)
+    computed = before(held)  # a graph that two batches share, and that can be run through once
+    calibrate(Net(energy_of_each), [computed, computed[:3], {"x": held}], probes=2)
+    assert all(tensor.grad is None for tensor in (held, before.weight, before.bias))
+    # networks that need gradients of their inputs still get them
+    calibrate(Net(lambda net, x: torch.autograd.grad(energy(net, x), x, create_graph=True)[0]), [held], output=itself)
+    assert held.grad is None
 
 
 class Merging(nn.Linear):
@@ -134,3 +231,44 @@ def test_two_threads_cannot_run_one_network(shared):
     assert shared == "mapping" or model.training
     for name in found[0]:
         np.testing.assert_array_equal(found[0][name].metric(), stats[name].metric())
+
+
+def lazy():
+    return nn.Sequential(nn.LazyLinear(5), nn.LazyLinear(3))
+
+
+def computed():
+    return {"a": 2 * torch.randn(3, 6, requires_grad=True)}
+
+
+@pytest.mark.parametrize(
+    ("model", "keywords", "kind", "said"),
+    [
+        (lazy(), {}, ModelError, r"0\.weight: has no values yet: run the network once"),
+        (
+            computed(),
+            {"forward": lambda w, x: x @ w["a"].T},
+            ModelError,
+            "a: is computed from other tensors: detach it",
+        ),
+        (nn.Linear(6, 3), {"forward": torch.inference_mode()(lambda m, x: m(x))}, ModelError, "batch 1: .*inference"),
+        (
+            nn.Linear(6, 1),
+            {"forward": lambda m, x: m(x)[:, 0], "output": "embedding"},
+            ModelError,
+            r"\[5\], must be emb",
+        ),
+        (nn.Linear(6, 3), {"fisher": "no"}, OptionError, "fisher is 'no', must be True or False"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_told(model, keywords, kind, said):
+    before = copy.deepcopy({k: v.detach() for k, v in model.items()} if isinstance(model, dict) else None)
+    with pytest.raises(kind, match=said):
+        calibrate(model, [torch.randn(N, 6)], **keywords)
+    assert before is None or torch.equal(before["a"], model["a"])
+
+
+def test_sparse_weights_are_left_out():
+    weights = {"a": torch.randn(3, 6), "mix": torch.eye(6).to_sparse()}
+    stats = calibrate(weights, [torch.randn(N, 6)], forward=lambda w, x: (w["mix"] @ x.T).T @ w["a"].T).statistics()
+    assert list(stats) == ["a"]
