@@ -11,13 +11,14 @@ a part of the gain. After Ctrl-C, the same command goes on where it was.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nncjit.cli import text
 from nncjit.cli.arguments import add_output, add_threads, local_path, note, show
-from nncjit.errors import OptionError
+from nncjit.errors import ModelError, OptionError
 from nncjit.files import check_writable
 from nncjit.progress import progress_bar
 
@@ -58,7 +59,12 @@ def configure(parser: ArgumentParser) -> None:
     what.add_argument("--length", type=int, default=128, metavar="N", help="most tokens of a passage (default 128)")
     what.add_argument("--seed", type=int, default=0, metavar="N", help="of the passages drawn and the probes")
     how = parser.add_argument_group("how")
-    how.add_argument("--loss", default="auto", metavar="OF", help="embedding or logits (default: what the model gives)")
+    how.add_argument(
+        "--loss",
+        default="auto",
+        choices=("auto", "embedding", "logits"),
+        help="embedding or logits (default: auto, what the model gives)",
+    )
     how.add_argument("--probes", type=int, default=1, metavar="N", help="backward passes of a batch (default 1)")
     how.add_argument("--batch", type=int, default=32, metavar="N", help="passages at once (default 32)")
     add_threads(how)
@@ -70,6 +76,7 @@ def run(args: Namespace) -> None:
     import time
 
     from nncjit.extras import require
+    from nncjit.jit.threads import count
 
     torch: Any = require("torch", "calibrations of folders")
     require("transformers", "calibrations of folders")
@@ -80,11 +87,12 @@ def run(args: Namespace) -> None:
     if not target.name.lower().endswith(".safetensors"):
         raise OptionError(f"{target}: statistics are safetensors files: the name must end in .safetensors")
     check_writable(target)
+    _check_replaced(target)
     texts = None if args.texts is None else passages(args.texts)
     if texts is None:
         note(args, "no --texts: the model reads texts made up, which keeps a part of the gain")
     if args.threads is not None:
-        torch.set_num_threads(max(1, args.threads))
+        torch.set_num_threads(count(args.threads))
     begin = time.perf_counter()
     with progress_bar("calibrate", quiet=args.quiet, unit="batches") as progress:
         calibration = calibrate_folder(
@@ -113,6 +121,16 @@ def _beside(folder: Path) -> Path:
     if target.exists():
         raise OptionError(f"{target} exists: name it with -o to replace it, or choose another name")
     return target
+
+
+def _check_replaced(target: Path) -> None:
+    """Refuse to replace a model by its statistics: both are safetensors files, and one slip of the hand loses it."""
+    from nncjit.calibrate import is_statistics
+    from nncjit.formats import open_model
+
+    with suppress(ModelError), open_model(target) as found:
+        if not is_statistics(found.metadata):
+            raise OptionError(f"{target}: exists and holds no statistics: choose another name")
 
 
 def _report(found: Statistics, source: Path, target: Path, seconds: float) -> CalibrateReport:

@@ -40,7 +40,9 @@ from nncjit.torch.calibration_partial import Partial
 from nncjit.torch.calibration_parts import WeightParts
 from nncjit.torch.calibration_uses import Use, WeightUses, no_parts
 
-__all__ = ["calibrate"]
+__all__ = ["PROBES", "SEEDS", "calibrate"]
+
+PROBES, SEEDS = Whole(1, 1024), Whole(0, 1 << 62)
 
 HALF_SCALE = 1024.0
 """Of gradients in float16, which would otherwise be lost below its smallest number."""
@@ -118,12 +120,12 @@ def calibrate(
         An argument is out of range.
     """
     probes, widest_block, seed, save_every = (
-        checked(name, Whole(least, most), value)
-        for name, least, most, value in (
-            ("probes", 1, 1024, probes),
-            ("widest_block", 16, 1 << 31, widest_block),
-            ("seed", 0, 1 << 62, seed),
-            ("save_every", 1, 1 << 62, save_every),
+        checked(name, numbers, value)
+        for name, numbers, value in (
+            ("probes", PROBES, probes),
+            ("widest_block", Whole(16, 1 << 31), widest_block),
+            ("seed", SEEDS, seed),
+            ("save_every", Whole(1, 1 << 62), save_every),
         )
     )
     check_batches(batches)

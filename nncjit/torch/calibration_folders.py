@@ -15,8 +15,9 @@ from nncjit import dtypes, formats
 from nncjit.errors import ModelError, NncError, OptionError
 from nncjit.extras import require
 from nncjit.files import os_errors
+from nncjit.option_values import checked
 from nncjit.progress import Progress
-from nncjit.torch.calibration import calibrate
+from nncjit.torch.calibration import PROBES, SEEDS, calibrate
 from nncjit.torch.calibration_parts import found_by_values
 from nncjit.torch.calibration_texts import TokenBatches, random_tokens
 
@@ -95,6 +96,7 @@ def calibrate_folder(
     for name, value in (("samples", samples), ("length", length), ("batch", batch)):
         if type(value) is not int or value < 1:
             raise OptionError(f"{name} is {value!r}, must be 1 or more")
+    probes, seed = checked("probes", PROBES, probes), checked("seed", SEEDS, seed)
     if output not in ("auto", "embedding", "logits"):
         raise OptionError(f"output is {output!r}, must be 'auto', 'embedding' or 'logits'")
     loaded = _Folder(folder, output)
@@ -142,12 +144,10 @@ class _Folder:
         try:
             config = transformers.AutoConfig.from_pretrained(self._path, **kept)
             self._loader = _loader_of(config, output)
-            if output == "logits" and not _gives_logits(self._loader):
-                raise ModelError(f"{self._path}: its network has no head that gives logits")
             load = getattr(transformers, self._loader).from_pretrained
             self.model, found = load(self._path, output_loading_info=True, **kept)
             self._tokenizer, self._none = _tokenizer_of(transformers.AutoTokenizer, self._path, kept)
-        except (OSError, ValueError, ImportError, KeyError) as error:
+        except Exception as error:  # whatever the many parsers behind these calls raise on files that are damaged
             raise ModelError(f"{self._path}: {_first_line(error)}") from error
         finally:
             said.set_verbosity(loud)
@@ -173,7 +173,7 @@ class _Folder:
         Raises
         ------
         ModelError
-            It is one.
+            It is one, or weights that they hold are not finite.
         """
         if not self._missing or not self._reads_tokens:
             return
@@ -183,6 +183,9 @@ class _Folder:
         with self._torch.no_grad():
             whole = bool(self._torch.isfinite(self.forward(self.model, batch)).all())
         if not whole:
+            for name, weight in self.model.named_parameters():
+                if name not in self._missing and not self._torch.isfinite(weight).all():
+                    raise ModelError(f"{self._path}: {name} is not finite")
             more = f" and {len(self._missing) - 1} more" if self._missing[1:] else ""
             raise ModelError(f"{self._path}: its files lack {self._missing[0]}{more}, which the output needs")
 
@@ -213,9 +216,16 @@ class _Folder:
         """Token numbers of each text."""
         if self._tokenizer is None:
             raise ModelError(f"{self._path}: holds no tokenizer for texts ({self._none}); {_OTHERS}")
-        limit = min(length, getattr(self._config, "max_position_embeddings", length) or length)
-        found = self._tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+        found = self._tokenizer(list(texts), truncation=True, max_length=self._at_most(length))["input_ids"]
         return [ids for ids in found if ids]
+
+    def _at_most(self, length: int) -> int:
+        """So many tokens, or as many as the network can read."""
+        limits = (
+            getattr(self._config, "max_position_embeddings", None),
+            getattr(self._tokenizer, "model_max_length", None),
+        )
+        return min([length, *(n for n in limits if isinstance(n, int) and n > 0)])
 
     @property
     def writes(self) -> bool:
@@ -249,6 +259,7 @@ class _Folder:
 
     def made_up(self, count: int, length: int, seed: int) -> list[list[int]]:
         """Token numbers of texts that the network writes; random ones where it writes none."""
+        length = self._at_most(length)
         if self.writes:
             return self._written(count, length, seed)
         drawn = random_tokens(self._vocabulary, count, max(1, length - 2), seed, self._special)
@@ -288,10 +299,12 @@ class _Folder:
         begin = self._pad if begin is None else begin
         for batch in batches:
             if self.output == "embedding":
-                rows = [[begin, *ids[mask > 0]] for ids, mask in zip(*batch.values(), strict=True)]
+                longest = self._at_most(length + 1)
+                rows = [[begin, *ids[mask > 0]][:longest] for ids, mask in zip(*batch.values(), strict=True)]
             else:
                 given = {name: self._torch.from_numpy(array) for name, array in batch.items()}
-                rows = self.model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=length).tolist()
+                most = max(1, self._at_most(length + 1) - 1)
+                rows = self.model.generate(**given, do_sample=False, num_beams=1, max_new_tokens=most).tolist()
             for row in rows:
                 while len(row) > 1 and row[-1] == self._pad:
                     row.pop()
@@ -347,12 +360,20 @@ class _Folder:
 
 
 def _loader_of(config: Any, output: str) -> str:
-    """The class of transformers that loads a network."""
+    """The class of transformers that loads a network.
+
+    Raises
+    ------
+    ModelError
+        It has no logits, which are wanted.
+    """
     names = config.architectures or ()
     known = [_HEADS[end] for name in names for end in _HEADS if name.endswith(end)]
     if known and output != "embedding":
         writes_answers = known[0] == "AutoModelForImageTextToText" and getattr(config, "is_encoder_decoder", False)
         return "AutoModelForSeq2SeqLM" if writes_answers else known[0]
+    if output == "logits":
+        raise ModelError("its network has no head that gives logits")
     return "AutoModelForTextEncoding" if any(name.endswith("EncoderModel") for name in names) else "AutoModel"
 
 
@@ -369,7 +390,7 @@ def _tokenizer_of(loader: Any, path: Path, kept: dict[str, Any]) -> tuple[Any, s
     """The tokenizer, or why there is none. One that knows no words is made where the folder holds none."""
     try:
         found = loader.from_pretrained(path, **kept)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - as for the network
         return None, _first_line(error).rstrip(": ")
     if set(found.get_vocab().values()) <= set(found.all_special_ids):
         return None, "it knows no words"

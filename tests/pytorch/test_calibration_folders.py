@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -114,6 +115,20 @@ def translator(tmp_path_factory):
     )
     torch.manual_seed(0)
     transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bart")
+    config = transformers.BartConfig(
+        vocab_size=len(WORDS), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=14,
+        pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=2, forced_eos_token_id=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BartForConditionalGeneration(config).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 
@@ -252,6 +267,97 @@ def test_a_head_that_the_files_lack_is_told_where_the_output_needs_it(bert, gpt,
         )
         with pytest.raises(ModelError, match=f"{architecture}: its files lack {said}"):
             calibrate_folder(path.parent, TEXTS)
+
+
+def cut_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def spoil_weights(folder):
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "model.safetensors"
+    arrays = load_file(path)
+    arrays["encoder.layer.0.output.dense.weight"] *= np.nan
+    save_file(arrays, path, {"format": "pt"})
+
+
+def set_in_config(**said):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **said}), "utf-8")
+
+    return change
+
+
+def replace(name, text):
+    return lambda folder: (folder / name).write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_weights, "damaged: Error while deserializing header"),
+        (replace("model.safetensors", ""), "damaged: Error while deserializing header"),
+        (set_in_config(hidden_size=32), "damaged: "),
+        (set_in_config(hidden_size="a"), "damaged: Validation error for field 'hidden_size'"),
+        (set_in_config(hidden_act="none"), "damaged: 'none'"),
+        (replace("config.json", "{"), "damaged: .*not a valid JSON"),
+        (replace("tokenizer.json", "{"), "damaged: holds no tokenizer for texts"),
+        (replace("tokenizer.json", "{}"), "damaged: holds no tokenizer for texts"),
+        (spoil_weights, "damaged: encoder.layer.0.output.dense.weight is not finite"),
+    ],
+)
+def test_damaged_folders_are_told(damage, said, bert, tmp_path, monkeypatch, capsys):
+    """Whatever the libraries raise that read them."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bert, "damaged")
+    damage(tmp_path / "damaged")
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS), "utf-8")
+    assert main(["calibrate", "damaged", "--texts", "t.txt", "-q", "-o", "s.safetensors"]) == 1
+    err = capsys.readouterr().err
+    assert re.search(f"^nncjit: error: {said}", err, re.MULTILINE)
+    assert "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "t.txt"]
+
+
+@pytest.mark.parametrize("texts", [None, [" ".join(TEXTS * 3)] * 4])
+@pytest.mark.parametrize("kind", ["bert", "gpt", "short", "bart"])
+def test_texts_are_no_longer_than_the_network_reads(kind, texts, request, tmp_path):
+    """Whether they are the user's, drawn or written: by its positions, or by what its tokenizer says."""
+    if kind == "short":
+        path = shutil.copytree(request.getfixturevalue("bert"), tmp_path / "short") / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "model_max_length": 5}), "utf-8")
+    folder = tmp_path / "short" if kind == "short" else request.getfixturevalue(kind)
+    assert calibrate_folder(folder, texts, samples=4, length=1000).samples == 4
+    assert kind != "bart" or calibrate_folder(folder, texts, output="embedding", samples=4, length=1000).samples == 4
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "others.safetensors"])
+def test_no_model_is_replaced_by_its_statistics(name, bert, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nncjit.torch.calibration_folders.calibrate_folder", None)
+    folder = shutil.copytree(bert, tmp_path / "bert")
+    if name != "model.safetensors":
+        shutil.copy(folder / "model.safetensors", folder / name)
+    kept = (folder / name).read_bytes()
+    assert main(["calibrate", str(folder), "-o", str(folder / name)]) == 2
+    assert f"{name}: exists and holds no statistics" in capsys.readouterr().err
+    assert (folder / name).read_bytes() == kept
+
+
+@pytest.mark.parametrize("option", ["--seed -1", "--probes 0", "--threads 0", "--threads 99999", "--loss cosine"])
+def test_options_out_of_range_are_told_before_the_network_is_loaded(option, bert, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nncjit.torch.calibration_folders._Folder", None)
+    command = ["calibrate", str(bert), "-q", "-o", str(tmp_path / "s.safetensors"), *option.split()]
+    try:
+        code = main(command)
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    flag, value = option.split()
+    assert flag.lstrip("-") in (err := capsys.readouterr().err)
+    assert value in err
 
 
 def test_bad_folders_are_told(bert, tmp_path, capsys):
