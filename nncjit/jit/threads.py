@@ -13,10 +13,12 @@ is taken on a layer for many callers (OpenMP, TBB), in a process that is no fork
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import numba
@@ -79,18 +81,22 @@ def pool(threads: int | None = None) -> Iterator[Pool | None]:
         executor.shutdown(cancel_futures=True)
 
 
-def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> list[Result]:
+def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None, *, most_helpers: int = 64) -> list[Result]:
     """The results of the tasks, in order. The caller works too, so that a pool whose threads all wait here cannot lock
     up. After an error, whoever meets it, no further task begins. The error that is raised is that of the first task
     that has one, since those before it have begun.
+
+    When this returns or raises, no task runs any more, and none will begin: the caller may free what they work on, also
+    where a signal has interrupted it here.
     """
     if workers is None or len(tasks) < 2:
         return [task() for task in tasks]
     results: dict[int, Result] = {}
     errors: dict[int, Exception] = {}
     waiting = deque(enumerate(tasks))
+    busy: deque[None] = deque()
 
-    def help_out() -> None:
+    def work_off() -> None:
         while True:
             try:
                 k, task = waiting.popleft()
@@ -101,17 +107,26 @@ def share(tasks: Sequence[Callable[[], Result]], workers: Executor | None) -> li
             except Exception as error:  # noqa: BLE001 - whatever it is, it is raised below
                 waiting.clear()
                 errors[k] = error
-            except BaseException:
-                waiting.clear()
-                raise
 
-    helpers = [workers.submit(help_out) for _ in range(min(len(tasks) - 1, 64))]
+    def help_out() -> None:
+        busy.append(None)  # before a task is taken: who sees none that is busy and none that waits knows that all ended
+        try:
+            work_off()
+        finally:
+            busy.pop()
+
     try:
-        help_out()
-    finally:
+        helpers = [workers.submit(help_out) for _ in range(min(len(tasks) - 1, most_helpers))]
+        work_off()
         for helper in helpers:
             if not helper.cancel():
                 helper.result()
+    except BaseException:
+        waiting.clear()
+        while busy:
+            with suppress(BaseException):  # another signal: what the first one has raised is on its way
+                time.sleep(1e-3)
+        raise
     if errors:
         raise errors[min(errors)]
     return [results[k] for k in range(len(tasks))]
@@ -141,10 +156,7 @@ def run(kernel: Any, argument: int, workers: int) -> None:
         numba_internals.compile_worker(kernel)
         try:
             with ThreadPoolExecutor(workers - 1) as executor:
-                others = [executor.submit(kernel, argument, k) for k in range(1, workers)]
-                kernel(argument, 0)
-            for other in others:
-                other.result()
+                share([partial(kernel, argument, k) for k in range(workers)], executor, most_helpers=workers - 1)
         except RuntimeError:  # no thread can be started: the interpreter is ending, or a limit is reached
             pass
         else:

@@ -1,6 +1,7 @@
 """Parallel kernels: the same result beside other threads, after a fork, with any setting; and none is changed."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -135,6 +136,54 @@ def test_the_error_of_the_first_task_that_has_one_is_raised(wrong):
 
     with threads.pool(4) as pool, pytest.raises(ValueError, match=str(min(wrong))):
         threads.share([partial(task, k) for k in range(20)], pool)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such signal")
+@pytest.mark.parametrize("way", ["share", "run"])
+def test_nothing_runs_any_more_when_a_signal_has_interrupted_the_caller(way, monkeypatch):
+    """Whenever it comes: what kernels work on is freed soon after."""
+    monkeypatch.setattr(threads, "WORTH_COMPILING", 1 << 60)
+    monkeypatch.setattr(threads, "JIT", True)
+    monkeypatch.setattr(threads.numba_internals, "compile_worker", lambda _: None)
+    memory, late, interrupted = [threading.Event()], [], 0  # set when it is freed
+
+    def work(_, k):
+        freed = memory[-1]
+        try:
+            for _ in range(1 if threading.current_thread() is threading.main_thread() else 8):
+                time.sleep(0.001)
+        finally:
+            late.extend([k] if freed.is_set() else [])
+
+    def in_threads(pool):
+        try:
+            if way == "run":
+                threads.run(work, 0, 4)
+            else:
+                threads.share([partial(work, 0, k) for k in range(8)], pool)
+        finally:
+            memory[-1].set()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for delay in np.linspace(1e-5, 0.02, 60):
+            memory.append(threading.Event())
+            with threads.pool(4) as pool:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, delay)
+                    in_threads(pool)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    time.sleep(0.02)
+    assert interrupted > 5
+    assert not late
 
 
 @pytest.mark.parametrize("layer", ["default", "omp", "workqueue", "tbb"])
