@@ -239,7 +239,8 @@ def tune(
             wanted = zoo_calibration.run(name, original, batch[0])
         if task.logits:
             return divergence(result, wanted)
-        return (squares(result, wanted) / squares(wanted, batch[1])).mean()
+        # what PSNR loses where what coding changes has nothing to do with the original's error
+        return (1 + squares(result, wanted) / squares(wanted, batch[1])).log().mean()
 
     quality = first
     for _ in range(MOST_TUNED):

@@ -41,6 +41,7 @@ CALIBRATED = (*STANDARD, "charlm", "digits")
 """Models that are calibrated."""
 FINETUNED = {
     "audio": ("--finetune=600", "--first=0.58", "--rate=0.01", "--price=0.05", "--compensated"),
+    "autoencoder": ("--finetune=3000", "--first=7.5", "--rate=0.001", "--price=0.02", "--compensated", "--distil"),
     "charlm": ("--finetune=700", "--first=0.66", "--rate=0.003", "--price=0.03", "--compensated"),
     "digits": ("--finetune=400", "--first=0.7", "--rate=0.02", "--price=0.05"),
     "mobilenet": ("--finetune=700", "--first=0.35", "--rate=0.004", "--compensated", "--distil"),

@@ -33,6 +33,8 @@ TUNED_ON = 1 / 2
 """What statistics and fine-tuning see of it. The rest of what training saw is to choose settings on."""
 PLACE = 64
 """Crops with their centres in one square of so many pixels show the same place."""
+CONTRAST = (0.4, 1.1)
+"""Of varied pictures, in relation to the original's."""
 SEED = 15938
 SHAPES = {
     "encoder.0": (32, 3, 3, 3),
@@ -150,6 +152,29 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless crops from between two parts of the photographs' width, and textures, as inputs and targets."""
     return ((inputs, targets) for inputs, targets, _ in placed_batches(size, seed, left, right))
+
+
+def varied_batches(size: int, seed: int, left: float = 0, right: float = TRAINED_ON) -> Iterator[tuple[Any, Any]]:
+    """`batches` in other orientations, colours, contrasts and brightnesses. A network that learns what another makes
+    of its inputs sees more of them so than photographs show.
+    """
+    rng = np.random.default_rng(seed)
+    for pictures, _ in batches(size, seed, left, right):
+        varied = np.stack([_varied(picture, rng) for picture in pictures])
+        yield varied, varied
+
+
+def _varied(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    if rng.integers(2):
+        picture = picture.transpose(0, 2, 1)
+    if rng.integers(2):
+        picture = picture[:, ::-1]
+    if rng.integers(2):
+        picture = 1 - picture
+    picture = picture[rng.permutation(len(picture))] * np.float32(rng.uniform(*CONTRAST))
+    least, most = float(picture.min()), float(picture.max())
+    brighter = np.float32(rng.uniform(-least, max(1 - most, -least)))
+    return (picture + brighter).clip(0, 1)
 
 
 def train(path: Path = WEIGHTS) -> None:

@@ -204,7 +204,13 @@ TASKS = {
     "resnet": _of_pictures,
     "mobilenet": _of_pictures,
     "audio": Task(_scenes, _hits, _split_of_scenes, tuned_on=_kept_scenes),
-    "autoencoder": Task(partial(autoencoder.batches, right=autoencoder.TUNED_ON), _psnr, _split_of_crops, logits=False),
+    "autoencoder": Task(
+        partial(autoencoder.batches, right=autoencoder.TUNED_ON),
+        _psnr,
+        _split_of_crops,
+        logits=False,
+        tuned_on=partial(autoencoder.varied_batches, right=autoencoder.TUNED_ON),
+    ),
     "charlm": Task(
         partial(_text, modules=charlm.unread),
         _bits,
