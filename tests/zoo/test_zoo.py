@@ -136,17 +136,34 @@ def test_crops_to_learn_from_to_choose_on_and_to_test_on_share_no_column_of_a_ph
     columns = np.arange(640) * 256 // 640
     photos = [np.ascontiguousarray(np.broadcast_to(columns, (3, 427, 640))).astype(np.uint8)] * 2
     monkeypatch.setattr(autoencoder, "photographs", lambda: photos)
+    monkeypatch.setattr(autoencoder, "_varied", lambda picture, _: picture)
     task = calibration.TASKS["autoencoder"]
-    assert task.tuned_on is None
-    learnt, chosen, tested = (
+    tuned, learnt, chosen, tested = (
         np.concatenate([255 * x[: 3 * calibration.BATCH // 4] for x, _ in batches])
         for batches in (
+            itertools.islice(task.tuned_on(calibration.BATCH, 0), 32),
             itertools.islice(task.draw(calibration.BATCH, 0), 32),
             task.split("validation").batches,
             task.split("test").batches,
         )
     )
-    assert learnt.max() < chosen.min() < chosen.max() <= tested.min() + 1
+    assert max(tuned.max(), learnt.max()) < chosen.min() < chosen.max() <= tested.min() + 1
+
+
+def test_varied_crops_are_pictures_again():
+    (plain, _), (varied, wanted), (again, _) = (
+        next(draw(64, 5)) for draw in (autoencoder.batches, autoencoder.varied_batches, autoencoder.varied_batches)
+    )
+    assert varied is wanted
+    assert varied.shape == plain.shape
+    assert varied.dtype == plain.dtype == np.float32
+    assert np.array_equal(varied, again)
+    assert 0 <= varied.min() < varied.max() <= 1
+    assert (varied != plain).mean() > 0.9
+    spread, before = (np.ptp(x.reshape(64, -1), 1) for x in (varied, plain))
+    least, most = autoencoder.CONTRAST
+    assert (spread <= most * before + 1e-5).all()
+    assert (spread >= least * before - 1e-5).all()
 
 
 def test_crops_of_one_place_have_one_number_and_textures_have_numbers_of_their_own(monkeypatch):
