@@ -49,6 +49,21 @@ def gather(builder: Any, address: Value, index: Value, element: Any = F32, unit:
     return builder.call(declare(builder, name, kind), [places, align, everywhere, ir.Constant(row, ir.Undefined)])
 
 
+def gather_singly(builder: Any, address: Value, index: Value, element: Any = F32) -> Value:
+    """`gather` by a load for each element. The indices go through memory, which takes fewer operations than to get each
+    of them from a vector, but LLVM does the latter where it knows what a place in memory holds.
+    """
+    lanes, box = index.type.count, variable(builder, index.type)
+    box.align = builder.store(index, box).align = lanes * 4
+    place = builder.ptrtoint(box, I64)
+    hidden = builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0,~{memory}", [place], side_effect=True)
+    row = ir.Constant(ir.VectorType(element, lanes), ir.Undefined)
+    for k in range(lanes):
+        at = builder.zext(load(builder, hidden, I64(k), I32), I64)
+        row = builder.insert_element(row, load(builder, address, at, element), I32(k))
+    return row
+
+
 def scatter(builder: Any, address: Value, index: Value, value: Value, mask: Value) -> None:
     """Set the int32 at a vector of indices (int32, not negative), where the mask has a 1."""
     lanes = index.type.count

@@ -41,7 +41,7 @@ def digest() -> str:
 
 
 def has_slow_gathers() -> bool:
-    """Whether a gather keeps other work waiting, so that one more costs more than to wait for its index: AMD's Zen."""
+    """Whether a gather keeps other work waiting, and takes longer than a load for each element: AMD's Zen."""
     return name().startswith("znver")
 
 

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from nncjit.jit import llvm_ir, plain_vectors
 from nncjit.jit.compile import JIT
 from nncjit.jit.llvm_ir import F32, I1, I8, I32, I64
-from nncjit.jit.processor import features
+from nncjit.jit.processor import features, has_slow_gathers
 from nncjit.jit.vector_types import (
     BYTE_MASK,
     BYTES,
@@ -159,7 +159,8 @@ def store_low_halves(builder, p, x):
 @operation(WORDS, ADDRESS, WORDS)
 def gather(builder, p, index):
     """The uint32 at elements `index` of the array at p."""
-    return llvm_ir.gather(builder, p, index, I32)
+    way = llvm_ir.gather_singly if has_slow_gathers() else llvm_ir.gather
+    return way(builder, p, index, I32)
 
 
 @operation(WORDS, ADDRESS, WORDS)

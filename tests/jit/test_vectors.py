@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba import njit, types
 
 from nncjit.jit import JIT, StrayAddressError, address, kernel, plain_vectors, processor, vectors
 from nncjit.jit import vectors as v
@@ -97,6 +98,25 @@ def plain(kernel, seed, monkeypatch):
     """The same kernel as plain Python on the functions of `plain_vectors`."""
     monkeypatch.setitem(globals(), "v", plain_vectors)
     return outcome(kernel, seed, getattr(kernel, "py_func", kernel))
+
+
+@pytest.mark.skipif(not (JIT and processor.has_wide_vectors()), reason="compiles vectors of 512 bits")
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_gather_gives_the_same_by_single_loads(slow, monkeypatch):
+    monkeypatch.setattr(v, "has_slow_gathers", lambda: slow)
+
+    @njit(types.void(types.int64, types.int64, types.int64))
+    def gathered(source, indices, out):
+        v.store_vector(out, v.gather(source, v.load_words(indices)))
+
+    (code,) = gathered.inspect_asm().values()
+    assert ("gatherd" in code) == (not slow)
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 1 << 32, 1000, dtype=np.uint32)
+    for indices in (rng.integers(0, 1000, 16), np.full(16, 999), np.arange(16)[::-1]):
+        found, words = np.zeros(16, np.uint32), indices.astype(np.uint32)
+        gathered(values.ctypes.data, words.ctypes.data, found.ctypes.data)
+        assert np.array_equal(found, values[indices])
 
 
 @wide
