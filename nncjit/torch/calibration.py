@@ -264,9 +264,10 @@ class _Collector:
 
         with self._gradients_of(()), WeightUses(self.weights, see), self._precision():
             self._forward(self._model, to_device(batch, self._model))
+        known = (self.moments, self._stacks.replaced, inside)
         for kind in _KINDS:
             for use, _ in uses:
-                if use.kind == kind and use.name not in {*self.moments, *self._stacks.replaced, *inside}:
+                if use.kind == kind and not any(use.name in names for names in known):
                     self._begin(use).positions = kind == "table" and not use.by_gradient and is_positions(use.x)
                     if use.by_gradient:
                         self._unseen[use.name] = self.weights[use.name]
