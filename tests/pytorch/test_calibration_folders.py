@@ -29,43 +29,40 @@ def save_tokenizer(folder):
     transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
 
 
+def folder_of(network, config, tmp_path_factory, **keywords):
+    """A folder of a network with random weights, and a tokenizer."""
+    folder = tmp_path_factory.mktemp("folder")
+    torch.manual_seed(0)
+    network(config, **keywords).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bert")
     config = transformers.BertConfig(
         vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
         max_position_embeddings=12,
     )  # fmt: skip
-    torch.manual_seed(0)
-    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+    return folder_of(transformers.BertModel, config, tmp_path_factory, add_pooling_layer=False)
 
 
 @pytest.fixture(scope="module")
 def gpt(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gpt")
     config = transformers.GPT2Config(
         vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=16, bos_token_id=2, eos_token_id=3
     )
-    torch.manual_seed(0)
-    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+    return folder_of(transformers.GPT2LMHeadModel, config, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory):
     """Its file has a matrix for each expert, the network has them in stacks."""
-    folder = tmp_path_factory.mktemp("mixture")
     config = transformers.MixtralConfig(
         vocab_size=len(WORDS), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=1, max_position_embeddings=16,
     )  # fmt: skip
-    torch.manual_seed(0)
-    transformers.MixtralForCausalLM(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+    return folder_of(transformers.MixtralForCausalLM, config, tmp_path_factory)
 
 
 def weights(folder):
@@ -109,28 +106,20 @@ def test_each_expert_has_statistics_under_its_name_in_the_file(mixture, tmp_path
 
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("translator")
     config = transformers.T5Config(
         vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, decoder_start_token_id=0
     )
-    torch.manual_seed(0)
-    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+    return folder_of(transformers.T5ForConditionalGeneration, config, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def bart(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bart")
     config = transformers.BartConfig(
         vocab_size=len(WORDS), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=14,
         pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=2, forced_eos_token_id=3,
     )  # fmt: skip
-    torch.manual_seed(0)
-    transformers.BartForConditionalGeneration(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+    return folder_of(transformers.BartForConditionalGeneration, config, tmp_path_factory)
 
 
 @pytest.mark.parametrize(("texts", "output"), [(TEXTS, "auto"), (None, "auto"), (TEXTS, "embedding")])
