@@ -150,7 +150,9 @@ def test_crops_to_learn_from_to_choose_on_and_to_test_on_share_no_column_of_a_ph
     assert max(tuned.max(), learnt.max()) < chosen.min() < chosen.max() <= tested.min() + 1
 
 
-def test_varied_crops_are_pictures_again():
+def test_varied_crops_are_pictures_again(monkeypatch):
+    photos = list(np.random.default_rng(0).integers(0, 256, (2, 3, 427, 640), np.uint8))
+    monkeypatch.setattr(autoencoder, "photographs", lambda: photos)
     (plain, _), (varied, wanted), (again, _) = (
         next(draw(64, 5)) for draw in (autoencoder.batches, autoencoder.varied_batches, autoencoder.varied_batches)
     )
