@@ -143,8 +143,13 @@ def test_the_error_of_the_first_task_that_has_one_is_raised(wrong):
 
 OF_PYTHON = {m.__file__ for m in (threading, concurrent.futures.thread, concurrent.futures._base, weakref, _weakrefset)}
 """Modules that leave a lock taken, or lose the exception, if one comes in the wrong moment."""
-JOINING = ("join", "_wait_for_tstate_lock")
-"""What waits for a thread, and takes no lock in Python."""
+
+
+def bears_interrupts(frame):
+    """Whether it is in none of these modules, or waits there: for a thread, or for a condition without its lock."""
+    name = frame.f_code.co_name
+    waits = name in ("join", "_wait_for_tstate_lock") or (name == "wait" and "gotit" in frame.f_locals)
+    return waits or frame.f_code.co_filename not in OF_PYTHON
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such signal")
@@ -174,10 +179,9 @@ def test_nothing_runs_any_more_when_a_signal_has_interrupted_the_caller(way, mon
             memory[-1].set()
 
     def interrupt(_, frame):
-        if frame.f_code.co_filename in OF_PYTHON and frame.f_code.co_name not in JOINING:
-            signal.setitimer(signal.ITIMER_REAL, 1e-4)
-        else:
+        if bears_interrupts(frame):
             raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 1e-4)
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
