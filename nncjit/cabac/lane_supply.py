@@ -13,7 +13,7 @@ from nncjit.cabac import lane_records as lr
 from nncjit.cabac.lane_reach import within_reach
 from nncjit.cabac.lane_tables import tables_of
 from nncjit.jit import Table, aligned_zeros
-from nncjit.jit import threads as jit_threads
+from nncjit.jit.teams import KernelCall, KernelCalls
 
 Array = np.ndarray[Any, Any]
 
@@ -113,7 +113,7 @@ def _end_sooner(bits: Array, workers: int, threads: int) -> bool:
     return in_lanes < PAIR_CYCLES * max(total / threads, 2 * longest)
 
 
-def run(jobs: LaneJobs, table: Table, segments: Array, streams: Table, groups: Table) -> Table:
+def decode_jobs(jobs: LaneJobs, table: Table, segments: Array, streams: Table, groups: Table) -> KernelCalls[Table]:
     """Decode the chosen segments in lanes.
 
     Returns
@@ -135,6 +135,6 @@ def run(jobs: LaneJobs, table: Table, segments: Array, streams: Table, groups: T
     shared["segments"], shared["payloads"], shared["kinds"] = ordered.address, jobs.payloads, kinds.address
     shared["rests"], shared["n_kinds"] = rests.address, len(jobs.kinds)
     shared["most_lanes"], shared["fewest_lanes"] = jobs.lanes, FEWEST_LANES
-    jit_threads.run(kernels.decode_in_lanes, work.address, jobs.workers)
+    yield KernelCall(kernels.decode_in_lanes, work.address, jobs.workers)
     segments[jobs.chosen] = ordered.records
     return rests

@@ -25,6 +25,7 @@ from nncjit.cabac.segment_supply import Workspaces, decode_segments
 from nncjit.errors import BitstreamError, OptionError
 from nncjit.jit import Table
 from nncjit.jit import threads as jit_threads
+from nncjit.jit.teams import KernelCalls, finish
 
 Array = np.ndarray[Any, Any]
 
@@ -217,11 +218,11 @@ def decode_payloads(
         A payload is too short or too long, ends wrongly, holds a level that int32 or the delivery cannot take, or
         contradicts its entry points.
     """
-    return PayloadDecoding(jobs, threads, lanes=lanes).run()
+    return finish(PayloadDecoding(jobs, threads, lanes=lanes).calls())
 
 
 class PayloadDecoding:
-    """Payloads that are about to be decoded: their first layers are prepared, so that `run` begins at once.
+    """Payloads that are about to be decoded: their first layers are prepared, so that `calls` begin at once.
 
     Parameters
     ----------
@@ -249,10 +250,10 @@ class PayloadDecoding:
         active = [cursor for cursor in self._cursors if len(cursor.deltas) < len(cursor.job.layers)]
         return _Round(active, self._workspaces, finished) if active else None
 
-    def run(self) -> list[list[int]]:
+    def calls(self) -> KernelCalls[list[list[int]]]:
         """Decode them, once; returns and raises what `decode_payloads` does."""
         while self._round is not None:
-            self._round.decode(self._workspaces)
+            yield from self._round.decode(self._workspaces)
             self._round = self._next_round()
         for cursor in self._cursors:
             if not _ends_early(cursor.job):
@@ -417,13 +418,13 @@ class _Round:
             first = self._table.keep(finished, writes=True)
             segments["finished"] = first + _INT64.itemsize * np.arange(len(segments))
 
-    def decode(self, workspaces: Workspaces) -> None:
+    def decode(self, workspaces: Workspaces) -> KernelCalls[None]:
         """All elements of the layers; the cursors are behind them then."""
         workspaces.streams.records["machine"] = (
             0  # the machines of the round before are gone, and their addresses may come again
         )
         segments = self._segments
-        decode_segments(self._table, segments, self._table.skips(segments), workspaces)
+        yield from decode_segments(self._table, segments, self._table.skips(segments), workspaces)
         _check_segments(self._cursors, segments)
         ends = (segments[name][self._last].tolist() for name in ("end_range", "end_value", "end_bit"))
         for cursor, (_, _, qp_delta, *_), *decoder in zip(self._cursors, self._headers, *ends, strict=True):

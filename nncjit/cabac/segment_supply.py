@@ -16,7 +16,7 @@ from nncjit.cabac.context_decoder_kernels import decode_context_share
 from nncjit.cabac.payload_decoder_kernels import decode_share
 from nncjit.cabac.tables import DQ_NEXT_STATE, FAST, INITIAL_WORDS, RANGE_LPS, SLOW
 from nncjit.jit import JIT, Table, numba_internals
-from nncjit.jit import threads as jit_threads
+from nncjit.jit.teams import KernelCall, KernelCalls
 
 Array = np.ndarray[Any, Any]
 
@@ -71,7 +71,7 @@ class Workspaces:
         return self._groups
 
 
-def decode_segments(table: Table, segments: Array, skips: Array, workspaces: Workspaces) -> None:
+def decode_segments(table: Table, segments: Array, skips: Array, workspaces: Workspaces) -> KernelCalls[None]:
     """Decode the segments of the layers in a table.
 
     Parameters
@@ -97,14 +97,16 @@ def decode_segments(table: Table, segments: Array, skips: Array, workspaces: Wor
     left, half_done = np.ones(len(segments), np.bool_), np.zeros(len(segments), np.bool_)
     jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular & plain, workers, workspaces.lanes)
     if jobs is not None:
-        rests = lane_supply.run(jobs, table, segments, workspaces.streams, workspaces.groups)
+        rests = yield from lane_supply.decode_jobs(jobs, table, segments, workspaces.streams, workspaces.groups)
         table.keep(rests.records)
         half_done = segments["rest"] != 0
         left[jobs.chosen] = half_done[jobs.chosen]
     paired = half_done | regular & ((size >= PAIRED_SIZE) & (rate < PAIRED_RATE) | ~plain)
     special = ~regular & (~plain | (hdsp != 0))
     for kernel, of_kernel in ((decode_context_share, special), (decode_share, ~special)):
-        _decode_in_streams(kernel, table, segments, np.flatnonzero(left & of_kernel), size, paired, workspaces, workers)
+        yield from _decode_in_streams(
+            kernel, table, segments, np.flatnonzero(left & of_kernel), size, paired, workspaces, workers
+        )
 
 
 def _decode_in_streams(
@@ -116,7 +118,7 @@ def _decode_in_streams(
     paired: Array,
     workspaces: Workspaces,
     workers: int,
-) -> None:
+) -> KernelCalls[None]:
     """The segments that are left: the largest first, those that can be paired last, where they fill the time left."""
     if left.size == 0:
         return
@@ -128,7 +130,7 @@ def _decode_in_streams(
     shared["streams"], shared["layers"], shared["segments"] = workspaces.streams.address, table.address, ordered.address
     shared["n_single"] = shared["taken_paired"] = n_single
     shared["n_all"], shared["workers"] = len(order), workers
-    jit_threads.run(kernel, work.address, workers)
+    yield KernelCall(kernel, work.address, workers)
     segments[order] = ordered.records
 
 

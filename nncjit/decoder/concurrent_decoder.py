@@ -1,21 +1,21 @@
 """A stream to arrays for somebody who has work with each of them, such as writing it to a file.
 
-A batch is decoded by threads of its own. Meanwhile the caller's thread prepares the next batch, which is Python, and
-gets what is ready, which is mostly the system's work. Where nothing is left to do for a tensor but to decode it, that
-is each of its block rows as it comes; so when the last batch is done, little of it is left to write. The first batch
-begins while the headers behind it are still read, and what depends on all of them, such as the file's own header, is
-made meanwhile.
+Batches are decoded by a team of threads, one behind the other without a gap. Meanwhile the caller's thread prepares the
+next batch, which is Python, and gets what is ready, which is mostly the system's work. Where nothing is left to do for
+a tensor but to decode it, that is each of its block rows as it comes; so when the last batch is done, little of it is
+left to write. The first batch begins while the headers behind it are still read, and what depends on all of them, such
+as the file's own header, is made meanwhile.
 
 The other ways were slower. A thread for writing beside the decoder's wakes for each tensor, and competes with the
-caller for the interpreter and the file. Many small batches, each on a thread of its own, leave lanes empty at their
-ends.
+caller for the interpreter and the file. Many small batches leave lanes empty at their ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any, Self
 
@@ -25,6 +25,8 @@ from nncjit.cabac.payload_decoder import count_segments
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Decoded, compose, decoding_of, naming_unit, prepare
 from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, is_raw, prepare_elements
+from nncjit.jit import threads as thread_counts
+from nncjit.jit.teams import KernelCalls, Team
 from nncjit.stages import stage
 from nncjit.stream.data_units import DataUnit
 
@@ -57,7 +59,7 @@ class ConcurrentDecoder:
 
     def __init__(self, budget: MemoryBudget, threads: int | None = None) -> None:
         self._budget, self._threads = budget, threads
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nncjit-decoder")
+        self._team = Team(thread_counts.count(threads), "nncjit-decoder", partial(stage, "decode"))
         self._running: _Batch | None = None
         self._begun: Iterator[_Batch] = iter(())
         self._rest: list[DataUnit] = []
@@ -66,7 +68,7 @@ class ConcurrentDecoder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._team.stop()
 
     def begin(self, units: Iterable[DataUnit]) -> list[DataUnit]:
         """Take data units, once. Decoding begins with the first of them, while the others are read.
@@ -110,13 +112,13 @@ class ConcurrentDecoder:
         for batch in chain(self._begun, self._batches(pieces=pieces), [None]):
             done, self._running = self._running, None if batch is None else self._started(batch)
             if batch is None:
-                self._thread.shutdown(wait=False)  # ends with the last batch, and need not be waited for behind it
+                self._team.close()
             if done is not None:
                 yield from done.results(pieces=pieces)
             del done  # its arrays, before the batch after the next is prepared
 
     def _started(self, batch: _Batch) -> _Batch:
-        batch.start(self._thread)
+        batch.start(self._team)
         return batch
 
     def _together(self, units: list[DataUnit]) -> Iterator[_Batch]:
@@ -172,20 +174,20 @@ class _Batch:
         self._stops = np.cumsum([0, *counts])
         self._finished = np.zeros(self._stops[-1], np.int64)
         self._left = np.repeat(np.array([one.is_final for one, _ in self._layers], np.bool_), counts)
-        self._run = decoding_of(decodings, threads, self._finished)
+        self._calls = decoding_of(decodings, threads, self._finished)
         self._future: Future[list[list[Decoded]]] = Future()
 
-    def start(self, thread: ThreadPoolExecutor) -> None:
-        """Decode on this thread."""
-        self._future = thread.submit(self._decode)
+    def start(self, team: Team) -> None:
+        """Decode on the threads of a team."""
+        self._future = team.start(self._decode())
 
     def wait(self, seconds: float) -> bool:
         """Whether it is decoded after so many seconds at most."""
         return bool(wait([self._future], seconds).done)
 
-    def _decode(self) -> list[list[Decoded]]:
+    def _decode(self) -> KernelCalls[list[list[Decoded]]]:
         """The tensors of each unit; none where its block rows are all that there is to hand out."""
-        self._run()
+        yield from self._calls
         return [[] if one.is_final else self._composed(one) for one in self._decodings]
 
     def _composed(self, one: UnitDecoding) -> list[Decoded]:

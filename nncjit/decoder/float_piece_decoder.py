@@ -11,6 +11,7 @@ from nncjit.decoder import float_piece_kernels as kernels
 from nncjit.errors import ModelError
 from nncjit.jit import JIT, Table, aligned_zeros, numba_internals, processor
 from nncjit.jit import threads as jit_threads
+from nncjit.jit.teams import KernelCall, KernelCalls
 from nncjit.stream.float_pieces import PIECE, FloatPieces
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +33,7 @@ _FAULTS = {
 }
 
 
-def decode_float_pieces(jobs: Sequence[PiecesJob], threads: int | None = None) -> list[ModelError | None]:
+def decode_float_pieces(jobs: Sequence[PiecesJob], threads: int | None = None) -> KernelCalls[list[ModelError | None]]:
     """Decode the values of tensors in pieces into their words.
 
     Returns
@@ -46,7 +47,7 @@ def decode_float_pieces(jobs: Sequence[PiecesJob], threads: int | None = None) -
     for job, stop in zip(jobs, stops, strict=True):
         _fill(items, items.records[stop - len(job.pieces.lengths) : stop], job)
     if items.records.size:
-        _run(items, threads)
+        yield from _decode(items, threads)
     return [
         _first_fault(items.records["fault"][stop - len(job.pieces.lengths) : stop], job.pieces.first)
         for job, stop in zip(jobs, stops, strict=True)
@@ -66,12 +67,12 @@ def _fill(items: Table, records: Array, job: PiecesJob) -> None:
     records["mantissa_bits"], records["symbol_bits"] = pieces.fields.mantissa_bits, pieces.fields.exponent_bits
 
 
-def _run(items: Table, threads: int | None) -> None:
+def _decode(items: Table, threads: int | None) -> KernelCalls[None]:
     workers = min(jit_threads.count(threads), items.records.size)
     work = Table(np.zeros(1, kernels.WORK))
     work.records["items"], work.records["n_items"] = items.address, items.records.size
     work.records["spaces"] = work.keep(aligned_zeros(workers, kernels.SPACE), writes=True)
-    jit_threads.run(_worker(), work.address, workers)
+    yield KernelCall(_worker(), work.address, workers)
 
 
 def _worker() -> Any:

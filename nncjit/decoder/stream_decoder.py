@@ -6,7 +6,7 @@ one does. A batch bounds what is in memory at a time where results are handed on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -26,6 +26,7 @@ from nncjit.decoder.unit_decoder import UnitDecoding, decoded_with, prepare_elem
 from nncjit.decoder.update_state import Key, LevelStore, UpdateState, part_key
 from nncjit.errors import ModelError, NncError, OptionError, did_you_mean
 from nncjit.jit import threads as thread_counts
+from nncjit.jit.teams import KernelCalls, finish
 from nncjit.option_values import Bytes, check_flags, optional, shown
 from nncjit.stages import stage, staged
 from nncjit.stream.data_units import DataUnit, StreamReader
@@ -267,23 +268,25 @@ def naming_unit(opened: DataUnit) -> Iterator[None]:
 
 def decode_batch(batch: list[UnitDecoding], threads: int | None) -> None:
     """Decode units together."""
-    decoding_of(batch, threads)()
+    calls = decoding_of(batch, threads)
+    with stage("decode"):
+        finish(calls)
 
 
-def decoding_of(batch: list[UnitDecoding], threads: int | None, finished: Array | None = None) -> Callable[[], None]:
-    """What decodes units together when it is called, with all done before that can be. `finished` counts their segments
-    as in `PayloadDecoding`.
+def decoding_of(batch: list[UnitDecoding], threads: int | None, finished: Array | None = None) -> KernelCalls[None]:
+    """What decodes units together, with all done before that can be. `finished` counts their segments as in
+    `PayloadDecoding`.
     """
     with stage("decode"), naming_unit(batch[0].opened):
         jobs = [item.job for item in batch if item.job is not None]
         payloads = PayloadDecoding(jobs, threads, finished=finished)
 
-    def run() -> None:
-        with stage("decode"), naming_unit(batch[0].opened):
-            payloads.run()
-            _decode_float_pieces([item for item in batch if item.pieces is not None], threads)
+    def calls() -> KernelCalls[None]:
+        with naming_unit(batch[0].opened):
+            yield from payloads.calls()
+            yield from _decode_float_pieces([item for item in batch if item.pieces is not None], threads)
 
-    return run
+    return calls()
 
 
 def compose(item: UnitDecoding, *, parts: bool = False) -> list[Decoded]:
@@ -293,9 +296,9 @@ def compose(item: UnitDecoding, *, parts: bool = False) -> list[Decoded]:
     return [Decoded(part, storage, item.opened) for part, storage in composed]
 
 
-def _decode_float_pieces(batch: list[UnitDecoding], threads: int | None) -> None:
+def _decode_float_pieces(batch: list[UnitDecoding], threads: int | None) -> KernelCalls[None]:
     """Decode the tensors of a batch that are in pieces."""
-    faults = decode_float_pieces([item.pieces for item in batch if item.pieces is not None], threads)
+    faults = yield from decode_float_pieces([item.pieces for item in batch if item.pieces is not None], threads)
     for item, fault in zip(batch, faults, strict=True):
         if fault is not None:
             raise item.opened.error(str(fault))

@@ -10,6 +10,7 @@ from cabac.guard_pages import GuardPages
 from nncjit.decoder import float_piece_decoder as module
 from nncjit.encoder.float_piece_encoder import split_in_pieces
 from nncjit.jit import processor
+from nncjit.jit.teams import finish
 from nncjit.stream.float_pieces import CODES, FORMATS, FloatPieces
 
 
@@ -49,7 +50,7 @@ def main():
         out = pages.copy(np.zeros_like(words))
         wide = processor.has_wide_vectors() and rng.random() < 0.5
         with mock.patch.object(processor, "has_wide_vectors", lambda wide=wide: wide):
-            (fault,) = module.decode_float_pieces([module.PiecesJob(guarded, out)], 1)
+            (fault,) = finish(module.decode_float_pieces([module.PiecesJob(guarded, out)], 1))
         faults += fault is not None
         assert k % 4 or (fault is None and (out == words).all())
     print(faults)

@@ -23,6 +23,7 @@ from nncjit.decoder import concurrent_decoder, memory_budget
 from nncjit.decoder.concurrent_decoder import ConcurrentDecoder
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.errors import BitstreamError, ModelError, OptionError
+from nncjit.jit.teams import finish
 from nncjit.stream.data_units import StreamReader
 from nncjit.syntax import PayloadType
 
@@ -111,8 +112,8 @@ def test_block_rows_come_before_their_batch_is_done(monkeypatch):
     plain = concurrent_decoder.decoding_of
 
     def waiting(*arguments):
-        run = plain(*arguments)
-        return lambda: (run(), seen.wait(30) or pytest.fail("no block row came"))
+        yield from plain(*arguments)
+        assert seen.wait(30), "no block row came"
 
     monkeypatch.setattr(concurrent_decoder, "decoding_of", waiting)
     data = stream_of({"a": kinds()["rows"], "b": kinds()["last"]})
@@ -141,8 +142,8 @@ def test_decoding_begins_while_headers_are_read(monkeypatch):
     plain = concurrent_decoder.decoding_of
 
     def telling(*arguments):
-        run = plain(*arguments)
-        return lambda: (run(), decoded.set())
+        yield from plain(*arguments)
+        decoded.set()
 
     def slowly(units):
         yield next(units)
@@ -276,7 +277,7 @@ def counted(size, *, lanes, damage=lambda _: None, counts_of=lambda n: np.zeros(
 def test_segments_are_counted_when_they_are_done(lanes):
     decoding, job, levels, counts = counted(80_000, lanes=lanes)
     assert not counts.any()
-    decoding.run()
+    finish(decoding.calls())
     assert np.array_equal(job.out, levels)
     assert counts.tolist() == [1] * 5
 
@@ -288,7 +289,7 @@ def test_segments_with_a_fault_are_not_counted(lanes):
 
     decoding, job, levels, counts = counted(80_000, lanes=lanes, damage=damage)
     with pytest.raises(BitstreamError):
-        decoding.run()
+        finish(decoding.calls())
     assert counts.max() <= 1
     for k in np.flatnonzero(counts[:2]):
         rows = slice(16_000 * k, 16_000 * (k + 1))

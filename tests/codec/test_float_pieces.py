@@ -16,6 +16,7 @@ from nncjit.encoder import float_piece_encoder, unit_contents
 from nncjit.encoder.float_piece_encoder import split_in_pieces
 from nncjit.formats import Writer
 from nncjit.jit import JIT, processor
+from nncjit.jit.teams import finish
 from nncjit.stream.float_pieces import CHUNK, CODES, FORMATS, PIECE, SMALLEST, FloatPieces
 
 RNG = np.random.default_rng(0)
@@ -101,7 +102,7 @@ def test_what_is_no_piece_is_refused(at, byte, said):
     data = pieces_in(tail_of_few()).data.copy()
     data[at] = byte
     pieces = FloatPieces(FORMATS[106], data, np.array([data.size]))
-    (fault,) = decode_float_pieces([PiecesJob(pieces, np.empty(SMALLEST, np.uint32))], 1)
+    (fault,) = finish(decode_float_pieces([PiecesJob(pieces, np.empty(SMALLEST, np.uint32))], 1))
     assert said in str(fault)
 
 

@@ -13,6 +13,7 @@ from nncjit import dtypes
 from nncjit.decoder import concurrent_decoder
 from nncjit.decoder.float_piece_decoder import PiecesJob, decode_float_pieces
 from nncjit.encoder.integer_piece_encoder import Way, cheapest_way, in_pieces
+from nncjit.jit.teams import finish
 from nncjit.stream.float_pieces import PIECE
 from nncjit.stream.integer_pieces import FORMATS, MOST_LOW_BITS, PACKED, IntegerPieces, Offsets
 
@@ -38,7 +39,7 @@ def joined(tail, code, shape):
     size = int(np.prod(shape))
     found = IntegerPieces.read(lambda start, stop: tail[start:stop], len(tail), symbols, size)
     words = np.empty((*shape, symbols.per_value), np.uint8)
-    (fault,) = decode_float_pieces([PiecesJob(found.pieces, words)], 1)
+    (fault,) = finish(decode_float_pieces([PiecesJob(found.pieces, words)], 1))
     if fault is not None:
         raise fault
     return found.join(words)
