@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from nncjit.errors import OptionError
@@ -73,10 +73,12 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
         bar.update(done - bar.n)
 
     clock = threading.Thread(target=beat, name="nncjit progress", daemon=True)
-    clock.start()
+    with suppress(RuntimeError):  # no thread can be started: the bar moves when there is something to tell
+        clock.start()
     try:
         yield move
     finally:
         ended.set()
-        clock.join()
+        if clock.ident is not None:
+            clock.join()
         bar.close()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
+
+from nncjit.jit.threads import Pool
 
 
 def iterate_ahead(
     names: Sequence[str], decode: Callable[[str], Any], sizes: Mapping[str, int], ahead: int
 ) -> Iterator[tuple[str, Any]]:
     """Names and decoded tensors in order; at most `ahead` bytes are decoded, or being decoded, before their turn."""
-    with ThreadPoolExecutor(1, thread_name_prefix="nncjit-ahead") as worker:
+    with Pool(1, "nncjit-ahead") as worker:
         waiting: deque[Future[Any]] = deque()
         filled = position = 0
         try:

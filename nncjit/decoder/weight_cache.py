@@ -7,10 +7,11 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from nncjit.errors import NncWarning
+from nncjit.jit.threads import Pool
 
 
 class WeightCache:
@@ -31,7 +32,7 @@ class WeightCache:
         self._held: dict[Hashable, Future[Any]] = {}
         self._pinned: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="nncjit-ahead")
+        self._worker = Pool(1, "nncjit-ahead")
         self._warned = False
         self.resident_bytes = self.peak_bytes = 0
         self.made = self.waited = 0

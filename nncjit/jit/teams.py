@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -62,7 +62,7 @@ class Team:
     def __init__(
         self, size: int, name: str, within: Callable[[], AbstractContextManager[object]] = nullcontext
     ) -> None:
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._pool = threads.Pool(size, name)
         self._within = within
         self._lock = threading.Lock()
         self._unfinished, self._is_closed = 0, False
@@ -96,7 +96,7 @@ class Team:
         with self._within():
             while (call := work.next_call()) is not None:
                 for _ in range(call.workers - 1):
-                    with suppress(RuntimeError):  # no more threads, or stopped: those at work end it
+                    with suppress(RuntimeError):  # stopped: those at work end it
                         self._pool.submit(self._help, work)
                 if not work.take_part():
                     return

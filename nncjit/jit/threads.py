@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numba
 
+from nncjit.errors import ModelError
 from nncjit.jit import numba_internals
 from nncjit.jit.compile import JIT, parallel_kernel, prange
 from nncjit.jit.numba_internals import call_worker
@@ -59,12 +60,26 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-class Pool(ThreadPoolExecutor):
-    """An executor that tells how many threads it has."""
+class NoThreadError(ModelError, RuntimeError):
+    """The system starts no thread at all."""
 
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads, thread_name_prefix="nncjit")
+
+class Pool(ThreadPoolExecutor):
+    """An executor that tells how many threads it may have. It does with fewer where the system starts no more, as in a
+    container with a limit; with none, `submit` raises `NoThreadError`.
+    """
+
+    def __init__(self, threads: int, name: str = "nncjit") -> None:
+        super().__init__(threads, thread_name_prefix=name)
         self.threads = threads
+
+    def _adjust_thread_count(self) -> None:
+        """Python's own, which starts a thread for a task where none is idle."""
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError as error:
+            if not self._threads:
+                raise NoThreadError("the system starts no thread: a limit of the user or container?") from error
 
 
 @contextmanager
@@ -155,7 +170,7 @@ def run(kernel: Any, argument: int, workers: int) -> None:
             return
         numba_internals.compile_worker(kernel)
         try:
-            with ThreadPoolExecutor(workers - 1) as executor:
+            with Pool(workers - 1) as executor:
                 share([partial(kernel, argument, k) for k in range(workers)], executor, most_helpers=workers - 1)
         except RuntimeError:  # no thread can be started: the interpreter is ending, or a limit is reached
             pass

@@ -16,9 +16,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import nncjit
-from nncjit.errors import OptionError
+from nncjit.errors import ModelError, OptionError
 from nncjit.jit import JIT, address, atomic_add, kernel, load_i64, store_64, threads
 
 N = 20_000 if JIT else 50
@@ -104,6 +105,56 @@ def test_a_pool_has_that_many_threads_and_is_none_for_one():
         assert pool.threads == 3
     with pytest.raises(RuntimeError, match="shutdown"):
         pool.submit(int)
+
+
+@pytest.fixture
+def few_threads(monkeypatch):
+    """Let the system start so many threads more."""
+    start = threading.Thread.start
+
+    def allow(left):
+        def limited(thread):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+
+    return allow
+
+
+@pytest.mark.parametrize("allowed", [1, 2])
+def test_a_pool_does_with_the_threads_that_can_be_started(allowed, few_threads):
+    few_threads(allowed)
+    with threads.pool(4) as pool:
+        names = [pool.submit(lambda: (time.sleep(0.001), threading.current_thread().name)) for _ in range(20)]
+        assert 1 <= len({name.result(60)[1] for name in names}) <= allowed
+        assert threads.share([partial(int, k) for k in range(9)], pool) == list(range(9))
+
+
+def test_without_any_thread_a_pool_says_so_and_kernels_still_run(few_threads):
+    few_threads(0)
+    with threads.pool(4) as pool, pytest.raises(ModelError, match="the system starts no thread"):
+        pool.submit(int)
+    np.testing.assert_array_equal(squares(3), WANT)
+
+
+@pytest.mark.parametrize("allowed", [1, 2, 5])
+def test_models_are_coded_where_few_threads_can_be_started(allowed, few_threads, tmp_path):
+    model = {f"w{k}": np.random.default_rng(k).standard_normal((130, 70 * k)).astype(np.float32) for k in range(1, 7)}
+    want = nncjit.decode(nncjit.encode(model, qp=-20, threads=1), threads=1)
+    save_file(model, tmp_path / "m.safetensors")
+    few_threads(allowed)
+    nncjit.compress(tmp_path / "m.safetensors", tmp_path / "m.nnc", qp=-20, threads=8)
+    few_threads(allowed)
+    nncjit.decompress(tmp_path / "m.nnc", tmp_path / "back.safetensors", threads=8)
+    few_threads(allowed)
+    with nncjit.open(tmp_path / "m.nnc") as opened:
+        ahead = dict(opened.iter_tensors())
+    for found in (load_file(tmp_path / "back.safetensors"), ahead, nncjit.decode(tmp_path / "m.nnc")):
+        assert all(np.array_equal(found[name], array) for name, array in want.items())
 
 
 def test_settings_of_numba_stay_as_the_user_left_them(crowded):
