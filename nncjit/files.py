@@ -184,12 +184,13 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
     with os_errors(path):
         if not target.parent.is_dir():
             raise ModelError(f"{path}: there is no folder {target.parent}")
+    file: BinaryIO | None = None
+    try:  # a signal may come when the file is there, and before `open` has returned
         try:
             file = temporary.open("x+b")
         except OSError as error:
             raise ModelError(f"{path}: cannot write in {target.parent}: {_reason(error)}") from error
-    _is_unlocked(file)  # tells others that somebody is at work
-    try:
+        _is_unlocked(file)  # tells others that somebody is at work
         _remove_stale(target)
         try:
             yield file
@@ -206,8 +207,10 @@ def atomic_write(path: str | os.PathLike[str], *, fsync: bool = False) -> Iterat
             raise
     except BaseException:
         with suppress(OSError):
-            file.close()  # may flush, and fail to, again
-        temporary.unlink(missing_ok=True)
+            if file is not None:
+                file.close()  # may flush, and fail to, again
+        with suppress(OSError):  # where nothing can be written, nothing can be removed
+            temporary.unlink()
         raise
 
 

@@ -65,6 +65,45 @@ def test_an_interrupted_write_leaves_nothing_where_nothing_was(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def written_until(path, step):
+    """Write a file, with Ctrl-C at this step of it; whether it came. Python looks for signals where calls return."""
+    left = step
+
+    def interrupt(frame, event, _):
+        nonlocal left
+        left -= event == "c_return" and frame.f_code.co_filename in (files.__file__, Path.open.__code__.co_filename)
+        if left == 0:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(interrupt)
+    try:
+        with atomic_write(path) as file:
+            file.write(b"new")
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(before)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # Python closes what `open` could not return
+def test_an_interrupt_at_any_step_leaves_no_hidden_file(tmp_path):
+    """Also one that comes when the hidden file was just made, and `open` has not returned it yet."""
+    path, step, found = tmp_path / "model", 0, set()
+    while True:
+        path.write_bytes(b"old")
+        step += 1
+        came = written_until(path, step)
+        assert list(tmp_path.iterdir()) == [path], step
+        found.add(path.read_bytes())
+        if not came:
+            break
+    assert step > 20
+    assert found == {b"old", b"new"}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_permissions_of_the_old_file_are_kept_and_new_ones_follow_the_umask(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
