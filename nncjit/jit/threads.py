@@ -13,6 +13,7 @@ is taken on a layer for many callers (OpenMP, TBB), in a process that is no fork
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -67,11 +68,21 @@ class NoThreadError(ModelError, RuntimeError):
 class Pool(ThreadPoolExecutor):
     """An executor that tells how many threads it may have. It does with fewer where the system starts no more, as in a
     container with a limit; with none, `submit` raises `NoThreadError`.
+
+    Python's own does not wait for a thread whose start a signal has interrupted, though it works: this one does.
     """
 
     def __init__(self, threads: int, name: str = "nncjit") -> None:
-        super().__init__(threads, thread_name_prefix=name)
+        super().__init__(threads, name, lambda: begun.append(threading.current_thread()))
+        self._begun = begun = list[threading.Thread]()  # each before it takes anything to do
         self.threads = threads
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End, as Python's own."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        if wait:
+            for thread in self._begun:
+                thread.join()
 
     def _adjust_thread_count(self) -> None:
         """Python's own, which starts a thread for a task where none is idle."""

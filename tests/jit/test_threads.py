@@ -157,6 +157,36 @@ def test_models_are_coded_where_few_threads_can_be_started(allowed, few_threads,
         assert all(np.array_equal(found[name], array) for name, array in want.items())
 
 
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_thread_whose_start_was_interrupted_works_no_longer_than_its_pool(nth, monkeypatch):
+    start, begun, ended = threading.Thread.start, threading.Semaphore(0), []
+    left = nth
+
+    def work():
+        begun.release()
+        time.sleep(0.1)
+        ended.append(threading.current_thread())
+
+    def interrupted(thread):
+        nonlocal left
+        start(thread)
+        left -= 1
+        if left == 0:
+            assert begun.acquire(timeout=60)
+            raise KeyboardInterrupt
+
+    def use():
+        with threads.pool(3) as pool:
+            for _ in range(3):
+                pool.submit(work)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        use()
+    assert len(ended) == nth
+    assert not any(thread.is_alive() for thread in ended)
+
+
 def test_settings_of_numba_stay_as_the_user_left_them(crowded):
     before = numba.get_num_threads()
     numba.set_num_threads(1)
