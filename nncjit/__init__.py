@@ -5,6 +5,7 @@ The public names are imported when they are first used, so reading a file's head
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - it cannot be imported any more when the main thread has ended
 import importlib
 from typing import TYPE_CHECKING, Any
 

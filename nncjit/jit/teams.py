@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from nncjit.jit import numba_internals, threads
@@ -93,13 +93,16 @@ class Team:
 
     def _lead(self, work: _Work[Any]) -> None:
         """From one call to the next, until others are left at work for one: the last of them leads on."""
-        with self._within():
-            while (call := work.next_call()) is not None:
-                for _ in range(call.workers - 1):
-                    with suppress(RuntimeError):  # stopped: those at work end it
-                        self._pool.submit(self._help, work)
-                if not work.take_part():
-                    return
+        try:
+            with self._within():
+                while (call := work.next_call()) is not None:
+                    for _ in range(call.workers - 1):
+                        if self._pool.offer(self._help, work) is None:  # those at work end it
+                            break
+                    if not work.take_part():
+                        return
+        except BaseException as error:  # noqa: BLE001 - no memory, say: nobody else would hear of it
+            work.fail(error)
         with self._lock:
             self._unfinished -= 1
         self._end_if_done()
@@ -123,6 +126,8 @@ class _Work(Generic[Result]):
 
     def next_call(self) -> KernelCall | None:
         """Go on to the next call, where nobody is at work; None where there is none, and the future is set."""
+        if not self._futures:
+            return None
         try:
             call = next(self._calls) if self._error is None else self._calls.throw(self._error)
             if JIT:
@@ -131,11 +136,16 @@ class _Work(Generic[Result]):
             self._futures.pop().set_result(end.value)
             return None
         except BaseException as error:  # noqa: BLE001 - whatever it is, the future has it
-            self._futures.pop().set_exception(error)
+            self.fail(error)
             return None
         with self._lock:
             self._call, self._n_begun = call, 0
         return call
+
+    def fail(self, error: BaseException) -> None:
+        """End here."""
+        if self._futures:
+            self._futures.pop().set_exception(error)
 
     def take_part(self) -> bool:
         """Work for the call, if more workers are wanted. Whether all of it is done with that, and this thread has to go

@@ -17,19 +17,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numba
 
-from nncjit.errors import ModelError
 from nncjit.jit import numba_internals
 from nncjit.jit.compile import JIT, parallel_kernel, prange
 from nncjit.jit.numba_internals import call_worker
 from nncjit.option_values import THREADS, checked, parsed
 
+P = ParamSpec("P")
 Result = TypeVar("Result")
 
 WORTH_COMPILING = 10_000
@@ -61,21 +61,39 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-class NoThreadError(ModelError, RuntimeError):
-    """The system starts no thread at all."""
-
-
 class Pool(ThreadPoolExecutor):
-    """An executor that tells how many threads it may have. It does with fewer where the system starts no more, as in a
-    container with a limit; with none, `submit` raises `NoThreadError`.
+    """An executor that tells how many threads it may have, and does with those that there are.
+
+    The system may start no more of them, as in a container with a limit. Python's own executors start none when the
+    main thread has ended, though others go on, and `atexit` handlers. Where there is none, who submits a task does it.
 
     Python's own does not wait for a thread whose start a signal has interrupted, though it works: this one does.
     """
 
     def __init__(self, threads: int, name: str = "nncjit") -> None:
+        begun: list[threading.Thread] = []  # each before it takes anything to do
         super().__init__(threads, name, lambda: begun.append(threading.current_thread()))
-        self._begun = begun = list[threading.Thread]()  # each before it takes anything to do
-        self.threads = threads
+        self.threads, self._begun = threads, begun
+
+    def submit(self, task: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Future[Result]:
+        """Have a task done, here and now where there is no thread for it."""
+        future = self.offer(task, *args, **kwargs)
+        if future is None:
+            if self._shutdown:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            future = Future()
+            try:
+                future.set_result(task(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the future has it
+                future.set_exception(error)
+        return future
+
+    def offer(self, task: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Future[Result] | None:
+        """Have a task done by a thread; None where there is none for it, and when the pool was shut down."""
+        try:
+            return super().submit(task, *args, **kwargs)
+        except RuntimeError:
+            return None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End, as Python's own."""
@@ -88,9 +106,10 @@ class Pool(ThreadPoolExecutor):
         """Python's own, which starts a thread for a task where none is idle."""
         try:
             super()._adjust_thread_count()
-        except RuntimeError as error:
+        except RuntimeError:
             if not self._threads:
-                raise NoThreadError("the system starts no thread: a limit of the user or container?") from error
+                self._work_queue.get_nowait()  # the task, which nobody will do
+                raise
 
 
 @contextmanager
@@ -180,13 +199,9 @@ def run(kernel: Any, argument: int, workers: int) -> None:
                 numba.set_num_threads(before)
             return
         numba_internals.compile_worker(kernel)
-        try:
-            with Pool(workers - 1) as executor:
-                share([partial(kernel, argument, k) for k in range(workers)], executor, most_helpers=workers - 1)
-        except RuntimeError:  # no thread can be started: the interpreter is ending, or a limit is reached
-            pass
-        else:
-            return
+        with Pool(workers - 1) as executor:
+            share([partial(kernel, argument, k) for k in range(workers)], executor, most_helpers=workers - 1)
+        return
     for k in range(workers):
         kernel(argument, k)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -229,4 +232,22 @@ def test_each_thread_works_in_the_context_that_the_team_has():
     team = Team(3, "team", Within)
     futures = [team.start(tasks(work, 9)) for _ in range(4)]
     assert [future.result(60) for future in futures] == [9] * 4
+    team.stop()
+
+
+@pytest.mark.usefixtures("python_kernels")
+@pytest.mark.parametrize("where", ["for a helper", "to begin"])
+def test_whoever_waits_hears_of_whatever_goes_wrong_in_a_team(where, monkeypatch):
+    """As little as memory for what the team itself makes."""
+
+    def no_memory(*_):
+        raise MemoryError
+
+    team = Team(2, "team", within=no_memory if where == "to begin" else contextlib.nullcontext)
+    if where == "for a helper":
+        monkeypatch.setattr(team._pool, "offer", no_memory)
+        monkeypatch.setattr(team._pool, "submit", partial(ThreadPoolExecutor.submit, team._pool))
+    future = team.start(tasks(int, 2))
+    with pytest.raises(MemoryError):
+        future.result(30)
     team.stop()

@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import nncjit
-from nncjit.errors import ModelError, OptionError
+from nncjit.errors import OptionError
 from nncjit.jit import JIT, address, atomic_add, kernel, load_i64, store_64, threads
 
 N = 20_000 if JIT else 50
@@ -134,14 +134,29 @@ def test_a_pool_does_with_the_threads_that_can_be_started(allowed, few_threads):
         assert threads.share([partial(int, k) for k in range(9)], pool) == list(range(9))
 
 
-def test_without_any_thread_a_pool_says_so_and_kernels_still_run(few_threads):
+def test_without_any_thread_who_submits_a_task_does_it(few_threads):
     few_threads(0)
-    with threads.pool(4) as pool, pytest.raises(ModelError, match="the system starts no thread"):
+    with threads.pool(4) as pool:
+        assert pool.submit(threading.current_thread).result(0) is threading.current_thread()
+        assert isinstance(pool.submit(int, "x").exception(0), ValueError)
+        assert pool.offer(int) is None
+        assert threads.share([partial(int, k) for k in range(9)], pool) == list(range(9))
+    with pytest.raises(RuntimeError, match="shutdown"):
         pool.submit(int)
     np.testing.assert_array_equal(squares(3), WANT)
 
 
-@pytest.mark.parametrize("allowed", [1, 2, 5])
+def test_a_task_that_no_thread_could_be_started_for_is_done_once(few_threads):
+    done = []
+    with threads.pool(4) as pool:
+        few_threads(0)
+        pool.submit(done.append, 1)
+        few_threads(4)
+        pool.submit(done.append, 2).result(60)
+    assert done == [1, 2]
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2, 5])
 def test_models_are_coded_where_few_threads_can_be_started(allowed, few_threads, tmp_path):
     model = {f"w{k}": np.random.default_rng(k).standard_normal((130, 70 * k)).astype(np.float32) for k in range(1, 7)}
     want = nncjit.decode(nncjit.encode(model, qp=-20, threads=1), threads=1)
@@ -390,3 +405,37 @@ def test_at_the_end_of_the_interpreter_kernels_still_run():
         atexit.register(lambda: print((squares(2) == WANT).all()))
     """
     assert in_process(code) == "True"
+
+
+USES = """
+    import atexit, os, threading, nncjit, numpy
+    from safetensors.numpy import save_file
+    save_file({f"w{k}": numpy.ones((90, 90 + k), "f") for k in range(5)}, "m.safetensors")
+    def use():
+        nncjit.compress("m.safetensors", "m.nnc", threads=3)
+        nncjit.decompress("m.nnc", "back.safetensors", threads=3)
+        with nncjit.open("m.nnc") as opened:
+            print(len(nncjit.decode("m.nnc", threads=3)), len(dict(opened.iter_tensors())), sorted(os.listdir()))
+"""
+
+
+@pytest.mark.parametrize("first", ["", "use()\n"], ids=["first use", "used before"])
+@pytest.mark.parametrize(
+    "late",
+    ["atexit.register(use)", "threading.Thread(target=lambda: threading.main_thread().join() or use()).start()"],
+    ids=["atexit", "a thread that lives on"],
+)
+def test_models_are_coded_when_the_main_thread_has_ended(late, first, tmp_path):
+    code = textwrap.dedent(USES) + first + late
+    environment = {**os.environ, "PYTHONPATH": str(Path(nncjit.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "5 5 ['back.safetensors', 'm.nnc', 'm.safetensors']\n" * (1 + bool(first))
