@@ -15,8 +15,9 @@ import numpy as np
 
 from nncjit.cabac import lane_decoder_kernels as kernels
 from nncjit.cabac.layer import Layer
+from nncjit.cabac.payload_decoder_kernels import decode_share
 from nncjit.errors import BitstreamError, OptionError
-from nncjit.jit import JIT, is_ready, numba_internals, processor
+from nncjit.jit import JIT, identity, is_ready, numba_internals, processor
 from nncjit.jit.cache import read_note, write_note
 
 SETTING = "NNCJIT_LANES"
@@ -25,6 +26,8 @@ WORTH_COMPILING = 1 << 27
 GAIN = 1.1
 """Lanes must be so many times as fast as pairs."""
 ROUNDS = 3
+TICKS = 8
+"""Ticks of the clock that each way takes at least in a round. On Windows one is 16 ms, longer than either needs."""
 
 _waiting_weights = 0
 """Weights that this process has decoded in pairs because lanes would have to be compiled first."""
@@ -81,17 +84,21 @@ def are_compiled() -> bool:
 
 @cache
 def are_faster() -> bool:
-    """What the trial says, made here or in an earlier process."""
-    note = f"trial-of-lanes-{processor.digest()}"
-    known = read_note(note)
+    """What the trial says, made here or in an earlier process. It is made anew for other versions of the kernels, of
+    what compiles them, and for other processors.
+    """
+    kept_as = identity(kernels.decode_in_lanes, decode_share)
+    note = f"trial-of-lanes-{kept_as}"
+    known = read_note(note) if kept_as else None
     if known not in (b"0", b"1"):
         known = b"1" if _trial() else b"0"
-        write_note(note, known)
+        if kept_as:
+            write_note(note, known)
     return known == b"1"
 
 
 def _trial() -> bool:
-    """Decode the same bytes in pairs and in lanes; some 100 ms."""
+    """Decode the same bytes in pairs and in lanes; some 20 ms."""
     from nncjit.cabac.payload_decoder import LayerJob, PayloadJob, decode_payloads
 
     layer, n_bytes = Layer.of((2048, 256), scan=4), 1 << 19
@@ -100,11 +107,23 @@ def _trial() -> bool:
     payload[0] = 0  # any other first bits would do that are below the range
     points = np.full((layer.block_rows - 1, 3), (100, 0, 8 * n_bytes // 64), np.int64)
     job = PayloadJob(payload, (LayerJob(layer, np.empty(layer.size, np.int32), points=points),))
-    times: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(ROUNDS + 1):  # the first one compiles, or loads
-        for lanes, found in times.items():
-            start = time.thread_time()
+    least = TICKS * _tick()
+
+    def seconds(lanes: bool) -> float:
+        runs, start, spent = 0, time.thread_time(), 0.0
+        while not runs or spent < least:
             with suppress(BitstreamError):  # random bytes end where they want
                 decode_payloads([job], 1, lanes=lanes)
-            found.append(time.thread_time() - start)
-    return min(times[False]) > GAIN * min(times[True])
+            runs, spent = runs + 1, time.thread_time() - start
+        return spent / runs
+
+    rounds = [(seconds(False), seconds(True)) for _ in range(ROUNDS + 1)]  # the first one compiles, or loads
+    return min(pairs for pairs, _ in rounds) > GAIN * min(lanes for _, lanes in rounds)
+
+
+def _tick() -> float:
+    """Seconds by which the clock of the trial moves at a time; what the system says of it cannot be relied on."""
+    start = now = time.thread_time()
+    while now == start:
+        now = time.thread_time()
+    return now - start

@@ -20,7 +20,7 @@ more than a handful, the address of a record that holds them. They return a numb
 """
 
 from nncjit.jit.addresses import StrayAddressError, address, aligned_zeros
-from nncjit.jit.compile import JIT, helper, inlined, is_ready, kernel, parallel_kernel, prange
+from nncjit.jit.compile import JIT, helper, identity, inlined, is_ready, kernel, parallel_kernel, prange
 from nncjit.jit.compiled_later import CompiledLater
 from nncjit.jit.raw_memory import (
     atomic_add,
@@ -63,6 +63,7 @@ __all__ = [
     "float_bits",
     "float_of_bits",
     "helper",
+    "identity",
     "inlined",
     "is_ready",
     "kernel",

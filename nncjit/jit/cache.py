@@ -110,9 +110,10 @@ def write_note(name: str, data: bytes) -> None:
     for path, mode in folders():
         if _write(path, mode, name, data):
             break
+    _remove_old(name.rpartition("-")[0])
 
 
-class _ReplacedError(Exception):
+class ReplacedError(Exception):
     """A source file is newer than what this process has loaded of it."""
 
 
@@ -128,7 +129,7 @@ class KernelCache:
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel for a signature, or None."""
         try:
-            file_name = self._file_name(sig)
+            file_name = self.file_name(sig)
             for path, mode in folders():
                 data = _read(path, mode, file_name)
                 if data is not None:
@@ -140,7 +141,7 @@ class KernelCache:
     def holds(self, sig: Any) -> bool:
         """Whether the compiled kernel for a signature is on disk."""
         try:
-            file_name = self._file_name(sig)
+            file_name = self.file_name(sig)
             return any(_read(path, mode, file_name) is not None for path, mode in folders())
         except Exception:
             return False
@@ -151,9 +152,9 @@ class KernelCache:
             parts = numba_internals.to_parts(compiled)
             if parts is None:
                 return
-            data, file_name = pickle.dumps(parts, protocol=-1), self._file_name(sig)
+            data, file_name = pickle.dumps(parts, protocol=-1), self.file_name(sig)
             kept = any(_write(path, mode, file_name, data) for path, mode in folders())
-            self._remove_old()
+            _remove_old(self._name)
         except Exception:
             return
         if not kept:
@@ -164,21 +165,23 @@ class KernelCache:
 
     disable = flush = enable
 
-    def _file_name(self, sig: Any) -> str:
+    def file_name(self, sig: Any) -> str:
         """The kernel and a digest of what its code depends on: signature, processor, versions, settings, sources."""
         versions = sys.version, numba.__version__, llvmlite.__version__
         settings = [getattr(config, name, None) for name in SETTINGS], sorted(numba_internals.AVAILABLE)
         depends = hashlib.sha256(repr((sig, _processor(), versions, settings)).encode())
         for path in sorted(sources(Path(self._function.__code__.co_filename))):
             if path.stat().st_ctime_ns > _LOADED:
-                raise _ReplacedError(path)
+                raise ReplacedError(path)
             depends.update(hashlib.sha256(path.read_bytes()).digest())
         return f"{self._name}-{depends.hexdigest()[:24]}"
 
-    def _remove_old(self) -> None:
-        for path, mode in folders():
-            with suppress(OSError), _open(path, mode) as folder:
-                folder.remove_old(f"{self._name}-", _KEPT_SECONDS)
+
+def _remove_old(name: str) -> None:
+    """Remove older versions of what has this name in front of a digest."""
+    for path, mode in folders():
+        with suppress(OSError), _open(path, mode) as folder:
+            folder.remove_old(f"{name}-", _KEPT_SECONDS)
 
 
 @cache

@@ -1,13 +1,14 @@
 """How kernels are compiled: a few decorators, and no option anywhere else."""
 
+import hashlib
 from typing import Any
 
 from numba import config, njit, prange
 
 from nncjit.jit import numba_internals
-from nncjit.jit.cache import KernelCache
+from nncjit.jit.cache import KernelCache, ReplacedError
 
-__all__ = ["JIT", "KERNELS", "helper", "inlined", "is_ready", "kernel", "parallel_kernel", "prange"]
+__all__ = ["JIT", "KERNELS", "helper", "identity", "inlined", "is_ready", "kernel", "parallel_kernel", "prange"]
 
 JIT = not config.DISABLE_JIT
 """False when kernels run as plain Python (``NUMBA_DISABLE_JIT=1``)."""
@@ -51,6 +52,17 @@ def inlined(function: Any) -> Any:
 def is_ready(worker: Any) -> bool:
     """Whether a kernel that runs as a worker (see `threads.run`) is compiled, here or on disk."""
     return not JIT or numba_internals.WORKER in worker.overloads or _CACHES[worker].holds(numba_internals.WORKER)
+
+
+def identity(*workers: Any) -> str:
+    """A name that is another one where anything is that the machine code of these kernels depends on, the processor
+    among it; empty where that cannot be told.
+    """
+    try:
+        parts = [_CACHES[worker].file_name(numba_internals.WORKER) for worker in workers]
+    except (OSError, ReplacedError):
+        return ""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:24]
 
 
 def _kept(compiled: Any) -> Any:

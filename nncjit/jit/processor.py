@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 
 import llvmlite.binding
@@ -33,11 +32,6 @@ def name() -> str:
         return str(llvmlite.binding.get_host_cpu_name())
     except RuntimeError:
         return ""
-
-
-def digest() -> str:
-    """A name for this processor, as far as compiled code goes."""
-    return hashlib.sha256(repr((name(), sorted(features()))).encode()).hexdigest()[:16]
 
 
 def has_slow_gathers() -> bool:

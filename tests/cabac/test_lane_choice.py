@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nncjit.cabac import lane_choice, lane_supply
+from nncjit.cabac import lane_choice, lane_supply, payload_decoder
 from nncjit.cabac.lane_tables import tables_of
 from nncjit.cabac.tables import INITIAL_WORDS, RANGE_LPS, UPDATE_CURVE
 from nncjit.errors import OptionError
@@ -56,6 +56,7 @@ def test_lanes_are_compiled_only_after_enough_work(monkeypatch):
 @pytest.mark.parametrize("faster", [True, False])
 def test_the_trial_is_made_once_and_its_outcome_kept(monkeypatch, faster):
     notes, trials = {}, []
+    monkeypatch.setattr(lane_choice, "identity", lambda *_: "these kernels")
     monkeypatch.setattr(lane_choice, "read_note", notes.get)
     monkeypatch.setattr(lane_choice, "write_note", notes.__setitem__)
     monkeypatch.setattr(lane_choice, "_trial", lambda: trials.append(1) or faster)
@@ -69,6 +70,42 @@ def test_the_trial_is_made_once_and_its_outcome_kept(monkeypatch, faster):
     lane_choice.are_faster.cache_clear()
     assert lane_choice.are_faster() is faster
     assert len(trials) == 2
+
+
+@pytest.mark.parametrize(("kernels", "kept"), [("other kernels", 2), ("", 1)])
+def test_what_a_trial_of_other_kernels_has_said_is_not_believed(monkeypatch, kernels, kept):
+    """Nor is anything kept where nobody can tell which kernels these are."""
+    notes, said = {}, iter([False, True])
+    monkeypatch.setattr(lane_choice, "read_note", notes.get)
+    monkeypatch.setattr(lane_choice, "write_note", notes.__setitem__)
+    monkeypatch.setattr(lane_choice, "_trial", lambda: next(said))
+    for name, faster in (("these kernels", False), (kernels, True)):
+        monkeypatch.setattr(lane_choice, "identity", lambda *_, name=name: name)
+        lane_choice.are_faster.cache_clear()
+        assert lane_choice.are_faster() is faster
+    assert len(notes) == kept
+
+
+@pytest.mark.parametrize("tick", [1e-9, 1e-6, 1 / 64])
+@pytest.mark.parametrize("load", [0.0, 0.3])
+@pytest.mark.parametrize(("pairs", "lanes"), [(2.8e-3, 1.4e-3), (1.4e-3, 2.8e-3), (9e-3, 6e-3), (6e-3, 6e-3)])
+def test_a_trial_finds_the_faster_way_by_any_clock(monkeypatch, pairs, lanes, load, tick):
+    """Of the clock of threads on Windows a tick is 1/64 s. Others at work make some runs longer."""
+    now, random = 0.0, np.random.default_rng(0)
+
+    def thread_time():
+        nonlocal now
+        now += 1e-7
+        return now // tick * tick
+
+    def decode_payloads(_jobs, _threads, *, lanes):
+        nonlocal now
+        now += of[lanes] * (1 + load * random.random())
+
+    of = {False: pairs, True: lanes}
+    monkeypatch.setattr(lane_choice.time, "thread_time", thread_time)
+    monkeypatch.setattr(payload_decoder, "decode_payloads", decode_payloads)
+    assert lane_choice._trial() is (pairs > lane_choice.GAIN * lanes)
 
 
 def test_the_width_of_the_less_probable_symbol_is_that_for_the_largest_range_scaled():

@@ -115,6 +115,28 @@ print(kernels.probe(5), sum(kernels.probe.stats.cache_hits.values()))
 """
 
 
+IDENTITY = """
+from nncjit.jit import identity
+from nncjit.probe import kernels
+print(identity(kernels.probe))
+"""
+
+
+def identity_of(install, **environment):
+    out, errors = install.start(IDENTITY, **environment).communicate(timeout=300)
+    assert not errors
+    return out.strip()
+
+
+def test_a_kernel_is_another_one_where_anything_is_that_it_stands_on(install):
+    first = identity_of(install)
+    assert first == identity_of(install)
+    others = [identity_of(install, NUMBA_OPT="2"), identity_of(install, NUMBA_CPU_NAME="generic")]
+    install.write("numbers", "FACTOR = 3\n")
+    others.append(identity_of(install))
+    assert len({"", first, *others}) == 5
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_an_upgrade_of_a_running_process_mixes_no_versions(install, compiled):
     if compiled:
