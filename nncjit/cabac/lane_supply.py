@@ -55,7 +55,15 @@ def empty_groups(workers: int) -> Table:
 
 
 def jobs_for_lanes(
-    layers: Array, segments: Array, size: Array, bits: Array, regular: Array, workers: int, wanted: bool | None
+    layers: Array,
+    segments: Array,
+    size: Array,
+    bits: Array,
+    regular: Array,
+    workers: int,
+    wanted: bool | None,
+    *,
+    shared: bool = False,
 ) -> LaneJobs | None:
     """Choose what lanes can decode, if they are here and there is enough for them.
 
@@ -71,6 +79,9 @@ def jobs_for_lanes(
         How many threads there are.
     wanted : bool or None
         Whether to decode in lanes; None: where it pays.
+    shared : bool
+        Whether other work takes the threads that are left. A step takes as long with few lanes as with all, so then
+        there are no more workers than have all their lanes full; else all threads, each with fewer lanes.
     """
     if wanted is False or not lane_choice.available():
         return None
@@ -86,6 +97,8 @@ def jobs_for_lanes(
     threads, workers = workers, min(workers, len(chosen) // FEWEST_LANES)
     if workers == 0:
         return None
+    if shared:  # with another work, each has half of the threads
+        threads, workers = -(-threads // 2), min(workers, max(1, (len(chosen) + lr.LANES - FEWEST_LANES) // lr.LANES))
     if not wanted and not (_end_sooner(bits[chosen], workers, threads) and lane_choice.pay(int(size[chosen].sum()))):
         return None
     kind = 2 * unary_length[chosen] + dq[chosen]

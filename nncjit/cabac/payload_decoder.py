@@ -231,6 +231,8 @@ class PayloadDecoding:
     finished : int64[n], optional
         For each segment of the first layers, in order of the jobs: counts up as soon as its elements are in `out`,
         while others are decoded. The zeros that it begins with are the caller's, and `count_segments` tells how many.
+    shared : bool
+        Whether other work takes the threads that this leaves.
     """
 
     def __init__(
@@ -240,8 +242,9 @@ class PayloadDecoding:
         *,
         lanes: bool | None = None,
         finished: Array | None = None,
+        shared: bool = False,
     ) -> None:
-        self._workspaces = Workspaces(jit_threads.count(threads), lanes)
+        self._workspaces = Workspaces(jit_threads.count(threads), lanes, shared=shared)
         self._cursors = [_Cursor.at_start(job) for job in jobs]
         self._round = self._next_round(finished)
 

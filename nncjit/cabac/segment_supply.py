@@ -52,12 +52,14 @@ class Workspaces:
     workers : int
     lanes : bool or None
         Whether to decode in lanes; None: where it pays.
+    shared : bool
+        Whether other work takes the threads that this leaves.
     streams : Table
         STREAM[workers, 2].
     """
 
-    def __init__(self, workers: int, lanes: bool | None = None) -> None:
-        self.workers, self.lanes = workers, lanes
+    def __init__(self, workers: int, lanes: bool | None = None, *, shared: bool = False) -> None:
+        self.workers, self.lanes, self.shared = workers, lanes, shared
         streams = np.empty((2 * workers, _IDLE_STREAM.size), np.uint8)
         streams[:] = _IDLE_STREAM
         self.streams = Table(streams.reshape(-1).view(dr.STREAM))
@@ -95,7 +97,9 @@ def decode_segments(table: Table, segments: Array, skips: Array, workspaces: Wor
     segments["stepped"] |= regular & ~plain
     workers = max(1, min(workspaces.workers, len(segments), int(size.sum()) // WORTH_A_THREAD))
     left, half_done = np.ones(len(segments), np.bool_), np.zeros(len(segments), np.bool_)
-    jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular & plain, workers, workspaces.lanes)
+    jobs = lane_supply.jobs_for_lanes(
+        layers, segments, size, bits, regular & plain, workers, workspaces.lanes, shared=workspaces.shared
+    )
     if jobs is not None:
         rests = yield from lane_supply.decode_jobs(jobs, table, segments, workspaces.streams, workspaces.groups)
         table.keep(rests.records)

@@ -12,6 +12,7 @@ caller for the interpreter and the file. Many small batches leave lanes empty at
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import replace
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from nncjit.cabac.lane_records import LANES
 from nncjit.cabac.payload_decoder import count_segments
 from nncjit.decoder.memory_budget import MemoryBudget
 from nncjit.decoder.stream_decoder import Decoded, compose, decoding_of, naming_unit, prepare
@@ -40,6 +42,10 @@ FEW = 1 << 20
 """Weights after which the first batch ends, so that decoding begins while what follows is read and prepared."""
 LOOK = 4e-3
 """Seconds between two looks for block rows that are ready."""
+IN_FLIGHT, IN_FLIGHT_PER_THREAD = 1 << 27, 1 << 23
+"""Bytes that the arrays of all batches may take that are at work or being handed on, where these are more than two. Of
+wide tensors, a batch fills the lanes of one or two threads only.
+"""
 TURN = 1e-3
 """Seconds that the caller leaves the interpreter to the first batch. Its kernels need none, but they are started from
 Python, and threads that do not wait take turns of 5 ms.
@@ -59,8 +65,9 @@ class ConcurrentDecoder:
 
     def __init__(self, budget: MemoryBudget, threads: int | None = None) -> None:
         self._budget, self._threads = budget, threads
-        self._team = Team(thread_counts.count(threads), "nncjit-decoder", partial(stage, "decode"))
-        self._running: _Batch | None = None
+        self._n_threads = thread_counts.count(threads)
+        self._team = Team(self._n_threads, "nncjit-decoder", partial(stage, "decode"))
+        self._running: deque[_Batch] = deque()
         self._begun: Iterator[_Batch] = iter(())
         self._rest: list[DataUnit] = []
 
@@ -90,8 +97,8 @@ class ConcurrentDecoder:
             if before < FEW <= weights < HUGE:
                 n_begun = len(taken)
                 self._begun = self._together(taken[:n_begun])
-                self._running = self._started(next(self._begun))
-                self._running.wait(TURN)
+                self._start(next(self._begun))
+                self._running[0].wait(TURN)
         self._rest = taken[n_begun:]
         return taken
 
@@ -109,17 +116,32 @@ class ConcurrentDecoder:
         BitstreamError
             The bytes break the standard. What came before is void.
         """
-        for batch in chain(self._begun, self._batches(pieces=pieces), [None]):
-            done, self._running = self._running, None if batch is None else self._started(batch)
-            if batch is None:
-                self._team.close()
-            if done is not None:
-                yield from done.results(pieces=pieces)
-            del done  # its arrays, before the batch after the next is prepared
+        for batch in chain(self._begun, self._batches(pieces=pieces)):
+            self._start(batch)
+            size = batch.n_bytes
+            del batch  # or its arrays would be there as long as those of the batch that takes its place
+            while not self._has_room_for(size):
+                yield from self._oldest(pieces=pieces)
+        self._team.close()
+        while self._running:
+            yield from self._oldest(pieces=pieces)
 
-    def _started(self, batch: _Batch) -> _Batch:
+    def _has_room_for(self, size: int) -> bool:
+        """Whether there may be a batch more, of so many bytes."""
+        count = len(self._running)
+        most = IN_FLIGHT + IN_FLIGHT_PER_THREAD * self._n_threads
+        return count < 2 or (count <= self._n_threads and sum(one.n_bytes for one in self._running) + size <= most)
+
+    def _start(self, batch: _Batch) -> None:
         batch.start(self._team)
-        return batch
+        self._running.append(batch)
+
+    def _oldest(self, *, pieces: bool) -> Iterator[Decoded]:
+        """All of the oldest batch, and meanwhile what is ready of the others, where tensors may come in pieces."""
+        while pieces and not self._running[0].wait(LOOK):
+            for batch in self._running:
+                yield from batch.block_rows()
+        yield from self._running.popleft().rest(pieces=pieces)
 
     def _together(self, units: list[DataUnit]) -> Iterator[_Batch]:
         for batch in self._budget.batches(units):
@@ -143,17 +165,27 @@ class ConcurrentDecoder:
 
 def _pieces(opened: DataUnit, budget: MemoryBudget) -> Iterator[tuple[UnitDecoding, int]]:
     """The tensor of a unit, piece by piece, and where each begins; the payload of block rows is read once."""
-    size, first = opened.weights, 0
+    size, first, most = opened.weights, 0, _weights_of_piece(opened)
     with stage("read"), naming_unit(opened):
         payload = None if opened.pieces is not None or is_raw(opened) else opened.unit.payload()
     while first < size:
-        here = decoded_with(opened, range(first, min(first + PIECE, size)))
+        here = decoded_with(opened, range(first, min(first + most, size)))
         assert here is not None
         budget.charge(opened, len(here) / size)
         with stage("read"), naming_unit(opened):
             decoding = prepare_elements(opened, here, payload)
         yield decoding, here.start
         first = here.stop
+
+
+def _weights_of_piece(opened: DataUnit) -> int:
+    """About `PIECE`, and block rows for all lanes of some threads, where there are so many: those that would be left
+    over take as long as full lanes.
+    """
+    one = decoded_with(opened, range(1))
+    assert one is not None
+    full = LANES * len(one)
+    return PIECE // full * full or PIECE
 
 
 class _Batch:
@@ -174,7 +206,8 @@ class _Batch:
         self._stops = np.cumsum([0, *counts])
         self._finished = np.zeros(self._stops[-1], np.int64)
         self._left = np.repeat(np.array([one.is_final for one, _ in self._layers], np.bool_), counts)
-        self._calls = decoding_of(decodings, threads, self._finished)
+        self._calls = decoding_of(decodings, threads, self._finished, shared=True)
+        self.n_bytes = sum(array.nbytes for one in decodings for array in one.arrays)
         self._future: Future[list[list[Decoded]]] = Future()
 
     def start(self, team: Team) -> None:
@@ -193,10 +226,12 @@ class _Batch:
     def _composed(self, one: UnitDecoding) -> list[Decoded]:
         return [replace(made, start=self._start) for made in compose(one, parts=self._start is not None)]
 
-    def results(self, *, pieces: bool) -> Iterator[Decoded]:
-        """With `pieces`, block rows as they come, and what is left when all is decoded; else whole tensors in order."""
-        while pieces and not self.wait(LOOK):
-            yield from self._block_rows(np.flatnonzero(self._left & (self._finished != 0)))
+    def block_rows(self) -> Iterator[Decoded]:
+        """Those that are decoded by now and were not handed out before, each where it is all of what is left to do."""
+        yield from self._block_rows(np.flatnonzero(self._left & (self._finished != 0)))
+
+    def rest(self, *, pieces: bool) -> Iterator[Decoded]:
+        """When all is decoded: with `pieces`, what `block_rows` did not hand out; else whole tensors in order."""
         composed = self._future.result()
         if pieces:
             yield from self._block_rows(np.flatnonzero(self._left))

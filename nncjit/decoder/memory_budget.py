@@ -28,6 +28,8 @@ USABLE_SHARE = 0.75
 BATCH_WEIGHTS, KEPT_BATCH_WEIGHTS = 1 << 24, 1 << 26
 """Weights of a batch, where arrays are handed on and where they are kept anyway; one larger tensor is a batch of its
 own. The more, the longer all lanes of all threads have work."""
+KEPT_WEIGHTS_PER_THREAD = 1 << 24
+"""Weights of a batch for each thread, where arrays are kept: of wide tensors, those of 16 block rows."""
 BATCH_WORKSPACE = 1 << 23
 """Memory of a batch's contexts, in weights: it is taken beside the arrays, kept or not."""
 WEIGHTS_PER_CONTEXT = 4
@@ -77,7 +79,7 @@ class MemoryBudget:
         self._together = kept or max_bytes is not None
         self._unearned_allowed = unearned_allowed(stream_size) if max_bytes is None else None
         self._asked = self._unearned = 0
-        self._batch_weights = KEPT_BATCH_WEIGHTS if kept else BATCH_WEIGHTS
+        self._kept = kept
 
     @property
     def left(self) -> int:
@@ -107,14 +109,17 @@ class MemoryBudget:
         if self._together:
             self._asked += int(share * sum(part.size_in_bytes for part in opened.results()))
 
-    def batches(self, units: Iterable[DataUnit]) -> Iterator[list[DataUnit]]:
-        """The units in batches that take a bounded amount of memory, each charged."""
+    def batches(self, units: Iterable[DataUnit], threads: int = 1) -> Iterator[list[DataUnit]]:
+        """The units in batches that take a bounded amount of memory, each charged; where arrays are kept anyway, with
+        work for so many threads.
+        """
+        most = max(KEPT_BATCH_WEIGHTS, KEPT_WEIGHTS_PER_THREAD * threads) if self._kept else BATCH_WEIGHTS
 
         def room_of(opened: DataUnit) -> tuple[int, int]:
             self.charge(opened)
             return opened.weights, workspace_weights(opened)
 
-        return in_batches(units, room_of, self._batch_weights)
+        return in_batches(units, room_of, most)
 
 
 def in_batches(

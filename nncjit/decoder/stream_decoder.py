@@ -192,7 +192,7 @@ def decode_units(
     state: LevelStore | None = None,
 ) -> Iterator[Decoded]:
     """Decode data units, in order. Parameters as in `decode`."""
-    for batch in budget.batches(units):
+    for batch in budget.batches(units, thread_counts.count(threads)):
         for together in [batch] if state is None else _independent(batch):
             prepared = [prepare(opened, state) for opened in together]
             decode_batch(prepared, threads)
@@ -273,13 +273,13 @@ def decode_batch(batch: list[UnitDecoding], threads: int | None) -> None:
         finish(calls)
 
 
-def decoding_of(batch: list[UnitDecoding], threads: int | None, finished: Array | None = None) -> KernelCalls[None]:
-    """What decodes units together, with all done before that can be. `finished` counts their segments as in
-    `PayloadDecoding`.
-    """
+def decoding_of(
+    batch: list[UnitDecoding], threads: int | None, finished: Array | None = None, *, shared: bool = False
+) -> KernelCalls[None]:
+    """What decodes units together, with all done before that can be. `finished`, `shared`: as in `PayloadDecoding`."""
     with stage("decode"), naming_unit(batch[0].opened):
         jobs = [item.job for item in batch if item.job is not None]
-        payloads = PayloadDecoding(jobs, threads, finished=finished)
+        payloads = PayloadDecoding(jobs, threads, finished=finished, shared=shared)
 
     def calls() -> KernelCalls[None]:
         with naming_unit(batch[0].opened):

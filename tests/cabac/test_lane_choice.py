@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nncjit.cabac import decoder_records as dr
 from nncjit.cabac import lane_choice, lane_supply, payload_decoder
 from nncjit.cabac.lane_tables import tables_of
 from nncjit.cabac.tables import INITIAL_WORDS, RANGE_LPS, UPDATE_CURVE
 from nncjit.errors import OptionError
+from nncjit.jit import address
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +149,20 @@ def test_no_context_leaves_what_16_bits_and_the_tables_of_32_hold():
 )
 def test_a_long_segment_does_not_wait_in_a_lane(bits, threads, sooner):
     assert lane_supply._end_sooner(np.array(bits), min(threads, len(bits) // 4), threads) is sooner
+
+
+@pytest.mark.parametrize(
+    ("count", "threads", "shared", "workers", "lanes"),
+    [
+        *[(64, 2, False, 2, 16), (64, 8, False, 8, 8), (18, 4, False, 4, 5), (5, 4, False, 1, 5)],
+        *[(64, 2, True, 2, 16), (64, 8, True, 4, 16), (18, 4, True, 1, 16), (20, 4, True, 2, 10), (5, 4, True, 1, 5)],
+    ],
+)
+def test_work_that_shares_threads_fills_lanes_first(count, threads, shared, workers, lanes, monkeypatch):
+    monkeypatch.setattr(lane_supply.lane_choice, "available", lambda: True)
+    layers, segments = np.zeros(1, dr.LAYER), np.zeros(count, dr.SEGMENT)
+    payload = np.zeros(1000, np.uint8)
+    layers["words"], layers["n_bits"], layers["unary_length"] = address(payload), 8 * payload.size, 10
+    size, bits, regular = np.full(count, 4096), np.full(count, 10), np.ones(count, np.bool_)
+    jobs = lane_supply.jobs_for_lanes(layers, segments, size, bits, regular, threads, True, shared=shared)
+    assert (jobs.workers, jobs.lanes) == (workers, lanes)

@@ -6,6 +6,8 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -111,8 +113,8 @@ def test_block_rows_come_before_their_batch_is_done(monkeypatch):
     seen = threading.Event()
     plain = concurrent_decoder.decoding_of
 
-    def waiting(*arguments):
-        yield from plain(*arguments)
+    def waiting(*arguments, **options):
+        yield from plain(*arguments, **options)
         assert seen.wait(30), "no block row came"
 
     monkeypatch.setattr(concurrent_decoder, "decoding_of", waiting)
@@ -141,8 +143,8 @@ def test_decoding_begins_while_headers_are_read(monkeypatch):
     decoded = threading.Event()
     plain = concurrent_decoder.decoding_of
 
-    def telling(*arguments):
-        yield from plain(*arguments)
+    def telling(*arguments, **options):
+        yield from plain(*arguments, **options)
         decoded.set()
 
     def slowly(units):
@@ -159,7 +161,9 @@ def test_decoding_begins_while_headers_are_read(monkeypatch):
 
 
 @pytest.mark.parametrize("pieces", [False, True])
-def test_a_batch_is_gone_when_the_one_after_the_next_is_prepared(pieces, monkeypatch):
+@pytest.mark.parametrize(("threads", "n_bytes", "most"), [(1, 1 << 20, 2), (5, 1 << 20, 6), (5, 0, 2), (5, 3 << 14, 3)])
+def test_so_many_batches_are_there_as_have_room(threads, n_bytes, most, pieces, monkeypatch):
+    """Each takes 16 KiB; two there are always, and no more than one for each thread and one in waiting."""
     alive, counts = weakref.WeakSet(), []
 
     class Counted(concurrent_decoder._Batch):
@@ -170,13 +174,39 @@ def test_a_batch_is_gone_when_the_one_after_the_next_is_prepared(pieces, monkeyp
 
     monkeypatch.setattr(concurrent_decoder, "_Batch", Counted)
     monkeypatch.setattr(concurrent_decoder, "FEW", 1 << 10)
+    monkeypatch.setattr(concurrent_decoder, "IN_FLIGHT", n_bytes)
+    monkeypatch.setattr(concurrent_decoder, "IN_FLIGHT_PER_THREAD", 0)
     monkeypatch.setattr(memory_budget, "BATCH_WEIGHTS", 1 << 12)
-    data = stream_of({f"w{k}": RNG.standard_normal((64, 64)).astype(np.float32) for k in range(6)})
-    with begun(data) as decoder:
+    data = stream_of({f"w{k}": RNG.standard_normal((64, 64)).astype(np.float32) for k in range(9)})
+    with begun(data, threads) as decoder:
         for _ in decoder.results(pieces=pieces):
             pass
-    assert len(counts) == 6
-    assert max(counts) == 2
+    assert len(counts) == 9
+    assert max(counts) == most
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_batches_side_by_side_give_what_one_after_the_other_gives(pieces, monkeypatch):
+    monkeypatch.setattr(memory_budget, "BATCH_WEIGHTS", 1 << 13)
+    model = {f"w{k}": RNG.standard_normal((130 - k, 64)).astype(np.float32) for k in range(12)} | kinds()
+    data = stream_of(model)
+    want = nncjit.decode(data)
+    found, _ = collected(data, pieces=pieces, threads=4)
+    assert all(np.array_equal(dtypes.as_array(found[name], str(a.dtype)), a) for name, a in want.items())
+    assert pieces or list(found) == list(want)
+
+
+@pytest.mark.parametrize(("width", "block_rows"), [(64, 4096), (77, 3392), (8192, 32), (14336, 16), (32768, 8)])
+def test_pieces_of_huge_tensors_fill_lanes(width, block_rows):
+    """They are of 16 block rows or a multiple, where so many are no more weights than a piece has."""
+    grain, size = 64 * width, 1 << 40
+    opened = SimpleNamespace(weights=size)
+
+    def decoded_with(_, elements):
+        return range(elements.start // grain * grain, min(-(-elements.stop // grain) * grain, size))
+
+    with mock.patch.object(concurrent_decoder, "decoded_with", decoded_with):
+        assert len(decoded_with(opened, range(concurrent_decoder._weights_of_piece(opened)))) == block_rows * grain
 
 
 @pytest.mark.parametrize("stop", [-1, -40, -200])

@@ -38,10 +38,10 @@ def block_rows(monkeypatch) -> list[tuple[str, int]]:
     seen: list[tuple[str, int]] = []
     decoding = stream_decoder.PayloadDecoding
 
-    def note(jobs, threads, finished):
+    def note(jobs, threads, **options):
         for job in jobs:
             seen.extend((job.path, len(layer.block_rows or range(layer.layer.block_rows))) for layer in job.layers)
-        return decoding(jobs, threads, finished=finished)
+        return decoding(jobs, threads, **options)
 
     monkeypatch.setattr(stream_decoder, "PayloadDecoding", note)
     return seen

@@ -9,10 +9,12 @@ import pytest
 from codec.builder import Builder, string
 
 import nncjit
+from nncjit.bits import as_source
 from nncjit.cabac.layer import Layer
 from nncjit.cabac.payload_encoder import PayloadEncoder
 from nncjit.decoder import memory_budget
 from nncjit.decoder.memory_budget import UNEARNED_BYTES, usable_memory
+from nncjit.stream.data_units import StreamReader
 from nncjit.syntax import CodebookSyntax, ParameterTypes, PayloadType
 
 
@@ -178,3 +180,18 @@ def test_what_is_kept_counts_once_and_the_peak_of_one_unit_beside_it() -> None:
     assert len(nncjit.decode(data, max_bytes=own + own // 2)) == 20
     with pytest.raises(nncjit.BitstreamError, match="max_bytes"):
         nncjit.decode(data, max_bytes=own - 1)
+
+
+@pytest.mark.parametrize(("kept", "threads", "most"), [(True, 1, 2), (True, 5, 5), (False, 1, 3), (False, 5, 3)])
+def test_batches_have_work_for_all_threads_where_arrays_are_kept_anyway(
+    kept: bool, threads: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"KEPT_BATCH_WEIGHTS": 2, "KEPT_WEIGHTS_PER_THREAD": 1, "BATCH_WEIGHTS": 3}
+    for name, units in weights.items():
+        monkeypatch.setattr(memory_budget, name, units * 60)
+    data = nncjit.encode({f"w{k}": np.random.default_rng(k).normal(0, 1, (6, 10)) for k in range(11)})
+    with as_source(data) as source:
+        budget = memory_budget.MemoryBudget(None, source.size, kept=kept)
+        batches = list(budget.batches(StreamReader(source).data_units(), threads))
+    assert sum(map(len, batches)) == 11
+    assert {len(batch) for batch in batches[:-1]} == {most}
