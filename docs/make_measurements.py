@@ -81,6 +81,7 @@ def commands(rival: str | None) -> list[tuple[str, list[str]]]:
     found += [("huge-tensor-float64.json", ["bench/huge_tensor.py", *float64, "--json"])]
     found += [("onnx-memory.json", ["bench/onnx_memory.py", "--json"])]
     found += [("many-tensors.json", ["bench/many_tensors.py", "--tensors", "1000", "10000", "--json"])]
+    found += [("wide-tensors.json", ["bench/wide_tensors.py", "--json"])]
     found += [("attached.json", ["bench/attached.py", "--json"])]
     found += [("installed-size.json", ["bench/installed_size.py", "--json"])]
     found += [(f"calibrated-{m}.json", ["bench/calibrated.py", m, *FINETUNED.get(m, ()), "--json"]) for m in CALIBRATED]
@@ -262,6 +263,17 @@ def many_tensors() -> str:
     head = ("step", *(f"{row['tensors']:,} tensors" for row in rows))
     lines = [(step, *(f"{1e6 * row[step] / row['tensors']:.0f} µs" for row in rows)) for step in steps]
     return table(head, [*lines, ("peak memory", *(f"{row['peak'] / 1e6:.0f} MB" for row in rows))])
+
+
+def wide_tensors() -> str:
+    """What ``bench/wide_tensors.py`` measured."""
+    path = FIGURES / "wide-tensors.json"
+    if not path.exists():
+        return ""
+    steps = ("compress", "decompress", "decode")
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    lines = [(f"{row['columns']:,}", str(row["threads"]), *(f"{row[step]:.1f} ns" for step in steps)) for row in rows]
+    return table(("columns", "threads", *steps), lines)
 
 
 def installed_size() -> str:
@@ -555,6 +567,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "huge-tensor-float64": huge_float64,
     "onnx-memory": onnx_memory,
     "many-tensors": many_tensors,
+    "wide-tensors": wide_tensors,
     "attached": attached,
     "installed-size": installed_size,
     "standard": standard,

@@ -75,7 +75,7 @@ def test_only_block_rows_with_skipped_rows_are_kept_from_the_lanes(monkeypatch):
         wanted.append(levels.reshape(-1))
     plain: list[bool] = []
 
-    def no_lanes(_layers, _segments, _size, _bits, regular, *_):
+    def no_lanes(_layers, _segments, _size, _bits, regular, *_, **_options):
         plain.extend(regular)
 
     monkeypatch.setattr(lane_supply, "jobs_for_lanes", no_lanes)
