@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.rnn import PackedSequence
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -36,8 +37,12 @@ __all__ = [
 Forward = Callable[[Any, Any], Any]
 """Runs a network on a batch."""
 
-_COMPUTING: dict[type, str] = {WeightNorm: "weight_norm", SpectralNorm: "spectral_norm"}
-"""Hooks that compute a weight before its layer runs -> the end of the name of what removes them."""
+_COMPUTING: dict[type, tuple[str, str]] = {
+    WeightNorm: ("name", "remove_weight_norm"),
+    SpectralNorm: ("name", "remove_spectral_norm"),
+    BasePruningMethod: ("_tensor_name", "prune.remove"),
+}
+"""Hooks that compute a weight before its layer runs -> their attribute that names it, and what removes them."""
 
 MEASURED = re.compile(r"(^|\.)(running_mean|running_var)$")
 """Names of a batch norm's statistics: no weights, although a mapping holds them beside these."""
@@ -112,7 +117,8 @@ def weights_of(model: Any) -> dict[str, Tensor]:
 
 
 def check_plain(model: Any) -> None:
-    """Refuse a network that computes a layer's weight from others each time, as weight and spectral norms do.
+    """Refuse a network that computes a layer's weight from others each time, as weight norms, spectral norms and the
+    masks of `torch.nn.utils.prune` do.
 
     An error of those costs what no metric over a layer's inputs says, and a row that becomes zero divides by zero.
 
@@ -123,15 +129,18 @@ def check_plain(model: Any) -> None:
     """
     for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
         if parametrize.is_parametrized(module):
-            weight, remove = next(iter(module.parametrizations)), "torch.nn.utils.parametrize.remove_parametrizations"
+            weight, remove = next(iter(module.parametrizations)), "parametrize.remove_parametrizations"
         else:
-            hooks = [hook for hook in module._forward_pre_hooks.values() if type(hook) in _COMPUTING]  # noqa: SLF001
-            if not hooks:
+            hooks = [(hook, kind) for hook in module._forward_pre_hooks.values() for kind in _COMPUTING]  # noqa: SLF001
+            found = next(((hook, *_COMPUTING[kind]) for hook, kind in hooks if isinstance(hook, kind)), None)
+            if found is None:
                 continue
-            weight, remove = hooks[0].name, f"torch.nn.utils.remove_{_COMPUTING[type(hooks[0])]}"
+            hook, attribute, remove = found
+            weight = getattr(hook, attribute)
         said = f"{name}.{weight}" if name else weight
         raise ModelError(
-            f"{said}: is computed from other weights each time; make it a weight of its own first: {remove}"
+            f"{said}: is computed from other weights each time; make it a weight of its own first: "
+            f"torch.nn.utils.{remove}"
         )
 
 

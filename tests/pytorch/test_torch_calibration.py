@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
-from torch.nn.utils import parametrizations  # noqa: E402
+from torch.nn.utils import parametrizations, prune  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import nncjit  # noqa: E402
@@ -724,6 +724,9 @@ NORMED = {
     "orthogonal": parametrizations.orthogonal,
     "weight norm by a hook": nn.utils.weight_norm,
     "spectral norm by a hook": nn.utils.spectral_norm,
+    "masked": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "masked in rows": lambda layer: prune.ln_structured(layer, "weight", 0.5, n=2, dim=0),
+    "masked twice": lambda layer: prune.random_unstructured(prune.identity(layer, "weight"), "weight", 0.2),
 }
 
 
@@ -738,8 +741,13 @@ def test_weights_that_are_computed_each_time_are_refused(kind):
         lambda: finetune(model, [x]),
         lambda: compensate(model, x, calibration=stats),
     ):
-        with pytest.raises(ModelError, match=r"1\.weight: is computed from other weights each time.*remove_"):
+        with pytest.raises(ModelError, match=r"1\.weight: is computed from other weights each time.*remove"):
             work()
+
+
+def test_a_mask_that_was_made_permanent_is_no_computation():
+    layer = prune.remove(prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5), "weight")
+    assert "0.weight" in calibrate(net(layer), [torch.randn(N, 4)]).statistics()
 
 
 class Deaf(nn.Module):
