@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nncjit import dtypes, formats
-from nncjit.errors import ModelError, NncError, OptionError
+from nncjit.errors import ModelError, NncError
 from nncjit.extras import require
 from nncjit.files import os_errors
-from nncjit.option_values import checked
+from nncjit.option_values import Whole, Word, checked
 from nncjit.progress import Progress
 from nncjit.torch.calibration import PROBES, SEEDS, calibrate
 from nncjit.torch.calibration_parts import found_by_values
@@ -29,6 +29,8 @@ __all__ = ["calibrate_folder"]
 
 LOGIT_VALUES = 1 << 26
 """Most logits of a batch."""
+SIZES = Whole(1, 1 << 31)
+"""Passages and tokens."""
 SAVES = 10
 """Times that a run writes what it has so far, where it shall be gone on with."""
 _HEADS = {
@@ -93,12 +95,17 @@ def calibrate_folder(
     OptionError
         A number is out of range.
     """
-    for name, value in (("samples", samples), ("length", length), ("batch", batch)):
-        if type(value) is not int or value < 1:
-            raise OptionError(f"{name} is {value!r}, must be 1 or more")
-    probes, seed = checked("probes", PROBES, probes), checked("seed", SEEDS, seed)
-    if output not in ("auto", "embedding", "logits"):
-        raise OptionError(f"output is {output!r}, must be 'auto', 'embedding' or 'logits'")
+    samples, length, batch, probes, seed, output = (
+        checked(name, values, value)
+        for name, values, value in (
+            ("samples", SIZES, samples),
+            ("length", SIZES, length),
+            ("batch", SIZES, batch),
+            ("probes", PROBES, probes),
+            ("seed", SEEDS, seed),
+            ("output", Word("auto", "embedding", "logits"), output),
+        )
+    )
     loaded = _Folder(folder, output)
     names, parts = loaded.names()
     with loaded.told():
