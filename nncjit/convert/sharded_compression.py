@@ -34,6 +34,7 @@ from nncjit.encoder.shared_plan import (
     sample_piece,
 )
 from nncjit.encoder.targets import decibels
+from nncjit.encoder.unkept_options import unkept
 from nncjit.encoder.weight_statistics import WEIGHTS, statistics_of
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.files import atomic_write
@@ -91,9 +92,11 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
     reached = (size, *_sums(rows))
     with formats.open_model(source) as model, statistics_of(job.calibration, model) as statistics:
         whole = Whole(infos, plan.options, Data(calibration=statistics))
-        for said in missed_targets(whole, plan.decisions, {r.name: r for r in report.tensors}, reached):
+        planned = plan.decisions.plan(whole)
+        missed = missed_targets(whole, plan.decisions, {r.name: r for r in report.tensors}, reached)
+        for said in (*missed, *unkept(report.tensors, planned)):
             warnings.warn(said, NncWarning, stacklevel=3)
-        report = replace(report, loss=targets.relative_loss(reached[3], plan.decisions.plan(whole)))
+        report = replace(report, loss=targets.relative_loss(reached[3], planned))
     return report
 
 

@@ -67,8 +67,8 @@ class FinenessKinds(OptionGroup):
         Whole(-4096, 4095),
         "QP",
         "quantization parameter of the standard, for example -32",
-        "The step is about 2^(qp / 2^qp_density). Given for the whole model, it holds for matrices only: vectors keep "
-        "their own fine steps, unless a rule gives them a qp.",
+        "The step is about 2^(qp / 2^qp_density), in 2^-32..2^32: by default, qp is in -128..127. Given for the whole "
+        "model, it holds for matrices only: vectors keep their own fine steps, unless a rule gives them a qp.",
         needs=("saving",),
     )
     quality: float | None = option(

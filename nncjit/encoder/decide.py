@@ -46,6 +46,14 @@ MOST_PLAIN = 2.0**30
 """A vector whose peak and the inverse of whose step are smaller has a qp in every range: its step is below its peak."""
 
 
+AS_ASKED = "as asked for"
+"""Why a tensor is stored as it is that a rule or the model's options name."""
+NOT_FINITE = "values are not finite in float32"
+"""Part of the reason why a tensor is stored as it is."""
+NO_STEP = "step would be outside 2^"
+"""The same, where its levels need a step that no header can signal."""
+
+
 class UnfitStepError(OptionError):
     """A part of a unit needs a step that its header cannot signal."""
 
@@ -64,7 +72,7 @@ def exact_reason(info: TensorInfo, plan: Plan) -> str | None:
     if not plan.wants_raw(info):
         return None
     asked = plan.choices[info.name].quantising.quantizer in EXACT
-    return "as asked for" if asked else "it belongs to levels that were quantised before"
+    return AS_ASKED if asked else "it belongs to levels that were quantised before"
 
 
 def raw_reason(info: TensorInfo, measured: Measured, plan: Plan, *, balanced: bool = False) -> str:
@@ -77,7 +85,7 @@ def raw_reason(info: TensorInfo, measured: Measured, plan: Plan, *, balanced: bo
     if exact is not None:
         return exact
     if measured.moments.non_finite:
-        return f"{measured.moments.non_finite} values are not finite in float32"
+        return f"{measured.moments.non_finite} {NOT_FINITE}"
     if balanced:
         return ""
     cheap = not is_matrix(info.shape) and not plan.choices[info.name].own_fineness
@@ -88,10 +96,13 @@ def raw_reason(info: TensorInfo, measured: Measured, plan: Plan, *, balanced: bo
         if step > 1 / MOST_PLAIN and measured.peak < MOST_PLAIN:
             return ""
     dependent = is_matrix(info.shape) and quantizer in ("trellis", "auto")
+    return _misfit(_qp(info.name, info.shape, measured, plan, dependent=dependent), plan)
+
+
+def _misfit(qp: int, plan: Plan) -> str:
+    """Why no header can signal a qp, "" where it can."""
     low, high = steps.qp_range(plan.density)
-    if not low <= _qp(info.name, info.shape, measured, plan, dependent=dependent) <= high:
-        return f"its step would be outside 2^{low >> plan.density} to 2^{high >> plan.density}"
-    return ""
+    return "" if low <= qp <= high else f"its {NO_STEP}{low >> plan.density} to 2^{high >> plan.density}"
 
 
 def settle(name: str, values: np.ndarray | HugeTensor, measured: Measured, plan: Plan) -> Settled:
@@ -180,9 +191,9 @@ def decide(
         rate_weight = choices.quantising.rate_weight * plan.rate_scale
     else:
         qp, keeps, rate_weight = _given_qp(given, name, measured, plan), given.keeps, given.rate_weight
-    low, high = steps.qp_range(plan.density)
-    if not low <= qp <= high:
-        raise UnfitStepError(f"{name}: a part of its unit needs qp {qp}, outside {low}..{high}")
+    misfit = _misfit(qp, plan)
+    if misfit:
+        raise UnfitStepError(misfit)
     return Decision(
         quantizer=quantizer,
         qp=qp,

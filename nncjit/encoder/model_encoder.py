@@ -28,6 +28,7 @@ from nncjit.encoder.statistics_doubts import doubts
 from nncjit.encoder.stream_writer import Group, StreamWriter, frame_bytes
 from nncjit.encoder.targets import Aim
 from nncjit.encoder.unit_encoder import CodedUnit, Outcome, UnitInCoding, code_unit, not_grown, quantised_units
+from nncjit.encoder.unkept_options import unkept
 from nncjit.encoder.weight_statistics import statistics_of
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
@@ -180,7 +181,7 @@ def encode_model(
     seconds = time.perf_counter() - started
     loss = targets.relative_loss(written.loss, plan)
     rows = written.in_order_of(model)
-    for said in doubts(rows, plan, loss=None if aims else loss):
+    for said in (*doubts(rows, plan, loss=None if aims else loss), *unkept(rows, plan)):
         warnings.warn(said, NncWarning, stacklevel=3)
     return Encoded(rows, written.size, snr, loss, seconds, thread_counts.count(execution.threads))
 
@@ -433,8 +434,6 @@ def _group(item: Item, plan: Plan, workers: Executor | None) -> Group:
 
 def _row(outcome: Outcome, n_bytes: int) -> TensorReport:
     info = outcome.info
-    if "not finite" in outcome.reason:
-        warnings.warn(f"{info.name}: {outcome.reason}; the tensor is stored as it is", NncWarning, stacklevel=2)
     snr = targets.decibels(outcome.power, outcome.error) if outcome.step is not None else math.inf
     return TensorReport(
         info.name, info.shape, info.dtype, outcome.tool, outcome.step, n_bytes, info.nbytes, snr, outcome.reason

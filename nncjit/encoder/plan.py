@@ -16,6 +16,8 @@ from nncjit.encoder.execution import Data
 from nncjit.encoder.options import Options
 from nncjit.errors import NncWarning, OptionError
 from nncjit.model import TensorInfo
+from nncjit.option_values import shown
+from nncjit.quant import steps
 from nncjit.reduce.quantised_names import QuantisedNames, quantised_names
 
 if TYPE_CHECKING:
@@ -56,6 +58,16 @@ def _loss_per_bit(infos: list[TensorInfo], metrics: Metrics, *, relative: bool) 
     return metrics.loss_per_bit(sum(info.size for info in infos if metrics.is_reached(info)), relative=relative)
 
 
+def _check_qp(options: Options) -> None:
+    """Refuse a qp that no unit can signal in the density of the options."""
+    density = options.quantising.qp_density
+    low, high = steps.qp_range(density)
+    by_rule = {f"rule {shown(rule.pattern)}: ": dict(rule.changes).get("qp") for rule in options.rules}
+    for where, qp in {"": options.fineness.qp, **by_rule}.items():
+        if qp is not None and not low <= qp <= high:
+            raise OptionError(f"{where}qp is {qp}, must be in {low}..{high} where qp_density is {density}")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Options, the choices that rules make of them for each tensor, and what the targets' search found."""
@@ -93,9 +105,11 @@ class Plan:
         Raises
         ------
         OptionError
-            A rule matches no tensor, or the stream shall be for a reader that could not read it.
+            A rule matches no tensor, no unit can signal a qp that is given, or the stream shall be for a reader that
+            could not read it.
         """
         infos = list(infos)
+        _check_qp(options)
         choices = options.choices(info.name for info in infos)
         check_stream(options, data)
         for info in infos:

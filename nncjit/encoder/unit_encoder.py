@@ -39,6 +39,7 @@ from nncjit.encoder.unit_layout import (
     UnitLayout,
 )
 from nncjit.encoder.unit_payloads import Payload, StoredPayload, little_endian
+from nncjit.errors import OptionError
 from nncjit.jit.freed_memory import give_back
 from nncjit.model import Tensor, TensorInfo
 from nncjit.quant.codebook import Codebook
@@ -147,7 +148,7 @@ def quantised_units(item: Item, plan: Plan, workers: Executor | None) -> Iterato
             unit = quantise_unit(contents, plan, workers)
         except UnfitStepError as error:
             if item.joined:
-                raise
+                raise OptionError(f"{item.tensors[0].name}: cannot be joined: {error}") from None
             assert isinstance(contents, FloatContents)
             inside = {info.name for info in contents.layout.infos}
             for tensor in (tensor for tensor in item.tensors if tensor.name in inside):

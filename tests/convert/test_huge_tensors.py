@@ -104,6 +104,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("values", "options"), CASES)
+@pytest.mark.filterwarnings("ignore:.*nothing is left:nncjit.NncWarning")
 def test_bytes_are_those_of_a_tensor_in_memory(values, options, small_windows, tmp_path):
     source = write(tmp_path / "m.safetensors", values)
     with pytest.warns(nncjit.NncWarning) if not np.isfinite(values).all() else nullcontext():

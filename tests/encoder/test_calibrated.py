@@ -180,7 +180,8 @@ def test_every_tensor_says_how_it_was_coded(case, tmp_path):
     ],
 )
 def test_what_does_not_go_with_statistics_is_told(case, tmp_path, options, said):
-    rows = {row.name: row for row in reported(case, tmp_path, **options).tensors}
+    with pytest.warns(NncWarning, match=f"^calibration has no effect on fc and 1 more: .*{said}"):
+        rows = {row.name: row for row in reported(case, tmp_path, **options).tensors}
     assert rows["fc"].note.startswith("data-free: ")
     assert said in rows["fc"].note
 
@@ -270,7 +271,8 @@ def test_weights_that_no_sample_reached_are_coded_as_without_statistics(case, tm
     calibration.linear("fc", (OUT, IN))
     calibration.linear("keras", (IN, OUT), axis=0).add(np.zeros((2, IN)), np.ones((2, OUT)))
     calibration.end_samples(1, output_power=1.0)
-    rows = nncjit.compress(weights, tmp_path / "m.nnc", calibration=calibration.statistics()).tensors
+    with pytest.warns(NncWarning, match="^calibration has no effect on fc and 1 more: no sample reached it"):
+        rows = nncjit.compress(weights, tmp_path / "m.nnc", calibration=calibration.statistics()).tensors
     notes = {row.name: row.note for row in rows}
     assert "no sample reached it" in notes["fc"]
     assert "no error of it reaches the output" in notes["keras"]

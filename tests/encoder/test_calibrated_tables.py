@@ -114,6 +114,7 @@ def test_few_rows_are_no_table(case, tmp_path):
     assert report.tensors[0].note == "calibrated step only: a transform of this table would not be smaller"
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is left:nncjit.NncWarning")
 def test_a_table_of_zeros_and_unused_rows_do_no_harm():
     rng = np.random.default_rng(2)
     weights = {"t": np.concatenate([draw(rng, 100, 8), np.zeros((100, 8), np.float32)])}

@@ -64,7 +64,7 @@ def test_a_target_of_one_tensor_is_its_own(arrays: dict[str, np.ndarray]) -> Non
 
 
 def test_the_first_rule_that_matches_wins(arrays: dict[str, np.ndarray]) -> None:
-    data = nncjit.encode(arrays, rules=[".*bias=raw", r"enc\..*=qp:0", ".*weight=uniform"])
+    data = nncjit.encode(arrays, rules=[".*bias=raw", r"enc\..*=qp:-20", ".*weight=uniform"])
     tools = {row.name: row.tools[0] for row in nncjit.inspect(data).tensors}
     assert tools == {"enc.weight": "trellis", "enc.bias": "raw", "dec.weight": "uniform", "steps": "integer"}
     assert nncjit.decode(data)["enc.bias"].tobytes() == arrays["enc.bias"].tobytes()

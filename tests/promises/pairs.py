@@ -184,6 +184,7 @@ def _is_about_the_options(error: nncjit.OptionError, pair: Pair) -> bool:
         "n:m",
         "joined",
         "first edition",
+        "where qp_density is",
     )
     return any(word in said for word in about)
 

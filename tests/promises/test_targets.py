@@ -24,6 +24,7 @@ MISSES = {
 
 
 @pytest.mark.parametrize("case", MISSES)
+@pytest.mark.filterwarnings("ignore:.*nothing is left:nncjit.NncWarning")
 def test_a_miss_is_said(case: str) -> None:
     arrays, options = MISSES[case]
     with pytest.warns(nncjit.NncWarning, match=r"is [\d.]+, (reached [\d.]+|nothing is lost): "):

@@ -89,6 +89,7 @@ def test_a_language_model_has_statistics_under_the_names_of_its_file(gpt):
     assert [stats[name].record.axis for name in blocks] == [0]
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is left:nncjit.NncWarning")
 def test_each_expert_has_statistics_under_its_name_in_the_file(mixture, tmp_path):
     calibration = calibrate_folder(mixture, TEXTS * 4, batch=4)
     stats = calibration.statistics()
