@@ -178,7 +178,7 @@ def to_float32(storage: Array, name: str) -> Array:
     """The values of a storage array as float32.
 
     Exact for every float type up to 32 bits and for integers up to 24 bits. Wider ones are rounded to nearest, ties to
-    even; float64 beyond float32's range becomes infinite.
+    even; float64 beyond float32's range becomes infinite, and below it the least number of its sign: none vanishes.
 
     Returns
     -------
@@ -199,7 +199,11 @@ def to_float32(storage: Array, name: str) -> Array:
         values = _float8_values(name)
         return _by_chunks(lambda part, out: values.take(part, out=out, mode="clip"), storage, np.dtype(np.float32))
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(storage, np.float32, order="C")
+        values = np.asarray(storage, np.float32, order="C")
+    if name == "float64" and np.count_nonzero(values) != np.count_nonzero(storage):
+        vanished = (values == 0) & (storage != 0)
+        np.copyto(values, np.copysign(np.finfo(np.float32).smallest_subnormal, storage), "same_kind", where=vanished)
+    return values
 
 
 def from_float32(values: Array, name: str) -> Array:

@@ -175,8 +175,11 @@ def encode_model(
         if plan.rate_scale and targets.weighs_rate(plan) and not _all_met(aims, reached):
             plan, _, aims = _plan(model, original, options, data, pool, rate_scale=0.0, progress=execution.progress)
             plan, written, reached = job.run(plan, aims)
-    for aim, value in zip(aims, reached, strict=True):
-        _warn_of_miss(aim, value, plan)
+    misses = [(aim.name, _miss(aim, value, plan)) for aim, value in zip(aims, reached, strict=True)]
+    of_tensors = [said for name, said in misses if said and name is not None]
+    of_model = [said for name, said in misses if said and name is None]
+    for said in (*targets.told_once(of_tensors), *of_model):
+        warnings.warn(said, NncWarning, stacklevel=3)
     snr = targets.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
     loss = targets.relative_loss(written.loss, plan)
@@ -283,16 +286,16 @@ def _reached(aim: Aim, written: _Written) -> float:
     return aim.target.measure(8.0 * row.bytes, 0.0, 0.0, 0.0)
 
 
-def _warn_of_miss(aim: Aim, reached: float, plan: Plan) -> None:
-    """Say what was reached instead of a target, and why; or what was changed to reach it."""
+def _miss(aim: Aim, reached: float, plan: Plan) -> str:
+    """What was reached instead of a target, and why; or what was changed to reach it. "" where all is well."""
     target = aim.target
     asked = f"{'' if aim.name is None else f'{aim.name}: '}{target.kind} is {target.shown(target.wanted):g}"
     if not target.met(reached):
         found = "nothing is lost" if math.isinf(reached) else f"reached {target.shown(reached):.4g}"
-        warnings.warn(f"{asked}, {found}: {_why(aim, reached)}", NncWarning, stacklevel=3)
-    elif plan.rate_scale != 1.0 and aim.name is None:
-        said = f"{asked}: reached with rate_weight times {plan.rate_scale:g}, as with more no step gives it"
-        warnings.warn(said, NncWarning, stacklevel=3)
+        return f"{asked}, {found}: {_why(aim, reached)}"
+    if plan.rate_scale != 1.0 and aim.name is None:
+        return f"{asked}: reached with rate_weight times {plan.rate_scale:g}, as with more no step gives it"
+    return ""
 
 
 def _why(aim: Aim, reached: float) -> str:

@@ -281,6 +281,7 @@ def missed_targets(
         if not target.met(reached):
             why = NEAREST if decisions.goal is None else targets.NO_ROOM
             said.append(f"{target.kind} is {target.shown(target.wanted):g}, reached {target.shown(reached):.4g}: {why}")
+    of_tensors = []
     for name, choices in whole.options.choices(info.name for info in whole.infos).items():
         row = rows[name]
         own = targets.Target.of(choices.fineness, row.weights, row.original_bytes) if choices.own_fineness else None
@@ -288,5 +289,5 @@ def missed_targets(
             continue
         reached = own.measure(8.0 * row.bytes, 0.0, 0.0, 0.0) if own.unit else row.snr
         if not own.met(reached):
-            said.append(f"{name}: {own.kind} is {own.wanted:g}, reached {reached:.4g}: {NEAREST}")
-    return said
+            of_tensors.append(f"{name}: {own.kind} is {own.wanted:g}, reached {reached:.4g}: {NEAREST}")
+    return said + targets.told_once(of_tensors)

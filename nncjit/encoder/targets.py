@@ -383,6 +383,13 @@ def target_of(plan: Plan, infos: Iterable[TensorInfo]) -> Target | None:
     return Target.of(fineness, sum(info.size for info in infos), sum(info.nbytes for info in infos), output_power)
 
 
+def told_once(misses: Sequence[str]) -> list[str]:
+    """One sentence about the tensors that miss targets of their own, of sentences about each."""
+    if not misses[1:]:
+        return list(misses)
+    return [f"{misses[0]}; {len(misses) - 1} more {'tensors miss' if misses[2:] else 'tensor misses'} their targets"]
+
+
 def weighs_rate(plan: Plan) -> bool:
     """Whether any tensor is quantised with a weight on its rate."""
     return any(choices.quantising.rate_weight for choices in plan.choices.values())

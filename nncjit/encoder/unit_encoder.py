@@ -60,6 +60,9 @@ _ROLES = {
 WORTH_LOSING = 0.99
 """A unit must be smaller than so much of its tensors' own bytes; else these are stored, and nothing is lost."""
 
+NO_BOOK = "a codebook would not be smaller"
+"""Why a tensor is quantised uniformly that was to have a codebook."""
+
 FEW_BYTES = 128
 """That integers may take more than their own: coded, other readers know them; their raw bytes they take for floats."""
 
@@ -192,7 +195,8 @@ def quantise_unit(contents: Contents, plan: Plan, workers: Executor | None) -> Q
     if layout.settled.quantizer == "codebook":
         matrices[weights] = smaller_with_codebooks(matrices[weights], workers)
         asked = plan.choices[layout.infos[0].name].quantising.quantizer == "codebook"
-        reason = "a codebook would not be smaller" if asked and matrices[-1].book is None else reason
+        if asked and matrices[-1].book is None:
+            reason = f"{reason}; {NO_BOOK}" if reason else NO_BOOK
     payload_type = PayloadType.BLOCK if layout.block is not None else PayloadType.FLOAT
     outcomes = tuple(_outcomes(contents, roles, matrices, composed, reason))
     return QuantisedUnit(layout, payload_type, tuple(roles), tuple(matrices), outcomes)

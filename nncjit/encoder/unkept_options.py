@@ -11,6 +11,7 @@ from nncjit.encoder.calibrated_parts import ALONE, LEFT_OUT
 from nncjit.encoder.decide import AS_ASKED, NO_STEP, NOT_FINITE
 from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.plan import Plan
+from nncjit.encoder.unit_encoder import NO_BOOK
 from nncjit.quant import steps
 from nncjit.stream.reports import TensorReport
 
@@ -29,6 +30,8 @@ def unkept(rows: Sequence[TensorReport], plan: Plan) -> Iterator[str]:
     """
     for why in (NOT_FINITE, NO_STEP):
         raw = [row for row in rows if row.step is None and why in row.note]
+        if why == NO_STEP:  # vectors are cheap: nobody asks for one to be small
+            raw = [row for row in raw if plan.gives(row.name, row.shape)]
         if raw[1:]:
             yield f"{len(raw)} tensors are stored as they are, {raw[0].name} among them: {raw[0].note}"
         elif raw:
@@ -38,6 +41,9 @@ def unkept(rows: Sequence[TensorReport], plan: Plan) -> Iterator[str]:
         qp = plan.choices[coarser[0].name].fineness.qp
         steps_are = f"the step is {coarser[0].step:.3g} instead of {_given(coarser[0], plan):.3g}"
         yield f"{_names(coarser)}: with qp {qp} the levels would not fit, so {steps_are}"
+    uniform = [row for row in rows if NO_BOOK in row.note]
+    if uniform:
+        yield f"{_names(uniform)}: {NO_BOOK}, so the levels are coded without one"
     gone = [row for row in rows if _is_gone(row, plan)]
     if gone:
         yield f"{_names(gone)}: nothing is left, all values become zero"

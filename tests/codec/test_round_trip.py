@@ -44,6 +44,7 @@ def test_raw_floats_come_back_bit_for_bit(data: st.DataObject, dtype: str, shape
     assert back.tobytes() == array.tobytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*(nothing is left|would not be smaller|levels would not fit):nncjit.NncWarning")
 @pytest.mark.filterwarnings("ignore:.* has no effect without:nncjit.NncWarning")
 @settings(max_examples=EXAMPLES)
 @given(
@@ -116,6 +117,7 @@ def test_integers_at_the_coders_limits(value: int) -> None:
     assert np.array_equal(nncjit.decode(nncjit.encode({"i": array}))["i"], array)
 
 
+@pytest.mark.filterwarnings("ignore:.*step would be outside:nncjit.NncWarning")
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e-6, 1.0, 1e6, 1e20, 1e37])
 def test_any_magnitude_keeps_its_precision(scale: float) -> None:
     array = (np.random.default_rng(1).standard_normal((64, 64)) * scale).astype(np.float32)

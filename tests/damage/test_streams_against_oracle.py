@@ -82,7 +82,7 @@ def random_options(rng):
 
 
 @pytest.mark.filterwarnings("ignore:.* has no effect without:nncjit.NncWarning")  # options are drawn at random
-@pytest.mark.filterwarnings("ignore:.*(nothing is left|levels would not fit):nncjit.NncWarning")
+@pytest.mark.filterwarnings("ignore:.*(nothing is left|levels would not fit|would not be smaller):nncjit.NncWarning")
 @pytest.mark.parametrize("seed", range(60))
 def test_the_oracle_reads_what_the_package_writes(seed):
     rng = random.Random(seed)

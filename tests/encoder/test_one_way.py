@@ -57,6 +57,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*would not be smaller:nncjit.NncWarning")
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_a_dry_run_tells_the_size_and_quality_of_the_encoding(options: dict) -> None:
     model = Model.from_mapping(network())
@@ -75,6 +76,7 @@ def test_targets_know_what_reductions_do(target: dict, reduction: dict) -> None:
     assert reached == pytest.approx(next(iter(target.values())), rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:.*would not be smaller:nncjit.NncWarning")
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_what_was_reached_is_measured_against_the_original(options: dict, tmp_path: Path) -> None:
     arrays = network()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,35 @@ def test_a_calibration_that_changes_no_matrix_is_told(options, why):
     without = nncjit.decode(nncjit.encode(arrays, **options))
     assert all(np.array_equal(array, without[name]) for name, array in nncjit.decode(stream).items())
     assert told_by(arrays, calibration="weights", rules={"l0": {"qp": -20}})[1] == []
+
+
+def test_a_quantizer_that_does_not_pay_is_told():
+    assert told_by(layers(1.0, 48, 40), quantizer="codebook")[1] == [
+        "l0 and 4 more: a codebook would not be smaller, so the levels are coded without one"
+    ]
+    few = {name: np.rint(values) for name, values in layers(1.0, 48, 40).items()}
+    assert told_by(few, quantizer="auto")[1] == []
+    _, said = told_by(layers(1.0, 48, 40), quantizer="codebook", calibration="weights")
+    assert [text.partition(" ")[0] for text in said] == ["l0", "calibration"]
+
+
+@pytest.mark.parametrize("target", ["bits:0.01", "bits:32", "ratio:0.01"])
+@pytest.mark.parametrize("calibration", [None, "weights"])
+def test_targets_of_many_tensors_that_are_missed_are_told_once(target, calibration):
+    _, said = told_by(layers(1.0, 24, 20), rules={".*": target}, calibration=calibration)
+    misses = [text for text in said if "reached" in text]
+    assert len(misses) == 1
+    assert misses[0].startswith("l0: ")
+    assert misses[0].endswith("; 4 more tensors miss their targets")
+
+
+@pytest.mark.parametrize("value", [1e-300, -1e-50, 5e-324])
+@pytest.mark.parametrize("shape", [(), (5,), (9, 8), (300, 200)])
+def test_float64_that_float32_takes_for_zero_is_kept(shape, value):
+    arrays = {"w": np.full(shape, value) * np.float64(1 + RNG.random(shape))}
+    with pytest.warns(NncWarning, match="^w: .*stored as it is") if len(shape) > 1 else nullcontext():
+        back = nncjit.decode(nncjit.encode(arrays))
+    assert np.array_equal(back["w"], arrays["w"])
 
 
 def test_models_in_several_streams_and_the_command_line_say_it_too(tmp_path, capsys):
