@@ -87,7 +87,7 @@ def _decided(bundle: Sequence[Pair], wanted: dict[int, Wanted], coder: TensorCod
         decision = coder.decision(info, known, coder.plan, matrix=False)
         low, high = steps.qp_range(decision.density)
         layer = decision.layer(info.shape)
-        if low <= decision.qp <= high and fits_together(layer, decision.initialisation):
+        if low < decision.qp <= high and fits_together(layer, decision.initialisation):
             found.append(SmallTensor(place, info, one.difference, decision, layer))
     return found
 

@@ -46,6 +46,9 @@ SIZES_FROM, SAMPLE_OF_SIZE = 512, 1 << 13
 """Elements from which a tensor counts where the steps for a size are looked for, and elements of its sample."""
 IMPLIED_UNARY_LENGTH = 10
 """Of units that do not say it."""
+MOST_MISSED = 1e-12
+"""Of the power of the new values, that the finest step may leave out of a difference that wants a finer one: a part in
+a million of the values. Beyond, as in the moments of optimisers, the difference is said without loss."""
 WORTH_WHOLE = 0.25
 """Energy of a difference beside the tensor's from which both are measured."""
 
@@ -180,6 +183,9 @@ class TensorCoder:
             workers=workers,
             overwrite=difference is wanted.difference and not self.options.carry,  # then nobody looks at it again
         )
+        finest = decision.qp == low and not self.plan.has_qp(info.name, info.shape)
+        if finest and matrix.error > MOST_MISSED * wanted.power:
+            return _done(self.exact.difference(tensor, tensor.read(), base, origin, workers))
         whole = self._whole_instead(tensor, wanted, matrix, origin, workers)
         if whole is not None:
             tiny = self.is_tiny(info, whole.unit)

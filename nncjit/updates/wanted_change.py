@@ -64,7 +64,7 @@ class Wanted:
             return cls._plain(values, dtypes.to_float32(base, info.dtype), workers)
         with np.errstate(over="ignore", invalid="ignore"):
             if info.dtype == "float64":
-                difference = (new - base).astype(np.float32)
+                difference = dtypes.to_float32(new - base, "float64")
             else:
                 difference = values - dtypes.to_float32(base, info.dtype)
             if carried is not None:

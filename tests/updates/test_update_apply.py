@@ -125,6 +125,25 @@ def test_what_no_step_can_say_is_exact():
     same(nncjit.apply({"t": a}, nncjit.update({"t": a}, {"t": b})), {"t": b})
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1e-300, 1e-42, 1e-30, 1e-14, 1e-11, 1e-9, 1e-8, 1e-3, 1e9, 1e20, 1e30])
+@pytest.mark.parametrize("shape", [(300,), (64, 48)])
+def test_the_change_of_values_of_any_magnitude_is_said(scale, dtype, shape):
+    arrays = {f"w{k}": (scale * (1 + RNG.random(shape))).astype(dtype) for k in range(6)}
+    new = {name: (a * (1 + 0.1 * RNG.standard_normal(shape))).astype(dtype) for name, a in arrays.items()}
+    back = nncjit.apply(arrays, nncjit.update(arrays, new))
+    for name, values in new.items():
+        missed, moved = ((values - np.float64(a[name])) / scale for a in (back, arrays))
+        assert np.square(missed).sum() <= 0.05 * np.square(moved).sum()
+
+
+def test_what_hardly_moves_beside_its_values_costs_next_to_nothing():
+    arrays = {"w": RNG.standard_normal((64, 48)).astype(np.float32)}
+    new = {"w": arrays["w"] + np.float64(1e-11) * RNG.standard_normal((64, 48))}
+    arrays["w"] = arrays["w"].astype(np.float64)
+    assert len(nncjit.update(arrays, new)) < 300
+
+
 def test_a_tensor_of_which_nothing_is_left_is_coded_whole():
     a, b = (RNG.standard_normal((90, 80)).astype(np.float32) for _ in range(2))
     (whole,) = nncjit.inspect(nncjit.update({"w": 100 * a}, {"w": b})).tensors
