@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from nncjit import dtypes
 from nncjit.cabac.lane_encoder import RowQueue
+from nncjit.encoder.default_steps import is_matrix
 from nncjit.encoder.execution import Execution
 from nncjit.encoder.model_encoder import EXECUTION
 from nncjit.encoder.pipeline import bundled, in_order
@@ -32,7 +33,7 @@ from nncjit.updates.idle_update_options import warn_of_idle_in_update
 from nncjit.updates.size_search import to_size
 from nncjit.updates.structure import Structure, default_order, names_by_index
 from nncjit.updates.tensor_application import decoded_alone
-from nncjit.updates.tensor_coding import TensorCoder
+from nncjit.updates.tensor_coding import MOST_MISSED, TensorCoder
 from nncjit.updates.tensor_update import Received, TensorUpdate, are_comparable
 from nncjit.updates.update_options import UpdateOptions
 from nncjit.updates.update_writer import Node, UpdateWriter, parameter_set
@@ -97,6 +98,11 @@ def encode_update(
         goal = options.target_bytes(sum(t.size for t in new), sum(t.nbytes for t in new))
         written = job.run(plan, file) if goal is None else to_size(job, plan, file, goal)
         after = job.after(written) if keep is not None else state
+    unsaid = [] if options.carry or goal is not None else _unsaid(written)
+    if unsaid:
+        more = f" and {len(unsaid) - 1} more" if unsaid[1:] else ""
+        said = "nothing of the change is left, the steps are too coarse for it"
+        warnings.warn(f"{unsaid[0]}{more}: {said}", NncWarning, stacklevel=3)
     snr = decibels(written.power, written.error) if written.power else None
     rows = tuple(_rows(new, written))
     seconds = time.perf_counter() - started
@@ -345,6 +351,14 @@ def _digest_of(pair: Pair) -> bytes:
     if pair.origin is None or pair.held is None:
         return b""
     return pair.origin.value_sha256 or value_digest(pair.held)
+
+
+def _unsaid(written: Written) -> list[str]:
+    """The matrices that changed, or whatever did, where the update says nothing of any of them."""
+    changed = [t for t in written.tensors if t.unit is not None or t.error > MOST_MISSED * t.power]
+    changed = [t for t in changed if is_matrix(t.info.shape) and dtypes.find(t.info.dtype).kind == "f"] or changed
+    unsaid = [t.info.name for t in changed if t.unit is None]
+    return unsaid if len(unsaid) == len(changed) else []
 
 
 def _rows(new: Model, written: Written) -> Iterator[TensorReport]:

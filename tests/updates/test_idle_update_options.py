@@ -127,7 +127,7 @@ def test_what_an_option_lacks_is_named():
         ({"lossless": True, "qp": -30}, "^qp has no effect without a matrix that is quantised"),
         ({"lossless": True, "quality": 2}, "^quality has no effect without a tensor that is quantised"),
         ({"lossless": True, "quantizer": "uniform"}, "^quantizer uniform has no effect with lossless"),
-        ({"one_step": True, "qp": -30}, "^one_step has no effect without a matrix .* that no qp is given for"),
+        ({"one_step": True, "qp": -60}, "^one_step has no effect without a matrix .* that no qp is given for"),
         ({"zero_rows": 0.5, "lossless": True}, "^zero_rows has no effect without a matrix of which a difference"),
         ({"temporal": True}, "^temporal has no effect without a session"),
         ({"history": True}, "^history has no effect without a session"),
@@ -150,3 +150,24 @@ def test_the_lossless_quantizer_loses_nothing(options):
     base, new = _pair("matrices")
     found = nncjit.apply(base, nncjit.update(base, new, **_given("matrices", **options)))
     assert all(np.array_equal(found[name], new[name]) for name in new)
+
+
+@pytest.mark.parametrize(
+    "options", [{"qp": 20}, {"qp": 127}, {"quality": 1e-3}, {"rate_weight": 100.0}, {"rules": {"w.": {"qp": 100}}}]
+)
+def test_an_update_that_says_nothing_of_what_changed_is_told_once(options):
+    rng = np.random.default_rng(4)
+    base = {f"w{k}": rng.standard_normal((64, 48)).astype(np.float32) for k in range(3)}
+    new = {name: (a + 0.01 * rng.standard_normal(a.shape)).astype(np.float32) for name, a in base.items()}
+    with pytest.warns(nncjit.NncWarning) as told:
+        update = nncjit.update(base, new, **options)
+    said = [str(warning.message) for warning in told]
+    assert said == ["w0 and 2 more: nothing of the change is left, the steps are too coarse for it"]
+    back = nncjit.apply(base, update)
+    assert all(np.array_equal(back[name], base[name]) for name in base)
+
+
+def test_an_update_without_changes_is_not_told_of():
+    base = {"w": np.ones((9, 8), np.float32), "n": np.arange(4)}
+    nncjit.update(base, base, qp=20)
+    nncjit.update(base, base | {"n": np.arange(1, 5)})
