@@ -61,6 +61,9 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+_this_thread = threading.local()
+
+
 class Pool(ThreadPoolExecutor):
     """An executor that tells how many threads it may have, and does with those that there are.
 
@@ -89,11 +92,20 @@ class Pool(ThreadPoolExecutor):
         return future
 
     def offer(self, task: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Future[Result] | None:
-        """Have a task done by a thread; None where there is none for it, and when the pool was shut down."""
+        """Have a task done by a thread; None where there is none for it, and when the pool was shut down.
+
+        None also for a signal handler that has interrupted this in any pool: Python's own would wait for ever for the
+        lock that the code below it holds.
+        """
+        if getattr(_this_thread, "is_submitting", False):
+            return None
+        _this_thread.is_submitting = True
         try:
             return super().submit(task, *args, **kwargs)
         except RuntimeError:
             return None
+        finally:
+            _this_thread.is_submitting = False
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End, as Python's own."""

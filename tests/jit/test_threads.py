@@ -202,6 +202,29 @@ def test_a_thread_whose_start_was_interrupted_works_no_longer_than_its_pool(nth,
     assert not any(thread.is_alive() for thread in ended)
 
 
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no such signal")
+def test_a_signal_handler_may_use_threads_whatever_it_interrupts():
+    code = """
+        signal.alarm(120)  # ends the process, if it waits for ever
+        start, results = threading.Thread.start, []
+        def handle(*_):
+            results.append((squares(3) == WANT).all())
+            with threads.pool(3) as pool:
+                results.append(threads.share([partial(int, k) for k in range(9)], pool) == list(range(9)))
+        def interrupted(thread):
+            signal.raise_signal(signal.SIGINT)
+            start(thread)
+        squares(1)
+        signal.signal(signal.SIGINT, handle)
+        threading.Thread.start = interrupted
+        threads.WORTH_COMPILING = 1 << 60
+        with threads.pool(3) as pool:
+            done = [one.result() for one in [pool.submit(int, k) for k in range(9)]]
+        print(done == list(range(9)), len(results) >= 2, all(results))
+    """
+    assert in_process(code) == "True True True"
+
+
 def test_settings_of_numba_stay_as_the_user_left_them(crowded):
     before = numba.get_num_threads()
     numba.set_num_threads(1)
