@@ -47,9 +47,9 @@ def unkept(rows: Sequence[TensorReport], plan: Plan) -> Iterator[str]:
     gone = [row for row in rows if _is_gone(row, plan)]
     if gone:
         yield f"{_names(gone)}: nothing is left, all values become zero"
-    idle = _without_statistics(rows, plan)
+    idle = without_statistics(rows, plan)
     if idle:
-        yield f"calibration has no effect on {_names(idle)}: {idle[0].note.removeprefix(ALONE)}"
+        yield f"calibration has no effect on {_names(idle)}: {idle[0].note.removeprefix(ALONE) or AS_ASKED}"
 
 
 def _is_coarser(row: TensorReport, plan: Plan) -> bool:
@@ -75,12 +75,12 @@ def _is_gone(row: TensorReport, plan: Plan) -> bool:
     return row.step is not None and row.snr is not None and abs(row.snr) < LEFT and not wanted
 
 
-def _without_statistics(rows: Sequence[TensorReport], plan: Plan) -> Sequence[TensorReport]:
+def without_statistics(rows: Sequence[TensorReport], plan: Plan) -> Sequence[TensorReport]:
     """The matrices with statistics, or whatever has some, where the options are such that none of these count."""
     metrics = plan.data.metrics
     known = [] if metrics is None else [row for row in rows if metrics.statistics.get(row.name) is not None]
     known = [row for row in known if is_matrix(row.shape)] or known
-    idle = [row for row in known if row.note == AS_ASKED or row.note.startswith(ALONE)]
+    idle = [row for row in known if row.note.startswith(ALONE) or row.note == AS_ASKED or row.tool == "lossless"]
     return idle if len(idle) == len(known) else []
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nncjit
+from nncjit.calibrate import Calibration
 from nncjit.cli.main import main
 from nncjit.errors import NncError, NncWarning
 from nncjit.quant import steps
@@ -89,6 +90,7 @@ def test_values_that_are_not_finite_are_told_once(value):
         ({"qp": -20}, "its step was given"),
         ({"quantizer": "uniform"}, "another quantiser was asked for"),
         ({"quantizer": "raw"}, "as asked for"),
+        ({"quantizer": "lossless"}, "as asked for"),
         ({"rules": {"l.": {"scale_rows": True}}}, "it stands in a block"),
     ],
 )
@@ -142,3 +144,21 @@ def test_models_in_several_streams_and_the_command_line_say_it_too(tmp_path, cap
             "nncjit: warning: l1: 1 values are not finite in float32; the tensor is stored as it is",
             "nncjit: warning: l0 and 3 more: nothing is left, all values become zero",
         ]
+
+
+@pytest.mark.parametrize("options", [{"qp": -20}, {"quantizer": "uniform"}, {"scale_rows": True}, {"zeros": 0.5}])
+def test_a_loss_that_no_statistics_tell_is_not_reported_as_none(options, tmp_path):
+    arrays, calibration = layers(1.0, 24, 20), Calibration()
+    for name in arrays:
+        calibration.linear(name, (24, 20)).add(RNG.standard_normal((9, 20)), RNG.standard_normal((9, 24)))
+    calibration.end_samples(9, output_power=1e4)
+    calibration.save(tmp_path / "s.safetensors")
+    np.savez(tmp_path / "m.npz", **arrays)
+    for target, sharded in ({}, False), ({"quantizer": "raw"}, False), (options, False), (options, True):
+        more = {"shard_bytes": 4000} if sharded else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NncWarning)
+            given = {"calibration": tmp_path / "s.safetensors", **target, **more}
+            loss = nncjit.compress(tmp_path / "m.npz", tmp_path / "m.nnc", **given).loss
+        assert (loss is None) == (target is options)
+        assert loss is None or (loss > 0) == (not target)
