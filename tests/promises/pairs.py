@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import nncjit
+from nncjit.quant import steps
 
 HEADER_BYTES = 160
 """Of a unit, with a name of a dozen letters; and of the stream's own units, four times as much."""
@@ -132,6 +133,9 @@ def any_options(rng: np.random.Generator, names: list[str]) -> dict[str, Any]:
     for name, values, share in choices:
         if some(share):
             options[name] = values[rng.integers(len(values))]
+    if "qp" in options:
+        low, high = steps.qp_range(options.get("qp_density", 2))
+        options["qp"] = min(max(options["qp"], low), high)
     if some(0.2):
         name = str(rng.choice(names))
         options["rules"] = {
@@ -184,7 +188,6 @@ def _is_about_the_options(error: nncjit.OptionError, pair: Pair) -> bool:
         "n:m",
         "joined",
         "first edition",
-        "where qp_density is",
     )
     return any(word in said for word in about)
 
