@@ -23,7 +23,7 @@ RUNS: tuple[dict[str, Any], ...] = (
     {"rate_weight": 0.5},
     {"quantizer": "uniform"},
     {"quantizer": "uniform", "rate_weight": 0.5},
-    {"quantizer": "codebook"},
+    {"quantizer": "codebook", "qp": 8},  # coarse enough for codebooks to pay
     {"bits": 3.0},
     {"scan_order": 4},
     {"quantizer": "lossless"},

@@ -232,6 +232,7 @@ def test_pruned_channels_travel_and_come_back_as_zeros(tmp_path: Path) -> None:
     assert np.array_equal(full["conv2.weight"][:, pruning.kept["conv1"]], small["conv2.weight"])
 
 
+@pytest.mark.filterwarnings("ignore:.*a codebook would not be smaller:nncjit.NncWarning")
 def test_auto_is_no_larger_than_what_it_chose_from() -> None:
     rng = np.random.default_rng(0)
     levels = np.array([-0.5, -0.125, 0, 0.25, 1.0], np.float32)
@@ -270,7 +271,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.* has no effect without:nncjit.NncWarning")
+@pytest.mark.filterwarnings("ignore::nncjit.errors.NncWarning")
 @settings(max_examples=EXAMPLES)
 @given(
     choices=st.fixed_dictionaries({}, optional=CHOICES),
