@@ -34,7 +34,7 @@ from nncjit.encoder.shared_plan import (
     sample_piece,
 )
 from nncjit.encoder.targets import decibels
-from nncjit.encoder.unkept_options import unkept, without_statistics
+from nncjit.encoder.unkept_options import tells_loss, unkept
 from nncjit.encoder.weight_statistics import WEIGHTS, statistics_of
 from nncjit.errors import ModelError, NncWarning, OptionError
 from nncjit.files import atomic_write
@@ -96,7 +96,7 @@ def compress_sharded(source: AnyPath, target: AnyPath, options: Options, job: Jo
         missed = missed_targets(whole, plan.decisions, {r.name: r for r in report.tensors}, reached)
         for said in (*missed, *unkept(report.tensors, planned)):
             warnings.warn(said, NncWarning, stacklevel=3)
-        if not any(row.step is not None for row in without_statistics(report.tensors, planned)):
+        if tells_loss(report.tensors, planned):
             report = replace(report, loss=targets.relative_loss(reached[3], planned))
     return report
 

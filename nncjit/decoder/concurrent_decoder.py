@@ -64,9 +64,8 @@ class ConcurrentDecoder:
     """
 
     def __init__(self, budget: MemoryBudget, threads: int | None = None) -> None:
-        self._budget, self._threads = budget, threads
-        self._n_threads = thread_counts.count(threads)
-        self._team = Team(self._n_threads, "nncjit-decoder", partial(stage, "decode"))
+        self._budget, self._threads = budget, thread_counts.count(threads)
+        self._team = Team(self._threads, "nncjit-decoder", partial(stage, "decode"))
         self._running: deque[_Batch] = deque()
         self._begun: Iterator[_Batch] = iter(())
         self._rest: list[DataUnit] = []
@@ -129,8 +128,8 @@ class ConcurrentDecoder:
     def _has_room_for(self, size: int) -> bool:
         """Whether there may be a batch more, of so many bytes."""
         count = len(self._running)
-        most = IN_FLIGHT + IN_FLIGHT_PER_THREAD * self._n_threads
-        return count < 2 or (count <= self._n_threads and sum(one.n_bytes for one in self._running) + size <= most)
+        most = IN_FLIGHT + IN_FLIGHT_PER_THREAD * self._threads
+        return count < 2 or (count <= self._threads and sum(one.n_bytes for one in self._running) + size <= most)
 
     def _start(self, batch: _Batch) -> None:
         batch.start(self._team)
@@ -194,12 +193,12 @@ class _Batch:
     Parameters
     ----------
     decodings : list of UnitDecoding
-    threads : int or None
+    threads : int
     start : int, optional
         Where in its tensor the only decoding begins.
     """
 
-    def __init__(self, decodings: list[UnitDecoding], threads: int | None, *, start: int | None = None) -> None:
+    def __init__(self, decodings: list[UnitDecoding], threads: int, *, start: int | None = None) -> None:
         self._decodings, self._start = decodings, start
         self._layers = [(one, one.job.layers[0]) for one in decodings if one.job is not None and one.job.layers]
         counts = [count_segments(layer) for _, layer in self._layers]

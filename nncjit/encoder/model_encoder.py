@@ -28,7 +28,7 @@ from nncjit.encoder.statistics_doubts import doubts
 from nncjit.encoder.stream_writer import Group, StreamWriter, frame_bytes
 from nncjit.encoder.targets import Aim
 from nncjit.encoder.unit_encoder import CodedUnit, Outcome, UnitInCoding, code_unit, not_grown, quantised_units
-from nncjit.encoder.unkept_options import unkept, without_statistics
+from nncjit.encoder.unkept_options import tells_loss, unkept
 from nncjit.encoder.weight_statistics import statistics_of
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
@@ -182,10 +182,8 @@ def encode_model(
         warnings.warn(said, NncWarning, stacklevel=3)
     snr = targets.decibels(written.power, written.error) if written.power else None
     seconds = time.perf_counter() - started
-    loss = targets.relative_loss(written.loss, plan)
     rows = written.in_order_of(model)
-    if any(row.step is not None for row in without_statistics(rows, plan)):
-        loss = None  # what these lose is not known
+    loss = targets.relative_loss(written.loss, plan) if tells_loss(rows, plan) else None
     for said in (*doubts(rows, plan, loss=None if aims else loss), *unkept(rows, plan)):
         warnings.warn(said, NncWarning, stacklevel=3)
     return Encoded(rows, written.size, snr, loss, seconds, thread_counts.count(execution.threads))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
-from nncjit.jit.threads import Pool
+from nncjit.jit.threads import Pool, done
 
 LARGE = 1 << 22
 """Weights from which a tensor's pieces are spread over all threads."""
@@ -85,7 +85,7 @@ def in_order(
                 yield waiting.popleft()[0].result()  # under no name, which would keep it while the next are coded
             workers = None if size < TINY else pool if size >= LARGE or is_last else shared
             if size < TINY or size > LARGE_IN_FLIGHT:
-                waiting.append((_done(work, item, workers), size))
+                waiting.append((done(work, item, workers), size))
             else:
                 waiting.append((pool.submit(work, item, workers), size))
             in_flight += size
@@ -94,16 +94,6 @@ def in_order(
     finally:
         for future, _ in waiting:
             future.cancel()
-
-
-def _done(work: Callable[[Item, Executor | None], Result], item: Item, workers: Executor | None) -> Future[Result]:
-    """The result of the caller's own work, or its error, whose turn comes after those of earlier items."""
-    future: Future[Result] = Future()
-    try:
-        future.set_result(work(item, workers))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised when its turn comes
-        future.set_exception(error)
-    return future
 
 
 def _until_last(items: Iterable[tuple[Item, int]]) -> Iterator[tuple[Item, int, bool]]:

@@ -47,7 +47,7 @@ def unkept(rows: Sequence[TensorReport], plan: Plan) -> Iterator[str]:
     gone = [row for row in rows if _is_gone(row, plan)]
     if gone:
         yield f"{_names(gone)}: nothing is left, all values become zero"
-    idle = without_statistics(rows, plan)
+    idle = _without_statistics(rows, plan)
     if idle:
         yield f"calibration has no effect on {_names(idle)}: {idle[0].note.removeprefix(ALONE) or AS_ASKED}"
 
@@ -75,7 +75,12 @@ def _is_gone(row: TensorReport, plan: Plan) -> bool:
     return row.step is not None and row.snr is not None and abs(row.snr) < LEFT and not wanted
 
 
-def without_statistics(rows: Sequence[TensorReport], plan: Plan) -> Sequence[TensorReport]:
+def tells_loss(rows: Sequence[TensorReport], plan: Plan) -> bool:
+    """Whether statistics tell what is lost: not where no matrix uses its own, but for what is exact."""
+    return all(row.step is None for row in _without_statistics(rows, plan))
+
+
+def _without_statistics(rows: Sequence[TensorReport], plan: Plan) -> Sequence[TensorReport]:
     """The matrices with statistics, or whatever has some, where the options are such that none of these count."""
     metrics = plan.data.metrics
     known = [] if metrics is None else [row for row in rows if metrics.statistics.get(row.name) is not None]
@@ -84,5 +89,10 @@ def without_statistics(rows: Sequence[TensorReport], plan: Plan) -> Sequence[Ten
     return idle if len(idle) == len(known) else []
 
 
+def named(names: Sequence[str]) -> str:
+    """Tensors in a sentence about all of them: the first, and how many more there are."""
+    return f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0]
+
+
 def _names(rows: Sequence[TensorReport]) -> str:
-    return f"{rows[0].name} and {len(rows) - 1} more" if rows[1:] else rows[0].name
+    return named([row.name for row in rows])

@@ -61,6 +61,16 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def done(task: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Future[Result]:
+    """The result of a task that is done here and now, or its error, where others come later."""
+    future: Future[Result] = Future()
+    try:
+        future.set_result(task(*args, **kwargs))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the future has it
+        future.set_exception(error)
+    return future
+
+
 _this_thread = threading.local()
 
 
@@ -84,11 +94,7 @@ class Pool(ThreadPoolExecutor):
         if future is None:
             if self._shutdown:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            future = Future()
-            try:
-                future.set_result(task(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the future has it
-                future.set_exception(error)
+            return done(task, *args, **kwargs)
         return future
 
     def offer(self, task: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Future[Result] | None:

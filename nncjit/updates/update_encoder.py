@@ -21,6 +21,7 @@ from nncjit.encoder.plan import Plan
 from nncjit.encoder.reduction import zeros_of_model
 from nncjit.encoder.targets import decibels
 from nncjit.encoder.unit_payloads import in_memory
+from nncjit.encoder.unkept_options import named
 from nncjit.errors import NncWarning
 from nncjit.jit import threads as thread_counts
 from nncjit.model import Model, Tensor
@@ -100,9 +101,8 @@ def encode_update(
         after = job.after(written) if keep is not None else state
     unsaid = [] if options.carry or goal is not None else _unsaid(written)
     if unsaid:
-        more = f" and {len(unsaid) - 1} more" if unsaid[1:] else ""
-        said = "nothing of the change is left, the steps are too coarse for it"
-        warnings.warn(f"{unsaid[0]}{more}: {said}", NncWarning, stacklevel=3)
+        said = f"{named(unsaid)}: nothing of the change is left, the steps are too coarse for it"
+        warnings.warn(said, NncWarning, stacklevel=3)
     snr = decibels(written.power, written.error) if written.power else None
     rows = tuple(_rows(new, written))
     seconds = time.perf_counter() - started
